@@ -1,24 +1,23 @@
 #!/usr/bin/env node
 /** The command line, `hearth COMMAND …`. Writes answers to stdout and everything else to stderr. Exits with 1 on error. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { z } from 'zod';
 import packageJson from '../package.json' with { type: 'json' };
 import { bench } from './cli/bench.ts';
 import { cache } from './cli/cache.ts';
 import { chat } from './cli/chat.ts';
 import { type Command, commandHelp, commonOptions, optionTable, readArguments } from './cli/command.ts';
-import { complete } from './cli/complete.ts';
+import { complete, generate, summarise } from './cli/complete.ts';
+import { logits } from './cli/decoder.ts';
 import { devices } from './cli/devices.ts';
-import { doctor } from './cli/doctor.ts';
-import { generate } from './cli/generate.ts';
+import { doctor, tune } from './cli/doctor.ts';
 import { index, search } from './cli/indexFolder.ts';
 import { inspect } from './cli/inspect.ts';
-import { logits } from './cli/logits.ts';
-import { passedArguments, runInChild } from './cli/longArguments.ts';
 import { models } from './cli/models.ts';
 import { replay } from './cli/replay.ts';
 import { serve } from './cli/serve.ts';
-import { summarise } from './cli/summarise.ts';
 import { printable, printableStatus, type Terminal } from './cli/terminal.ts';
-import { tune } from './cli/tune.ts';
 import { HearthError, invalidInput } from './errors.ts';
 
 const commands: readonly Command[] = [
@@ -112,6 +111,34 @@ function oneLine(error: unknown): string {
   const unexpected = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const text = error instanceof HearthError ? error.message : unexpected;
   return text.replaceAll(/\s*\n\s*/g, ' ');
+}
+
+// Handles arguments with very long lines. On Linux, ONNX Runtime 1.30 matches the process's command line with a recursive
+// expression, which overflows the stack at a line of about 14,000 characters. Such arguments are passed to a child process
+// in its environment.
+
+const longestLine = 8000;
+const argumentsVariable = 'HEARTH_ARGUMENTS';
+
+/** Returns undefined if the arguments are too long for this process. */
+function passedArguments(): string[] | undefined {
+  const passed = process.env[argumentsVariable];
+  if (passed !== undefined) {
+    // Removed, so that child processes don't inherit it.
+    delete process.env[argumentsVariable];
+    return z.array(z.string()).parse(JSON.parse(passed));
+  }
+  const args = process.argv.slice(2);
+  const isLong = args.some((arg) => arg.split('\n').some((line) => line.length > longestLine));
+  return isLong && process.platform === 'linux' ? undefined : args;
+}
+
+/** The child process also receives Ctrl-C and handles it. */
+async function runInChild(args: readonly string[]): Promise<number> {
+  const env = { ...process.env, [argumentsVariable]: JSON.stringify(args) };
+  const child = spawn(process.execPath, [...process.execArgv, process.argv[1] ?? ''], { stdio: 'inherit', env });
+  const [status] = await once(child, 'exit');
+  return typeof status === 'number' ? status : 1;
 }
 
 await main();

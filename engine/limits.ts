@@ -194,10 +194,10 @@ export const limits = {
     changesBeforeScan: 500,
     // Time between two progress reports.
     stateMs: 1000,
-    // Different terms of one question, the rarest first; a pasted log has thousands.
-    questionTerms: 200,
-    // Chunks that the terms of one question may match together: BM25 ranks about 500 of them a millisecond.
-    matchedChunks: 20_000,
+    // Different terms of one question, the longest; a pasted log has thousands, and each takes 0.1 ms to look up.
+    questionTerms: 120,
+    // Chunks that the terms of one question may match together: BM25 ranks about 1,000 of them a millisecond.
+    matchedChunks: 10_000,
     // Chunks that are read again for what BM25 doesn't see: literals, calls, flags.
     rereadChunks: 150,
     // Answers of any kind in one message.
@@ -251,6 +251,11 @@ export const limits = {
     filesPerModel: 1024,
     // PyPI's page of a project with hundreds of releases is about 1 MB.
     indexBytes: 16 * 1024 * 1024,
+    // The hub lists 1,000 files a page; no model's repository has 20,000.
+    hubPages: 20,
+    // Files and folders examined in the folders of other programs, and how deep: LM Studio's lie two folders down.
+    foreignFiles: 20_000,
+    foreignDepth: 5,
     // A manifest lists at most `filesPerModel` files of about 200 bytes.
     manifestBytes: 1024 * 1024,
     // Folders examined when listing the store.

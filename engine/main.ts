@@ -4,26 +4,25 @@
  */
 
 import { LocalServer } from './http/localServer.ts';
-import type { clientNotices } from './protocol/engineProtocol.ts';
-import { notifier } from './protocol/rpc.ts';
+import type { clientNotices, DeltaStreams } from './protocol/engineProtocol.ts';
+import { notifier, Streams } from './protocol/rpc.ts';
 import { serveChild } from './runtime/child.ts';
-import { DeltaRoutes } from './runtime/deltaRoutes.ts';
-import { serveEngine } from './runtime/serveEngine.ts';
+import { Switchboard, serveEngine } from './runtime/serveEngine.ts';
 import { Engine, type EngineOptions } from './runtime/service.ts';
-import { Switchboard } from './runtime/switchboard.ts';
 
 serveChild('engine', (connection, { log, lost }) => {
-  const routes = new DeltaRoutes();
+  const streams: DeltaStreams = new Streams();
   const notify = notifier<typeof clientNotices>(connection, lost);
   const options: EngineOptions = {
     onDelta(delta) {
       // Goes to another program or to the extension.
-      if (!routes.deliver(delta)) notify('delta', delta);
+      const receiver = streams.receiver(delta.stream) ?? ((other) => notify('delta', other));
+      receiver(delta);
     },
     onProgress: (progress) => notify('progress', progress),
     onModelChange: (change) => notify('modelChange', change),
   };
   const engine = new Engine(options);
-  const server = new LocalServer(engine, routes, log);
+  const server = new LocalServer(engine, streams, log);
   serveEngine(connection, new Switchboard(engine, options), server, log);
 });

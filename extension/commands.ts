@@ -64,6 +64,7 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
     'hearth.chooseRemoteModel': () => remote.chooseModel(),
     'hearth.setRemoteToken': () => remote.setToken(),
     'hearth.clearRemoteToken': () => remote.clearToken(),
+    'hearth.setHubToken': () => remote.setHubToken(),
     'hearth.copyServerAddress': () => server.copyAddress(),
     'hearth.copyServerToken': () => server.copyToken(),
     'hearth.renewServerToken': () => server.renewToken(),

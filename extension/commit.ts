@@ -7,7 +7,6 @@ import type { EngineHost } from './client/host.ts';
 import { countTokens } from './context/gather.ts';
 import { changesOf, gitRepository } from './git.ts';
 
-const stream = 'commit-message';
 const maxTokens = 200;
 
 /** Writes a message for what is staged, or else for what has changed, into the box of source control. */
@@ -24,7 +23,7 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
     const client = await engine.client();
     await client.ready();
     const messages = [{ role: 'user' as const, content: question(await fitting(engine, diff)) }];
-    const params = { stream, messages, maxTokens, responseFormat: subjectFormat, thinking: 'off' as const };
+    const params = { messages, maxTokens, responseFormat: subjectFormat, thinking: 'off' as const };
     await writeInto(repository.inputBox, (handlers) => client.chat(params, handlers, token));
   });
 }

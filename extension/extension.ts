@@ -152,7 +152,7 @@ async function createClient(context: vscode.ExtensionContext, log: vscode.LogOut
 function createIndex(context: vscode.ExtensionContext, log: vscode.LogOutputChannel): RepositoryIndex {
   const entry = context.asAbsolutePath(join('dist', 'indexer.mjs'));
   const create = async (options: () => OpenParams) => {
-    const { IndexClient } = await import('./repository/indexClient.ts');
+    const { IndexClient } = await import('./repository/repositoryIndex.ts');
     return new IndexClient(() => ({ entry, env: engineEnvironment() }), log, options);
   };
   return new RepositoryIndex(create, () => workspaceOptions(context.storageUri), log);

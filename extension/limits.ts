@@ -25,6 +25,8 @@ export const limits = {
     /** Prefix and suffix sent to the engine: whole files as people write them, so that it can parse them. What the model
      * gets of it is the engine's to cut. */
     prefixLines: 1024,
+    /** Of the lines before those, the first that imports are looked for in. */
+    importLines: 200,
     suffixLines: 512,
     /** The same in characters, for minified files: one line may be megabytes. */
     prefixChars: 32_000,
@@ -34,6 +36,8 @@ export const limits = {
     anchorLines: 64,
     /** A pause asked for after slow answers never grows beyond this; it would feel like nothing happens. */
     debounceMs: 600,
+    /** A request that VS Code gave up is kept for the next key, which comes within this time while one types. */
+    nextKeyMs: 300,
     /** The engine warms up after this idle time, which is longer than pauses within typing. */
     idleMs: 1_500,
     /** The same after the cursor was moved and nothing typed: the next key is about a second away. */
@@ -42,8 +46,9 @@ export const limits = {
     candidates: 3,
     /** Context from elsewhere is waited for this long at most; what comes later serves the next key. */
     contextMs: 100,
-    /** Lines above the cursor that other places are compared with. */
+    /** Lines above and below the cursor that other places are compared with. */
     aroundLines: 10,
+    belowLines: 5,
     /** Snippets of each kind. More push the file itself out of the prompt. */
     definitions: 4,
     similarSnippets: 2,

@@ -4,6 +4,9 @@ import type { RemoteModel } from '../engine/protocol/engineProtocol.ts';
 import type { EngineHost } from './client/host.ts';
 import { remoteSettings, writeSetting } from './settings.ts';
 
+/** Whose token the hub's downloads use; mirrors in HF_ENDPOINT get it too, as with huggingface_hub. */
+export const hubAddress = 'https://huggingface.co';
+
 /** The server that answers instead of this computer's engine: its address, its token, its model. */
 export class Remote {
   readonly #secrets: vscode.SecretStorage;
@@ -46,6 +49,21 @@ export class Remote {
     if (token === undefined || token === '') return;
     await this.#secrets.store(secretKey(remote.url), token);
     await (await this.#engine.client()).reconnect();
+  }
+
+  /** For gated and private repositories of Hugging Face. An empty token removes the stored one. */
+  async setHubToken(): Promise<void> {
+    const token = await vscode.window.showInputBox({
+      title: vscode.l10n.t('Access token of Hugging Face'),
+      prompt: vscode.l10n.t(
+        "From https://huggingface.co/settings/tokens, with permission to read. Stored in VS Code's secret storage. Leave empty to remove it.",
+      ),
+      password: true,
+      ignoreFocusOut: true,
+    });
+    if (token === undefined) return;
+    if (token.trim() === '') await this.#secrets.delete(secretKey(hubAddress));
+    else await this.#secrets.store(secretKey(hubAddress), token.trim());
   }
 
   async clearToken(): Promise<void> {

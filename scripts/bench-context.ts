@@ -3,24 +3,24 @@
  *
  *     npm run bench:context [-- --questions N] [--seed N] [--repositories A,B] [--held-back] [--beside DIR] [--plain] [--embeddings]
  *
- * Questions are made with a seed from sources that package registries carry, fetched once. `--repositories` takes names of
- * context/repositories.ts and folders. `--held-back` measures those that no rule was looked at with. `--beside` measures another
- * checkout of Hearth on the same questions. `--plain` adds the files that plain FTS5 and ripgrep (`rg`) find, `--embeddings` the
- * index with vectors by a small published model (context/miniLm.ts), which takes minutes a repository.
+ * Questions are made with a seed from the sources of clones (context/repositories.ts) and the messages of their commits.
+ * `--repositories` takes names of that list, folders and git repositories. `--held-back` measures those that no rule was looked
+ * at with. `--beside` measures another checkout of Hearth on the same questions. `--misses` prints the questions without a right
+ * line on the CPU. `--plain` adds the files that plain FTS5 and ripgrep (`rg`) find, `--embeddings` the index with vectors by a small
+ * published model (context/miniLm.ts), which takes minutes a repository.
  */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { basename, join, resolve } from 'node:path';
+import { rmSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { Reader } from '../engine/index/question/planner.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 import { embeddingFinder, type Finder, ftsFinder, ripgrepFinder } from './context/finders.ts';
+import { commitQuestions } from './context/history.ts';
 import { miniLm } from './context/miniLm.ts';
 import { type Prompted, promptedOf, type Shown } from './context/prompted.ts';
 import { makeQuestions, type Question, questionKinds } from './context/questions.ts';
-import { contextSources } from './context/repositories.ts';
-import { sourceFolder } from './context/sources.ts';
+import { type CheckedOut, cloned, contextSources, copied } from './context/repositories.ts';
 
 /** The budgets that the extension gives: a model of 2k, the CPU's 1,200 tokens, a GPU's share of 8k. */
 const readers = {
@@ -29,7 +29,14 @@ const readers = {
   GPU: { contextTokens: 20_480, backend: 'webgpu' },
 } satisfies Record<string, Reader>;
 const cuts = [1, 5, 20] as const;
-const figures = [...cuts.map((cut) => `@${cut}`), ...Object.keys(readers), 'open, CPU', 'lines', 'ms'] as const;
+const figures = [
+  ...cuts.map((cut) => `@${cut}`),
+  ...Object.keys(readers),
+  'open, CPU',
+  'lines',
+  'in right files',
+  'ms',
+] as const;
 
 interface Subject {
   readonly name: string;
@@ -53,6 +60,7 @@ const { values: options } = parseArgs({
     repositories: { type: 'string', default: '' },
     'held-back': { type: 'boolean', default: false },
     beside: { type: 'string', default: '' },
+    misses: { type: 'boolean', default: false },
     plain: { type: 'boolean', default: false },
     embeddings: { type: 'boolean', default: false },
   },
@@ -71,12 +79,14 @@ async function subjectsOf(folder: string): Promise<Subject[]> {
   return subjects;
 }
 
-async function measure(name: string, source: string): Promise<Result[]> {
-  const folder = mkdtempSync(join(tmpdir(), 'hearth-context-'));
+async function measure(source: CheckedOut): Promise<Result[]> {
+  const { folder, name } = source;
   try {
-    cpSync(source, folder, { recursive: true });
     const random = seededRandom(Number(options.seed));
-    const questions = await makeQuestions(folder, Number(options.questions), random);
+    const perKind = Number(options.questions);
+    // The second changes files.
+    const asked = await commitQuestions(source, perKind);
+    const questions = [...asked, ...(await makeQuestions(folder, perKind, random))];
     const opened = [...new Set(questions.flatMap(({ files }) => [...files]))];
     const results: Result[] = [];
     for (const subject of await subjectsOf(folder)) {
@@ -100,12 +110,27 @@ async function valuesOf(subject: Subject, question: Question, open: string | und
   const ms = performance.now() - start;
   const recall = cuts.map((cut) => Number(found.slice(0, cut).some((path) => question.files.has(path))));
   const { shown } = subject;
-  if (shown === undefined) return [...recall, ...Array.from({ length: 5 }, () => undefined), ms];
+  if (shown === undefined)
+    return [...recall, ...Array.from({ length: figures.length - cuts.length - 1 }, () => undefined), ms];
   const prompts = await Promise.all(Object.values(readers).map((reader) => shown(question.text, reader, undefined)));
   const beside = await shown(question.text, readers.CPU, open);
   const own = (lines: readonly Shown[]): number => Number(holdsAny(lines, question));
-  const lines = (prompts[1] ?? []).reduce((sum, { firstLine, lastLine }) => sum + lastLine - firstLine + 1, 0);
-  return [...recall, ...prompts.map(own), own(beside), lines, ms];
+  const all = prompts[1] ?? [];
+  const lines = linesOf(all);
+  const right = linesOf(all.filter(({ path }) => question.files.has(path)));
+  if (options.misses && own(all) === 0) printMiss(subject.name, question, found, all);
+  return [...recall, ...prompts.map(own), own(beside), lines, lines === 0 ? 0 : right / lines, ms];
+}
+
+const linesOf = (shown: readonly Shown[]): number =>
+  shown.reduce((sum, { firstLine, lastLine }) => sum + lastLine - firstLine + 1, 0);
+
+function printMiss(subject: string, question: Question, found: readonly string[], shown: readonly Shown[]): void {
+  const places = question.places.slice(0, 3).map(({ path, line }) => `${path}:${line}`);
+  const own = shown.map(({ path, firstLine, lastLine }) => `${path}:${firstLine}-${lastLine}`);
+  console.error(`\n[${subject}, ${question.kind}] ${question.text.slice(0, 500)}`);
+  console.error(`  right: ${[...question.files].join(' ')} (${places.join(' ')})`);
+  console.error(`  found: ${found.slice(0, 5).join(' ')}\n  shown: ${own.join(' ')}`);
 }
 
 const holdsAny = (shown: readonly Shown[], { places }: Question): boolean =>
@@ -145,14 +170,10 @@ function print(results: readonly Result[]): void {
 
 const asked = options.repositories.split(',').filter((name) => name !== '');
 const known = contextSources.filter(({ name, heldBack }) =>
-  asked.length === 0 ? heldBack === options['held-back'] : asked.includes(name.split(' ')[1] ?? ''),
+  asked.length === 0 ? heldBack === options['held-back'] : asked.includes(name),
 );
+const names = new Set(known.map(({ name }) => name));
 const results: Result[] = [];
-for (const source of known) {
-  const folder = join(await sourceFolder(source), source.inside);
-  results.push(...(await measure(source.name.replace(/^corpus /, ''), folder)));
-}
-for (const folder of asked.filter((name) => name.includes('/'))) {
-  results.push(...(await measure(basename(folder), resolve(folder))));
-}
+for (const source of known) results.push(...(await measure(await cloned(source))));
+for (const path of asked.filter((name) => !names.has(name))) results.push(...(await measure(await copied(path))));
 print(results);

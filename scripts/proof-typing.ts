@@ -16,10 +16,10 @@ import { Repository } from '../engine/index/repository/repository.ts';
 import { grammarOf } from '../engine/index/syntax/grammars.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 import { tokenizerFromDirectory } from '../engine/tokenizer/huggingFaceTokenizer.ts';
-import { keepOrder, type Snippet } from '../extension/completion/similar.ts';
+import { fitting, keepOrder, type Snippet } from '../extension/completion/similar.ts';
 import { limits } from '../extension/limits.ts';
 import { cachedShare } from './completion/cachedShare.ts';
-import { foundSnippets } from './completion/context.ts';
+import { aroundOf, foundSnippets } from './completion/context.ts';
 import { type FileChange, type Key, typing } from './completion/typing.ts';
 
 const { values } = parseArgs({
@@ -81,8 +81,11 @@ try {
   await repository.indexer.settled();
   const tokenizer = await tokenizerFromDirectory(values.tokenizer);
   if (!tokenizer) throw new Error(`There is no tokenizer.json in ${values.tokenizer}.`);
-  const find = ({ path, lines, line }: Key, before: readonly Snippet[]): Snippet[] =>
-    keepOrder(before, foundSnippets(repository, folder, { path, line, lines }), Number(values['context-chars']));
+  const find = ({ path, lines, line }: Key, before: readonly Snippet[]): Snippet[] => {
+    const place = { path, line, lines };
+    const found = foundSnippets(repository, folder, place);
+    return keepOrder(before, fitting(found, aroundOf(place), Number(values['context-chars'])));
+  };
   const recording = first(typing(changes(commits), seededRandom(Number(values.seed))), Number(values.minutes));
   const share = cachedShare(recording, { tokenizer, tokensPerSecond: Number(values.speed), languageOf, find });
   const sorted = share.missing.toSorted((a, b) => a - b);

@@ -35,7 +35,7 @@ const { ChatStore } = await import('../extension/chat/store.ts');
 const { ContextGatherer } = await import('../extension/context/gather.ts');
 const { ContextTracker } = await import('../extension/context/tracker.ts');
 const { MentionSuggester } = await import('../extension/context/suggest.ts');
-const { IndexClient } = await import('../extension/repository/indexClient.ts');
+const { IndexClient } = await import('../extension/repository/repositoryIndex.ts');
 const { RepositoryIndex } = await import('../extension/repository/repositoryIndex.ts');
 const { Thinking } = await import('../extension/thinking.ts');
 

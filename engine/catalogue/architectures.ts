@@ -4,7 +4,7 @@
  */
 import { specFromConfig } from '../model/open.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
-import type { ThinkingMode } from '../prompt/thinkingModes.ts';
+import type { ThinkingMode } from '../prompt/thinking.ts';
 
 export interface Architecture {
   /** Fields of the publisher's config.json. */
@@ -61,6 +61,9 @@ const qwen25Coder = (sizes: Sizes, vocabulary = 151_936): Architecture => ({
   ...(sizes.tied && { headStored: true }),
   thinkingModes: noThinking,
 });
+
+/** ggml-org's conversions leave the tied head out. */
+const headTied = ({ config, thinkingModes }: Architecture): Architecture => ({ config, thinkingModes });
 
 const qwen3 = (sizes: Sizes): Architecture => ({
   config: {
@@ -195,15 +198,43 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     { hidden: 3584, intermediate: 18_944, layers: 28, heads: 28, keyValueHeads: 4, tied: false },
     152_064,
   ),
+  'qwen2.5-coder-14b-instruct': qwen25Coder(
+    { hidden: 5120, intermediate: 13_824, layers: 48, heads: 40, keyValueHeads: 8, tied: false },
+    152_064,
+  ),
+  'qwen2.5-coder-32b-instruct': qwen25Coder(
+    { hidden: 5120, intermediate: 27_648, layers: 64, heads: 40, keyValueHeads: 8, tied: false },
+    152_064,
+  ),
+  'qwen2.5-coder-1.5b': headTied(
+    qwen25Coder({ hidden: 1536, intermediate: 8960, layers: 28, heads: 12, keyValueHeads: 2, tied: true }),
+  ),
+  'qwen2.5-coder-3b': headTied(
+    qwen25Coder({ hidden: 2048, intermediate: 11_008, layers: 36, heads: 16, keyValueHeads: 2, tied: true }),
+  ),
+  'qwen2.5-coder-7b': qwen25Coder(
+    { hidden: 3584, intermediate: 18_944, layers: 28, heads: 28, keyValueHeads: 4, tied: false },
+    152_064,
+  ),
   'qwen3-0.6b': qwen3({ hidden: 1024, intermediate: 3072, layers: 28, heads: 16, keyValueHeads: 8, tied: true }),
   'qwen3-1.7b': qwen3({ hidden: 2048, intermediate: 6144, layers: 28, heads: 16, keyValueHeads: 8, tied: true }),
   'qwen3-4b': qwen3({ hidden: 2560, intermediate: 9728, layers: 36, heads: 32, keyValueHeads: 8, tied: true }),
   'qwen3-8b': qwen3({ hidden: 4096, intermediate: 12_288, layers: 36, heads: 32, keyValueHeads: 8, tied: false }),
   'qwen3-14b': qwen3({ hidden: 5120, intermediate: 17_408, layers: 40, heads: 40, keyValueHeads: 8, tied: false }),
   'qwen3-32b': qwen3({ hidden: 5120, intermediate: 25_600, layers: 64, heads: 64, keyValueHeads: 8, tied: false }),
+  'qwen3-4b-instruct-2507': {
+    config: {
+      ...qwen3({ hidden: 2560, intermediate: 9728, layers: 36, heads: 32, keyValueHeads: 8, tied: true }).config,
+      max_position_embeddings: 262_144,
+      rope_theta: 5e6,
+    },
+    thinkingModes: noThinking,
+  },
   'qwen3-30b-a3b': qwen3Experts({ max_position_embeddings: 40_960, rope_theta: 1e6 }, switchedThinking),
+  'qwen3-30b-a3b-instruct-2507': qwen3Experts({ max_position_embeddings: 262_144, rope_theta: 1e7 }, noThinking),
   'qwen3-coder-30b-a3b': qwen3Experts({ max_position_embeddings: 262_144, rope_theta: 1e7 }, noThinking),
   'gpt-oss-20b': gptOss(24, 32),
+  'gpt-oss-20b-gguf': gptOss(24, 32),
   'gpt-oss-120b': gptOss(36, 128),
   'deepseek-v3.1': deepSeek,
   'qwen3-embedding-0.6b': qwen3Embedding,

@@ -14,21 +14,36 @@ const families = [
   'qwen3-moe',
   'gpt-oss',
   'deepseek-v3',
+  'gemma3',
+  'phi3',
+  'glm4-moe',
 ] as const satisfies readonly Family[];
 const digest = z.string().refine(isSha256, 'must be 64 lower-case hexadecimal digits');
 const fileName = z.string().refine(isSafeFileName, 'must be a plain file name');
 
 const catalogueFile = z.object({
+  /** In the model's folder. */
   name: fileName,
+  /** In the repository; default: `name`. Folders there don't exist in the store. */
+  path: z
+    .string()
+    .max(1024)
+    .refine((path) => path.split('/').every(isSafeFileName), 'must be a relative path of plain names')
+    .optional(),
   bytes: z.number().int().positive().max(limits.store.modelBytes).optional(),
   /** Set if we computed it, or if independent public sources agree. If absent, the hub's announced digest is used. */
   sha256: digest.optional(),
+  /** Git object name, which the hub lists for files outside of Git LFS. */
+  gitBlob: z
+    .string()
+    .regex(/^[0-9a-f]{40}$/)
+    .optional(),
 });
 export type CatalogueFile = z.infer<typeof catalogueFile>;
 
 const hubSource = z.object({
   kind: z.literal('hub'),
-  /** `owner/name` on the Hugging Face hub; the files are in its root. */
+  /** `owner/name` on the Hugging Face hub. */
   repository: z.string().regex(/^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/),
   revision: z.string().regex(/^([0-9a-f]{40}|main)$/),
 });
@@ -86,6 +101,15 @@ const catalogueEntry = z.object({
 export type CatalogueEntry = z.infer<typeof catalogueEntry>;
 export type CatalogueEntryInput = z.input<typeof catalogueEntry>;
 
+/**
+ * A model that isn't in the catalogue, described by its own files: from any repository of the hub, imported, or used in
+ * another program's folder.
+ */
+export const openEntry = catalogueEntry.extend({ id: z.string().max(600), sources: z.array(source) });
+
+/** What a download needs to know of a model. */
+export type Downloadable = Pick<CatalogueEntry, 'id' | 'name' | 'files' | 'sources' | 'downloadBytes'>;
+
 /** @throws ZodError if an entry is invalid, which is a bug in the catalogue. */
 export function parseCatalogue(entries: readonly CatalogueEntryInput[]): readonly CatalogueEntry[] {
   return z.array(catalogueEntry).parse(entries);
@@ -103,6 +127,9 @@ export function findEntry(id: string, entries: readonly CatalogueEntry[] = catal
 export function requireEntry(id: string, entries: readonly CatalogueEntry[] = catalogue): CatalogueEntry {
   const entry = findEntry(id, entries);
   if (entry) return entry;
-  const shown = JSON.stringify(id.slice(0, 80));
-  throw notFound(`${shown} is not in the catalogue. ${places().list} has the available models.`);
+  throw notFound(notInCatalogue(id));
 }
+
+export const notInCatalogue = (id: string): string =>
+  `${JSON.stringify(id.slice(0, 80))} is not in the catalogue. ${places().list} has the available models; ` +
+  `any other of the Hugging Face hub is downloaded ${places().pull('OWNER/REPOSITORY')}.`;

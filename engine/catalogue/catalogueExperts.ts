@@ -1,6 +1,6 @@
 /** The catalogue's mixture-of-experts models. catalogueData.ts explains the sources of sizes and digests. */
 import type { CatalogueEntryInput } from './catalogue.ts';
-import { apache, both, hubGguf, mit } from './catalogueShared.ts';
+import { apache, both, estimatedGguf, hubGguf, mit } from './catalogueShared.ts';
 
 export const qwen3Experts: CatalogueEntryInput[] = [
   {
@@ -24,6 +24,25 @@ export const qwen3Experts: CatalogueEntryInput[] = [
     activeParameters: 3_353_032_704,
     bytesPerToken: 1_919_596_544,
     contextTokens: 40_960,
+    roles: ['chat'],
+  },
+  {
+    ...estimatedGguf({
+      id: 'qwen3-30b-a3b-instruct-2507',
+      name: 'Qwen3 30B-A3B Instruct 2507',
+      description: 'Better answers than Qwen3 30B-A3B, without thinking, with a 262,144-token context.',
+      parameters: 30_532_122_624,
+      quantisation: 'Q4_K_M',
+      cacheBytesPerToken: 98_304,
+      rank: 11,
+      repository: 'unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF',
+      file: 'Qwen3-30B-A3B-Instruct-2507-Q4_K_M.gguf',
+      bytes: 18_556_690_000,
+    }),
+    family: 'qwen3-moe',
+    activeParameters: 3_353_032_704,
+    bytesPerToken: 1_919_596_544,
+    contextTokens: 262_144,
     roles: ['chat'],
   },
   {
@@ -150,6 +169,27 @@ export const gptOss: CatalogueEntryInput[] = [
     rank: 13,
     files: gptOss20b,
     sources: [{ kind: 'hub', repository: 'openai/gpt-oss-20b', revision: '6cee5e81ee83917806bbde320786a8fb61efebee' }],
+  },
+  {
+    ...estimatedGguf({
+      id: 'gpt-oss-20b-gguf',
+      name: 'GPT-OSS 20B (one file)',
+      description: 'GPT-OSS 20B as one GGUF of ggml-org, which llama.cpp and LM Studio use too.',
+      parameters: 20_914_757_184,
+      quantisation: 'MXFP4',
+      cacheBytesPerToken: 24_576,
+      // Below the publisher's own files, whose sizes are known.
+      rank: 8,
+      repository: 'ggml-org/gpt-oss-20b-GGUF',
+      file: 'gpt-oss-20b-mxfp4.gguf',
+      bytes: 12_110_000_000,
+    }),
+    family: 'gpt-oss',
+    activeParameters: 4_187_440_704,
+    // As with the publisher's own BF16 attention and head; this file's are in 8 bits.
+    bytesPerToken: 3_708_083_328,
+    contextTokens: 131_072,
+    roles: ['chat'],
   },
   {
     id: 'gpt-oss-120b',

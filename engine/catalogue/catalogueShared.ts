@@ -18,6 +18,12 @@ export interface HubGguf {
   readonly file: { readonly name: string; readonly bytes: number; readonly sha256: string };
 }
 
+/** A file whose size and digest the hub announces at the download; `bytes` is computed from the architecture. */
+export interface EstimatedGguf extends Omit<HubGguf, 'file' | 'revision'> {
+  readonly file: string;
+  readonly bytes: number;
+}
+
 /** Fields of an entry with a single GGUF file from the hub. */
 export function hubGguf(model: HubGguf) {
   return {
@@ -34,5 +40,14 @@ export function hubGguf(model: HubGguf) {
     rank: model.rank,
     files: [model.file],
     sources: [{ kind: 'hub' as const, repository: model.repository, revision: model.revision }],
+  };
+}
+
+/** Fields of an entry whose revision, size and digest are the hub's of the day. */
+export function estimatedGguf({ file, bytes, ...model }: EstimatedGguf) {
+  return {
+    ...hubGguf({ ...model, revision: 'main', file: { name: file, bytes, sha256: '' } }),
+    downloadEstimated: true,
+    files: [{ name: file }],
   };
 }

@@ -32,6 +32,8 @@ export interface DownloadJob {
   readonly maxBytes: number;
   /** Reads the size and digests that a trusted server announces in its headers. */
   readonly announced?: (response: HttpResponse) => Expected;
+  /** Sent to the address's own host only. */
+  readonly token?: string | undefined;
   readonly retry: RetryPolicy;
   readonly signal?: AbortSignal | undefined;
   readonly onBytes?: ((doneBytes: number, totalBytes: number | undefined) => void) | undefined;
@@ -111,6 +113,7 @@ async function pause(ms: number, job: DownloadJob): Promise<void> {
 async function fetchOnce(job: DownloadJob, file: PartialFile): Promise<Expected> {
   const response = await get(job.address, {
     headers: rangeHeaders(file),
+    token: job.token,
     signal: job.signal,
     idleMs: job.retry.idleMs,
   });

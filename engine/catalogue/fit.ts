@@ -96,14 +96,20 @@ const keystroke = { promptTokens: 128, tokens: 20 };
 /** Later than this, the next key is pressed. */
 const goodKeystrokeSeconds = 1.5;
 
+/** Sizes that decide whether a model fits and how fast it is. */
+export type Sizes = Pick<
+  CatalogueEntry,
+  'downloadBytes' | 'activeParameters' | 'bytesPerToken' | 'cacheBytesPerToken' | 'contextTokens'
+>;
+
 /** Memory for the weights, the KV cache of a usual context and the runtime. */
-export function memoryNeededBytes(entry: CatalogueEntry): number {
+export function memoryNeededBytes(entry: Sizes): number {
   const contextTokens = Math.min(usualContextTokens, entry.contextTokens);
   return entry.downloadBytes + contextTokens * entry.cacheBytesPerToken + overheadBytes;
 }
 
 /** KV cache grows by `cacheBytesPerToken` per token; sliding-window layers are not counted. */
-function needsOf(entry: CatalogueEntry): ModelNeeds {
+function needsOf(entry: Sizes): ModelNeeds {
   return {
     weightBytes: entry.downloadBytes,
     scratchBytes: overheadBytes,
@@ -126,7 +132,7 @@ function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPo
 }
 
 /** Whether a usual context fits. */
-function fits(entry: CatalogueEntry, pool: MemoryPool | undefined): boolean {
+function fits(entry: Sizes, pool: MemoryPool | undefined): boolean {
   const usual = Math.min(usualContextTokens, entry.contextTokens);
   return contextOn(needsOf(entry), pool, usual) === usual;
 }
@@ -156,7 +162,7 @@ export function memoryForModelBytes(hardware: Hardware): number {
 }
 
 /** Where a model would run: the fastest device that holds a usual context. Undefined: nowhere. */
-export function placeOf(entry: CatalogueEntry, hardware: Hardware): Device | undefined {
+export function placeOf(entry: Sizes, hardware: Hardware): Device | undefined {
   const { gpu, cores } = hardware;
   const { host, card } = poolsOf(hardware);
   if (gpu && card && fits(entry, card)) return { kind: 'card', name: gpu.name, cores };
@@ -170,7 +176,7 @@ const runsWellInChat = ({ decode, prefill }: Speed): boolean =>
 const completesInTime = ({ decode, prefill }: Speed): boolean =>
   keystroke.promptTokens / prefill + keystroke.tokens / decode <= goodKeystrokeSeconds;
 
-export function judge(entry: CatalogueEntry, hardware: Hardware): Fit {
+export function judge(entry: Sizes, hardware: Hardware): Fit {
   const neededBytes = memoryNeededBytes(entry);
   const needs = `needs about ${showBytes(neededBytes)} of memory`;
   const place = placeOf(entry, hardware);
@@ -194,7 +200,7 @@ export function judge(entry: CatalogueEntry, hardware: Hardware): Fit {
 const shownSpeed = (speed: number): string => (speed < 2 ? speed.toFixed(1) : Math.round(speed).toString());
 
 /** Hardware recommendation that doesn't depend on this machine. */
-export function hardwareNeeds(entry: CatalogueEntry): string {
+export function hardwareNeeds(entry: Sizes): string {
   const needs = showBytes(memoryNeededBytes(entry));
   const onFourCores = speedOf(entry, { kind: 'processor', name: '', cores: 4 });
   if (runsWellInChat(onFourCores)) return `About ${needs} of memory; a CPU is enough.`;

@@ -10,12 +10,22 @@ export class HttpFailure extends HearthError {
   readonly retry: 'never' | 'later' | 'if-it-worked-before';
   /** Wait requested by the server (`Retry-After`). */
   readonly waitMs: number | undefined;
+  /** HTTP status, if the server answered. */
+  readonly status: number | undefined;
+  /** The hub's `X-Error-Code`, such as `GatedRepo`. */
+  readonly reason: string | undefined;
 
-  constructor(message: string, retry: HttpFailure['retry'], options: ErrorOptions & { waitMs?: number } = {}) {
+  constructor(
+    message: string,
+    retry: HttpFailure['retry'],
+    options: ErrorOptions & { waitMs?: number; status?: number; reason?: string | undefined } = {},
+  ) {
     super('unavailable', message, options);
     this.name = 'HttpFailure';
     this.retry = retry;
     this.waitMs = options.waitMs;
+    this.status = options.status;
+    this.reason = options.reason;
   }
 }
 
@@ -37,6 +47,8 @@ export interface HttpResponse {
 
 export interface HttpOptions {
   readonly headers?: Readonly<Record<string, string>>;
+  /** A bearer token for the address's own host; redirects to other hosts go without it. */
+  readonly token?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Ends the request after this long without data. */
   readonly idleMs?: number;
@@ -60,10 +72,11 @@ export const showAddress = (url: URL): string => `${url.protocol}//${url.host}${
 export async function get(address: URL, options: HttpOptions = {}): Promise<HttpResponse> {
   const hops: Hop[] = [];
   let url = withoutCredentials(address);
-  const authorization = basicAuthorization(address);
+  const bearer = options.token === undefined ? undefined : `Bearer ${options.token}`;
+  const authorization = basicAuthorization(address) ?? bearer;
   checkAddress(url);
   for (let redirects = 0; redirects <= limits.store.redirects; redirects++) {
-    // Credentials of an index are never sent to another host.
+    // Credentials are never sent to another host.
     const secret = authorization && url.origin === address.origin ? { authorization } : {};
     const exchange = await open(url, { ...options, headers: { ...options.headers, ...secret } });
     hops.push({ url, headers: exchange.response.headers });
@@ -110,7 +123,8 @@ export function statusFailure(response: Pick<HttpResponse, 'status' | 'url' | 'h
   const wait = waitMs === undefined ? {} : { waitMs: Math.min(Math.max(0, waitMs), limits.store.retryMs) };
   const hint = hintFor(status);
   const message = `${showAddress(response.url)} answered ${status}${hint === undefined ? '.' : `: ${hint}`}`;
-  return new HttpFailure(message, later ? 'later' : 'never', wait);
+  const reason = response.headers.get('x-error-code') ?? undefined;
+  return new HttpFailure(message, later ? 'later' : 'never', { ...wait, status, reason });
 }
 
 function hintFor(status: number): string | undefined {

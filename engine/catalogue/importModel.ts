@@ -1,46 +1,80 @@
-/** Imports models from local files: recognises them by name and size, copies them, and verifies them like a download. */
+/**
+ * Imports models from local files. A model of the catalogue is recognised by name and size, copied, and verified like a
+ * download; any other is opened first, and copied if it opens.
+ */
 import { constants } from 'node:fs';
-import { copyFile, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { invalidInput, notFound, throwIfAborted } from '../errors.ts';
-import type { CatalogueEntry, CatalogueFile, Source } from './catalogue.ts';
+import { checkOpens } from '../model/open.ts';
+import type { CatalogueEntry, CatalogueFile } from './catalogue.ts';
+import { describeFiles } from './describeFiles.ts';
 import type { WorkOptions } from './files.ts';
 import { diskError, errorCode, fileBytes, hashFile, requireSpace } from './files.ts';
+import { isCheckpointFile } from './hub.ts';
 import { type FinishedFile, markFinished } from './partialFile.ts';
-import { places } from './userHelp.ts';
 
 export interface Collected {
   readonly entry: CatalogueEntry;
-  readonly source: {
-    /** The copy uses this source's staging folder. */
-    readonly staging: Source;
-    copyTo(folder: string, options: WorkOptions): Promise<readonly (FinishedFile & { readonly name: string })[]>;
-  };
+  /** False for a model that isn't in the catalogue. */
+  readonly known: boolean;
+  copyTo(folder: string, options: WorkOptions): Promise<readonly (FinishedFile & { readonly name: string })[]>;
 }
 
-/** Finds the catalogue entry whose files are at `path`. */
+/**
+ * Finds the catalogue entry whose files are at `path`, or describes the model there.
+ * @throws HearthError as `openModel` does, if it is no model that Hearth runs.
+ */
 export async function collect(path: string, entries: readonly CatalogueEntry[]): Promise<Collected> {
   const isFolder = await isDirectory(path);
   const folder = isFolder ? path : dirname(path);
   for (const entry of entries) {
-    const [staging] = entry.sources;
     const pairs = pairUp(entry, path, folder, isFolder);
-    if (staging && pairs && (await sizesMatch(pairs))) {
-      return { entry, source: { staging, copyTo: (target, options) => copyAll(pairs, target, options) } };
+    if (pairs && (await sizesMatch(pairs))) {
+      // Without digests, only opening tells a model from something else under its names.
+      if (entry.files.some(({ sha256 }) => sha256 === undefined)) await checkOpens(path);
+      return { entry, known: true, copyTo: (target, options) => copyAll(pairs, target, options) };
     }
   }
-  throw notFound(
-    `${path} is not a model of the catalogue (${places().list}). To use it without importing, ${places().withoutImport}.`,
-  );
+  const names = await modelFiles(path, isFolder);
+  const pairs = names.map((name): Pair => [{ name: names.length === 1 ? 'model.gguf' : name }, join(folder, name)]);
+  const name = basename(path).replace(/(-\d{5}-of-\d{5})?\.gguf$/, '');
+  const entry = await describeFiles(path, {
+    id:
+      name
+        .toLowerCase()
+        .replaceAll(/[^a-z0-9.-]+/g, '-')
+        .replace(/^[^a-z0-9]+/, '') || 'model',
+    name,
+    description: `Imported from ${path}.`,
+    files: await Promise.all(pairs.map(([file, origin]) => withSize(file, origin))),
+    readTokenizer: true,
+  });
+  return { entry, known: false, copyTo: (target, options) => copyAll(pairs, target, options) };
+}
+
+async function withSize(file: CatalogueFile, path: string): Promise<CatalogueFile> {
+  const bytes = await fileBytes(path);
+  return { name: file.name, ...(bytes !== undefined && { bytes }) };
+}
+
+/** The GGUF, all parts of a split one, or what belongs to a checkpoint. */
+async function modelFiles(path: string, isFolder: boolean): Promise<string[]> {
+  if (isFolder) return (await readdir(path)).filter(isCheckpointFile).sort();
+  const name = basename(path);
+  const [, before, after] = /^(.*-)\d{5}(-of-\d{5}\.gguf)$/.exec(name) ?? [];
+  if (before === undefined || after === undefined) return [name];
+  const names = await readdir(dirname(path));
+  return names.filter((each) => each.startsWith(before) && each.endsWith(after)).sort();
 }
 
 type Pair = readonly [file: CatalogueFile, path: string];
 
-/** Maps the entry's files to files on disk. A single file may have any name. */
+/** Maps the entry's files to files on disk. A single file may have any name, if its size is known. */
 function pairUp(entry: CatalogueEntry, path: string, folder: string, isFolder: boolean): readonly Pair[] | undefined {
   const [only] = entry.files;
   if (isFolder) return entry.files.map((file) => [file, join(folder, file.name)]);
-  return only && entry.files.length === 1 ? [[only, path]] : undefined;
+  return only?.bytes !== undefined && entry.files.length === 1 ? [[only, path]] : undefined;
 }
 
 async function sizesMatch(pairs: readonly Pair[]): Promise<boolean> {

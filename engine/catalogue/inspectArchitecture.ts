@@ -1,6 +1,6 @@
 /** Formats `hearth inspect`: a page about one model, or a table that compares several. */
 import { leastContextTokens } from '../backend/memoryPlan.ts';
-import type { Inspection, LayersOf } from '../model/spec/inspect.ts';
+import type { Inspection, LayersOf } from '../model/spec/describe.ts';
 import type { Activation, AttentionSpec, FeedForwardSpec, RopeSpec, RouterSpec } from '../model/spec/spec.ts';
 import type { WeightRole } from '../model/weights/specTensors.ts';
 import { showBytes } from '../units.ts';
@@ -258,6 +258,7 @@ function activation(feedForward: Inspection['feedForward']): string {
 }
 
 function activationName(spec: Activation): string {
+  if (spec.kind === 'gelu-gate') return 'GeGLU';
   return spec.kind === 'silu-gate' ? 'SwiGLU' : `SwiGLU clamped at ${count(spec.limit)}`;
 }
 

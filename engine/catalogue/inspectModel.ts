@@ -1,26 +1,19 @@
 /** Describes a model given by catalogue id (downloaded or not), file, folder or config.json. */
-import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HearthError } from '../errors.ts';
-import { openGguf } from '../formats/gguf.ts';
-import { metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
 import { limits } from '../limits.ts';
 import { openModel, readConfig, specFromConfig } from '../model/open.ts';
-import { cacheBytesPerValue } from '../model/spec/cachePrecision.ts';
-import { describeModel, type WeightGroup } from '../model/spec/describe.ts';
-import { cacheBytes, type Inspection, inspectSpec } from '../model/spec/inspect.ts';
-import type { DecoderSpec } from '../model/spec/spec.ts';
-import { plannedGroups, type Storage, storageOfConfig, storages } from '../model/weights/storedBytes.ts';
+import { cacheBytes, describeModel, type Inspection, inspectSpec, type WeightGroup } from '../model/spec/describe.ts';
+import { cacheBytesPerValue, type DecoderSpec } from '../model/spec/spec.ts';
+import { plannedGroups, type Storage, storageOfConfig, storages } from '../model/weights/specTensors.ts';
 import { compileChatTemplate } from '../prompt/formats/chatTemplate.ts';
 import { promptFormatOf } from '../prompt/formats/promptFormat.ts';
-import { type ThinkingMode, thinkingModes } from '../prompt/thinkingModes.ts';
+import { type ThinkingMode, thinkingModes } from '../prompt/thinking.ts';
 import type { CachePrecision } from '../protocol/engineProtocol.ts';
-import { readOptionalText } from '../tokenizer/readConfig.ts';
+import { readOptionalText } from '../tokenizer/huggingFaceTokenizer.ts';
 import { type Architecture, architectures, specOfArchitecture } from './architectures.ts';
-import type { CatalogueEntry } from './catalogue.ts';
-import { findEntry } from './catalogue.ts';
-import type { Hardware } from './fit.ts';
-import { longestContext, memoryForModelBytes } from './fit.ts';
+import { type CatalogueEntry, findEntry } from './catalogue.ts';
+import { type Hardware, longestContext, memoryForModelBytes } from './fit.ts';
 import type { Store } from './store.ts';
 
 export interface InspectedModel extends Inspection {
@@ -125,8 +118,7 @@ async function ofPath(path: string): Promise<Known> {
 async function ofFile(path: string): Promise<Known> {
   const model = await openModel(path);
   try {
-    const { spec, tokenizer } = model;
-    const licence = (await stat(path)).isDirectory() ? undefined : await ggufLicence(path);
+    const { spec, tokenizer, licence } = model;
     return {
       name: basename(path),
       state: 'present',
@@ -138,15 +130,6 @@ async function ofFile(path: string): Promise<Known> {
     };
   } finally {
     await model.file.close();
-  }
-}
-
-async function ggufLicence(path: string): Promise<string | undefined> {
-  const gguf = await openGguf(path);
-  try {
-    return optionalMetadata(gguf, 'general.license', metadataString);
-  } finally {
-    await gguf.close();
   }
 }
 

@@ -4,7 +4,7 @@ import { mkdir, opendir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
-import type { CatalogueEntry } from './catalogue.ts';
+import { type CatalogueEntry, type Downloadable, openEntry } from './catalogue.ts';
 import { diskError, errorCode, fileBytes, readJson, syncFolder, writeJson } from './files.ts';
 import { isSafeFileName, isSha256, modelFolder } from './paths.ts';
 import type { Fetched } from './sources.ts';
@@ -20,6 +20,8 @@ const manifest = z.object({
     .min(1)
     .max(limits.store.filesPerModel),
   source: z.string(),
+  /** Of a model that isn't in the catalogue. */
+  entry: openEntry.optional(),
   installedAt: z.string(),
 });
 export type Manifest = z.infer<typeof manifest>;
@@ -72,9 +74,10 @@ export function modelDigest(files: Manifest['files']): string {
 /** Installs a folder of verified files with one rename. */
 export async function install(
   root: string,
-  entry: CatalogueEntry,
+  entry: Downloadable,
   fetched: Fetched,
   source: string,
+  open?: CatalogueEntry,
 ): Promise<Installed> {
   const files = fetched.files.map(({ name, bytes, sha256 }) => ({ name, bytes, sha256 }));
   const content: Manifest = {
@@ -83,6 +86,7 @@ export async function install(
     digest: modelDigest(files),
     files,
     source,
+    ...(open && { entry: open }),
     installedAt: new Date().toISOString(),
   };
   const folder = modelFolder(root, content.digest);
@@ -100,9 +104,16 @@ export async function install(
   return { folder, manifest: content };
 }
 
-/** Path for the loader: the GGUF file, or the folder of a safetensors checkpoint. */
-export function pathToLoad({ folder, manifest: content }: Installed): string {
-  const [only] = content.files;
-  const single = only && content.files.length === 1 && only.name.endsWith('.gguf');
-  return single ? join(folder, basename(only.name)) : folder;
+/** Path for the loader: the GGUF file, the first part of a split one, or the folder of a safetensors checkpoint. */
+export function pathToLoad({
+  folder,
+  manifest: { files },
+}: Pick<Installed, 'folder'> & { manifest: FileList }): string {
+  const names = files.map(({ name }) => name).sort();
+  const [first] = names;
+  return first?.endsWith('.gguf') ? join(folder, basename(first)) : folder;
+}
+
+interface FileList {
+  readonly files: readonly { readonly name: string }[];
 }

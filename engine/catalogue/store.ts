@@ -1,10 +1,18 @@
 /** The models on this machine: list, download, import, verify and remove. */
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { basename, isAbsolute, join, resolve } from 'node:path';
 import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.ts';
 import { showBytes } from '../units.ts';
-import { type CatalogueEntry, catalogue, defaultModelId, findEntry, requireEntry } from './catalogue.ts';
+import {
+  type CatalogueEntry,
+  catalogue,
+  type Downloadable,
+  defaultModelId,
+  findEntry,
+  notInCatalogue,
+} from './catalogue.ts';
+import { describeFiles } from './describeFiles.ts';
 import { defaultRetry, type RetryPolicy } from './download.ts';
 import { DiskFull, diskError, errorCode, hashFile, reporter, type WorkOptions } from './files.ts';
 import {
@@ -16,6 +24,16 @@ import {
   judge,
   type RecommendOptions,
 } from './fit.ts';
+import { describeForeign, type ForeignModel, isForeignId, listForeign } from './foreign.ts';
+import {
+  chooseOffer,
+  fitOf,
+  type HubAccess,
+  type HubReference,
+  parseHubReference,
+  planDownload,
+  readRepository,
+} from './hub.ts';
 import { collect } from './importModel.ts';
 import { withLock } from './lock.ts';
 import { findInstalled, type Installed, install, listInstalled, manifestName, pathToLoad } from './manifest.ts';
@@ -33,10 +51,17 @@ export interface StoreOptions {
   readonly endpoints?: Endpoints;
   readonly retry?: RetryPolicy;
   readonly hardware?: Hardware;
+  /** Finds other programs' models. Default: `listForeign`. */
+  readonly foreign?: () => Promise<readonly ForeignModel[]>;
 }
 
+/** A catalogue entry, or the same of another model; a model that Hearth can't run has no family that it knows. */
+type ListedEntry = Omit<CatalogueEntry, 'family'> & { readonly family: string };
+
 export interface StoredModel {
-  readonly entry: CatalogueEntry;
+  readonly entry: ListedEntry;
+  /** The program whose folder has the files; absent for Hearth's own. */
+  readonly owner?: ForeignModel['owner'];
   readonly state: 'absent' | 'partial' | 'present';
   /** Path that the engine loads; set if the model is present. */
   readonly path?: string;
@@ -47,6 +72,11 @@ export interface StoredModel {
   /** Whether this machine can run it. */
   readonly fit: Fit;
   readonly recommended: boolean;
+}
+
+export interface PullOptions extends WorkOptions {
+  /** Access token of the hub; default: `HF_TOKEN`. */
+  readonly token?: string | undefined;
 }
 
 export function openStore(options: StoreOptions = {}): Store {
@@ -64,18 +94,40 @@ export class Store {
     this.#entries = options.entries ?? catalogue;
   }
 
-  /** Lists all models of the catalogue with their state on this machine. */
+  /** Lists all models of the catalogue, then those installed or found in other programs' folders. */
   async list(): Promise<readonly StoredModel[]> {
     const hardware = await this.#hardware();
     const recommended = this.#choose(hardware);
     const installed = await listInstalled(this.directory);
-    return Promise.all(this.#entries.map((entry) => this.#describe(entry, hardware, recommended, installed)));
+    const open = installed.flatMap(({ manifest: { id, entry } }) =>
+      entry && !findEntry(id, this.#entries) ? [entry] : [],
+    );
+    const own = [...this.#entries, ...open].map((entry) => this.#describe(entry, hardware, recommended, installed));
+    return [...(await Promise.all(own)), ...(await this.#listForeign(hardware))];
   }
 
   async get(id: string): Promise<StoredModel> {
-    const entry = requireEntry(id, this.#entries);
+    const entry = await this.#ownEntry(id);
+    if (!entry && !isForeignId(id)) return this.#unknown(id);
     const hardware = await this.#hardware();
-    return this.#describe(entry, hardware, this.#choose(hardware), await listInstalled(this.directory));
+    if (entry) return this.#describe(entry, hardware, this.#choose(hardware), await listInstalled(this.directory));
+    const foreign = (await this.#listForeign(hardware)).find((model) => model.entry.id === id);
+    return foreign ?? this.#unknown(id);
+  }
+
+  /** Models of a repository on the hub, each with its size and whether it fits. */
+  async offers(reference: string, options: PullOptions = {}) {
+    const { repository } = parseHubReference(reference) ?? this.#unknown(reference);
+    const hardware = await this.#hardware();
+    const { name, licence, offers } = await readRepository(repository, this.#access(options));
+    return offers.map((offer) => ({
+      id: `${name}:${offer.label}`,
+      label: offer.label,
+      bytes: offer.bytes,
+      files: offer.files.length,
+      ...(licence !== undefined && { licence }),
+      fit: fitOf(offer, hardware),
+    }));
   }
 
   /** The recommended model for this machine. */
@@ -86,51 +138,86 @@ export class Store {
     return this.#describe(chosen, hardware, chosen, await listInstalled(this.directory));
   }
 
-  /** Resolves a catalogue id to the installed model's path, or returns an existing file or folder. */
+  /** The path to load of a model on this machine (by id), or of an existing file or folder. */
   async resolve(idOrPath: string): Promise<string> {
-    const entry = findEntry(idOrPath, this.#entries);
+    return (await this.locate(idOrPath)).path;
+  }
+
+  /** As `resolve`, with the model's name. */
+  async locate(idOrPath: string): Promise<{ readonly path: string; readonly name: string }> {
+    const entry = await this.#ownEntry(idOrPath);
     if (entry) {
       const installed = await findInstalled(this.directory, entry.id);
-      if (installed) return pathToLoad(installed);
+      if (installed) return { path: pathToLoad(installed), name: entry.name };
       const size = showBytes(entry.downloadBytes);
       throw notFound(`${entry.name} is not on this machine. Download it ${places().pull(entry.id)} (${size}).`);
     }
+    const foreign = isForeignId(idOrPath) && (await this.#foreign()).find(({ id }) => id === idOrPath);
+    if (foreign) return foreign;
     const path = resolve(idOrPath);
-    if (idOrPath !== '' && !idOrPath.includes('\0') && (await exists(path))) return path;
+    if (idOrPath !== '' && !idOrPath.includes('\0') && (await exists(path))) return { path, name: basename(path) };
     const shown = JSON.stringify(idOrPath.slice(0, 200));
-    throw notFound(`${shown}: not found. It is neither a catalogue id (${places().list}) nor a file or folder.`);
+    if (parseHubReference(idOrPath) && !isAbsolute(idOrPath)) {
+      throw notFound(`${shown}: not found on this machine. Download it ${places().pull(idOrPath)}.`);
+    }
+    throw notFound(`${shown}: not found. It is neither a model's id (${places().list}) nor a file or folder.`);
   }
 
-  /** Downloads a model from the first source that has it. Returns immediately if it is installed. */
-  async pull(id: string, options: WorkOptions = {}): Promise<StoredModel> {
-    const entry = requireEntry(id, this.#entries);
-    if (!(await findInstalled(this.directory, id))) {
-      await this.#exclusively(entry, options, async () => {
-        if (!(await findInstalled(this.directory, id))) await this.#fetch(entry, options);
+  /**
+   * Downloads a model of the catalogue, or `owner/repository[:QUANT]` from the hub. Returns immediately if it is
+   * installed.
+   */
+  async pull(id: string, options: PullOptions = {}): Promise<StoredModel> {
+    const entry = await this.#ownEntry(id);
+    const reference = parseHubReference(id);
+    if (!entry && reference) return this.#pullOpen(reference, options);
+    const wanted = entry ?? this.#unknown(id);
+    if (wanted.sources.length > 0 && !(await findInstalled(this.directory, wanted.id))) {
+      await this.#exclusively(wanted, options, async () => {
+        if (!(await findInstalled(this.directory, wanted.id))) await this.#fetch(wanted, options);
       });
     }
-    return this.get(id);
+    return this.get(wanted.id);
   }
 
-  /** Imports a model from a local GGUF file or a folder with a checkpoint. */
+  async #pullOpen({ repository, quantisation }: HubReference, options: PullOptions): Promise<StoredModel> {
+    const access = this.#access(options);
+    const found = await readRepository(repository, access);
+    const plan = await planDownload(found, chooseOffer(found, quantisation), access);
+    await this.#exclusively(plan, options, async () => {
+      if (await findInstalled(this.directory, plan.id)) return;
+      await this.#fetch(plan, options, (path) =>
+        describeFiles(path, { ...plan, description: `From ${repository} on Hugging Face.`, readTokenizer: true }),
+      );
+    });
+    return this.get(plan.id);
+  }
+
+  /** Imports a model from a local GGUF file or a folder with a checkpoint, if it opens. */
   async add(path: string, options: WorkOptions = {}): Promise<StoredModel> {
     const origin = resolve(path);
-    const { entry, source } = await collect(origin, this.#entries);
+    const { entry, known, copyTo } = await collect(origin, this.#entries);
     await this.#exclusively(entry, options, async () => {
-      if (await findInstalled(this.directory, entry.id)) return;
-      const staging = stagingFolder(this.directory, entry, source.staging);
+      const installed = await findInstalled(this.directory, entry.id);
+      if (installed && (known || installed.manifest.source === origin)) return;
+      if (installed) {
+        throw invalidInput(
+          `There is a model ${entry.id} already, from ${installed.manifest.source}. Remove it first: \`hearth models remove ${entry.id}\`.`,
+        );
+      }
+      const staging = stagingFolder(this.directory, entry, entry.sources[0] ?? { kind: 'file', path: origin });
       await mkdir(staging, { recursive: true });
-      const files = await source.copyTo(staging, options);
-      await install(this.directory, entry, { folder: staging, files }, origin);
+      const files = await copyTo(staging, options);
+      await install(this.directory, entry, { folder: staging, files }, origin, known ? undefined : entry);
     });
     return this.get(entry.id);
   }
 
   /** Rehashes an installed model. Removes damaged files, so that `pull` downloads only those again. */
   async verify(id: string, options: WorkOptions = {}): Promise<StoredModel> {
-    const entry = requireEntry(id, this.#entries);
+    const entry = (await this.#ownEntry(id)) ?? (await this.#refuseForeign(id));
     await this.#exclusively(entry, options, async () => {
-      const installed = await findInstalled(this.directory, id);
+      const installed = await findInstalled(this.directory, entry.id);
       if (!installed) throw notFound(`${entry.name} is not on this machine, so it cannot be verified.`);
       const damaged = await this.#findDamage(installed, options);
       if (damaged.length > 0) throw await this.#removeDamaged(entry, installed, damaged);
@@ -140,9 +227,10 @@ export class Store {
 
   /** Removes an installed model and its unfinished downloads. */
   async remove(id: string): Promise<StoredModel> {
-    const entry = requireEntry(id, this.#entries);
+    const entry = (await this.#ownEntry(id)) ?? (await this.#refuseForeign(id));
+    const before = await this.get(entry.id);
     await this.#exclusively(entry, {}, async () => {
-      const installed = await findInstalled(this.directory, id);
+      const installed = await findInstalled(this.directory, entry.id);
       try {
         // Removes the manifest first, so that a partly removed model counts as absent.
         if (installed) await rm(join(installed.folder, manifestName), { force: true });
@@ -155,7 +243,66 @@ export class Store {
         throw diskError(error, this.directory);
       }
     });
-    return this.get(id);
+    const { path: _, ...rest } = before;
+    return { ...rest, state: 'absent', partialBytes: 0 };
+  }
+
+  /** An entry of the catalogue, or of an installed model. */
+  async #ownEntry(id: string): Promise<CatalogueEntry | undefined> {
+    return findEntry(id, this.#entries) ?? (await this.#installedEntry(id));
+  }
+
+  /** `owner/name` stands for any of its installed models. */
+  async #installedEntry(id: string): Promise<CatalogueEntry | undefined> {
+    if (isForeignId(id)) return undefined;
+    const reference = parseHubReference(id);
+    const name = reference ? [reference.repository, reference.quantisation].filter(Boolean).join(':') : id;
+    const installed = await listInstalled(this.directory);
+    const entries = installed.flatMap(({ manifest: { entry } }) => entry ?? []);
+    const isWanted = (wanted: string) => wanted.toLowerCase() === name.toLowerCase();
+    return (
+      entries.find((entry) => isWanted(entry.id)) ??
+      (reference && entries.find((entry) => isWanted(entry.id.replace(/:.*$/, ''))))
+    );
+  }
+
+  #foreign(): Promise<readonly ForeignModel[]> {
+    return (this.#options.foreign ?? listForeign)();
+  }
+
+  async #listForeign(hardware: Hardware): Promise<readonly StoredModel[]> {
+    const described = await describeForeign(await this.#foreign(), join(this.directory, 'foreign.json'));
+    return described.map(({ model, entry, problem = '' }) => ({
+      entry: entry ?? unknownEntry(model),
+      owner: model.owner,
+      state: 'present',
+      path: model.path,
+      partialBytes: 0,
+      needs: entry ? hardwareNeeds(entry) : '',
+      fit: entry ? judge(entry, hardware) : { verdict: 'no', reason: problem },
+      recommended: false,
+    }));
+  }
+
+  /** @throws HearthError because the files belong to another program, or because there is no such model. */
+  async #refuseForeign(id: string): Promise<never> {
+    const foreign = isForeignId(id) ? (await this.#foreign()).find((model) => model.id === id) : undefined;
+    if (!foreign) return this.#unknown(id);
+    throw invalidInput(`${id} belongs to ${foreign.owner}; Hearth only reads it. Check or remove it there.`);
+  }
+
+  #unknown(id: string): never {
+    throw notFound(notInCatalogue(id));
+  }
+
+  #access({ signal, token }: PullOptions): HubAccess {
+    const { idleMs } = this.#options.retry ?? defaultRetry;
+    return { endpoints: this.#endpoints(token), idleMs, signal };
+  }
+
+  #endpoints(token: string | undefined): Endpoints {
+    const endpoints = this.#options.endpoints ?? endpointsFrom(process.env);
+    return token === undefined ? endpoints : { ...endpoints, token };
   }
 
   async #hardware(): Promise<Hardware> {
@@ -185,7 +332,7 @@ export class Store {
     return { ...common, state: partialBytes > 0 ? 'partial' : 'absent', partialBytes };
   }
 
-  async #exclusively(entry: CatalogueEntry, options: WorkOptions, work: () => Promise<void>): Promise<void> {
+  async #exclusively(entry: Downloadable, options: WorkOptions, work: () => Promise<void>): Promise<void> {
     throwIfAborted(options.signal);
     const key = createHash('sha256').update(entry.id).digest('hex');
     const onWait = async () => {
@@ -195,20 +342,26 @@ export class Store {
     await withLock(lockFile(this.directory, key), { signal: options.signal, onWait }, work);
   }
 
-  async #fetch(entry: CatalogueEntry, options: WorkOptions): Promise<void> {
+  /** `describe` opens a model that isn't in the catalogue; what it refuses is removed again. */
+  async #fetch(
+    entry: Downloadable,
+    options: PullOptions,
+    describe?: (path: string) => Promise<CatalogueEntry>,
+  ): Promise<void> {
     const failures: string[] = [];
     for (const source of entry.sources) {
       const name = sourceName(source);
       try {
         const fetched = await fetchModel(entry, source, {
           root: this.directory,
-          endpoints: this.#options.endpoints ?? endpointsFrom(process.env),
+          endpoints: this.#endpoints(options.token),
           retry: this.#options.retry ?? defaultRetry,
           packedBytes: packedBytes(entry, await this.#hardware()),
           signal: options.signal,
           onBytes: reporter(name, options.onProgress),
         });
-        await install(this.directory, entry, fetched, name);
+        const open = await describe?.(pathToLoad({ folder: fetched.folder, manifest: fetched }));
+        await install(this.directory, entry, fetched, name, open);
         await this.#removeStaging(entry);
         return;
       } catch (error) {
@@ -216,19 +369,24 @@ export class Store {
         if (!(error instanceof HearthError) || error instanceof DiskFull || error.code === 'cancelled') {
           throw diskError(error, this.directory);
         }
+        // Nor for a model that Hearth can't run.
+        if (describe && error.code !== 'unavailable') {
+          await this.#removeStaging(entry);
+          throw error;
+        }
         failures.push(`${name}: ${error.message}`);
       }
     }
     throw await this.#downloadError(entry, failures);
   }
 
-  async #removeStaging(entry: CatalogueEntry): Promise<void> {
+  async #removeStaging(entry: Downloadable): Promise<void> {
     for (const source of entry.sources) {
       await rm(stagingFolder(this.directory, entry, source), { recursive: true, force: true });
     }
   }
 
-  async #downloadError(entry: CatalogueEntry, failures: readonly string[]): Promise<HearthError> {
+  async #downloadError(entry: Downloadable, failures: readonly string[]): Promise<HearthError> {
     const keptBytes = await stagedBytes(this.directory, entry);
     const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; the next download resumes there.` : '';
     const files = entry.files.length === 1 ? `the file ${entry.files[0]?.name ?? ''}` : 'a folder with its files';
@@ -282,18 +440,43 @@ export class Store {
     } else {
       await rm(folder, { recursive: true, force: true });
     }
-    return invalidInput(
-      `${damaged.join(', ')} of ${entry.name} was damaged and has been removed. ` +
-        `Download it again ${places().pull(entry.id)}.`,
-    );
+    const again = first ? `Download it again ${places().pull(entry.id)}.` : `Import it again: ${places().byFile}.`;
+    return invalidInput(`${damaged.join(', ')} of ${entry.name} was damaged and has been removed. ${again}`);
   }
+}
+
+/** A model that can't be opened; its `fit` says why. */
+function unknownEntry({ id, name, owner }: ForeignModel): ListedEntry {
+  const unknown = {
+    parameters: 0,
+    activeParameters: 0,
+    bytesPerToken: 0,
+    cacheBytesPerToken: 0,
+    contextTokens: 0,
+    rank: 0,
+  };
+  return {
+    ...unknown,
+    id,
+    name,
+    family: 'unknown',
+    description: `In ${owner}.`,
+    licence: { name: 'not stated', url: '', open: false },
+    quantisation: '',
+    downloadBytes: 0,
+    downloadEstimated: false,
+    roles: ['chat'],
+    fillInTheMiddle: false,
+    files: [],
+    sources: [],
+  };
 }
 
 /**
  * What the CPU backend writes at the first load, about: a scale of four bytes for each 32 values makes 4-bit weights a quarter
  * larger (SmolLM2 Q4_1: 122 MB of 98 MB), and unquantised ones become f32. A GPU takes the file as it is.
  */
-function packedBytes({ files, downloadBytes }: CatalogueEntry, { gpu }: Hardware): number {
+function packedBytes({ files, downloadBytes }: Downloadable, { gpu }: Hardware): number {
   if (gpu) return 0;
   return Math.ceil(downloadBytes * (files.every(({ name }) => name.endsWith('.gguf')) ? 1.3 : 2));
 }
@@ -314,6 +497,7 @@ export function toModelEntry(model: StoredModel) {
   const { entry } = model;
   return {
     id: entry.id,
+    ...(model.owner !== undefined && { owner: model.owner }),
     name: entry.name,
     description: entry.description,
     licence: entry.licence.name,

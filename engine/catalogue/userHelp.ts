@@ -9,6 +9,7 @@ export function places(env: Environment = process.env) {
     certificates: editor
       ? 'Change the setting hearth.remote.certificates.'
       : 'Change HEARTH_CERTIFICATES or NODE_EXTRA_CA_CERTS.',
+    token: editor ? 'run the command Hearth: Set the Hugging Face Token.' : 'set HF_TOKEN.',
     trust: editor
       ? 'name its certificate file in the setting hearth.remote.certificates'
       : 'name its certificate file in HEARTH_CERTIFICATES',

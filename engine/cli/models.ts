@@ -2,18 +2,20 @@ import { defaultModelId } from '../catalogue/catalogue.ts';
 import { HearthError, invalidInput } from '../errors.ts';
 import type { ModelEntry } from '../protocol/engineProtocol.ts';
 import { Engine } from '../runtime/service.ts';
+import { showBytes } from '../units.ts';
 import type { Command, Values } from './command.ts';
 import { json, report, sizeOf } from './session.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';
 
 type Action = (engine: Engine, values: Values, terminal: Terminal) => Promise<void>;
 
-const actions: Readonly<Record<string, Action>> = { list, pull, verify, remove, recommend, add };
+const actions: Readonly<Record<string, Action>> = { list, files, pull, verify, remove, recommend, add };
 
 export const models: Command = {
   name: 'models',
-  usage: 'list | pull [ID] | verify [ID] | remove ID | recommend | add PATH',
-  summary: 'Lists, downloads, verifies and removes models. Default ID: the default model.',
+  usage: 'list | files OWNER/REPOSITORY | pull [ID] | verify [ID] | remove ID | recommend | add PATH',
+  summary:
+    'Lists, downloads, verifies and removes models. ID: of the list, or OWNER/REPOSITORY[:QUANT] on the Hugging Face hub. Default: the default model.',
   options: [],
   async run(values, terminal) {
     const [name = ''] = values.positionals;
@@ -43,8 +45,17 @@ async function recommend(engine: Engine, values: Values, terminal: Terminal): Pr
   else terminal.out(`${describe(entry)}\n`);
 }
 
+async function files(engine: Engine, values: Values, terminal: Terminal): Promise<void> {
+  const repository = argument(values, { required: true, last: 1 });
+  const offers = await engine.models.offers(repository, { signal: terminal.signal });
+  if (values.switch('json')) return json(terminal, offers);
+  for (const { id, bytes, files: count, fit } of offers) {
+    terminal.out(`${id}\n  ${showBytes(bytes)}${count === 1 ? '' : ` in ${count} files`}\n  ${fit.reason}\n`);
+  }
+}
+
 async function pull(engine: Engine, values: Values, terminal: Terminal): Promise<void> {
-  const entry = await engine.models.pull(argument(values, { required: false, last: 1 }), terminal.signal);
+  const entry = await engine.models.pull(argument(values, { required: false, last: 1 }), { signal: terminal.signal });
   show(entry, 'is on this machine', values, terminal);
 }
 
@@ -81,5 +92,6 @@ function show(entry: ModelEntry, what: string, values: Values, terminal: Termina
 function describe(entry: ModelEntry): string {
   const state = { absent: '', partial: ', partially downloaded', present: ', on this machine' }[entry.state];
   const recommended = entry.recommended ? ' (recommended here)' : '';
-  return `${entry.id}${recommended}\n  ${sizeOf(entry)}, ${entry.licence}${state}\n  ${entry.fit.reason}`;
+  const place = entry.owner === undefined ? state : `, used in place from ${entry.owner}`;
+  return `${entry.id}${recommended}\n  ${sizeOf(entry)}, ${entry.licence}${place}\n  ${entry.fit.reason}`;
 }

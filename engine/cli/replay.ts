@@ -11,7 +11,7 @@ import {
   summariseParams,
   warmParams,
 } from '../protocol/engineProtocol.ts';
-import { type RecordedRequest, recordedRequest } from '../runtime/recorder.ts';
+import { type RecordedRequest, recordedRequest } from '../runtime/serveEngine.ts';
 import { Engine } from '../runtime/service.ts';
 import type { Command, Values } from './command.ts';
 import { json, report } from './session.ts';

@@ -1,7 +1,8 @@
 import { once } from 'node:events';
 import { servedName } from '../http/fields.ts';
 import { newToken, startHttpServer, tokenInFile } from '../http/server.ts';
-import { DeltaRoutes } from '../runtime/deltaRoutes.ts';
+import type { DeltaStreams } from '../protocol/engineProtocol.ts';
+import { Streams } from '../protocol/rpc.ts';
 import type { Command } from './command.ts';
 import { json, withEngine } from './session.ts';
 
@@ -25,14 +26,14 @@ export const serve: Command = {
     const port = values.number('port', { least: 0, integer: true }) ?? defaultPort;
     const file = values.text('token-file');
     const token = file === undefined ? newToken() : await tokenInFile(file);
-    const routes = new DeltaRoutes();
+    const streams: DeltaStreams = new Streams();
     await withEngine(
       values,
       terminal,
-      (delta) => void routes.deliver(delta),
+      (delta) => streams.receiver(delta.stream)?.(delta),
       async ({ engine, card }) => {
         const log = (line: string): void => terminal.err(`${line}\n`);
-        const server = await startHttpServer({ engine, routes, port, token, log });
+        const server = await startHttpServer({ engine, streams, port, token, log });
         try {
           const address = `${server.address}/v1`;
           const model = servedName(card);

@@ -56,14 +56,17 @@ async function chooseModel(engine: Engine, values: Values, terminal: Terminal): 
   const named = values.text('model');
   if (named !== undefined) return named;
   const models = await engine.models.list();
-  const present = models.filter(({ state, embedding }) => state === 'present' && !embedding);
+  const present = models.filter(
+    // Another program's models answer only if they are named.
+    ({ state, embedding, owner }) => state === 'present' && !embedding && owner === undefined,
+  );
   const chosen =
     present.find(({ recommended }) => recommended) ?? present.find(({ id }) => id === defaultModelId) ?? present[0];
   if (chosen) return chosen.id;
   const fallback = models.find(({ id }) => id === defaultModelId);
   if (!fallback) throw new HearthError('not-found', 'No model found. Choose one with --model.');
   terminal.err(`No model on this machine yet. Downloading ${sizeOf(fallback)}.\n`);
-  await engine.models.pull(fallback.id, terminal.signal);
+  await engine.models.pull(fallback.id, { signal: terminal.signal });
   return fallback.id;
 }
 

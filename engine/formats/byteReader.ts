@@ -16,9 +16,9 @@ export const quoted = (text: string): string => JSON.stringify(text.length > 80 
 
 export class ByteReader {
   readonly #source: ByteSource;
-  /** Reads must end here; `#endReason` explains it in messages. */
+  /** Reads must end here; `#endReason` explains it in messages. Undefined: the file ends. */
   #end: number;
-  #endReason = 'the file is incomplete: it ends';
+  #endReason: string | undefined;
   readonly #chunk: Buffer<ArrayBuffer>;
   readonly #view: DataView;
   #chunkStart = 0;
@@ -73,7 +73,12 @@ export class ByteReader {
   }
 
   failAtEnd(): HearthError {
-    return this.fail(`${this.#endReason} inside it`);
+    const reason = this.#endReason;
+    return reason === undefined ? this.failIncomplete('it ends inside it') : this.fail(`${reason} inside it`);
+  }
+
+  failIncomplete(problem: string): HearthError {
+    return this.fail(`the file is incomplete: ${problem}. Download or copy it again`);
   }
 
   uint8(): number {

@@ -245,7 +245,11 @@ function readTensorType(reader: ByteReader): TensorType {
   const type = tensorTypesById.get(id);
   if (type !== undefined) return type;
   const unsupportedName = unsupportedTypesById.get(id);
-  if (unsupportedName !== undefined) throw reader.failUnsupported(`type ${unsupportedName} is not supported`);
+  if (unsupportedName !== undefined) {
+    throw reader.failUnsupported(
+      `Hearth doesn't compute with ${unsupportedName}. Take the model in another, such as Q4_K_M`,
+    );
+  }
   throw reader.fail(`${id} is no tensor type`);
 }
 

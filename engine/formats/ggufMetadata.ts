@@ -200,7 +200,7 @@ function requireBooleans(reader: ByteReader, values: GgufNumbers): void {
 
 function readStrings(reader: ByteReader, count: number): GgufStrings {
   // Each string takes at least the eight bytes of its length.
-  if (count > reader.remainingBytes / 8) throw reader.fail(`its ${count} texts do not fit into the file`);
+  if (count > reader.remainingBytes / 8) throw reader.failIncomplete(`its ${count} texts do not fit into the file`);
   const starts = new Uint32Array(count + 1);
   const begin = reader.position;
   for (let i = 0; i < count; i++) {

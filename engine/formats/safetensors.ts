@@ -155,7 +155,7 @@ export function parseSafetensorsHeader(source: ByteSource, part = 0): Map<string
   const headerBytes = reader.count('the header length', limits.formats.safetensorsHeaderBytes);
   const dataStart = lengthBytes + headerBytes;
   if (dataStart > source.byteLength) {
-    throw reader.fail(`a header of ${headerBytes} bytes does not fit into a file of ${source.byteLength}`);
+    throw reader.failIncomplete(`a header of ${headerBytes} bytes does not fit into a file of ${source.byteLength}`);
   }
   reader.endAt(dataStart, 'the header ends');
   reader.within('header');
@@ -249,7 +249,7 @@ function requireExactCover(
       throw reader.fail(`its data_offsets ${fault}`);
     }
     expected += byteLength;
-    if (expected > fileBytes) throw reader.fail('its data_offsets reach behind the end of the file');
+    if (expected > fileBytes) throw reader.failIncomplete('its data_offsets reach behind the end of the file');
   }
   reader.within('data');
   if (expected !== fileBytes) throw reader.fail(`${fileBytes - expected} bytes at the end belong to no tensor`);

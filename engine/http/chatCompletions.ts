@@ -5,15 +5,19 @@ import type OpenAI from 'openai';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
 import type { ChatResult, Delta, ThinkingMode, TokenLogprob } from '../protocol/engineProtocol.ts';
-import { constraintFields, constraintOf, formatOf } from './constraints.ts';
 import type { Exchange } from './exchange.ts';
 import {
+  chatLogprobs,
   checkModel,
   choiceSampling,
   choicesField,
+  constraintFields,
+  constraintOf,
   endFields,
   endOf,
   fingerprintOf,
+  formatOf,
+  logprobsOf,
   optional,
   optionalOrOff,
   reasoningEffort,
@@ -27,7 +31,6 @@ import {
   tokensField,
   unsupported,
 } from './fields.ts';
-import { chatLogprobs, logprobsOf } from './logprobs.ts';
 import {
   chatFormat,
   choiceWord,

@@ -11,16 +11,18 @@ import {
   type Statistics,
   type TokenLogprob,
 } from '../protocol/engineProtocol.ts';
-import { constraintFields, constraintOf, formatOf } from './constraints.ts';
-import { badRequest } from './errors.ts';
-import type { Exchange } from './exchange.ts';
+import { badRequest, type Exchange } from './exchange.ts';
 import {
   checkModel,
   choiceSampling,
   choicesField,
+  constraintFields,
+  constraintOf,
   endFields,
   endOf,
   fingerprintOf,
+  formatOf,
+  logprobsOf,
   optional,
   optionalOrOff,
   refuse,
@@ -29,10 +31,10 @@ import {
   samplingOf,
   stopField,
   streamOptions,
+  textLogprobs,
   tokensField,
   unsupported,
 } from './fields.ts';
-import { logprobsOf, textLogprobs } from './logprobs.ts';
 import { chatFormat } from './messages.ts';
 import { allOf, finishOf, loadedCard, nowSeconds, type Serving, totalUsage, whole } from './serving.ts';
 
@@ -155,7 +157,7 @@ type Written = Omit<OpenAI.CompletionChoice, 'finish_reason'> & {
 };
 
 async function continuation(
-  { engine, routes }: Serving,
+  { engine, streams }: Serving,
   request: Body,
   { prompt, sample }: { readonly prompt: string | number[]; readonly sample: number },
   signal: AbortSignal,
@@ -169,7 +171,7 @@ async function continuation(
   // Without a suffix, it is a plain continuation.
   if (request.suffix && typeof prompt === 'string') {
     const params = completeParams.parse({ ...common, prefix: prompt, suffix: request.suffix, whole: true });
-    return routes.with(onDelta, (stream) => engine.complete({ ...params, stream }, signal));
+    return streams.with(onDelta, (stream) => engine.complete({ ...params, stream }, signal));
   }
   // A raw continuation has no thinking, so everything is text.
   let text = '';
@@ -182,6 +184,6 @@ async function continuation(
   const params = generateParams
     .omit({ stream: true })
     .parse({ ...common, ...endOf(request), responseFormat, logprobs, prompt, raw: true });
-  const { finish, statistics } = await routes.with(take, (stream) => engine.generate({ ...params, stream }, signal));
+  const { finish, statistics } = await streams.with(take, (stream) => engine.generate({ ...params, stream }, signal));
   return { text, finish, statistics };
 }

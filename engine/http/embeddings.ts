@@ -3,8 +3,7 @@ import type OpenAI from 'openai';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
 import { embedParams } from '../protocol/engineProtocol.ts';
-import { badRequest } from './errors.ts';
-import type { Exchange } from './exchange.ts';
+import { badRequest, type Exchange } from './exchange.ts';
 import { checkModel, optional } from './fields.ts';
 import { loadedCard, type Serving } from './serving.ts';
 

@@ -1,21 +1,20 @@
 /** The OpenAI-compatible server in the engine process: off by default, at most one. */
 import type { z } from 'zod';
-import type { ServerAddress, startServerParams } from '../protocol/engineProtocol.ts';
-import type { DeltaRoutes } from '../runtime/deltaRoutes.ts';
+import type { DeltaStreams, ServerAddress, startServerParams } from '../protocol/engineProtocol.ts';
 import type { Engine } from '../runtime/service.ts';
 import type { HttpServer } from './server.ts';
 
 export class LocalServer {
   readonly #engine: Engine;
-  readonly #routes: DeltaRoutes;
+  readonly #streams: DeltaStreams;
   readonly #log: (line: string) => void;
   #running: HttpServer | undefined;
   /** Starts and stops are sequential. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(engine: Engine, routes: DeltaRoutes, log: (line: string) => void) {
+  constructor(engine: Engine, streams: DeltaStreams, log: (line: string) => void) {
     this.#engine = engine;
-    this.#routes = routes;
+    this.#streams = streams;
     this.#log = log;
   }
 
@@ -25,7 +24,7 @@ export class LocalServer {
       await this.#close();
       // Loaded on demand, because few users need it.
       const { startHttpServer } = await import('./server.ts');
-      const parts = { engine: this.#engine, routes: this.#routes, log: this.#log };
+      const parts = { engine: this.#engine, streams: this.#streams, log: this.#log };
       this.#running = await startHttpServer({ ...parts, port, token });
       return { address: `${this.#running.address}/v1` };
     });

@@ -1,9 +1,9 @@
 /** Converts OpenAI's messages to the protocol's: roles, content parts, tool calls and their results. */
 import { z } from 'zod';
-import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
+import { checkSchemaBounds } from '../grammar/refusals.ts';
 import { limits } from '../limits.ts';
 import { type ChatMessage, type Tool, type ToolChoice, tool } from '../protocol/engineProtocol.ts';
-import { badRequest } from './errors.ts';
+import { badRequest } from './exchange.ts';
 import { optional } from './fields.ts';
 
 export const content = z.union([

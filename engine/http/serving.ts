@@ -6,16 +6,16 @@ import {
   type ChatResult,
   chatParams,
   type Delta,
+  type DeltaStreams,
   type FinishReason,
   type ModelCard,
   type Statistics,
 } from '../protocol/engineProtocol.ts';
-import type { DeltaRoutes } from '../runtime/deltaRoutes.ts';
 import type { Engine } from '../runtime/service.ts';
 
 export interface Serving {
   readonly engine: Pick<Engine, 'status' | 'chat' | 'complete' | 'generate' | 'embed' | 'countTokens'>;
-  readonly routes: DeltaRoutes;
+  readonly streams: DeltaStreams;
 }
 
 export function loadedCard({ engine }: Serving): ModelCard {
@@ -33,12 +33,12 @@ export function chatRequest(params: Omit<ChatParams, 'stream'>): ChatRequest {
 
 /** @throws HearthError also if the engine ended the answer early, because a partial answer is not a result. */
 export async function ask(
-  { engine, routes }: Serving,
+  { engine, streams }: Serving,
   request: ChatRequest,
   signal: AbortSignal,
   onDelta: (delta: Delta) => void,
 ): Promise<ChatResult> {
-  return whole(await routes.with(onDelta, (stream) => engine.chat({ ...request, stream }, signal)));
+  return whole(await streams.with(onDelta, (stream) => engine.chat({ ...request, stream }, signal)));
 }
 
 export function whole<Result extends { readonly finish: string }>(result: Result): Result {

@@ -4,11 +4,10 @@
  * as long as the engine is idle, and others when a prompt starts like them.
  */
 import { createHash } from 'node:crypto';
-import type { Decoder, Sequence } from '../backend/backend.ts';
 import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
-import type { PrefixCache } from './prefixCache.ts';
-import { PrefixTree } from './prefixTree.ts';
+import { type PrefixCache, PrefixTree } from './prefixCache.ts';
+import type { Sequence, SequenceSerializer } from './sequence.ts';
 import {
   listSnapshots,
   readSnapshotPieces,
@@ -30,6 +29,14 @@ export interface Digest {
   compute(signal: AbortSignal): Promise<string | undefined>;
 }
 
+/** The part of a decoder that snapshots depend on. */
+export interface SavedDecoder {
+  readonly backend: string;
+  readonly spec: unknown;
+  readonly contextTokens: number;
+  readonly serializer: SequenceSerializer;
+}
+
 export interface SnapshotOptions {
   readonly directory: string;
   /** Limit for the snapshots of all models. */
@@ -38,7 +45,7 @@ export interface SnapshotOptions {
   readonly digest: Digest;
   /** Display name of the model. */
   readonly model: string;
-  readonly decoder: Decoder;
+  readonly decoder: SavedDecoder;
   readonly cache: PrefixCache;
   /** Defaults: engine/limits.ts. */
   readonly idleMs?: number;
@@ -281,7 +288,7 @@ export class Snapshots {
 }
 
 /** Digest of everything that the cached values depend on: equal identity and equal tokens give equal values. */
-function identityOf(digest: string, { backend, serializer, spec }: Decoder): string {
+function identityOf(digest: string, { backend, serializer, spec }: SavedDecoder): string {
   return createHash('sha256')
     .update(JSON.stringify([digest, backend, serializer.format, spec]))
     .digest('hex');

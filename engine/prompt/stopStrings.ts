@@ -1,11 +1,11 @@
-/** Ends a stream at the first stop string. Only what may still become one is held back. */
+/** Ends a stream at the first stop string. Holds back only text that may still become one. */
 import { invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
 
 export interface Stopped {
-  /** Text that may be shown now; never any of a stop string. */
+  /** Text that may be shown now; never part of a stop string. */
   readonly text: string;
-  /** The stop string that was met. Nothing more may be pushed. */
+  /** The stop string that was found. Nothing more may be pushed. */
   readonly stop?: string;
 }
 
@@ -36,7 +36,7 @@ export class StopStrings {
     return { text: seen.slice(0, seen.length - held) };
   }
 
-  /** What was held back. */
+  /** Returns the text that was held back. */
   end(): string {
     const held = this.#held;
     this.#held = '';

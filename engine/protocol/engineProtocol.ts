@@ -4,7 +4,7 @@
  */
 import * as z from 'zod';
 import { limits } from '../limits.ts';
-import { done, type Notices, none, type Requests } from './rpc.ts';
+import { done, type Notices, none, type Requests, type Streams } from './rpc.ts';
 import { schedulerStatistics } from './statistics.ts';
 
 export const protocolVersion = 1;
@@ -135,6 +135,9 @@ export const remoteModel = z.object({
 });
 export type RemoteModel = z.infer<typeof remoteModel>;
 
+/** Whether this machine can run a model, with the reason for the user. */
+const modelFit = z.object({ verdict: z.enum(['good', 'slow', 'no']), reason: z.string() });
+
 export const modelEntry = z.object({
   id: z.string(),
   name: z.string(),
@@ -152,11 +155,30 @@ export const modelEntry = z.object({
   /** State on disk. */
   state: z.enum(['absent', 'partial', 'present']),
   path: z.string().optional(),
-  /** Whether this machine can run it, with the reason for the user. */
-  fit: z.object({ verdict: z.enum(['good', 'slow', 'no']), reason: z.string() }),
+  /** The program whose folder has the files; absent for Hearth's own. Hearth neither changes nor removes them. */
+  owner: z.string().optional(),
+  fit: modelFit,
   recommended: z.boolean(),
 });
 export type ModelEntry = z.infer<typeof modelEntry>;
+
+/** One model of a repository on the hub. */
+export const hubOffer = z.object({
+  /** For `pullModel`: `owner/repository:Q4_K_M`. */
+  id: z.string(),
+  label: z.string(),
+  bytes: z.number(),
+  files: z.number(),
+  /** Absent if the repository doesn't state it. */
+  licence: z.string().optional(),
+  /** Estimated from the size. */
+  fit: modelFit,
+});
+export type HubOffer = z.infer<typeof hubOffer>;
+
+/** A catalogue id, or `owner/repository[:QUANT]` on the hub. `token`: the hub's access token; default `HF_TOKEN`. */
+export const pullParams = z.object({ model: z.string(), token: z.string().optional() });
+export const offersParams = z.object({ repository: z.string(), token: z.string().optional() });
 
 export const modelName = z.object({ model: z.string() });
 /** One model is described; several are compared. */
@@ -193,6 +215,8 @@ export const completeParams = z.object({
   prefix: z.string(),
   suffix: z.string(),
   path: z.string().optional(),
+  /** Name of the repository. */
+  repository: z.string().optional(),
   languageId: z.string().optional(),
   /** Related code, placed before the file. The least frequently changing comes first, for the prefix cache. */
   snippets: z.array(z.object({ path: z.string(), text: z.string() })).default([]),
@@ -406,6 +430,7 @@ export const delta = z.discriminatedUnion('kind', [
   }),
 ]);
 export type Delta = z.infer<typeof delta>;
+export type DeltaStreams = Streams<(delta: Delta) => void>;
 
 export const progress = z.object({
   task: z.enum(['load', 'download', 'verify', 'summarise']),
@@ -475,7 +500,8 @@ export const engineRequests = {
   /** Counts the tokens of each text. Special tokens count as plain text. */
   countTokens: { params: countTokensParams, result: z.array(z.number()) },
   listModels: { params: none, result: z.array(modelEntry) },
-  pullModel: { params: modelName, result: modelEntry },
+  hubOffers: { params: offersParams, result: z.array(hubOffer) },
+  pullModel: { params: pullParams, result: modelEntry },
   verifyModel: { params: modelName, result: modelEntry },
   removeModel: { params: modelName, result: modelEntry },
   /** Formatted text for the user. */

@@ -3,6 +3,7 @@
  * calls it through a client of the same type. Both ends validate what they receive. `$/cancelRequest` cancels a request. A
  * HearthError keeps its code across the channel (engine/errors.ts).
  */
+import { randomUUID } from 'node:crypto';
 import { type CancellationToken, ErrorCodes, type MessageConnection, ResponseError } from 'vscode-jsonrpc';
 import * as z from 'zod';
 import { HearthError, isErrorCode } from '../errors.ts';
@@ -109,6 +110,30 @@ export function notifier<Table extends Notices>(
   return (name, value) => {
     connection.sendNotification(name, value).catch((error: unknown) => lost(name, error));
   };
+}
+
+/** The receivers of what running requests stream, by the stream's name. */
+export class Streams<Receiver> {
+  readonly #receivers = new Map<string, Receiver>();
+
+  get names(): readonly string[] {
+    return [...this.#receivers.keys()];
+  }
+
+  receiver(stream: string): Receiver | undefined {
+    return this.#receivers.get(stream);
+  }
+
+  /** Calls `ask` with the name of a new stream, which `receiver` receives until the request ends. */
+  async with<Result>(receiver: Receiver, ask: (stream: string) => Promise<Result>): Promise<Result> {
+    const stream = randomUUID();
+    this.#receivers.set(stream, receiver);
+    try {
+      return await ask(stream);
+    } finally {
+      this.#receivers.delete(stream);
+    }
+  }
 }
 
 function parse<Schema extends z.ZodType>(schema: Schema, params: unknown, method: string): z.output<Schema> {

@@ -1,12 +1,10 @@
 /** The embedding model of the index. It runs in the indexer process, beside the engine's model. */
-import { basename } from 'node:path';
-import { findEntry } from '../catalogue/catalogue.ts';
 import { openStore } from '../catalogue/store.ts';
 import { unsupported } from '../errors.ts';
 import type { Embedder } from '../index/repository/embeddings.ts';
-import type { RequestClass } from '../scheduler/nextStep.ts';
+import type { RequestClass } from '../scheduler/job.ts';
 import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../tasks/embed.ts';
-import { runInSlices } from '../tasks/slices.ts';
+import { runInSlices } from '../tasks/generate.ts';
 import type { BackendChoice } from './backends.ts';
 import { loadModel } from './loadedModel.ts';
 
@@ -26,8 +24,7 @@ export async function openEmbedder(
   { backend, threads, storeDirectory }: EmbedderOptions,
 ): Promise<Embedder> {
   const store = openStore(storeDirectory === undefined ? {} : { directory: storeDirectory });
-  const path = await store.resolve(model);
-  const name = findEntry(model)?.name ?? basename(path);
+  const { path, name } = await store.locate(model);
   const request = { id: model, name, path, backend, contextTokens, threads, storeDirectory: store.directory, signal };
   const loaded = await loadModel({ ...request, onProgress: () => {} });
   const { embedding } = loaded;

@@ -19,14 +19,14 @@ import { listWeights } from '../model/weights/specTensors.ts';
 import { type PromptFormat, promptFormatOf } from '../prompt/formats/promptFormat.ts';
 import type { CachePrecision, ModelCard } from '../protocol/engineProtocol.ts';
 import { Grammars } from '../sampling/grammar.ts';
+import { prepareHealing } from '../sampling/logitsProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { generationConfig, samplingDefaults } from '../sampling/samplingDefaults.ts';
-import { prepareHealing } from '../sampling/tokenHealing.ts';
 import { engineScheduler, type Machine, type Scheduler } from '../scheduler/scheduler.ts';
 import type { SharedDevice } from '../scheduler/sharedDevice.ts';
 import { Speculation } from '../scheduler/speculation.ts';
 import type { EmbeddingModel } from '../tasks/embed.ts';
-import { readOptionalJson } from '../tokenizer/readConfig.ts';
+import { readOptionalJson } from '../tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type BackendChoice, type Candidate, candidates, type LoadedDecoder, loadDecoder } from './backends.ts';
 
@@ -103,7 +103,7 @@ async function readText({ readTokenizer, embedding }: Checkpoint): Promise<Text>
   const tokenizer = await readTokenizer();
   if (!tokenizer) return {};
   if (embedding) return { tokenizer };
-  if (!tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
+  prepareHealing(tokenizer);
   return { tokenizer, format: promptFormatOf(tokenizer) };
 }
 

@@ -7,7 +7,13 @@ import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts'
 import { snapshotDirectory } from '../catalogue/paths.ts';
 import { type Store, toModelEntry } from '../catalogue/store.ts';
 import { listSnapshots, removeSnapshot } from '../kv/snapshotFile.ts';
-import type { ModelEntry, Progress } from '../protocol/engineProtocol.ts';
+import type { HubOffer, ModelEntry, Progress } from '../protocol/engineProtocol.ts';
+
+interface HubOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** The hub's access token; default: `HF_TOKEN`. */
+  readonly token?: string | undefined;
+}
 
 export class EngineModels {
   readonly #store: Store;
@@ -26,8 +32,13 @@ export class EngineModels {
     return toModelEntry(await this.#store.recommend());
   }
 
-  async pull(id: string, signal?: AbortSignal): Promise<ModelEntry> {
-    return toModelEntry(await this.#store.pull(id, { signal, onProgress: (step) => this.#report(id, step) }));
+  /** What a repository on the hub has: `owner/repository`. */
+  async offers(repository: string, options: HubOptions): Promise<HubOffer[]> {
+    return this.#store.offers(repository, options);
+  }
+
+  async pull(id: string, options: HubOptions): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.pull(id, { ...options, onProgress: (step) => this.#report(id, step) }));
   }
 
   /** Imports a file or folder. */

@@ -2,14 +2,13 @@
  * The loaded models by role: one that chats, and perhaps another one that completes code. Both share the device. A model
  * that has both roles is loaded once.
  */
-import { basename } from 'node:path';
 import type { z } from 'zod';
-import { findEntry } from '../catalogue/catalogue.ts';
 import { ModelDigest } from '../catalogue/modelDigest.ts';
 import { snapshotDirectory } from '../catalogue/paths.ts';
 import type { Store } from '../catalogue/store.ts';
 import { throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { checkOpens } from '../model/open.ts';
 import {
   type loadParams,
   type ModelCard,
@@ -111,7 +110,9 @@ export class ModelRoles {
 
   async #replace(params: LoadParams, key: string, signal: AbortSignal): Promise<ModelCard> {
     throwIfAborted(signal);
-    const path = await this.#options.store.resolve(params.model);
+    const { path, name } = await this.#options.store.locate(params.model);
+    // A model that can't be opened must not cost the user the one that works.
+    await checkOpens(path);
     const weights = weightsKeyOf(params);
     const sameWeights = modelRoles.filter((role) => role !== params.role && this.#held.get(role)?.weights === weights);
     const [other] = sameWeights;
@@ -124,14 +125,17 @@ export class ModelRoles {
     }
     const roles = [params.role, ...sameWeights];
     for (const role of roles) await this.#drop(role);
-    const loaded = await this.#open(params, path, signal);
+    const loaded = await this.#open(params, { path, name }, signal);
     for (const role of roles) this.#held.set(role, { key, weights, ...loaded });
     return loaded.loaded.card;
   }
 
-  async #open(params: LoadParams, path: string, signal: AbortSignal): Promise<Pick<Held, 'loaded' | 'digest'>> {
+  async #open(
+    params: LoadParams,
+    { path, name }: { path: string; name: string },
+    signal: AbortSignal,
+  ): Promise<Pick<Held, 'loaded' | 'digest'>> {
     const { directory } = this.#options.store;
-    const name = findEntry(params.model)?.name ?? basename(path);
     const digest = await ModelDigest.of(path, directory);
     const loaded = await loadModel({
       ...params,

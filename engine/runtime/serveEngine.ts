@@ -1,16 +1,98 @@
 /** The engine's end of the channel: dispatches the requests of `engineProtocol.ts`. */
+
+import { appendFileSync, writeFileSync } from 'node:fs';
 import type { MessageConnection } from 'vscode-jsonrpc/node';
-import type { z } from 'zod';
+import * as z from 'zod';
+import { cancelled } from '../errors.ts';
 import {
+  type connectParams,
   type EngineRequests,
+  type EngineStatus,
   engineNotices,
   engineRequests,
+  type loadParams,
+  type ModelCard,
+  type RemoteModel,
+  type RemoteServerParams,
   type ServerAddress,
   type startServerParams,
+  type unloadParams,
+  type WarmResult,
+  type warmParams,
 } from '../protocol/engineProtocol.ts';
 import { type Implementation, listen, serve } from '../protocol/rpc.ts';
-import { recording } from './recorder.ts';
-import type { Switchboard } from './switchboard.ts';
+import type { RemoteEngine, RemoteOptions } from './remote/remoteEngine.ts';
+import type { Engine } from './service.ts';
+
+// Sends requests to the local chat model or to the remote server, whichever was loaded or connected last; completions to
+// the local completion model if there is one.
+
+export class Switchboard {
+  readonly engine: Engine;
+  readonly #options: RemoteOptions;
+  #remote: RemoteEngine | undefined;
+  /** Numbers loads and connections; the latest one wins. */
+  #turn = 0;
+
+  constructor(engine: Engine, options: RemoteOptions) {
+    this.engine = engine;
+    this.#options = options;
+  }
+
+  async load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
+    if (params.role === 'chat') this.#forgetRemote();
+    return this.engine.load(params, signal);
+  }
+
+  /** Unloads the local chat model first. After a failed connection no model is available. */
+  async connect(params: z.output<typeof connectParams>, signal?: AbortSignal): Promise<ModelCard> {
+    const turn = this.#forgetRemote();
+    await this.engine.unload({ role: 'chat' });
+    // Loaded on demand, because most users never connect.
+    const { RemoteEngine } = await import('./remote/remoteEngine.ts');
+    const remote = await RemoteEngine.connect(params, this.#options, signal);
+    if (turn !== this.#turn) throw cancelled('Another model was requested in the meantime.');
+    this.#remote = remote;
+    return remote.card;
+  }
+
+  async unload(params: z.output<typeof unloadParams> = {}): Promise<void> {
+    if (params.role !== 'completion') this.#forgetRemote();
+    await this.engine.unload(params);
+  }
+
+  #forgetRemote(): number {
+    this.#remote = undefined;
+    return ++this.#turn;
+  }
+
+  async remoteModels(server: RemoteServerParams, signal?: AbortSignal): Promise<RemoteModel[]> {
+    const { RemoteServer } = await import('./remote/server.ts');
+    const models = await new RemoteServer(server).models(signal);
+    return models.map(({ id, contextTokens }) => ({ id, ...(contextTokens !== undefined && { contextTokens }) }));
+  }
+
+  status(): EngineStatus {
+    const status = this.engine.status();
+    return this.#remote === undefined ? status : { ...status, state: 'ready', model: this.#remote.card };
+  }
+
+  /** A remote server manages its own cache, so there is no warm-up. */
+  async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
+    const isRemote = params.kind === 'completion' ? this.completer !== this.engine : this.#remote !== undefined;
+    if (isRemote) return { promptTokens: 0, cachedTokens: 0, finish: 'stop' };
+    return this.engine.warm(params, signal);
+  }
+
+  /** The engine for requests that both can answer. */
+  get answerer(): Pick<Engine, 'chat' | 'summarise' | 'countTokens'> {
+    return this.#remote ?? this.engine;
+  }
+
+  get completer(): Pick<Engine, 'complete'> {
+    return this.engine.hasRole('completion') ? this.engine : (this.#remote ?? this.engine);
+  }
+}
 
 /** The OpenAI-compatible server on loopback. */
 export interface OwnServer {
@@ -50,10 +132,51 @@ function implementation(board: Switchboard, server: OwnServer): Implementation<E
     summarise: (params, signal) => board.answerer.summarise(params, signal),
     countTokens: (params, signal) => board.answerer.countTokens(params, signal),
     listModels: () => models.list(),
-    pullModel: ({ model }, signal) => models.pull(model, signal),
+    hubOffers: ({ repository, token }, signal) => models.offers(repository, { signal, token }),
+    pullModel: ({ model, token }, signal) => models.pull(model, { signal, token }),
     verifyModel: ({ model }, signal) => models.verify(model, signal),
     removeModel: ({ model }) => models.remove(model),
     inspectModels: (params) => models.inspect(params.models),
     clearCache: () => engine.clearCache(),
+  };
+}
+
+// Records requests, one JSON line each, so that `hearth replay FILE` can send them again. Off unless `HEARTH_RECORD` names
+// a file, which only its owner can read. Server tokens are never recorded.
+
+/** The load request and the requests that a model answers, in the order of the table. */
+const recordedMethods = ['load', 'complete', 'warm', 'chat', 'generate', 'summarise', 'countTokens'] as const;
+type RecordedMethod = (typeof recordedMethods)[number];
+
+export const recordedRequest = z.object({
+  /** Milliseconds since 1970. */
+  atMs: z.number(),
+  method: z.enum(recordedMethods),
+  /** Checked against the method's schema when the request is replayed. */
+  params: z.unknown(),
+});
+export type RecordedRequest = z.infer<typeof recordedRequest>;
+
+/** Wraps an implementation to write each request to `path` before it runs. Replaces an existing file. */
+function recording(implementation: Implementation<EngineRequests>, path: string): Implementation<EngineRequests> {
+  writeFileSync(path, '', { mode: 0o600 });
+  const record = (method: RecordedMethod, params: unknown): void =>
+    appendFileSync(path, `${JSON.stringify({ atMs: Date.now(), method, params } satisfies RecordedRequest)}\n`);
+  const recorded = <Name extends RecordedMethod>(name: Name): Implementation<EngineRequests>[Name] => {
+    const answer: (params: never, signal: AbortSignal) => unknown = implementation[name];
+    return ((params: never, signal: AbortSignal) => {
+      record(name, params);
+      return answer(params, signal);
+    }) as Implementation<EngineRequests>[Name];
+  };
+  return {
+    ...implementation,
+    load: recorded('load'),
+    complete: recorded('complete'),
+    warm: recorded('warm'),
+    chat: recorded('chat'),
+    generate: recorded('generate'),
+    summarise: recorded('summarise'),
+    countTokens: recorded('countTokens'),
   };
 }

@@ -5,8 +5,7 @@ import { snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
-import { callId, firstFreeCall } from '../prompt/conversation.ts';
-import type { OutputPiece } from '../prompt/output.ts';
+import { callId, firstFreeCall, type OutputPiece } from '../prompt/conversation.ts';
 import {
   type ChatResult,
   type ClearedCache,
@@ -34,16 +33,14 @@ import {
   type WarmResult,
   type warmParams,
 } from '../protocol/engineProtocol.ts';
-import type { TokenLogprob } from '../sampling/logprobs.ts';
 import { seededRandom } from '../sampling/random.ts';
-import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
+import { greedy, type SamplerSettings, type TokenLogprob } from '../sampling/sampler.ts';
 import { samplerSettings } from '../sampling/samplingDefaults.ts';
 import { type ChatAnswer, type ChatModel, chat, prepareChat } from '../tasks/chat.ts';
 import { complete } from '../tasks/complete.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
-import type { Generated, GenerationStatistics } from '../tasks/generate.ts';
+import { type Generated, type GenerationStatistics, runInSlices } from '../tasks/generate.ts';
 import { continueText, requireShort } from '../tasks/rawText.ts';
-import { runInSlices } from '../tasks/slices.ts';
 import type { Summariser } from '../tasks/summarise.ts';
 import { CutAhead, completionToWarm, promptAfterCut, warmUp } from '../tasks/warmUp.ts';
 import type { LoadedModel } from './loadedModel.ts';

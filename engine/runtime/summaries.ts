@@ -7,9 +7,15 @@ import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import { partsOf } from '../index/syntax/source.ts';
 import { limits } from '../limits.ts';
-import { type FolderFile, summariseFolder } from '../tasks/folderSummary.ts';
 import type { SymbolRange } from '../tasks/sections.ts';
-import { type Summariser, type Summary, type SummaryRequest, summarise } from '../tasks/summarise.ts';
+import {
+  type FolderFile,
+  type Summariser,
+  type Summary,
+  type SummaryRequest,
+  summarise,
+  summariseFolder,
+} from '../tasks/summarise.ts';
 
 export interface SummariesRequest extends SummaryRequest {
   /** Not empty for a folder. */

@@ -2,12 +2,12 @@
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { cancelled, HearthError } from '../errors.ts';
-import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
+import { checkSchemaBounds } from '../grammar/refusals.ts';
 import type { Vocabulary } from '../grammar/tokenTrie.ts';
 import { limits } from '../limits.ts';
 import type { AnswerGrammar } from '../prompt/plans/answerPlan.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { FromGrammarThread, ToGrammarThread } from './grammarMessages.ts';
+import type { FromGrammarThread, ToGrammarThread } from './grammarThread.ts';
 
 /** One walk through a grammar. */
 export interface GrammarWalk {

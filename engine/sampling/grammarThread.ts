@@ -3,14 +3,44 @@
  * the engine's thread. Compiled machines and masks are cached.
  */
 import { type MessagePort, parentPort } from 'node:worker_threads';
-import { HearthError } from '../errors.ts';
-import type { Form } from '../grammar/machine.ts';
-import { Machine, type State } from '../grammar/machine.ts';
+import { type ErrorCode, HearthError } from '../errors.ts';
+import { type Form, Machine, type State } from '../grammar/machine.ts';
 import { GrammarLimit, withinSteps } from '../grammar/refusals.ts';
-import type { Vocabulary } from '../grammar/tokenTrie.ts';
-import { TokenTrie } from '../grammar/tokenTrie.ts';
+import { TokenTrie, type Vocabulary } from '../grammar/tokenTrie.ts';
 import { limits } from '../limits.ts';
-import type { FromGrammarThread, ToGrammarThread } from './grammarMessages.ts';
+
+// Messages between the engine's thread and the grammar thread. Each is answered before the next is sent.
+
+export type ToGrammarThread =
+  | { readonly kind: 'vocabulary'; readonly vocabulary: Vocabulary; readonly steps: number }
+  | {
+      readonly kind: 'open';
+      readonly walk: number;
+      readonly form: Form;
+      /** The answer ends with this grammar, by an end-of-turn token. */
+      readonly last: boolean;
+      /** Tokens that an earlier thread has already accepted. */
+      readonly taken: readonly number[];
+    }
+  | { readonly kind: 'take'; readonly walk: number; readonly token: number }
+  /** The answer has ended; check it against the schema. */
+  | { readonly kind: 'check'; readonly walk: number }
+  /** Has no reply. */
+  | { readonly kind: 'close'; readonly walk: number };
+
+export type FromGrammarThread =
+  /** The vocabulary is loaded. */
+  | { readonly kind: 'ready' }
+  /** `[⌈vocabulary / 32⌉]`, a bit for every token that may come next. */
+  | { readonly kind: 'allowed'; readonly mask: Int32Array<ArrayBuffer> }
+  /** `violation`: the part of the schema that could not be enforced and that the answer breaks. */
+  | { readonly kind: 'ended'; readonly violation: string | undefined }
+  | {
+      readonly kind: 'failed';
+      readonly message: string;
+      /** Set for a typed error; without it the thread must be replaced. */
+      readonly code: ErrorCode | undefined;
+    };
 
 type Opening = Extract<ToGrammarThread, { readonly kind: 'open' }>;
 
@@ -110,7 +140,7 @@ class GrammarThread {
     const keywords = machine.loose;
     if (keywords.length === 0) return { kind: 'ended', violation: undefined };
     // Loaded on demand, because it is rarely needed.
-    const { violationOf } = await import('../grammar/violation.ts');
+    const { violationOf } = await import('../grammar/afterCheck.ts');
     return { kind: 'ended', violation: violationOf(form, Buffer.concat(written).toString(), keywords) };
   }
 
@@ -131,7 +161,7 @@ class GrammarThread {
     if (known) return known;
     if (this.#compiled.size >= limits.generation.grammars) this.#compiled.clear();
     const machine = withinSteps(this.#steps, () => new Machine(form));
-    if (machine.loose.length > 0) (await import('../grammar/violation.ts')).prepareCheck(form, machine.loose);
+    if (machine.loose.length > 0) (await import('../grammar/afterCheck.ts')).prepareCheck(form, machine.loose);
     const compiled = { form, machine, masks: new Map() };
     this.#compiled.set(key, compiled);
     return compiled;

@@ -1,5 +1,5 @@
 /** Enforces an answer plan: forces fixed text, and constrains the model to grammars elsewhere. */
-import type { OutputParser } from '../prompt/output.ts';
+import type { OutputParser } from '../prompt/conversation.ts';
 import type { AnswerPlan, Step } from '../prompt/plans/answerPlan.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { Grammars, GrammarWalk } from './grammar.ts';

@@ -27,6 +27,12 @@ const published: Readonly<Record<Family, Partial<SamplerSettings>>> = {
   'gpt-oss': { temperature: 1 },
   // DeepSeek-V3's generation_config.json.
   'deepseek-v3': { temperature: 0.6, topP: 0.95 },
+  // Gemma 3's generation_config.json.
+  // Phi-4's generation_config.json has none.
+  phi3: {},
+  // "GLM-4.5" card and generation_config.json.
+  'glm4-moe': { temperature: 0.6 },
+  gemma3: { temperature: 1, topP: 0.95, topK: 64 },
 };
 
 export function samplingDefaults(family: Family, config: GenerationConfig | undefined): SamplerSettings {

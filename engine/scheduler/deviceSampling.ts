@@ -1,8 +1,7 @@
 /** Decides whether the device samples the next tokens itself, and how many before the host sees them. Nothing else decides it. */
 import type { Decoder, SamplingSlice } from '../backend/backend.ts';
 import type { FreeTokens } from '../sampling/logitsProcessor.ts';
-import type { Job } from './job.ts';
-import type { StepSlice } from './nextStep.ts';
+import type { Job, StepSlice } from './job.ts';
 
 /** The longest wait of a cancellation or of a request of a better class, unless a single token takes longer; tokens ahead included. */
 const stepMs = 25;

@@ -1,7 +1,6 @@
 /** Divides the KV cache when it cannot hold every request: better classes first, and earlier requests first within a class. */
 import type { PrefixCache } from '../kv/prefixCache.ts';
-import type { Job } from './job.ts';
-import type { StepSlice } from './nextStep.ts';
+import type { Job, StepSlice } from './job.ts';
 import type { RequestQueue } from './requestQueue.ts';
 import type { StatisticsRecorder } from './statistics.ts';
 

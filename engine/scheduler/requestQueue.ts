@@ -15,7 +15,7 @@ import {
   requestClasses,
   type StepLimits,
   type StepSlice,
-} from './nextStep.ts';
+} from './job.ts';
 
 /** While somebody types, the next key comes within this interval. */
 const typing = { soonestMs: 60, latestMs: 2000 };

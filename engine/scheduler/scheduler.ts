@@ -12,13 +12,18 @@ import { limits } from '../limits.ts';
 import { outputSize } from '../model/spec/spec.ts';
 import type { SchedulerStatistics } from '../protocol/statistics.ts';
 import { DeviceSampler, type DeviceStep } from './deviceSampling.ts';
-import { DraftTokens } from './draftTokens.ts';
-import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
+import {
+  Job,
+  type RequestClass,
+  type StepLimits,
+  type StepSlice,
+  type TokenOutcome,
+  type TokenRequest,
+} from './job.ts';
 import { MemoryRoom } from './memoryRoom.ts';
-import type { RequestClass, StepLimits, StepSlice } from './nextStep.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
 import { type DeviceUser, SharedDevice } from './sharedDevice.ts';
-import type { Speculation } from './speculation.ts';
+import { DraftTokens, type Speculation } from './speculation.ts';
 import { StatisticsRecorder } from './statistics.ts';
 
 /** A decoder and its cache. A device loss ends both. */

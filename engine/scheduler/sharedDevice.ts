@@ -1,5 +1,5 @@
 /** Two models on one device: their schedulers run one pass at a time, and the better class of request goes first. */
-import { type RequestClass, requestClasses } from './nextStep.ts';
+import { type RequestClass, requestClasses } from './job.ts';
 
 export interface DeviceUser {
   /** The best class that waits for a pass; undefined: none does. */

@@ -1,6 +1,6 @@
 /** Counts the scheduler's work by request class, since the scheduler was created. */
 import type { ClassStatistics, SchedulerStatistics } from '../protocol/statistics.ts';
-import type { RequestClass, StepSlice } from './nextStep.ts';
+import type { RequestClass, StepSlice } from './job.ts';
 
 type Counted = Exclude<keyof ClassStatistics, 'longestWaitMs' | 'recentStepMs'>;
 

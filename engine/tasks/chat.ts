@@ -1,23 +1,18 @@
 /** Chat: fits the conversation into the context, and separates thinking from the answer. */
 import { HearthError } from '../errors.ts';
-import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
-import type { ChatMessage, Tool } from '../prompt/conversation.ts';
+import { checkSchemaBounds } from '../grammar/refusals.ts';
+import type { ChatMessage, OutputPiece, Tool } from '../prompt/conversation.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from '../prompt/formats/promptFormat.ts';
-import type { OutputPiece } from '../prompt/output.ts';
-import type { ThinkingMode } from '../prompt/thinkingModes.ts';
+import type { ThinkingMode } from '../prompt/thinking.ts';
 import type { Grammars } from '../sampling/grammar.ts';
-import { MinimumTokens } from '../sampling/logitsProcessor.ts';
-import { LogprobRecorder, type TokenLogprob } from '../sampling/logprobs.ts';
+import { MinimumTokens, ThinkingLimit } from '../sampling/logitsProcessor.ts';
 import { PlanProcessor } from '../sampling/planProcessor.ts';
-import type { SamplerSettings } from '../sampling/sampler.ts';
-import { ThinkingLimit } from '../sampling/thinkingLimit.ts';
-import type { RequestClass } from '../scheduler/nextStep.ts';
+import { LogprobRecorder, type SamplerSettings, type TokenLogprob } from '../sampling/sampler.ts';
+import type { RequestClass } from '../scheduler/job.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
-import type { Sliced } from '../tokenizer/sliced.ts';
-import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type Generated, generate } from './generate.ts';
+import type { Sliced, Tokenizer } from '../tokenizer/tokenizer.ts';
+import { type Generated, generate, runInSlices, type SliceOptions } from './generate.ts';
 import { fitHistory } from './history.ts';
-import { runInSlices, type SliceOptions } from './slices.ts';
 
 export interface ChatRequest {
   readonly requestClass: RequestClass;

@@ -1,8 +1,7 @@
 /** Inline completion: builds the prompt, generates, and trims the text that is offered. */
 import { limits } from '../limits.ts';
-import { free, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
+import { free, HealedText, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
-import { HealedText } from '../sampling/tokenHealing.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import {
@@ -23,7 +22,7 @@ export interface CompletionRequest extends CompletionSource {
   /** The model's text as it is, not cut to the cursor's scope. */
   readonly whole: boolean;
   readonly stopStrings: readonly string[];
-  /** Called with each piece of a raw completion. */
+  /** Called with each piece of the model's text, before it is cut. */
   readonly onText?: ((text: string) => void) | undefined;
   readonly sampling: SamplerSettings;
   readonly random: () => number;
@@ -105,9 +104,9 @@ async function attempt(
     observer: whole || (confidence === 'eager' && candidates === 1) ? undefined : meter,
     onPiece: ({ text }) => {
       written += text;
-      if (!whole) return shape.shape(written, false).complete ? 'stop' : 'continue';
-      request.onText?.(text);
-      return 'continue';
+      // Alternatives come one beside the other.
+      if (first === undefined) request.onText?.(text);
+      return !whole && shape.shape(written, false).complete ? 'stop' : 'continue';
     },
     // Nobody waits for the next key while a whole one is written.
     timeoutMs: request.timeoutMs ?? (whole ? undefined : limits.generation.completionMs),

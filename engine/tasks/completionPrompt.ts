@@ -1,12 +1,15 @@
 /** The prompt of an inline completion: fill-in-the-middle if the vocabulary supports it, else a plain continuation. */
+import { importsIn } from '../index/question/imports.ts';
 import { limits } from '../limits.ts';
-import { fillInTheMiddlePrompt } from '../tokenizer/fillInTheMiddle.ts';
-import type { FillInTheMiddle, Tokenizer } from '../tokenizer/tokenizer.ts';
+import { fillInTheMiddlePrompt } from '../tokenizer/framingTokens.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface CompletionSource {
   readonly prefix: string;
   readonly suffix: string;
   readonly path?: string | undefined;
+  /** Name of the repository, for models that were trained with it. */
+  readonly repository?: string | undefined;
   readonly languageId?: string | undefined;
   /** The ones that change least come first. */
   readonly snippets: readonly { readonly path: string; readonly text: string }[];
@@ -18,8 +21,8 @@ export interface CompletionPrompt {
   readonly boundaries: readonly number[];
   /**
    * Bytes of the text's last token, which was removed so that the model may choose a longer token that begins with
-   * them (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Empty after
-   * fill-in-the-middle: those models were trained on cuts inside tokens.
+   * them (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Models that fill
+   * in were trained on cuts inside tokens: there only a word that is being typed is healed.
    */
   readonly healing: Uint8Array;
   /** The open file is long, and will be cut further down within `cutAheadTokens`. */
@@ -50,21 +53,25 @@ export function completionPrompt(
 ): CompletionPrompt {
   const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
   const fim = tokenizer.fillInTheMiddle;
-  const room: Room = { budget: budgetTokens - begin.length, aheadTokens };
-  const parts = fim ? fillIn(tokenizer, fim, source, room) : before(tokenizer, undefined, source, room);
-  const { preamble, file, nearsCut } = parts;
-  const ids = [...begin, ...preamble, ...file];
-  const boundaries = [begin.length + preamble.length];
-  const last = ids.at(-1);
+  const all = budgetTokens - begin.length - (fim ? markerTokens : 0);
+  const suffix = fim ? head(tokenizer, source.suffix, Math.floor(all * suffixShare)) : [];
+  const { preamble, prefix, nearsCut } = before(tokenizer, source, { budget: all - suffix.length, aheadTokens });
+  const start = [...begin, ...preamble];
   // The model needs one token to start from.
-  if (fim || ids.length < 2 || last === undefined) return { ids, boundaries, healing: nothing, nearsCut };
-  return { ids: ids.slice(0, -1), boundaries, healing: tokenizer.bytesOf(last), nearsCut };
+  const last = start.length + prefix.length < 2 ? undefined : prefix.at(-1);
+  const healed = fim === undefined || typedWord.test(source.prefix) ? last : undefined;
+  const kept = healed === undefined ? prefix : prefix.slice(0, -1);
+  const file = fim ? fillInTheMiddlePrompt(fim, kept, suffix) : kept;
+  const healing = healed === undefined ? nothing : tokenizer.bytesOf(healed);
+  return { ids: [...start, ...file], boundaries: [start.length], healing, nearsCut };
 }
 
+const typedWord = /[\p{L}\p{N}_]$/u;
+
 interface Parts {
-  /** Snippets, and the name of the open file. */
+  /** The repository's name, snippets, and the name of the open file. */
   readonly preamble: readonly number[];
-  readonly file: readonly number[];
+  readonly prefix: readonly number[];
   readonly nearsCut: boolean;
 }
 
@@ -82,21 +89,23 @@ const suffixShare = 1 / 32;
 /** Of the rest beside snippets and text after the cursor, the part for the text before it. */
 const prefixShare = 2 / 3;
 
-function fillIn(tokenizer: Tokenizer, fim: FillInTheMiddle, source: CompletionSource, room: Room): Parts {
-  const suffix = head(tokenizer, source.suffix, Math.floor((room.budget - markerTokens) * suffixShare));
-  const taken = markerTokens + suffix.length;
-  const parts = before(tokenizer, fim.fileSeparator, source, { ...room, budget: room.budget - taken });
-  return { ...parts, file: fillInTheMiddlePrompt(fim, parts.file, suffix) };
+/** What stands before the cursor. */
+function before(tokenizer: Tokenizer, source: CompletionSource, room: Room): Parts {
+  const separator = tokenizer.fillInTheMiddle?.fileSeparator;
+  const repository = repositoryTitle(tokenizer, source);
+  const title = fileTitle(tokenizer, separator, source);
+  const rest = room.budget - repository.length - title.length;
+  const most = source.snippets.length > 0 ? Math.floor(rest * prefixShare) : rest;
+  const { ids: prefix, nearsCut } = fileStart(tokenizer, source.prefix, most, room.aheadTokens);
+  const snippets = snippetIds(tokenizer, separator, source, rest - steppedUp(prefix.length, most));
+  return { preamble: [...repository, ...snippets, ...title], prefix, nearsCut };
 }
 
-/** What stands before the cursor. */
-function before(tokenizer: Tokenizer, separator: number | undefined, source: CompletionSource, room: Room): Parts {
-  const title = fileTitle(tokenizer, separator, source);
-  const rest = room.budget - title.length;
-  const most = source.snippets.length > 0 ? Math.floor(rest * prefixShare) : rest;
-  const { ids: prefix, nearsCut } = tail(tokenizer, source.prefix, most, room.aheadTokens);
-  const snippets = snippetIds(tokenizer, separator, source, rest - steppedUp(prefix.length, most));
-  return { preamble: [...snippets, ...title], file: prefix, nearsCut };
+/** As Qwen2.5-Coder was trained; StarCoder2's training text had no line end here. */
+function repositoryTitle(tokenizer: Tokenizer, { repository }: CompletionSource): number[] {
+  const { repositoryName } = tokenizer.fillInTheMiddle ?? {};
+  if (repositoryName === undefined || repository === undefined) return [];
+  return [repositoryName, ...plain(tokenizer, `${repository}\n`)];
 }
 
 /**
@@ -138,6 +147,24 @@ const plain = (tokenizer: Tokenizer, text: string): number[] => tokenizer.encode
 function head(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
   return plain(tokenizer, text.slice(0, maxTokens * limits.generation.charsPerToken)).slice(0, maxTokens);
 }
+
+/** The last tokens of the text; of what is cut off, the imports. */
+function fileStart(tokenizer: Tokenizer, text: string, maxTokens: number, aheadTokens: number): Tail {
+  const whole = tail(tokenizer, text, maxTokens, aheadTokens);
+  const room = Math.floor(maxTokens / importsShare);
+  const bytes = Buffer.from(text);
+  const left = bytes.length - whole.ids.reduce((sum, id) => sum + tokenizer.bytesOf(id).length, 0);
+  if (left <= 0 || room === 0) return whole;
+  const imports = importsIn(bytes.subarray(0, left).toString()).map((line) => plain(tokenizer, `${line}\n`));
+  const fitting: number[] = [];
+  for (const ids of imports) if (fitting.length + ids.length <= room) fitting.push(...ids);
+  if (fitting.length === 0) return whole;
+  const { ids, nearsCut } = tail(tokenizer, text, maxTokens - room, aheadTokens);
+  return { ids: [...fitting, ...ids], nearsCut };
+}
+
+/** Of the tokens of a file's beginning, what its imports may take once it is cut: one in so many. */
+const importsShare = 6;
 
 /** A text is cut in steps of this part of what it may have. */
 const steps = 4;

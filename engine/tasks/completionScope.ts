@@ -202,7 +202,7 @@ const called = /^\s*\??\.\w+(?:\(|::|\?\.)/;
 const continuation = /^\s*(?:[?:&|+*/%=<>{-]|(?:and|or|is|in|as|implements|extends|throws|where)\b)/;
 
 /** Lines that belong to the block above them although they stand as far left as its head. */
-const continuesBlock = /^\s*(\{|(else|elif|except|finally|catch|then|do)\b)/;
+const continuesBlock = /^\s*(\{|(else|elif|except|finally|catch|then|do|where)\b)/;
 
 /** Repetitions may cut tokens: `is_not_fixture_is_not_fixture_is_not_`. */
 const loop = /(\S[^\n]{9,79}?)\1{2,}[^\n]{0,79}$|(\S[^\n]{3,79}?)\2{3,}[^\n]{0,79}$/;

@@ -1,9 +1,8 @@
 /** Embeds texts: the L2-normalised hidden state of the last token, as embedding models are trained. */
 import { cancelled, HearthError } from '../errors.ts';
-import type { RequestClass } from '../scheduler/nextStep.ts';
+import type { RequestClass } from '../scheduler/job.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
-import type { Sliced } from '../tokenizer/sliced.ts';
-import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { Sliced, Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface EmbeddingModel {
   /** The scheduler of a headless decoder. */

@@ -1,5 +1,9 @@
 /** Generates a stream of text from a prompt: decodes tokens to text, applies stop rules and measures speed. */
-import type { OutputParser, OutputPiece } from '../prompt/output.ts';
+
+import { setImmediate } from 'node:timers/promises';
+import { HearthError, throwIfAborted } from '../errors.ts';
+import { limits } from '../limits.ts';
+import type { OutputParser, OutputPiece } from '../prompt/conversation.ts';
 import { StopStrings } from '../prompt/stopStrings.ts';
 import {
   type LogitsProcessor,
@@ -8,13 +12,17 @@ import {
   onlyAllowed,
   without,
 } from '../sampling/logitsProcessor.ts';
-import type { LogprobRecorder, TokenLogprob } from '../sampling/logprobs.ts';
 import { Uniforms } from '../sampling/random.ts';
-import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
-import type { SamplingState, TokenOutcome } from '../scheduler/job.ts';
-import type { RequestClass } from '../scheduler/nextStep.ts';
+import {
+  type LogprobRecorder,
+  type SamplerSettings,
+  sample,
+  type TokenHistory,
+  type TokenLogprob,
+} from '../sampling/sampler.ts';
+import type { RequestClass, SamplingState, TokenOutcome } from '../scheduler/job.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
-import { RepetitionWatch } from './repetition.ts';
+import type { Sliced } from '../tokenizer/tokenizer.ts';
 
 /** `repetition`: the text went round in a circle. */
 export type FinishReason = TokenOutcome['finish'] | 'repetition';
@@ -270,4 +278,79 @@ function statisticsOf(promptTokens: number, outcome: TokenOutcome): GenerationSt
     timeToFirstTokenMs: firstTokenMs - submittedMs,
     tokensPerSecond: decodeMs > 0 ? (1000 * Math.max(0, generatedTokens - 1)) / decodeMs : 0,
   };
+}
+
+// Notices a text that goes round in a circle. Exact: only the very same characters count.
+
+/**
+ * A cycle counts once it has come as often, and is as long in all. People write rules of dashes, rows of zeros, runs of
+ * equal lines and base64 padding, but not two thousand characters of them.
+ */
+const leastTurns = 6;
+const leastChars = 2_000;
+/** Of the end of the text, what is looked at: a cycle may have up to a sixth of it. */
+const windowChars = 12_288;
+/** Looked at after as many characters, so that each costs some 24 comparisons. */
+const stepChars = 512;
+
+export class RepetitionWatch {
+  #tail = '';
+  #unseen = 0;
+
+  /** Whether the text so far ends in a cycle. */
+  push(text: string): boolean {
+    this.#tail = (this.#tail + text).slice(-windowChars);
+    this.#unseen += text.length;
+    if (this.#unseen < stepChars) return false;
+    this.#unseen = 0;
+    return endsInCycle(this.#tail);
+  }
+}
+
+/** By the prefix function (Knuth, Morris, Pratt) of the text read backwards: period = length - border. */
+function endsInCycle(text: string): boolean {
+  const length = text.length;
+  const borders = new Uint32Array(length + 1);
+  for (let end = 1, border = 0; end < length; end += 1) {
+    const char = text.charCodeAt(length - 1 - end);
+    while (border > 0 && text.charCodeAt(length - 1 - border) !== char) border = borders[border] ?? 0;
+    if (text.charCodeAt(length - 1 - border) === char) border += 1;
+    borders[end + 1] = border;
+    const chars = end + 1;
+    if (chars >= leastChars && chars >= leastTurns * (chars - border)) return true;
+  }
+  return false;
+}
+
+// Runs long synchronous work in slices, so that completions, cancellations and status requests are not delayed.
+
+export interface SliceOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** By `performance.now()`. */
+  readonly deadlineMs?: number | undefined;
+}
+
+/** @throws HearthError `cancelled` or `timeout` between two slices, which abandons the work. */
+export async function runInSlices<Result>(
+  work: Sliced<Result>,
+  { signal, deadlineMs = Number.POSITIVE_INFINITY }: SliceOptions = {},
+): Promise<Result> {
+  for (;;) {
+    throwIfAborted(signal);
+    const started = performance.now();
+    if (started > deadlineMs) throw new HearthError('timeout', 'The request timed out before its prompt was prepared.');
+    while (performance.now() - started < limits.generation.sliceMs) {
+      const step = work.next();
+      if (step.done) return step.value;
+    }
+    await nextTurn();
+  }
+}
+
+let lastTurn: Promise<void> = Promise.resolve();
+
+/** Runs one slice in each turn of the event loop, for all requests together. */
+function nextTurn(): Promise<void> {
+  lastTurn = lastTurn.then(() => setImmediate());
+  return lastTurn;
 }

@@ -1,17 +1,16 @@
 /** Raw completion: continues a text without a chat template; special tokens in it are parsed. */
 import { HearthError, invalidInput } from '../errors.ts';
-import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
+import { checkSchemaBounds } from '../grammar/refusals.ts';
 import { limits } from '../limits.ts';
 import type { ResponseFormat } from '../prompt/formats/promptFormat.ts';
-import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
+import { TaggedParser } from '../prompt/parsers/toolCallText.ts';
 import { answerSteps, freeAnswer } from '../prompt/plans/answerPlan.ts';
 import { MinimumTokens } from '../sampling/logitsProcessor.ts';
-import { LogprobRecorder } from '../sampling/logprobs.ts';
 import { PlanProcessor } from '../sampling/planProcessor.ts';
+import { LogprobRecorder } from '../sampling/sampler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type ChatModel, planned } from './chat.ts';
-import { type Generated, type GenerationRequest, generate } from './generate.ts';
-import { runInSlices } from './slices.ts';
+import { type Generated, type GenerationRequest, generate, runInSlices } from './generate.ts';
 
 export interface RawRequest
   extends Pick<

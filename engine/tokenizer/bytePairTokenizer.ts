@@ -4,14 +4,11 @@
  * second. Caching the ids of pieces and merging ids instead of strings takes a tenth of the time and gives the same ids
  * (see the tests).
  */
-
 import { limits } from '../limits.ts';
-import { bytesOfSpelling, characterOfByte, spellBytes } from './byteAlphabet.ts';
 import { type MergeTable, mergePairs } from './bytePairs.ts';
 import { type AddedToken, AddedTokenFinder, isPlainText } from './framingTokens.ts';
 import { preTokenise, type SplitStep } from './preTokenise.ts';
-import { runWhole, type Sliced } from './sliced.ts';
-import type { FillInTheMiddle, PromptPart, Tokenizer } from './tokenizer.ts';
+import { type FillInTheMiddle, type PromptPart, runWhole, type Sliced, type Tokenizer } from './tokenizer.ts';
 
 /** A published vocabulary, from either kind of file. */
 export interface BytePairVocabulary {
@@ -231,4 +228,40 @@ class PieceCache {
     }
     this.#young.set(piece, ids);
   }
+}
+
+// The byte alphabet of byte-level vocabularies (openai/gpt-2, encoder.py `bytes_to_unicode`): printable Latin-1 bytes
+// map to themselves, the 68 others to the characters from U+0100 on, in order. A space is `Ġ`, a line feed `Ċ`.
+
+const isPrintable = (byte: number): boolean =>
+  (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
+
+const characters: readonly string[] = (() => {
+  let other = 0x100;
+  return Array.from({ length: 256 }, (_, byte) => String.fromCharCode(isPrintable(byte) ? byte : other++));
+})();
+
+const bytes: ReadonlyMap<string, number> = new Map(characters.map((character, byte) => [character, byte]));
+
+/** The character for a byte. */
+export function characterOfByte(byte: number): string {
+  return characters[byte] ?? '';
+}
+
+/** The spelling of UTF-8 bytes as a token. */
+export function spellBytes(utf8: Uint8Array): string {
+  let token = '';
+  for (const byte of utf8) token += characters[byte];
+  return token;
+}
+
+/** The bytes of a token; characters outside the alphabet give their own UTF-8. */
+function bytesOfSpelling(token: string): Uint8Array {
+  const out: number[] = [];
+  for (const character of token) {
+    const byte = bytes.get(character);
+    if (byte === undefined) out.push(...encoder.encode(character));
+    else out.push(byte);
+  }
+  return Uint8Array.from(out);
 }

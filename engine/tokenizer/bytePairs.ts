@@ -3,7 +3,7 @@
  * among equals. Both kinds of vocabulary use this loop. Byte-level vocabularies rank by position in the merge list,
  * SentencePiece by the score of the merged token.
  */
-import type { Sliced } from './sliced.ts';
+import type { Sliced } from './tokenizer.ts';
 
 /** Maps pairs of symbols to the merged symbol and its rank. */
 export class MergeTable {

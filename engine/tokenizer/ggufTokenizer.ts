@@ -13,10 +13,15 @@ import {
 import { limits } from '../limits.ts';
 import { MergeTable } from './bytePairs.ts';
 import { BytePairTokenizer, type BytePairVocabulary } from './bytePairTokenizer.ts';
-import { fillInTheMiddleNames, findFillInTheMiddle } from './fillInTheMiddle.ts';
-import { type AddedToken, endTokenNames, findEndIds, looksSpecial } from './framingTokens.ts';
-import { namedPreTokenisers } from './ggufPreTokenisers.ts';
-import { regexStep } from './preTokenise.ts';
+import {
+  type AddedToken,
+  endTokenNames,
+  fillInTheMiddleNames,
+  findEndIds,
+  findFillInTheMiddle,
+  looksSpecial,
+} from './framingTokens.ts';
+import { namedPreTokenisers, regexStep } from './preTokenise.ts';
 import type { FillInTheMiddle, Tokenizer } from './tokenizer.ts';
 
 /** llama.h `enum llama_token_type`. */

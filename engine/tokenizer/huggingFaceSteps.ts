@@ -2,8 +2,7 @@
 import { z } from 'zod';
 import { firstIssue, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { isPublishedPattern } from './ggufPreTokenisers.ts';
-import { gpt2Pattern, regexStep, type SplitStep, textStep } from './preTokenise.ts';
+import { gpt2Pattern, isPublishedPattern, regexStep, type SplitStep, textStep } from './preTokenise.ts';
 
 type Normalise = (text: string, first: boolean) => string;
 

@@ -1,14 +1,14 @@
 /** Reads the tokenizer of a Hugging Face checkpoint: tokenizer.json and the files beside it. */
-import { join } from 'node:path';
+
+import { readFile, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { z } from 'zod';
-import { firstIssue, invalidInput, unsupported } from '../errors.ts';
+import { firstIssue, HearthError, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { MergeTable } from './bytePairs.ts';
 import { BytePairTokenizer } from './bytePairTokenizer.ts';
-import { findFillInTheMiddle } from './fillInTheMiddle.ts';
-import { type AddedToken, findEndIds, looksSpecial } from './framingTokens.ts';
+import { type AddedToken, findEndIds, findFillInTheMiddle, looksSpecial } from './framingTokens.ts';
 import { readNormaliser, readPreTokeniser } from './huggingFaceSteps.ts';
-import { readOptionalJson, readOptionalText } from './readConfig.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 const maxId = limits.text.vocabularyTokens - 1;
@@ -246,4 +246,31 @@ function parse<T>(schema: z.ZodType<T>, value: unknown, name: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   throw invalidInput(`${name} is malformed: ${firstIssue(result.error.issues)}.`);
+}
+
+// Reads the JSON and text files beside a tokenizer, up to a maximum size.
+
+/** The file's text; undefined if there is no file. */
+export async function readOptionalText(path: string, maxBytes: number): Promise<string | undefined> {
+  try {
+    const { size } = await stat(path);
+    if (size > maxBytes) {
+      throw invalidInput(`${basename(path)} has ${size} bytes; at most ${maxBytes} are read.`);
+    }
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (error instanceof HearthError) throw error;
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new HearthError('unavailable', `${basename(path)}: can't be read.`, { cause: error });
+  }
+}
+
+export async function readOptionalJson(path: string, maxBytes: number): Promise<unknown> {
+  const text = await readOptionalText(path, maxBytes);
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw invalidInput(`${basename(path)} isn't JSON: ${(error as Error).message}`);
+  }
 }

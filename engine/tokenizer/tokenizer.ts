@@ -1,5 +1,4 @@
 /** Converts text to ids and back. Built from a Hugging Face tokenizer.json or from a GGUF's metadata. */
-import type { Sliced } from './sliced.ts';
 
 export interface Tokenizer {
   readonly vocabularySize: number;
@@ -53,4 +52,50 @@ export interface FillInTheMiddle {
   readonly fileSeparator?: number;
   readonly repositoryName?: number;
   readonly pad?: number;
+}
+
+/** Work that can pause: it yields wherever others may go on. */
+export type Sliced<Result> = Generator<void, Result, void>;
+
+/** For short work, and for callers that cannot wait. */
+export function runWhole<Result>(work: Sliced<Result>): Result {
+  for (;;) {
+    const step = work.next();
+    if (step.done) return step.value;
+  }
+}
+
+// Decodes text incrementally: a token may be a part of a character.
+
+/** Decodes UTF-8 as the WHATWG Encoding Standard does. Holds incomplete characters back. */
+export class Utf8Stream {
+  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+
+  /** The text completed by `bytes`. Invalid UTF-8 becomes U+FFFD. */
+  push(bytes: Uint8Array): string {
+    return this.#decoder.decode(bytes, { stream: true });
+  }
+
+  /** Flushes an incomplete character as U+FFFD. The stream can be reused. */
+  end(): string {
+    return this.#decoder.decode();
+  }
+}
+
+/** Decodes token ids. A special token gives no text and ends an incomplete character. */
+export class TokenTextStream {
+  readonly #tokenizer: Tokenizer;
+  readonly #utf8 = new Utf8Stream();
+
+  constructor(tokenizer: Tokenizer) {
+    this.#tokenizer = tokenizer;
+  }
+
+  push(id: number): string {
+    return this.#tokenizer.isSpecial(id) ? this.#utf8.end() : this.#utf8.push(this.#tokenizer.bytesOf(id));
+  }
+
+  end(): string {
+    return this.#utf8.end();
+  }
 }

@@ -291,25 +291,25 @@ export class ChatSession {
     const summary = findTurn(this.conversation, turn)?.view.kind === 'summary';
     if (summary) return this.#summary(turn, client, handlers, token);
     const messages = promptMessages(this.conversation.turns, chatSettings().instructions);
-    const params = { stream: turn, messages, ...answerOptions(card, this.#thinking) };
+    const params = { messages, ...answerOptions(card, this.#thinking) };
     const answer = await client.chat(params, handlers, token);
     // No tools are offered here.
     return { ...answer, finish: answer.finish === 'tool-calls' ? 'stop' : answer.finish };
   }
 
   async #summary(
-    stream: string,
+    turn: string,
     client: EngineClient,
     handlers: StreamHandlers,
     token: vscode.CancellationToken,
   ): Promise<Answer> {
-    const uri = findTurn(this.conversation, stream)?.attachments[0]?.id ?? '';
-    const request = this.#requests.get(stream) ?? (await this.#files.reread(uri));
-    this.#requests.delete(stream);
+    const uri = findTurn(this.conversation, turn)?.attachments[0]?.id ?? '';
+    const request = this.#requests.get(turn) ?? (await this.#files.reread(uri));
+    this.#requests.delete(turn);
     // Reading it has told the user why there is nothing to summarise.
     if (request === undefined) throw new EngineFailure('cancelled', 'Nothing to summarise.');
     const { uri: _, ...params } = request;
-    const result = await client.summarise({ stream, ...params }, handlers, token);
+    const result = await client.summarise(params, handlers, token);
     return { ...result, thinking: '', droppedMessages: 0 };
   }
 

@@ -11,6 +11,7 @@ import {
   type EngineRequests,
   engineNodeOptions,
   engineRequests,
+  type HubOffer,
   type LoadParams,
   type ModelCard,
   type ModelChange,
@@ -25,16 +26,19 @@ import {
   type SummariseResult,
   type WarmParams,
 } from '../../engine/protocol/engineProtocol.ts';
-import type { Client } from '../../engine/protocol/rpc.ts';
+import { type Client, Streams } from '../../engine/protocol/rpc.ts';
 import type { Log } from '../log.ts';
 import { chooseCompletionModel, chooseModel } from '../models/choose.ts';
-import { hostOf } from '../remote.ts';
+import { hostOf, hubAddress } from '../remote.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
 import { done } from '../walkthrough.ts';
 import type { Launch } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
 import { EngineProcess, type ProcessState } from './process.ts';
 import { downloading, type EngineState, type EngineView, stateOf, ViewKeeper } from './view.ts';
+
+/** Parameters of a streaming request without the stream's name, which the client chooses. */
+export type Unnamed<Params> = Omit<Params, 'stream'>;
 
 export interface StreamHandlers {
   onDelta(piece: Delta): void;
@@ -88,7 +92,9 @@ export class EngineClient {
   readonly #tokenFor: TokenFor;
   readonly #shown = new ViewKeeper();
   readonly onView = this.#shown.onView;
-  readonly #streams = new Map<string, StreamHandlers>();
+  readonly #streams = new Streams<StreamHandlers>();
+  readonly #completing = new Map<string, (text: string) => void>();
+  #completions = 0;
   readonly #downloads = new Map<string, (step: Progress) => void>();
   /** A local model requested by name. It overrides `choice` until the settings change. */
   #named: { model: string; choice: string } | undefined;
@@ -104,7 +110,10 @@ export class EngineClient {
     );
     this.#engine = this.#process.client(engineRequests);
     this.#process.listen(clientNotices, {
-      delta: (piece) => this.#streams.get(piece.stream)?.onDelta(piece),
+      delta: (piece) => {
+        this.#streams.receiver(piece.stream)?.onDelta(piece);
+        this.#completing.get(piece.stream)?.(piece.text);
+      },
       progress: (step) => this.#onProgress(step),
       modelChange: (change) => this.#onModelChange(change),
     });
@@ -202,10 +211,21 @@ export class EngineClient {
     await this.#engine.stopServer();
   }
 
-  async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
+  /** @param onText is called with pieces of the model's text, before it is cut. */
+  async complete(
+    params: CompleteParams,
+    token: CancellationToken,
+    onText: (text: string) => void = () => {},
+  ): Promise<CompleteResult> {
     await this.#readyToComplete();
     const own = this.completionModel?.id === this.warmModel?.id;
-    return this.#counting(() => this.#engine.complete(params, token), own);
+    const stream = `completion-${++this.#completions}`;
+    this.#completing.set(stream, onText);
+    try {
+      return await this.#counting(() => this.#engine.complete({ ...params, stream }, token), own);
+    } finally {
+      this.#completing.delete(stream);
+    }
   }
 
   /** Does nothing while no model is loaded: a warm-up is not worth loading one. @returns whether all was read. */
@@ -217,26 +237,27 @@ export class EngineClient {
     return finish === 'length';
   }
 
-  async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {
-    const answer = await this.#streaming(params.stream, handlers, () => this.#engine.chat(params, token));
+  async chat(params: Unnamed<ChatParams>, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {
+    const answer = await this.#streaming(handlers, (stream) => this.#engine.chat({ ...params, stream }, token));
     if (answer.finish !== 'cancelled') done('hasAsked');
     return answer;
   }
 
   async summarise(
-    params: SummariseParams,
+    params: Unnamed<SummariseParams>,
     handlers: StreamHandlers,
     token: CancellationToken,
   ): Promise<SummariseResult> {
-    const summary = await this.#streaming(params.stream, handlers, () => this.#engine.summarise(params, token));
+    const summary = await this.#streaming(handlers, (stream) => this.#engine.summarise({ ...params, stream }, token));
     done('hasSummarised');
     return summary;
   }
 
   /** Ends the thinking of running answers. False if none is running. */
   answerNow(): boolean {
-    for (const stream of this.#streams.keys()) this.#process.notify('answerNow', { stream });
-    return this.#streams.size > 0;
+    const { names } = this.#streams;
+    for (const stream of names) this.#process.notify('answerNow', { stream });
+    return names.length > 0;
   }
 
   /** Counts the tokens of each text with the loaded model's tokenizer. */
@@ -248,6 +269,16 @@ export class EngineClient {
     return this.#engine.listModels();
   }
 
+  /** The models of a repository on Hugging Face. */
+  async hubOffers(repository: string): Promise<HubOffer[]> {
+    return this.#engine.hubOffers({ repository, ...(await this.#hubToken()) });
+  }
+
+  async #hubToken(): Promise<{ token?: string }> {
+    const token = await this.#tokenFor(hubAddress);
+    return token === undefined ? {} : { token };
+  }
+
   /** Downloads, or resumes; `onStep` gets the progress. */
   async pull(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
     const before = this.#state;
@@ -257,7 +288,7 @@ export class EngineClient {
     });
     let after: EngineState = before;
     try {
-      const pulled = await this.#engine.pullModel({ model: entry.id }, token);
+      const pulled = await this.#engine.pullModel({ model: entry.id, ...(await this.#hubToken()) }, token);
       after = { kind: 'idle' };
       return pulled;
     } catch (error) {
@@ -449,21 +480,15 @@ export class EngineClient {
     }
   }
 
-  async #streaming<T extends { statistics: Statistics }>(
-    stream: string,
+  #streaming<T extends { statistics: Statistics }>(
     handlers: StreamHandlers,
-    run: () => Promise<T>,
+    run: (stream: string) => Promise<T>,
   ): Promise<T> {
-    this.#streams.set(stream, handlers);
-    try {
-      return await this.#generating(run);
-    } finally {
-      this.#streams.delete(stream);
-    }
+    return this.#streams.with(handlers, (stream) => this.#generating(() => run(stream)));
   }
 
   #onProgress(step: Progress): void {
-    if (step.task === 'summarise') this.#streams.get(step.subject)?.onProgress?.(step);
+    if (step.task === 'summarise') this.#streams.receiver(step.subject)?.onProgress?.(step);
     else if (step.task === 'load') this.#onLoadStep(step);
     else this.#downloads.get(step.subject)?.(step);
   }

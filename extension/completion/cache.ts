@@ -56,12 +56,19 @@ export class CompletionCache {
 export const samePlace = (entry: Place, place: Place): boolean =>
   entry.document === place.document && entry.prefix === place.prefix && entry.suffix === place.suffix;
 
+/** What was typed from one place to the other, and the closing marks that the editor added; undefined: they lead elsewhere. */
+export function typedBetween(from: Place, to: Place): { readonly typed: string; readonly added: string } | undefined {
+  if (from.document !== to.document || !to.prefix.startsWith(from.prefix)) return undefined;
+  const typed = to.prefix.slice(from.prefix.length);
+  const added = addedMarks(from.suffix, to.suffix);
+  return added === undefined || added.length > typed.length ? undefined : { typed, added };
+}
+
 function remainders(entry: Entry, place: Place): Suggestion[] | undefined {
   if (samePlace(entry, place)) return entry.texts.map((text) => ({ text, replaces: 0 }));
-  if (entry.document !== place.document || !place.prefix.startsWith(entry.prefix)) return undefined;
-  const typed = place.prefix.slice(entry.prefix.length);
-  const added = addedMarks(entry.suffix, place.suffix);
-  if (typed === '' || added === undefined || added.length > typed.length) return undefined;
+  const between = typedBetween(entry, place);
+  if (between === undefined || between.typed === '') return undefined;
+  const { typed, added } = between;
   const left = entry.texts.flatMap((text) => {
     const rest = text.slice(typed.length);
     if (!text.startsWith(typed) || rest === '' || !containsInOrder(rest, added)) return [];

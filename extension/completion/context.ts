@@ -3,7 +3,7 @@ import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
-import { keepOrder, type Snippet, SnippetLists, similarStretches } from './similar.ts';
+import { fitting, keepOrder, type Snippet, SnippetLists, similarStretches } from './similar.ts';
 
 /**
  * What goes before the file in a completion's prompt: definitions of names near the cursor, recently edited places,
@@ -73,7 +73,8 @@ export class CompletionContext {
   }
 
   async #gather(document: vscode.TextDocument, position: vscode.Position, maxChars: number): Promise<Snippet[]> {
-    const around = linesAround(document, position.line, limits.completion.aroundLines, 0);
+    const { aroundLines, belowLines } = limits.completion;
+    const around = linesAround(document, position.line, aroundLines, belowLines);
     const visited = this.#visited.filter((own) => own.uri.toString() !== document.uri.toString());
     const found = await Promise.all([
       this.#definitions(document, position),
@@ -81,7 +82,8 @@ export class CompletionContext {
       similarStretches(around, visited.map(fileOf), limits.completion.similarSnippets),
       this.#fromIndex(document, around),
     ]);
-    return keepOrder(this.#lists.of(document.uri.toString()) ?? [], distinct(found.flat()), maxChars);
+    const fits = fitting(distinct(found.flat()), around, maxChars);
+    return keepOrder(this.#lists.of(document.uri.toString()) ?? [], fits);
   }
 
   /** Of the names on the cursor's line and the one above, as far as they lie in other files. */

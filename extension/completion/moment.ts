@@ -1,3 +1,4 @@
+import { importsIn } from '../../engine/index/question/imports.ts';
 import { limits } from '../limits.ts';
 
 /** Everything about the place of the cursor that decides whether to ask, and what. */
@@ -32,7 +33,9 @@ export function momentAt(
     ? line.slice(0, inserted.startCharacter) + inserted.text
     : line.slice(0, position.character);
   const lineSuffix = line.slice(position.character);
-  const before = linesOf(document, anchoredStart(position.line), position.line);
+  const start = anchoredStart(position.line);
+  const imports = importsIn(linesOf(document, 0, Math.min(start, limits.completion.importLines)).join('\n'));
+  const before = [...imports, ...linesOf(document, start, position.line)];
   const after = linesOf(document, position.line + 1, position.line + 1 + limits.completion.suffixLines);
   return {
     languageId: document.languageId,

@@ -8,7 +8,7 @@ import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
 import type { Completions } from '../status.ts';
-import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePlace } from './cache.ts';
+import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePlace, typedBetween } from './cache.ts';
 import type { CompletionContext } from './context.ts';
 import { joined, type Moment, momentAt, worthAsking } from './moment.ts';
 import type { Snippet } from './similar.ts';
@@ -71,7 +71,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const moment = momentIn(document, position, selected && insertion(selected));
     const card = this.#engine.current?.completionModel;
     const place = placeOf(card?.id ?? '', document, moment, invoked);
-    if (this.#running && !samePlace(this.#running.place, place)) this.#running.source.cancel();
+    if (this.#running?.leadsTo(place) === false) this.#running.cancel();
     if (!invoked && !worthAsking(moment, card?.fillInTheMiddle ?? false)) return [];
     if (card === undefined) {
       this.#warmUp();
@@ -133,32 +133,36 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
 
   /** The suggestions; none where there are none, it failed or it is not wanted any more. */
   async #ask(question: Question, token: vscode.CancellationToken): Promise<readonly Suggestion[]> {
-    const begun = this.#running && samePlace(this.#running.place, question.place) ? this.#running : undefined;
-    const { source, answer } = begun ?? this.#begin(question);
-    const subscription = token.onCancellationRequested(() => source.cancel());
-    const texts = await answer;
-    subscription.dispose();
+    const { place } = question;
+    const earlier = this.#running?.leadsTo(place) ? this.#running : undefined;
+    if (earlier) {
+      const texts = await earlier.wanted(place, token);
+      if (samePlace(earlier.place, place)) return texts.map((text) => ({ text, replaces: 0 }));
+      const rest = this.#cache.get(place);
+      if (rest !== undefined || token.isCancellationRequested) return rest ?? [];
+    }
+    const texts = await this.#begin(question).wanted(place, token);
     return texts.map((text) => ({ text, replaces: 0 }));
   }
 
   #begin(question: Question): Running {
-    this.#running?.source.cancel();
-    const source = new vscode.CancellationTokenSource();
-    const running = { place: question.place, source, answer: this.#answer(question, source.token) };
+    this.#running?.cancel();
+    const running = new Running(question.place, (own) => this.#answer(question, own));
     this.#running = running;
     void running.answer.then(() => {
-      source.dispose();
       if (this.#running === running) this.#running = undefined;
     });
     return running;
   }
 
-  async #answer(question: Question, token: vscode.CancellationToken): Promise<readonly string[]> {
+  async #answer(question: Question, running: Running): Promise<readonly string[]> {
+    const { token } = running;
     try {
       if (question.delayed) await pause(this.#debounce.delayMs(completionSettings().debounceMs), token);
       const client = this.#engine.current;
       if (client === undefined || token.isCancellationRequested) return [];
-      return await this.#request(client, question, token);
+      running.sent = true;
+      return await this.#request(client, question, running);
     } catch (error) {
       if (!isCancelled(error)) this.#log.warn(`Completion: ${sentence(error)}`);
       return [];
@@ -168,11 +172,13 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   async #request(
     client: EngineClient,
     { document, position, params, place }: Question,
-    token: vscode.CancellationToken,
+    running: Running,
   ): Promise<readonly string[]> {
     const startedMs = Date.now();
     const snippets = await this.#context.snippets(document, position, this.#contextChars);
-    const { text, alternatives, finish } = await client.complete({ ...params, snippets }, token);
+    const { text, alternatives, finish } = await client.complete({ ...params, snippets }, running.token, (piece) =>
+      running.write(piece),
+    );
     if (finish === 'cancelled') return [];
     const tookMs = Date.now() - startedMs;
     this.#log.debug(`Completion: ${text.length} characters in ${tookMs} ms, ${alternatives.length} alternatives.`);
@@ -212,6 +218,7 @@ const paramsOf = (
   suffix: moment.suffix,
   languageId: moment.languageId,
   path: vscode.workspace.asRelativePath(document.uri),
+  repository: vscode.workspace.getWorkspaceFolder(document.uri)?.name,
   maxTokens: settings.maxTokens,
   multiline: settings.multiline,
   candidates: invoked ? limits.completion.candidates : 1,
@@ -230,11 +237,67 @@ interface Question {
   delayed: boolean;
 }
 
-/** Never rejects. */
-interface Running {
-  place: Place;
-  source: vscode.CancellationTokenSource;
-  answer: Promise<readonly string[]>;
+/** A request under way. Keys that agree with what the model writes wait for it: on a slow CPU none would ever be answered. */
+class Running {
+  readonly place: Place;
+  /** Never rejects. */
+  readonly answer: Promise<readonly string[]>;
+  /** The engine has it; until then another key costs nothing. */
+  sent = false;
+  readonly #source = new vscode.CancellationTokenSource();
+  /** Of the model, as far as it came. */
+  #written = '';
+  /** What was typed since, as the last who waits says. */
+  #typed = '';
+  #waiting = 0;
+
+  constructor(place: Place, answer: (own: Running) => Promise<readonly string[]>) {
+    this.place = place;
+    this.answer = answer(this).finally(() => this.#source.dispose());
+  }
+
+  get token(): vscode.CancellationToken {
+    return this.#source.token;
+  }
+
+  /** Whether what was typed since may be what it writes. */
+  leadsTo(place: Place): boolean {
+    const typed = typedBetween(this.place, place)?.typed;
+    return typed !== undefined && !this.token.isCancellationRequested && this.#agreesWith(typed);
+  }
+
+  write(piece: string): void {
+    this.#written += piece;
+    if (!this.#agreesWith(this.#typed)) this.cancel();
+  }
+
+  cancel(): void {
+    this.#source.cancel();
+  }
+
+  /** Nobody waits longer than VS Code does; it ends where nobody else comes soon. */
+  async wanted(place: Place, token: vscode.CancellationToken): Promise<readonly string[]> {
+    this.#typed = typedBetween(this.place, place)?.typed ?? '';
+    this.#waiting++;
+    let subscription: vscode.Disposable | undefined;
+    const left = new Promise<readonly string[]>((resolve) => {
+      subscription = token.onCancellationRequested(() => resolve([]));
+    });
+    const texts = await Promise.race([this.answer, left]);
+    subscription?.dispose();
+    this.#waiting--;
+    if (token.isCancellationRequested) this.#endUnlessWanted();
+    return texts;
+  }
+
+  #endUnlessWanted(): void {
+    if (this.sent) setTimeout(() => this.#waiting === 0 && this.cancel(), limits.completion.nextKeyMs);
+    else if (this.#waiting === 0) this.cancel();
+  }
+
+  #agreesWith(typed: string): boolean {
+    return this.#written.startsWith(typed) || typed.startsWith(this.#written);
+  }
 }
 
 const placeOf = (

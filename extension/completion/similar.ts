@@ -40,20 +40,29 @@ function jaccard(a: ReadonlySet<string>, b: ReadonlySet<string>): number {
   return shared / Math.max(1, a.size + b.size - shared);
 }
 
+/** As many as have room; of a long one that has none, the lines that are most like `around`. */
+export function fitting(snippets: readonly Snippet[], around: string, maxChars: number): Snippet[] {
+  const wanted = wordsOf(around);
+  let room = maxChars;
+  return snippets.flatMap(({ path, text }) => {
+    const lines = text.split('\n');
+    const isCut = text.length > room && lines.length > windowLines;
+    // Where none has a word in common, the beginning says what it is.
+    const best = isCut ? bestWindow(wanted, lines).text || lines.slice(0, windowLines).join('\n') : text;
+    if (best.length > room) return [];
+    room -= best.length;
+    return [{ path, text: best }];
+  });
+}
+
 /**
  * The new list in the old one's order: what stays keeps its place and what is new comes last, so that the prompt's
- * beginning, and with it the engine's cache, stays. At most `maxChars`, of which the newest are surest of theirs.
+ * beginning, and with it the engine's cache, stays.
  */
-export function keepOrder(before: readonly Snippet[], now: readonly Snippet[], maxChars: number): Snippet[] {
-  let room = maxChars;
-  const fitting = now.filter(({ text }) => {
-    const fits = text.length <= room;
-    if (fits) room -= text.length;
-    return fits;
-  });
+export function keepOrder(before: readonly Snippet[], now: readonly Snippet[]): Snippet[] {
   const same = (a: Snippet) => (b: Snippet) => a.path === b.path && a.text === b.text;
-  const kept = before.filter((old) => fitting.some(same(old)));
-  return [...kept, ...fitting.filter((own) => !kept.some(same(own)))];
+  const kept = before.filter((old) => now.some(same(old)));
+  return [...kept, ...now.filter((own) => !kept.some(same(own)))];
 }
 
 /**

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
 import * as z from 'zod';
 import { contextBudget, plan, type Source } from '../../engine/index/question/planner.ts';
@@ -72,7 +71,6 @@ export class Participant {
     { request, stream, token }: Exchange,
   ): Promise<ChatResult> {
     const params = {
-      stream: randomUUID(),
       messages: promptMessages(turns, chatSettings().instructions),
       tools: offered(request, card, stream),
       ...answerOptions(card, this.#thinking),
@@ -139,7 +137,7 @@ async function summarise(
   if (request === undefined) return nothingToRead();
   const { path, text, languageId, symbols } = request;
   const question = `Summarise ${path}.`;
-  await client.summarise({ stream: randomUUID(), path, text, languageId, symbols }, handlersOf(stream), token);
+  await client.summarise({ path, text, languageId, symbols }, handlersOf(stream), token);
   const now: Asked = { question, attachments: [] };
   return { metadata: { ...now, command: 'summarise' } };
 }

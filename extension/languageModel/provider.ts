@@ -1,13 +1,110 @@
-import { randomUUID } from 'node:crypto';
+import { isAbsolute } from 'node:path';
 import * as vscode from 'vscode';
-import type { ChatParams, ChatResult, Delta } from '../../engine/protocol/engineProtocol.ts';
+import type { ChatParams, ChatResult, Delta, ModelCard, ModelEntry } from '../../engine/protocol/engineProtocol.ts';
+import type { EngineClient, Unnamed } from '../client/client.ts';
 import { EngineFailure, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
-import { chatSettings } from '../settings.ts';
+import type { Log } from '../log.ts';
+import { bareAddress } from '../remote.ts';
+import { chatSettings, engineSettings, remoteSettings } from '../settings.ts';
 import { answerOptions, type Thinking } from '../thinking.ts';
 import { messageText, thinkingPart, toChatMessages, toTools, usagePart } from './hostMessages.ts';
-import type { InstalledModel, InstalledModels } from './installed.ts';
+
+/** Description of a model for VS Code. */
+interface InstalledModel {
+  id: string;
+  name: string;
+  family: string;
+  description: string;
+  contextTokens: number;
+  toolCalling: boolean;
+}
+
+const listKey = 'hearth.installed';
+const cardsKey = 'hearth.cards';
+
+/**
+ * The models on this computer, as they were last known: VS Code asks for them in every window, and no engine is started
+ * for that but the very first time. What a model can do is known for certain once it was loaded, and remembered.
+ */
+export class InstalledModels {
+  readonly #storage: vscode.Memento;
+  readonly #engine: EngineHost;
+  readonly #log: Log;
+  readonly #changed = new vscode.EventEmitter<void>();
+  readonly onChange = this.#changed.event;
+  readonly #subscription: vscode.Disposable;
+  #noted = '';
+
+  constructor(storage: vscode.Memento, engine: EngineHost, log: Log) {
+    this.#storage = storage;
+    this.#engine = engine;
+    this.#log = log;
+    this.#subscription = engine.onView(({ state }) => {
+      if (state.kind === 'ready') this.#note(state.card);
+    });
+  }
+
+  /** `afresh`: asks the engine even where the list is known. */
+  async list(afresh: boolean): Promise<InstalledModel[]> {
+    const known = this.#storage.get<InstalledModel[] | undefined>(listKey, undefined);
+    const listed = known === undefined || afresh ? await this.#refresh() : known;
+    const { model } = engineSettings();
+    const loaded = this.#engine.current?.warmModel?.id;
+    const cards = this.#storage.get<Record<string, InstalledModel>>(cardsKey, {});
+    const remote = remoteSettings();
+    // The user's own file and a server's model are in no list.
+    const own = Object.values(cards).filter(
+      ({ id }) =>
+        (isAbsolute(id) && (id === model || id === loaded)) ||
+        (remote !== undefined && id.startsWith(`remote:${bareAddress(remote.url)}`)),
+    );
+    return [...own, ...listed.map((entry) => ({ ...entry, ...cards[entry.id], description: entry.description }))];
+  }
+
+  dispose(): void {
+    this.#subscription.dispose();
+    this.#changed.dispose();
+  }
+
+  async #refresh(): Promise<InstalledModel[]> {
+    const client: EngineClient = await this.#engine.client();
+    const present = (await client.models())
+      .filter(({ state, embedding }) => state === 'present' && !embedding)
+      .map(fromEntry);
+    await this.#storage.update(listKey, present);
+    return present;
+  }
+
+  /** A model was loaded: its card is the truth, and what is on disk may have changed since the list was made. */
+  #note(card: ModelCard): void {
+    const model = fromCard(card);
+    const key = JSON.stringify(model);
+    if (key === this.#noted) return;
+    this.#noted = key;
+    this.#remember(model).catch((error: unknown) => this.#log.warn(`The list of models: ${sentence(error)}`));
+  }
+
+  async #remember(model: InstalledModel): Promise<void> {
+    const cards = this.#storage.get<Record<string, InstalledModel>>(cardsKey, {});
+    await this.#storage.update(cardsKey, { ...cards, [model.id]: model });
+    await this.#refresh();
+    this.#changed.fire();
+  }
+}
+
+/** Every model of the catalogue has a prompt format that offers tools. */
+const fromEntry = ({ id, name, family, description, contextTokens }: ModelEntry): InstalledModel => ({
+  ...{ id, name, family, description, contextTokens },
+  toolCalling: true,
+});
+
+const fromCard = ({ id, name, family, contextTokens, toolCalling, host }: ModelCard): InstalledModel => ({
+  ...{ id, family, contextTokens, toolCalling },
+  name: host === undefined ? name : `${name} @ ${host}`,
+  description: host === undefined ? '' : vscode.l10n.t('Answered by {0}; questions are sent there', host),
+});
 
 /** The engine's failure as the error that users of the host's API look for. */
 function hostError(error: unknown): Error {
@@ -57,8 +154,7 @@ export class ModelProvider implements vscode.LanguageModelChatProvider {
       const client = await this.#engine.client();
       const card = await client.use(model.id);
       const required = options.toolMode === vscode.LanguageModelChatToolMode.Required;
-      const params: ChatParams = {
-        stream: randomUUID(),
+      const params: Unnamed<ChatParams> = {
         messages: toChatMessages(messages),
         tools: toTools(options.tools ?? []),
         toolChoice: required ? 'required' : 'auto',

@@ -3,10 +3,8 @@ import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Log } from '../log.ts';
 import type { Thinking } from '../thinking.ts';
-import { InstalledModels } from './installed.ts';
-import type { Participant } from './participant.ts';
-import { participantId, vendor } from './participant.ts';
-import { ModelProvider } from './provider.ts';
+import { type Participant, participantId, vendor } from './participant.ts';
+import { InstalledModels, ModelProvider } from './provider.ts';
 
 interface Needs {
   context: vscode.ExtensionContext;

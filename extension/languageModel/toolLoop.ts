@@ -1,7 +1,7 @@
 import { Ajv } from 'ajv';
 import * as vscode from 'vscode';
 import type { ChatMessage, ChatParams, ChatResult, ModelCard, ToolCall } from '../../engine/protocol/engineProtocol.ts';
-import type { EngineClient, StreamHandlers } from '../client/client.ts';
+import type { EngineClient, StreamHandlers, Unnamed } from '../client/client.ts';
 import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
 import { resultText } from './hostMessages.ts';
@@ -9,7 +9,7 @@ import { resultText } from './hostMessages.ts';
 interface Question {
   client: EngineClient;
   card: ModelCard;
-  params: ChatParams;
+  params: Unnamed<ChatParams>;
   handlers: StreamHandlers;
   request: Pick<vscode.ChatRequest, 'toolInvocationToken'>;
   token: vscode.CancellationToken;

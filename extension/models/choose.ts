@@ -66,18 +66,24 @@ function automatic(entries: readonly ModelEntry[]): ModelChoice {
   return { kind: 'download', offers: offers(usable) };
 }
 
-/** Sorts good fit before slow, recommended first, then larger. */
+/** Sorts Hearth's own before other programs', good fit before slow, recommended first, then larger. */
 function byPreference(a: ModelEntry, b: ModelEntry): number {
+  const foreign = (entry: ModelEntry) => (entry.owner === undefined ? 0 : 1);
   const slow = (entry: ModelEntry) => (entry.fit.verdict === 'slow' ? 1 : 0);
-  return slow(a) - slow(b) || Number(b.recommended) - Number(a.recommended) || b.parameters - a.parameters;
+  return (
+    foreign(a) - foreign(b) ||
+    slow(a) - slow(b) ||
+    Number(b.recommended) - Number(a.recommended) ||
+    b.parameters - a.parameters
+  );
 }
 
-/** At most two: the smallest download, which is quick to try, and the one that suits this machine best. */
+/** At most two: the one that suits this machine best, and the smallest download, which is quick to try. */
 function offers(usable: readonly ModelEntry[]): ModelEntry[] {
   const best = [...usable].sort(byPreference)[0];
   const smallest = [...usable].sort((a, b) => a.downloadBytes - b.downloadBytes)[0];
   if (best === undefined || smallest === undefined) return [];
-  return best === smallest ? [best] : [smallest, best];
+  return best === smallest ? [best] : [best, smallest];
 }
 
 export function fileName(path: string): string {

@@ -53,20 +53,24 @@ export class FirstRun {
   async #offer(): Promise<void> {
     const { state } = this.#engine.view;
     if (state.kind !== 'no-model' || this.#memory.get(declinedKey) === true) return;
-    const first = state.offers[0];
-    if (first === undefined) return;
-    const download = vscode.l10n.t('Download ({0})', formatBytes(first.downloadBytes));
+    const [best, small] = state.offers;
+    if (best === undefined) return;
+    const size = formatBytes(best.downloadBytes);
+    const download = vscode.l10n.t('Download ({0})', size);
+    const quick = small && vscode.l10n.t('Small and quick ({0})', formatBytes(small.downloadBytes));
     const other = vscode.l10n.t('Other models');
     const never = vscode.l10n.t("Don't ask again");
     const answer = await vscode.window.showInformationMessage(
       vscode.l10n.t(
-        'Hearth needs a model for completion and chat. {0} is downloaded once and stays on this computer.',
-        first.name,
+        'Hearth needs a model for completion and chat. {0} ({1}) suits this computer; it is downloaded once and stays here.',
+        best.name,
+        size,
       ),
-      ...[download, other, never],
+      ...[download, ...(quick === undefined ? [] : [quick]), other, never],
     );
     if (answer === never) await this.#memory.update(declinedKey, true);
     else if (answer === other) await this.#models.open();
-    else if (answer === download) await this.#models.download(first.id);
+    else if (answer === download) await this.#models.download(best.id);
+    else if (small && answer === quick) await this.#models.download(small.id);
   }
 }

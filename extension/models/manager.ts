@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { ModelEntry, Progress } from '../../engine/protocol/engineProtocol.ts';
+import type { HubOffer, ModelEntry, Progress } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
@@ -8,7 +8,7 @@ import { engineSettings, indexEmbeddings, remoteSettings, writeSetting } from '.
 
 interface ModelItem extends vscode.QuickPickItem {
   entry?: ModelEntry;
-  action?: 'file' | 'automatic' | 'compare' | 'remote';
+  action?: 'file' | 'hub' | 'automatic' | 'compare' | 'remote';
 }
 
 /** Read-only pages about models. */
@@ -108,6 +108,12 @@ export class ModelManager {
         alwaysShow: true,
       },
       {
+        label: `$(cloud-download) ${vscode.l10n.t('A model on Hugging Face…')}`,
+        description: vscode.l10n.t('GGUF or safetensors'),
+        action: 'hub',
+        alwaysShow: true,
+      },
+      {
         label: `$(folder-opened) ${vscode.l10n.t('A model file…')}`,
         description: 'GGUF',
         action: 'file',
@@ -125,6 +131,7 @@ export class ModelManager {
   async #accept(client: EngineClient, item: ModelItem): Promise<void> {
     if (item.action === 'automatic') return this.#use(client, '');
     if (item.action === 'compare') return this.#compare(client);
+    if (item.action === 'hub') return this.#useHub(client);
     if (item.action === 'file') return this.#useFile(client);
     if (item.action === 'remote') {
       await vscode.commands.executeCommand('hearth.connectRemote');
@@ -158,9 +165,33 @@ export class ModelManager {
     await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(uri), { preview: true });
   }
 
+  /** The setting changes only once the model is loaded; if it can't be, the one before answers again. */
   async #use(client: EngineClient, model: string): Promise<void> {
+    const before = client.warmModel;
+    try {
+      await withProgress(vscode.l10n.t('Loading the model'), false, () => client.use(model));
+    } catch (error) {
+      if (before !== undefined) await client.ready().catch(() => {});
+      throw error;
+    }
     await writeSetting('chat.model', model);
-    await withProgress(vscode.l10n.t('Loading the model'), false, () => client.ready());
+  }
+
+  async #useHub(client: EngineClient): Promise<void> {
+    const repository = await vscode.window.showInputBox({
+      title: vscode.l10n.t('A model on Hugging Face'),
+      prompt: vscode.l10n.t('The name or address of its repository'),
+      placeHolder: 'ggml-org/Qwen2.5-Coder-1.5B-Q8_0-GGUF',
+      ignoreFocusOut: true,
+    });
+    if (repository === undefined || repository.trim() === '') return;
+    const title = vscode.l10n.t('Reading {0}', repository.trim());
+    const offers = await withProgress(title, false, () => client.hubOffers(repository.trim()));
+    const chosen = await vscode.window.showQuickPick(offers.map(offerItem), {
+      title: vscode.l10n.t('Models of {0}', repository.trim()),
+      matchOnDescription: true,
+    });
+    if (chosen !== undefined) await this.#pullAndUse(client, chosen.offer, true);
   }
 
   async #useEntry(client: EngineClient, { id, name, embedding }: ModelEntry): Promise<void> {
@@ -186,8 +217,8 @@ export class ModelManager {
   async #pullAndUse(client: EngineClient, entry: ModelEntry, ask: boolean): Promise<void> {
     if (ask && !(await confirmDownload(entry))) return;
     const title = vscode.l10n.t('Downloading {0}', entry.name);
-    await withProgress(title, true, (onStep, token) => client.pull(entry, onStep, token));
-    if (ask) await this.#useEntry(client, entry);
+    const pulled = await withProgress(title, true, (onStep, token) => client.pull(entry, onStep, token));
+    if (ask) await this.#useEntry(client, pulled);
     else await client.ready();
   }
 
@@ -251,11 +282,12 @@ function modelItem(entry: ModelEntry, used: boolean, completes = false): ModelIt
         ? 'database'
         : 'cloud';
   const description = [
-    formatBytes(entry.downloadBytes),
-    fitLabel(entry),
-    formatParameters(entry.parameters),
-    entry.licence,
+    ...(entry.parameters > 0
+      ? [formatBytes(entry.downloadBytes), fitLabel(entry), formatParameters(entry.parameters), entry.licence]
+      : // Another program's file that doesn't open; the reason is below.
+        [vscode.l10n.t('Hearth cannot run it')]),
     ...(entry.state === 'partial' ? [vscode.l10n.t('partly downloaded')] : []),
+    ...(entry.owner === undefined ? [] : [vscode.l10n.t('used in place from {0}', entry.owner)]),
     ...(entry.recommended ? [vscode.l10n.t('recommended')] : []),
     ...(entry.fillInTheMiddle ? [vscode.l10n.t('fills in code')] : []),
     ...(completes ? [vscode.l10n.t('completes code now')] : []),
@@ -265,11 +297,17 @@ function modelItem(entry: ModelEntry, used: boolean, completes = false): ModelIt
     description,
     detail: entry.fit.verdict === 'good' ? entry.description : entry.fit.reason,
     entry,
-    buttons:
-      entry.state === 'present'
-        ? [...(entry.embedding ? [] : [completionButton()]), explainButton(), verifyButton(), removeButton()]
-        : [explainButton(), downloadButton()],
+    buttons: [
+      ...(entry.embedding || entry.state !== 'present' ? [] : [completionButton()]),
+      explainButton(),
+      ...changeButtons(entry),
+    ],
   };
+}
+
+function changeButtons({ state, owner }: ModelEntry): vscode.QuickInputButton[] {
+  if (owner !== undefined) return [];
+  return state === 'present' ? [verifyButton(), removeButton()] : [downloadButton()];
 }
 
 /** What is recommended, then what runs well, then the smallest: a list read from its top. */
@@ -279,13 +317,31 @@ function byAdvice(a: ModelEntry, b: ModelEntry): number {
   return advice || rank(a) - rank(b) || a.downloadBytes - b.downloadBytes;
 }
 
-function fitLabel({ fit }: ModelEntry): string {
+function fitLabel({ fit }: Pick<ModelEntry, 'fit'>): string {
   const labels: Record<ModelEntry['fit']['verdict'], string> = {
     good: vscode.l10n.t('runs well here'),
     slow: vscode.l10n.t('slow here'),
     no: vscode.l10n.t('too large for this computer'),
   };
   return labels[fit.verdict];
+}
+
+function offerItem({ id, label, bytes, fit, licence = vscode.l10n.t('not stated') }: HubOffer) {
+  // Only its files tell the rest.
+  const unknown = { description: '', family: '', contextTokens: 0, parameters: 0 };
+  const offer: ModelEntry = {
+    ...unknown,
+    id,
+    name: id,
+    downloadBytes: bytes,
+    fit,
+    licence,
+    state: 'absent',
+    embedding: false,
+    fillInTheMiddle: false,
+    recommended: false,
+  };
+  return { label, description: `${formatBytes(bytes)} · ${fitLabel({ fit })}`, detail: fit.reason, offer };
 }
 
 async function confirmDownload(entry: ModelEntry): Promise<boolean> {

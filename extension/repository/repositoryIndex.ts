@@ -1,17 +1,70 @@
 import * as vscode from 'vscode';
 import type { CancellationToken } from 'vscode-jsonrpc/node';
-import type {
-  IndexState,
-  MapParams,
-  OpenParams,
-  Passage,
-  RepositoryMap,
-  SymbolPlace,
+import {
+  type IndexRequests,
+  type IndexState,
+  indexNotices,
+  indexRequests,
+  type MapParams,
+  type OpenParams,
+  type Passage,
+  type RepositoryMap,
+  type SymbolPlace,
 } from '../../engine/protocol/indexProtocol.ts';
+import type { Client } from '../../engine/protocol/rpc.ts';
+import type { Launch } from '../client/connection.ts';
 import { EngineFailure, sentence } from '../client/failure.ts';
-import type { ProcessState } from '../client/process.ts';
+import { EngineProcess, type ProcessState } from '../client/process.ts';
 import type { Log } from '../log.ts';
-import type { IndexClient } from './indexClient.ts';
+
+/** The indexer process and the requests to it. It opens the index anew whenever it is started. */
+export class IndexClient {
+  readonly #process: EngineProcess;
+  readonly requests: Client<IndexRequests, CancellationToken>;
+  readonly #states = new vscode.EventEmitter<IndexState>();
+  readonly onIndexState = this.#states.event;
+  readonly onProcessState: vscode.Event<ProcessState>;
+
+  /** `options` is asked at each start. */
+  constructor(launch: () => Launch, log: Log, options: () => OpenParams) {
+    this.#process = new EngineProcess(launch, log, {
+      name: 'The indexer',
+      greet: async (clientOf) => this.#states.fire(await clientOf(indexRequests).open(options())),
+    });
+    this.requests = this.#process.client(indexRequests);
+    this.onProcessState = this.#process.onState;
+    this.#process.listen(indexNotices, { changed: (state) => this.#states.fire(state) });
+  }
+
+  get isRunning(): boolean {
+    return this.#process.state.kind === 'running';
+  }
+
+  get pid(): number | undefined {
+    return this.#process.pid;
+  }
+
+  async rebuild(): Promise<void> {
+    this.#states.fire(await this.requests.rebuild());
+  }
+
+  async start(): Promise<void> {
+    await this.#process.start();
+  }
+
+  restart(): Promise<void> {
+    return this.#process.restart();
+  }
+
+  stop(): Promise<void> {
+    return this.#process.stop();
+  }
+
+  dispose(): void {
+    this.#process.dispose();
+    this.#states.dispose();
+  }
+}
 
 export type IndexView =
   /** Why there is no index, as a sentence. */

@@ -1,9 +1,8 @@
 /** Hearth's side of the speed comparison: greedy requests to the CPU backend, without a tokenizer. */
 import { onnxBackend } from '../../engine/backend/onnx/index.ts';
-import { SpeedMeter } from '../../engine/cli/speedMeter.ts';
+import { SpeedMeter } from '../../engine/cli/bench.ts';
 import { openModel } from '../../engine/model/open.ts';
-import { describeModel } from '../../engine/model/spec/describe.ts';
-import { cacheBytes } from '../../engine/model/spec/inspect.ts';
+import { cacheBytes, describeModel } from '../../engine/model/spec/describe.ts';
 import type { Speeds, Workload } from './workload.ts';
 
 export interface HearthDecoder {

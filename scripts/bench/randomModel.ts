@@ -120,6 +120,10 @@ function randomBlocks(type: BenchType, byteLength: number, width: number, random
 export function writeBenchModel(name: string, type: BenchType, path: string): void {
   const shape = benchShapes[name];
   if (shape === undefined) throw new Error(`Unknown shape ${name}; known: ${Object.keys(benchShapes).join(', ')}`);
+  writeRandomModel(name, shape, type, path);
+}
+
+export function writeRandomModel(name: string, shape: BenchShape, type: BenchType, path: string): void {
   const random = randomNumbers(20_261_123);
   const tensors = plan(shape).map((tensor) => {
     const byteLength = tensorBytes(tensor, type);

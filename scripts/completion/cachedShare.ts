@@ -1,7 +1,8 @@
 /** How much of a completion's prompt the prefix cache holds at each key of a recording. */
-import type { DecoderMemory, Sequence } from '../../engine/backend/backend.ts';
+import type { DecoderMemory } from '../../engine/backend/backend.ts';
 import { usualContextTokens } from '../../engine/backend/memoryPlan.ts';
 import { PrefixCache } from '../../engine/kv/prefixCache.ts';
+import type { Sequence } from '../../engine/kv/sequence.ts';
 import { limits as engineLimits } from '../../engine/limits.ts';
 import { completionToWarm, promptAfterCut } from '../../engine/tasks/warmUp.ts';
 import type { Tokenizer } from '../../engine/tokenizer/tokenizer.ts';

@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import type { Repository } from '../../engine/index/repository/repository.ts';
-import { keepOrder, type Snippet, similarStretches } from '../../extension/completion/similar.ts';
+import { fitting, type Snippet, similarStretches } from '../../extension/completion/similar.ts';
 import { limits } from '../../extension/limits.ts';
 import type { HeldOut } from './heldOut.ts';
 
@@ -14,19 +14,24 @@ const visitedFiles = 3;
 type Place = Pick<HeldOut, 'path' | 'line' | 'lines'>;
 
 export const snippetsFor = (repository: Repository, folder: string, held: HeldOut, maxChars: number): Snippet[] =>
-  keepOrder([], foundSnippets(repository, folder, held), maxChars);
+  fitting(foundSnippets(repository, folder, held), aroundOf(held), maxChars);
 
 /** The likeliest to help first. */
 export function foundSnippets(repository: Repository, folder: string, place: Place): Snippet[] {
-  const { similarSnippets, aroundLines } = limits.completion;
-  const { path, line, lines } = place;
-  const around = lines.slice(Math.max(0, line - aroundLines), line + 1).join('\n');
+  const { similarSnippets } = limits.completion;
+  const { path } = place;
+  const around = aroundOf(place);
   const passages = repository.search(around, similarSnippets + 1).filter((own) => own.path !== path);
   return [
     ...definitions(repository, folder, place),
     ...similarStretches(around, visited(folder, path), similarSnippets),
     ...passages.map(({ path, text }) => ({ path, text })),
   ];
+}
+
+export function aroundOf({ line, lines }: Place): string {
+  const { aroundLines, belowLines } = limits.completion;
+  return lines.slice(Math.max(0, line - aroundLines), line + 1 + belowLines).join('\n');
 }
 
 function definitions(repository: Repository, folder: string, { path, line, lines }: Place): Snippet[] {

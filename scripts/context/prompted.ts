@@ -30,6 +30,7 @@ export async function promptedOf(folder: string): Promise<Prompted> {
   const repository = await Repository.open({ database: ':memory:', folders: [{ name: '', directory: folder }] });
   repository.indexer.rescan();
   await repository.settled();
+  let last: { readonly question: string; readonly found: readonly Source[] } | undefined;
   return {
     find: (question, limit) => [
       ...new Set(
@@ -40,10 +41,11 @@ export async function promptedOf(folder: string): Promise<Prompted> {
       ),
     ],
     shown: async (question, reader, open) => {
-      const found = await repositorySources(repository, {
-        ...{ text: question, earlier: [], explicit: false },
-        mapLabel: 'map',
-      });
+      if (last?.question !== question) {
+        const asked = { text: question, earlier: [], explicit: false, mapLabel: 'map' };
+        last = { question, found: await repositorySources(repository, asked) };
+      }
+      const { found } = last;
       const sources = [...(open === undefined ? [] : [editorSource(folder, open)]), ...found];
       const candidates = sources.map((own) => ({ ...own, tokens: estimatedTokens(own.lines.join('\n')) }));
       const { chosen } = plan(candidates, contextBudget(reader, 0), isAboutOpenFile(question));

@@ -1,14 +1,14 @@
 /**
  * Generates questions from code, with the files that answer them: the definition, a caller or a test of a name, the subject of
- * a comment, and the file of a held-out line.
+ * a comment, the file of a held-out line, a trace, and an issue in a form.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
 import { walk } from '../../engine/index/repository/walk.ts';
 import { grammarOf } from '../../engine/index/syntax/grammars.ts';
+import type { Definition } from '../../engine/index/syntax/source.ts';
 import { partsOf } from '../../engine/index/syntax/source.ts';
-import type { Definition } from '../../engine/index/syntax/symbols.ts';
 
 export const questionKinds = [
   'definition',
@@ -18,6 +18,8 @@ export const questionKinds = [
   'held-out line',
   'trace',
   'template',
+  'commit',
+  'document',
 ] as const;
 export type QuestionKind = (typeof questionKinds)[number];
 
@@ -42,7 +44,7 @@ interface SourceFile {
   readonly words: ReadonlySet<string>;
 }
 
-const isTest = (path: string): boolean => /(^|[/_.-])tests?([/_.-]|$)|_test\.|\.test\./.test(path);
+export const isTest = (path: string): boolean => /(^|[/_.-])tests?([/_.-]|$)|_test\.|\.test\./.test(path);
 
 /** Makes at most `perKind` questions of each kind. Removes the held-out lines from the files in `folder`. */
 export async function makeQuestions(folder: string, perKind: number, random: () => number): Promise<Question[]> {
@@ -60,6 +62,8 @@ export async function makeQuestions(folder: string, perKind: number, random: () 
     ...make('definition', (own) => ({ text: `Where is ${own.name} defined?`, places: [placeOf(own)] })),
     ...make('caller', (own) => {
       const callers = filesCalling(files, own).filter(({ path }) => !isTest(path));
+      // Calls in the name's own file answer too.
+      if (callers.length > 0 && callsOf([own.file], own).length > 0) callers.push(own.file);
       // Of a name that is called everywhere, any answer would be right.
       if (callers.length > 3) return undefined;
       return { text: `What calls ${own.name}?`, places: callsOf(callers, own) };
@@ -125,24 +129,48 @@ function filesCalling(files: readonly SourceFile[], { name, file }: Named): Sour
 const placeOf = ({ file, definition }: Named): Place => ({ path: file.path, line: definition.nameLine });
 const lastLineOf = ({ definition: { firstLine, lastLine } }: Named): number => Math.max(firstLine, lastLine - 1);
 
-function callsOf(files: readonly SourceFile[], { name }: Named): Place[] {
+function callsOf(files: readonly SourceFile[], { name, file, definition }: Named): Place[] {
   const call = callOf(name);
   return files.flatMap(({ path, text }) =>
-    text.split('\n').flatMap((line, at) => (call.test(line) ? [{ path, line: at + 1 }] : [])),
+    text
+      .split('\n')
+      .flatMap((line, at) => (call.test(line) ? [{ path, line: at + 1 }] : []))
+      .filter(({ line }) => path !== file.path || line !== definition.nameLine),
   );
 }
 
-/** Nine frames as Python writes them, eight of other functions; paths of another machine. */
+/** Nine frames as the language writes them, eight of other functions; paths of another machine. */
 function traceOf(own: Named, named: readonly Named[], random: () => number): string {
   const others = shuffled(
     named.filter(({ file }) => file !== own.file),
     random,
   ).slice(0, 8);
-  const frames = [...others, own].map(
-    (frame) => `  File "/srv/build/app/${frame.file.path}", line ${lastLineOf(frame)}, in ${frame.name}`,
+  const ending = own.file.path.slice(own.file.path.lastIndexOf('.') + 1);
+  const frameOf = frames[ending] ?? inBrackets;
+  const last = (ending === 'py' ? [...others, own] : [own, ...others]).map((frame) =>
+    frameOf(`/srv/build/app/${frame.file.path}`, lastLineOf(frame), frame.name),
   );
-  return `It fails since yesterday.\n\nTraceback (most recent call last):\n${frames.join('\n')}\nRuntimeError: it failed`;
+  const first = ending === 'py' ? 'Traceback (most recent call last):' : 'Error: it failed';
+  return `It fails since yesterday.\n\n${[first, ...last].join('\n')}`;
 }
+
+type Frame = (path: string, line: number, name: string) => string;
+const inBrackets: Frame = (path, line, name) => `    at ${name} (${path}:${line}:5)`;
+const javaFrame: Frame = (path, line, name) =>
+  `\tat ${path
+    .replace(/^.*?\/(?=com|org|net|io)/, '')
+    .replaceAll('/', '.')
+    .replace(/\.java$|\.kt$/, '')}.${name}(${path.slice(path.lastIndexOf('/') + 1)}:${line})`;
+const frames: Readonly<Record<string, Frame>> = {
+  py: (path, line, name) => `  File "${path}", line ${line}, in ${name}`,
+  java: javaFrame,
+  kt: javaFrame,
+  go: (path, line, name) => `main.${name}(...)\n\t${path}:${line} +0x1d`,
+  rs: (path, line, name) => `   4: app::${name}\n             at ${path}:${line}:9`,
+  rb: (path, line, name) => `\tfrom ${path}:${line}:in \`${name}'`,
+  php: (path, line, name) => `#1 ${path}(${line}): ${name}()`,
+  cs: (path, line, name) => `   at App.${name}() in ${path}:line ${line}`,
+};
 
 /** The form that hosts of repositories offer, filled in. */
 const issueOf = (text: string): string => `### Checklist
@@ -181,7 +209,7 @@ function descriptionOf({ text }: SourceFile, { firstLine, kind }: Definition, na
   return plain !== undefined && plain.split(/\s+/).length >= 5 ? plain : undefined;
 }
 
-/** Unique lines of the repository; each is removed from its file. */
+/** Unique lines of the repository; each is blanked in its file. */
 function heldOutLines(folder: string, files: readonly SourceFile[], count: number, random: () => number): Question[] {
   const seen = new Map<string, number>();
   const lineKey = (line: string): string => line.trim();
@@ -195,7 +223,11 @@ function heldOutLines(folder: string, files: readonly SourceFile[], count: numbe
     if (questions.length === count) break;
     const lines = text.split('\n');
     const candidates = lines.flatMap((line, at) =>
-      line.trim().length >= 30 && seen.get(lineKey(line)) === 1 && !/^\s*(\/\/|\*|#|import|from)/.test(line)
+      // A row of numbers is in no question.
+      line.trim().length >= 30 &&
+      (line.match(/[\p{L}_]{3,}/gu) ?? []).length >= 3 &&
+      seen.get(lineKey(line)) === 1 &&
+      !/^\s*(\/\/|\*|#|import|from)/.test(line)
         ? [at]
         : [],
     );
@@ -203,7 +235,8 @@ function heldOutLines(folder: string, files: readonly SourceFile[], count: numbe
     if (at === undefined) continue;
     const places = [{ path, line: Math.max(1, at) }];
     questions.push({ kind: 'held-out line', text: (lines[at] ?? '').trim(), files: new Set([path]), places });
-    writeFileSync(join(folder, path), lines.toSpliced(at, 1).join('\n'));
+    // The numbers of other lines stay.
+    writeFileSync(join(folder, path), lines.with(at, '').join('\n'));
   }
   return questions;
 }

@@ -1,7 +1,7 @@
 /** Counts bank conflicts in workgroup memory by NVIDIA's rules: 32 banks of four bytes, 16-byte accesses by quarter warps. */
 import { attentionAccesses, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
+import type { SharedAccess } from '../../engine/backend/webgpu/kernels/bindings.ts';
 import { matrixTileAccesses } from '../../engine/backend/webgpu/kernels/matrixTiles.ts';
-import type { SharedAccess } from '../../engine/backend/webgpu/kernels/sharedAccess.ts';
 import { plainTileAccesses } from '../../engine/backend/webgpu/kernels/tiles.ts';
 import type { BenchModel } from './models.ts';
 

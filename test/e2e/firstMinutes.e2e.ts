@@ -61,7 +61,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     await notification('Hearth needs a model').waitFor();
     await editor.screenshot('first-2-offer');
     await notification('Hearth needs a model')
-      .getByRole('button', { name: /^Download \(\d+ MB\)$/ })
+      .getByRole('button', { name: /^(Small and quick|Download) \(\d+ MB\)$/ })
       .click();
     await notification(/\d+ MB \/ \d+ MB/).waitFor();
     await editor.screenshot('first-3-download');

@@ -17,6 +17,9 @@ const options = {
   machineSettings: { 'hearth.chat.model': model, 'hearth.completion.enabled': false },
 };
 
+/** A reload and another load of the model; small machines take minutes. */
+const reloadMs = 300_000;
+
 const questions = (chat: FrameLocator) => chat.locator('.turn .question-text').allTextContents();
 const queue = (chat: FrameLocator) => chat.locator('.turn[data-state=queued] .queue-line').allTextContents();
 
@@ -89,7 +92,7 @@ describeInEditor('the queue', options, (editor) => {
     await untilEnded(second, 'done');
   });
 
-  test('is held after a reload', async () => {
+  test('is held after a reload', { timeout: reloadMs }, async () => {
     const before = await editor().chat();
     await editor().command('Hearth: New Chat');
     await expect.poll(() => before.locator('.turn').count()).toBe(0);

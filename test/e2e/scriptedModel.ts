@@ -6,7 +6,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { spellBytes } from '../../engine/tokenizer/byteAlphabet.ts';
+import { spellBytes } from '../../engine/tokenizer/bytePairTokenizer.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 
 export interface Script {

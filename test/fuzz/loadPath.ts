@@ -10,7 +10,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { type Command, readArguments } from '../../engine/cli/command.ts';
-import { generate } from '../../engine/cli/generate.ts';
+import { generate } from '../../engine/cli/complete.ts';
 import { inspect } from '../../engine/cli/inspect.ts';
 import { HearthError } from '../../engine/errors.ts';
 import { parseGgufHeader } from '../../engine/formats/gguf.ts';

@@ -3,13 +3,11 @@
  * mutation may make a parser fail or show a special token. `npm run fuzz:parsers -- [ROUNDS] [SEED]`
  */
 
-import type { Tool } from '../../engine/prompt/conversation.ts';
+import type { OutputParser, OutputPiece, Tool } from '../../engine/prompt/conversation.ts';
+import { DeepSeekParser } from '../../engine/prompt/formats/deepseek.ts';
 import type { ToolSyntax } from '../../engine/prompt/formats/toolSyntax.ts';
-import type { OutputParser, OutputPiece } from '../../engine/prompt/output.ts';
 import { ChannelParser } from '../../engine/prompt/parsers/channels.ts';
-import { DeepSeekParser } from '../../engine/prompt/parsers/deepseekOutput.ts';
-import { TaggedParser } from '../../engine/prompt/parsers/taggedParser.ts';
-import { ToolCallSplitter } from '../../engine/prompt/parsers/toolCallText.ts';
+import { TaggedParser, ToolCallSplitter } from '../../engine/prompt/parsers/toolCallText.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
 import type { Tokenizer } from '../../engine/tokenizer/tokenizer.ts';
 import { ByteTokenizer } from '../unit/scheduler/byteTokenizer.ts';

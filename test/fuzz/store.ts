@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, posix, resolve, sep, win32 } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
+import { parseHubReference } from '../../engine/catalogue/hub.ts';
 import { listInstalled, pathToLoad } from '../../engine/catalogue/manifest.ts';
 import { downloadFolder, isSafeFileName, lockFile, modelFolder } from '../../engine/catalogue/paths.ts';
 import { openStore } from '../../engine/catalogue/store.ts';
@@ -125,7 +126,9 @@ class Fuzzer {
 
   constructor(root: string) {
     this.#root = root;
-    this.#store = openStore({ directory: root });
+    // Nothing listens there: a name that could be a repository's is asked for and not found.
+    const nowhere = new URL('http://127.0.0.1:9');
+    this.#store = openStore({ directory: root, endpoints: { hub: nowhere, index: nowhere }, foreign: async () => [] });
   }
 
   async try(name: string, index: number): Promise<void> {
@@ -174,7 +177,8 @@ class Fuzzer {
         await this.#store[operation](name);
         this.#report(name, `${operation} took it`);
       } catch (error) {
-        this.#expectCode(name, error, 'not-found');
+        const isRepository = operation === 'pull' && parseHubReference(name) !== undefined;
+        this.#expectCode(name, error, isRepository ? 'unavailable' : 'not-found');
       }
     }
     try {

@@ -47,9 +47,9 @@ async function logitsOf(decoder: Decoder, ids: readonly number[]): Promise<Float
   return Float32Array.from(rows);
 }
 
-describe('keys and values in 8 bits', () => {
+describe('an 8-bit KV cache', () => {
   for (const family of process.env['HEARTH_TEST_GOLDENS'] === undefined ? usual : all) {
-    it(`${family}: the logits of the reference that rounds as the GPU does`, async () => {
+    it(`${family}: the logits of the reference with the same rounding`, async () => {
       const { ids, logits: golden } = await readGolden(fixtureFile(`goldens/${family}/golden.safetensors`));
       const expected = await withDecoder(referenceBackend, family, (decoder) => logitsOf(decoder, ids));
       const actual = await withDecoder(webgpu, family, async (decoder) => {

@@ -1,6 +1,6 @@
 /** Rows of the key-value cache as kernels keep them. */
 
-import { type CacheRow, cacheRowBytes } from '../../engine/model/spec/cachePrecision.ts';
+import { type CacheRow, cacheRowBytes } from '../../engine/model/spec/spec.ts';
 import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
 
 /** `[rows, row.width]` as words. */

@@ -54,7 +54,7 @@ describe('a device that is lost', () => {
     return received;
   }
 
-  it('in the middle of an answer is set up again, and the answer goes on with the golden text', async () => {
+  it('during an answer is set up again, and the answer continues with the golden text', async () => {
     const opened = openedGpus();
     const messages: string[] = [];
     const model = await loadModel({
@@ -81,14 +81,14 @@ describe('a device that is lost', () => {
     await model.close();
   });
 
-  it('while a model is loaded fails typed', async () => {
+  it('during loading throws a typed error', async () => {
     const opened = openedGpus();
     const load = loadLlama({}, 256, () => opened[0]?.device.destroy());
     await expect(load).rejects.toMatchObject({ code: 'device-lost' });
   });
 });
 
-describe('a model that does not fit', () => {
+describe('a model that doesn’t fit', () => {
   it('is refused before anything is loaded, with the context that would fit', async () => {
     const opened = openedGpus();
     const memoryBytes = 60e6;
@@ -103,13 +103,13 @@ describe('a model that does not fit', () => {
     expect(opened.at(-1)?.allocatedBytes).toBeLessThan(memoryBytes);
   });
 
-  it('into one buffer fails typed, with the sizes', async () => {
+  it('into one buffer throws a typed error with the sizes', async () => {
     const load = loadLlama({ atMost: { bufferBytes: 50_000 } });
     await expect(load).rejects.toMatchObject({ code: 'out-of-memory' });
     await expect(load).rejects.toThrow(/needs \d+ bytes in one buffer; this GPU allows 50000/);
   });
 
-  it('because the device refuses an allocation fails typed, with what is held', async () => {
+  it('because the device refuses an allocation throws a typed error with the allocated bytes', async () => {
     const gpu = await Gpu.open();
     const usage = GPUBufferUsage.STORAGE;
     vi.spyOn(gpu.device, 'createBuffer').mockImplementationOnce((descriptor) =>

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import type { Decoder, DeviceSampling, SamplingSlice, Sequence } from '../../engine/backend/backend.ts';
+import type { Decoder, DeviceSampling, SamplingSlice } from '../../engine/backend/backend.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
+import type { Sequence } from '../../engine/kv/sequence.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { without } from '../../engine/sampling/logitsProcessor.ts';
@@ -68,7 +69,7 @@ class Talk {
 const families: [family: string, only?: RegExp][] = lavapipe ? [['gpt-oss']] : [['gpt-oss'], ['deepseek-v3', /greedy/]];
 
 for (const [family, only] of families) {
-  describe(`${family}: tokens that the GPU draws, several a submission`, () => drawsAsTheCpu(family, only));
+  describe(`${family}: tokens sampled on the GPU, several in one submission`, () => drawsAsTheCpu(family, only));
 }
 
 function drawsAsTheCpu(family: string, only?: RegExp): void {

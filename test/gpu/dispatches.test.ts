@@ -30,7 +30,7 @@ const budgets = {
 };
 
 for (const [family, budget] of Object.entries(budgets)) {
-  it(`${family} decodes a token in these dispatches a layer`, async ({ skip }) => {
+  it(`${family} decodes a token with this number of dispatches a layer`, async ({ skip }) => {
     if (process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe')
       skip('the counts are those of SwiftShader, and compiling takes minutes');
     const layers = await layersOf(family);
@@ -38,7 +38,7 @@ for (const [family, budget] of Object.entries(budgets)) {
   });
 }
 
-it('the copy that bandwidth is measured by copies, and leaves no memory taken', async () => {
+it('the bandwidth measurement copies, and releases its memory', async () => {
   const from = randomValues(4 * 5000, 1);
   expect(await runKernel(held.gpu, copyKernel(), [from], from.length, [3])).toEqual(from);
   const before = held.gpu.allocatedBytes;

@@ -82,13 +82,13 @@ describe('activations', () => {
 describe('embeddings', () => {
   const held = useGpu();
   for (const type of allTypes) {
-    it(`${type}: rows in any order, twice, and those of another piece left alone`, async () => {
+    it(`${type}: rows in any order and repeated; rows of another piece are kept`, async () => {
       const [rows, columns, firstRow] = [5, 512, 100];
       const { layout, words, values, blockScale } = await matrixOf(type, rows, columns);
       const ids = [104, 100, 99, 102, 104, 105];
       const batch = Uint32Array.from(ids.flatMap((id) => [0, 0, id, 0]));
       const before = new Float32Array(ids.length * columns).fill(-3);
-      const kernel = embedKernel(layout, firstRow, blockScale);
+      const kernel = embedKernel(layout, { firstRow, blockScale });
       const [h = new Float32Array()] = await runKernelOutputs(held.gpu, kernel, [words, batch], [before], [ids.length]);
       for (const [i, id] of ids.entries()) {
         const own = h.subarray(i * columns, (i + 1) * columns);

@@ -79,7 +79,7 @@ describe('grouping by expert', () => {
 
   it('one visit of one expert', () =>
     check({ numExperts: 1, topK: 1, tileTokens: 16, maxTokens: 1 }, Uint32Array.of(0)));
-  it('fewer tokens than the buffer is made for', () =>
+  it('fewer tokens than the buffer holds', () =>
     check({ numExperts: 32, topK: 4, tileTokens: 16, maxTokens: 512 }, unevenChoice(67, 4, 32)));
   it('8 of 256 for 512 tokens', () =>
     check({ numExperts: 256, topK: 8, tileTokens: 64, maxTokens: 512 }, unevenChoice(512, 8, 256)));
@@ -87,7 +87,7 @@ describe('grouping by expert', () => {
     check({ numExperts: 300, topK: 1, tileTokens: 32, maxTokens: 65 }, new Uint32Array(65).fill(299)));
 });
 
-it('products of grouped visits, in pieces, equal those of each visit', async () => {
+it('matmuls of grouped visits, in pieces, equal those of single visits', async () => {
   const [numExperts, topK, tokens, rows, columns] = [5, 2, 37, 36, 256];
   const grouping: Grouping = { numExperts, topK, tileTokens: 16, maxTokens: 40 };
   const chosen = unevenChoice(tokens, topK, numExperts);

@@ -221,7 +221,7 @@ describe('gate, up and activation of the chosen experts', () => {
       activation: silu,
       norm: true,
     }));
-  it('in pieces of different types that are cut at different experts', () =>
+  it('in pieces of different types, split at different experts', () =>
     checkGateUp({
       types: ['Q4_K', 'Q6_K'],
       rows: 8,
@@ -234,7 +234,7 @@ describe('gate, up and activation of the chosen experts', () => {
     }));
 });
 
-describe('the choice of experts as part of gate, up and activation', () => {
+describe('routing fused with gate, up and activation', () => {
   async function check(router: RouterSpec, numExperts: number, topK: number, tokens: number): Promise<void> {
     const [rows, columns] = [8, 64];
     const spec: ExpertsSpec = {
@@ -319,7 +319,7 @@ describe('down and the weighted sum of the chosen experts', () => {
 
 describe('without subgroups', () => {
   const poorest = useGpu(true);
-  it('sums go through workgroup memory', () =>
+  it('reduces through workgroup memory', () =>
     checkDense(
       { types: ['BF16', 'BF16'], rows: 8, columns: 256, tokens: 3, activation: clamped, norm: true },
       poorest.gpu,

@@ -9,9 +9,8 @@ import { attentionMergeKernel } from '../../engine/backend/webgpu/kernels/attent
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { prepareHeadsKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
 import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/webgpu/kernels/projectHeads.ts';
-import { cacheRowOf } from '../../engine/model/spec/cachePrecision.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
-import type { GroupedQueryAttentionSpec, RopeSpec } from '../../engine/model/spec/spec.ts';
+import { cacheRowOf, type GroupedQueryAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
 import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
 import { packRows, unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
@@ -282,8 +281,8 @@ const far = process.env['HEARTH_TEST_GOLDENS'] === 'all';
 const tooFar = 'takes half a minute on a software GPU: npm run proof:gpu';
 
 describe('grouped-query attention equals the reference', () => {
-  it('for the first token of all', () => check({}));
-  it('for a prompt that fills no tile, over a page border', () => check({ start: 27, tokens: 21 }));
+  it('for the first token', () => check({}));
+  it('for a prompt shorter than a tile, across a page boundary', () => check({ start: 27, tokens: 21 }));
   it('with biases, by the fused projection, in parts', () =>
     check({ spec: specOf({ bias: { qkv: true, output: false } }), start: 40, tokens: 3, splits: 4, fused: true }));
   it('with normalised heads of 128 (Qwen3)', () => check({ spec: qwen3, start: 33, tokens: 5 }));
@@ -294,13 +293,13 @@ describe('grouped-query attention equals the reference', () => {
       tokens: 2,
       fused: true,
     }));
-  it('in a window that begins within a page', () =>
+  it('in a sliding window that starts within a page', () =>
     check({ spec: specOf({ slidingWindow: 50 }), start: 100, tokens: 6, splits: 2 }));
-  it('in as many parts as the context fills', () => check({ start: 300, tokens: 1, splits: 8, fused: true }));
+  it('in as many splits as the context fills', () => check({ start: 300, tokens: 1, splits: 8, fused: true }));
   it('in parts of a cache in f16 (Qwen3)', () => check({ spec: qwen3, start: 500, splits: 4, precision: 'f16' }));
-  it('with more parts than blocks of keys', () => check({ start: 3, tokens: 1, splits: 16, fused: true }));
+  it('with more splits than blocks of keys', () => check({ start: 3, tokens: 1, splits: 16, fused: true }));
   it('with the cache in f16', () => check({ start: 64, tokens: 2, precision: 'f16', splits: 4, fused: true }));
-  it.each([true, false])('keeps values beyond the range of f16 at its ends (fused: %s)', async (fused) => {
+  it.each([true, false])('clamps values beyond the range of f16 (fused: %s)', async (fused) => {
     const one = caseOf({ tokens: 2, precision: 'f16', fused });
     const data = dataOf(one);
     const value = { ...data.value, values: data.value.values.map((one) => 1e5 * one) };
@@ -310,7 +309,7 @@ describe('grouped-query attention equals the reference', () => {
     expect(kept.filter((one) => one > 0 && one < 65_504).length).toBeGreaterThan(0);
   });
   it('with the cache in 8 bits', () => check({ start: 64, tokens: 2, precision: 'q8', splits: 4 }));
-  it('with the cache in 8 bits, heads of 12 values, the first tokens of all', () =>
+  it('with an 8-bit cache, heads of 12 values, from the first token', () =>
     check({
       spec: specOf({ headDim: 12, rope: { theta: 10_000, dimensions: 12, layout: 'half-split' } }),
       tokens: 35,
@@ -320,7 +319,7 @@ describe('grouped-query attention equals the reference', () => {
     far ? check({ start: 131_070, tokens: 2, splits: 16, fused: true }) : skip(tooFar));
   it('at position 131071 of GPT-OSS, in its window of 128', ({ skip }) =>
     far ? check({ spec: specOf({ slidingWindow: 128 }), start: 131_070, tokens: 2, splits: 16 }) : skip(tooFar));
-  it('at position 131071 of Qwen3, stretched by YaRN, in f16', ({ skip }) => {
+  it('at position 131071 of Qwen3, with YaRN, in f16', ({ skip }) => {
     if (!far) skip(tooFar);
     const yarn = { factor: 4, originalContextTokens: 32_768, betaFast: 32, betaSlow: 1, truncate: true };
     const rope: RopeSpec = { ...qwen3.rope, yarn: { ...yarn, attentionFactor: 0.1 * Math.log(4) + 1 } };

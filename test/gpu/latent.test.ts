@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { latentAttention } from '../../engine/backend/reference/attention.ts';
 import { roundBlocks, TokenRows } from '../../engine/backend/reference/cache.ts';
-import { latentAttention } from '../../engine/backend/reference/latentAttention.ts';
 import { linear, rmsNorm, rotate } from '../../engine/backend/reference/linear.ts';
 import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
@@ -9,9 +9,8 @@ import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/web
 import { matrixVectorKernel } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
 import { prepareLatentKernel } from '../../engine/backend/webgpu/kernels/prepareLatent.ts';
 import { rowsPerGroup } from '../../engine/backend/webgpu/kernels/vectorProduct.ts';
-import { cacheRowBytes, cacheRowOf } from '../../engine/model/spec/cachePrecision.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
-import type { LatentAttentionSpec, RopeSpec } from '../../engine/model/spec/spec.ts';
+import { cacheRowBytes, cacheRowOf, type LatentAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
 import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
 import { unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, tileOperand, useGpu } from './kernel.ts';
@@ -87,7 +86,7 @@ async function prepare(
   return { nope, rope, cache };
 }
 
-describe('queries and latents are prepared as the reference does', () => {
+describe('prepared queries and latents equal the reference', () => {
   async function check(spec: LatentAttentionSpec, precision: CachePrecision, positions: readonly number[]) {
     const { numAttentionHeads: heads, keyValueRank: rank, nopeHeadDim: nope, ropeHeadDim: rope } = spec;
     const tokens = positions.length;
@@ -215,7 +214,7 @@ describe('latent attention', () => {
     return runKernel(held.gpu, source, [words, mixed], count * heads * value, groups);
   }
 
-  it('through absorbed products head by head equals the reference', async () => {
+  it('in absorbed form, head by head, equals the reference', async () => {
     const input = randomValues(tokens * hidden, 6);
     const cache = { keys: new TokenRows(16), values: new TokenRows(rank) };
     const span = { firstRow: 0, count: tokens, firstPosition: 0, cache };

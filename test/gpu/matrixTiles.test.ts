@@ -20,7 +20,7 @@ async function split(x: Float32Array<ArrayBuffer>, width: number) {
   return { sums, scales };
 }
 
-it('x in halves is x to 22 bits, from values of 1e-20 to values of 1e20', async () => {
+it('x split in halves equals x to 22 bits, from 1e-20 to 1e20', async () => {
   const width = 268;
   const sizes = [1e-20, 1e-3, 1, 7e4, 1e20];
   const x = Float32Array.from(sizes.flatMap((size, row) => [...randomValues(width, row, size)]));
@@ -39,7 +39,7 @@ it('x in halves is x to 22 bits, from values of 1e-20 to values of 1e20', async 
   }
 });
 
-it('a row of zeros stays one', async () => {
+it('a row of zeros is preserved', async () => {
   const { sums } = await split(new Float32Array(8), 8);
   expect([...sums]).toEqual(new Array(8).fill(0));
 });

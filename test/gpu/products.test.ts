@@ -95,12 +95,12 @@ it('has a fixture for every block type', () => {
 const representatives: readonly TensorType[] = ['BF16', 'F8_E4M3', 'Q5_0', 'Q6_K', 'MXFP4'];
 const slice = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe' && process.env['HEARTH_TEST_GOLDENS'] !== 'all';
 
-describe('products with a matrix in its own quantisation', () => {
+describe('matmuls with a quantised matrix', () => {
   const held = useGpu();
   for (const type of slice ? representatives : allTypes) {
     const step = Math.max(32, blockLayout(type).elements);
     it(`${type}: one block by one token`, () => checkProduct(held.gpu, type, 1, step, { tokens: 1 }));
-    it(`${type}: rows that fill no tile, a prompt that fills no tile`, () =>
+    it(`${type}: rows and a prompt that are smaller than a tile`, () =>
       checkProduct(held.gpu, type, 70, step * 3, { tokens: 67 }));
     it(`${type}: across scale blocks`, () => checkProduct(held.gpu, type, 133, step * 5, { tokens: 2 }));
   }
@@ -120,16 +120,16 @@ describe('products with a matrix in its own quantisation', () => {
   }
 });
 
-describe('products on an adapter that flushes f16 below 2^-14', () => {
+describe('matmuls on an adapter that flushes f16 below 2^-14', () => {
   const held = useGpu(false, ['halfSubnormals']);
   for (const type of ['MXFP4', 'F8_E4M3'] as const) {
     it(`${type}: long rows by one token`, () => checkProduct(held.gpu, type, 8, 1024, { tokens: 1 }));
   }
 });
 
-describe('products on an adapter without subgroups and matrices', () => {
+describe('matmuls on an adapter without subgroups and subgroup matrices', () => {
   const held = useGpu(true);
-  it('sum through workgroup memory', () =>
+  it('reduce through workgroup memory', () =>
     checkProduct(held.gpu, 'BF16', 9, 512, { tokens: 4, norm: true, bias: true }));
   for (const type of ['BF16', 'Q4_K'] as const) {
     it(`${type}: in plain tiles`, () => checkProduct(held.gpu, type, 150, 512, { tokens: 130, bias: true }));

@@ -43,7 +43,7 @@ const cases: readonly (readonly [string, number, MatrixTypes])[] = [
   ['DeepSeek-V3', 3, { attention: 'F8_E4M3', experts: 'F8_E4M3' }],
 ];
 
-describe('one layer in its published dimensions gives the logits of the reference', () => {
+describe('one layer with its published dimensions equals the logits of the reference', () => {
   for (const [model, layer, types] of cases) {
     it(`${model}, layer ${layer}, ${types.experts} experts`, { timeout: 1_500_000 }, async ({ skip }) => {
       if (process.env['HEARTH_TEST_GOLDENS'] !== 'all') return skip('takes minutes and gigabytes: npm run proof:gpu');

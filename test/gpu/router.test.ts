@@ -18,7 +18,7 @@ function expertsSpec(router: RouterSpec, numExperts: number, expertsPerToken: nu
   };
 }
 
-describe('the router chooses and weighs experts as the reference does', () => {
+describe('the router equals the reference', () => {
   const held = useGpu();
 
   async function check(spec: ExpertsSpec, logits: Float32Array<ArrayBuffer>, bias?: Float32Array<ArrayBuffer>) {
@@ -57,7 +57,7 @@ describe('the router chooses and weighs experts as the reference does', () => {
   it('softmax over all, renormalised: 8 of 128', () =>
     check(expertsSpec({ kind: 'softmax-then-topk', renormalise: true }, 128, 8), randomValues(3 * 128, 5, 5)));
 
-  it('softmax over all as it is: 3 of 60', async () => {
+  it('softmax over all, not renormalised: 3 of 60', async () => {
     const spec = expertsSpec({ kind: 'softmax-then-topk', renormalise: false }, 60, 3);
     await check(spec, randomValues(3 * 60, 6, 5));
     await check(spec, tied(3 * 60, 7));
@@ -69,7 +69,7 @@ describe('the router chooses and weighs experts as the reference does', () => {
     await check(spec, tied(4 * 256, 10), new Float32Array(256));
   });
 
-  it('sigmoids as they are, without bias, groups of one expert', () =>
+  it('sigmoids, not renormalised, without bias, groups of one expert', () =>
     check(
       expertsSpec({ kind: 'sigmoid-grouped', groups: 9, groupsUsed: 5, renormalise: false }, 9, 5, 2),
       randomValues(2 * 9, 11, 4),
@@ -85,7 +85,7 @@ describe('the router chooses and weighs experts as the reference does', () => {
   it.each([
     ['all', 1],
     ['every third', 3],
-  ])('%s logits that are no numbers: the chosen are different experts that there are', async (_, every) => {
+  ])('%s NaN logits: the chosen experts are distinct and exist', async (_, every) => {
     const routers: RouterSpec[] = [
       { kind: 'topk-then-softmax' },
       { kind: 'sigmoid-grouped', groups: 4, groupsUsed: 2, renormalise: true },

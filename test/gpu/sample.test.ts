@@ -110,8 +110,8 @@ function peaked(count: number, seed: number): Float32Array {
 const uniforms = [0, 0.1, 0.37, 0.62, 0.88, 0.999];
 const forAll = (settings: Partial<SamplingParams>): Case[] => uniforms.map((uniform) => ({ ...settings, uniform }));
 
-describe('a token drawn on the GPU is the one that the CPU draws', () => {
-  it('greedy, the lowest id among equals', async () => {
+describe('a token sampled on the GPU equals the one sampled on the CPU', () => {
+  it('greedy, the lowest id of ties', async () => {
     const logits = peaked(2500, 1);
     logits[1024] = 50;
     logits[1025] = 50;
@@ -121,7 +121,7 @@ describe('a token drawn on the GPU is the one that the CPU draws', () => {
     expect(result?.drawn[2]).toBe(1024);
   });
 
-  it('of one token', () => check(Float32Array.of(-3), [{ uniform: 0.5 }, { uniform: 0.5, temperature: 1 }]));
+  it('from one token', () => check(Float32Array.of(-3), [{ uniform: 0.5 }, { uniform: 0.5, temperature: 1 }]));
 
   it('with top-k, top-p and min-p from lists', async () => {
     const logits = peaked(2500, 2);
@@ -147,7 +147,7 @@ describe('a token drawn on the GPU is the one that the CPU draws', () => {
     ]);
   });
 
-  it('with penalties on what was said', async () => {
+  it('with penalties on earlier tokens', async () => {
     const logits = peaked(2500, 4);
     const ids = [...logits.keys()].sort((a, b) => (logits[b] ?? 0) - (logits[a] ?? 0));
     const history = { sequence: new Set(ids.slice(0, 30)), generated: new Set(ids.slice(0, 10)) };
@@ -159,7 +159,7 @@ describe('a token drawn on the GPU is the one that the CPU draws', () => {
     );
   });
 
-  it('without the forbidden ones, each sequence its own', async () => {
+  it('without forbidden tokens, which differ for each sequence', async () => {
     const logits = peaked(2500, 8);
     const likely = [...logits.keys()].sort((a, b) => (logits[b] ?? 0) - (logits[a] ?? 0)).slice(0, 5);
     const history = { sequence: new Set(likely), generated: new Set(likely) };
@@ -178,7 +178,7 @@ describe('a token drawn on the GPU is the one that the CPU draws', () => {
       if (cases[row]?.forbidden) expect(likely).not.toContain(drawn[2]);
   });
 
-  it('from the vocabulary of GPT-OSS, of 201,088', () =>
+  it('from the vocabulary of GPT-OSS with 201,088 tokens', () =>
     check(peaked(201_088, 5), [
       { uniform: 0.4 },
       { temperature: 1, uniform: 0.73 },
@@ -186,7 +186,7 @@ describe('a token drawn on the GPU is the one that the CPU draws', () => {
       { temperature: 3, topP: 0.9, uniform: 0.6 },
     ]));
 
-  it('never when it is excluded; none when logits are no numbers', async () => {
+  it('never if it is excluded; none for NaN logits', async () => {
     const logits = new Float32Array(100).fill(Number.NEGATIVE_INFINITY);
     logits[70] = -1000;
     await check(logits, [
@@ -202,7 +202,7 @@ describe('a token drawn on the GPU is the one that the CPU draws', () => {
 
 describe('without subgroups', () => {
   const poorest = useGpu(true);
-  it('sums go through workgroup memory', () =>
+  it('reduces through workgroup memory', () =>
     check(
       randomValues(1500, 6, 2),
       [...forAll({ temperature: 1 }), ...forAll({ temperature: 1, topP: 0.9 }), ...forAll({ temperature: 1, topK: 9 })],
@@ -211,7 +211,7 @@ describe('without subgroups', () => {
     ));
 });
 
-it('leaves to the CPU what it cannot draw', () => {
+it('leaves sampling parameters to the CPU that it doesn’t support', () => {
   const settings = { ...greedy, temperature: 1 };
   expect(samplesOnGpu({ ...settings, topK: 64 }, 201_088)).toBe(true);
   expect(samplesOnGpu({ ...settings, topK: 65 }, 201_088)).toBe(false);

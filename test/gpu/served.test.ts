@@ -10,12 +10,10 @@ import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createMessageConnection, StreamMessageReader, StreamMessageWriter } from 'vscode-jsonrpc/node';
 import { LocalServer } from '../../engine/http/localServer.ts';
-import { type EngineRequests, engineRequests } from '../../engine/protocol/engineProtocol.ts';
-import { type Client, proxy } from '../../engine/protocol/rpc.ts';
-import { DeltaRoutes } from '../../engine/runtime/deltaRoutes.ts';
-import { serveEngine } from '../../engine/runtime/serveEngine.ts';
+import { type Delta, type EngineRequests, engineRequests } from '../../engine/protocol/engineProtocol.ts';
+import { type Client, proxy, Streams } from '../../engine/protocol/rpc.ts';
+import { Switchboard, serveEngine } from '../../engine/runtime/serveEngine.ts';
 import { Engine } from '../../engine/runtime/service.ts';
-import { Switchboard } from '../../engine/runtime/switchboard.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
 
 /** The two ends of the protocol, in one process: a software adapter's driver cannot be handed to a child. */
@@ -24,7 +22,7 @@ function connect(engine: Engine): { readonly requests: Client<EngineRequests, Ab
   const served = createMessageConnection(new StreamMessageReader(there), new StreamMessageWriter(back));
   const client = createMessageConnection(new StreamMessageReader(back), new StreamMessageWriter(there));
   const board = new Switchboard(engine, { onDelta: () => {}, onProgress: () => {} });
-  serveEngine(served, board, new LocalServer(engine, new DeltaRoutes(), () => {}), () => {});
+  serveEngine(served, board, new LocalServer(engine, new Streams<(delta: Delta) => void>(), () => {}), () => {});
   for (const end of [served, client]) end.listen();
   return {
     requests: proxy(
@@ -49,7 +47,7 @@ const chats: readonly [name: string, fields: object][] = [
 ];
 const warm = { temperature: 0.9, topP: 0.95, topK: 40, repetitionPenalty: 1.1 };
 
-describe('what users ask for, computed by a GPU', () => {
+describe('requests of users on the GPU', () => {
   let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
   let engine: Engine;
   let link: ReturnType<typeof connect>;
@@ -81,7 +79,7 @@ describe('what users ask for, computed by a GPU', () => {
     return { text: `${thinking}|${text}`, onDevice: after.deviceTokens - before.deviceTokens };
   }
 
-  it.each(chats)('%s is sampled there, and says what it says when sampled on the host', async (_, fields) => {
+  it.each(chats)('%s is sampled on the GPU, with the same text as on the host', async (_, fields) => {
     let onDevice = 0;
     for (const sampling of [
       { ...warm, seed: 1 },
@@ -97,7 +95,7 @@ describe('what users ask for, computed by a GPU', () => {
     expect(onDevice).toBeGreaterThan(16);
   });
 
-  it('a completion is sampled there after its first token, which is healed, and is the host’s', async () => {
+  it('a completion is sampled on the GPU after its healed first token, with the same text as on the host', async () => {
     const complete = async (sampling: object) => {
       const before = await counted('keystroke');
       const asked = { prefix: 'const answer = function the', suffix: '', maxTokens: 32, whole: true, sampling };

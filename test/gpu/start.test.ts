@@ -109,8 +109,8 @@ async function drawTwo(decoder: Decoder): Promise<number[]> {
   return drawn;
 }
 
-describe('a model on its way to the GPU', () => {
-  it('has kernels compiled while its weights are read, and answers before the rest is', async () => {
+describe('loading a model onto the GPU', () => {
+  it('compiles kernels while weights are read, and answers before the rest is compiled', async () => {
     const compiler = new Compiler();
     // Nothing would ever be read if compiling waited for it.
     const decoder = await load({ beforeRead: () => compiler.firstCompiled, compileAhead: true });
@@ -119,7 +119,7 @@ describe('a model on its way to the GPU', () => {
     await decoder.dispose();
   });
 
-  it('that does not fit is refused before anything is read', async () => {
+  it('is refused before anything is read if the model doesn’t fit', async () => {
     let reads = 0;
     const beforeRead = async () => {
       reads++;
@@ -129,7 +129,7 @@ describe('a model on its way to the GPU', () => {
     expect(reads).toBe(0);
   });
 
-  it('whose kernels the driver does not compile fails typed', async () => {
+  it('throws a typed error if the driver doesn’t compile a kernel', async () => {
     const compiler = new Compiler();
     compiler.refused = /matrixMatrix/;
     const loading = load();
@@ -138,8 +138,8 @@ describe('a model on its way to the GPU', () => {
   });
 });
 
-describe('what later runs need', () => {
-  it('is compiled without being asked for, and where the driver fails, the run that needs it is told', async () => {
+describe('kernels of later passes', () => {
+  it('are compiled ahead; if the driver fails, the pass that needs them throws', async () => {
     const compiler = new Compiler();
     compiler.refused = /sampleDraw/;
     const decoder = await load({ compileAhead: true });
@@ -150,7 +150,7 @@ describe('what later runs need', () => {
     await decoder.dispose();
   });
 
-  it('is left once the decoder is closed', async () => {
+  it('are not compiled once the decoder is disposed', async () => {
     const compiler = new Compiler();
     const decoder = await load({ compileAhead: true });
     await decoder.dispose();
@@ -159,7 +159,7 @@ describe('what later runs need', () => {
     await expect(drawTwo(decoder)).rejects.toMatchObject({ code: 'device-lost' });
   });
 
-  it('fails as a lost device when that is lost meanwhile', async () => {
+  it('throw device-lost if the device is lost meanwhile', async () => {
     const compiler = new Compiler();
     const decoder = await load({ compileAhead: true });
     compiler.gpu?.device.destroy();

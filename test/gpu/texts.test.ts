@@ -40,7 +40,7 @@ async function expectStory(path: string, name: string, most: number): Promise<vo
   expect(text).toEqual(story.tokens.slice(0, text.length));
 }
 
-describe('on the GPU, with keys and values in f16', () => {
+describe('on the GPU, with an f16 KV cache', () => {
   const stories = sharedFile('models/stories260K/stories260K-f32.gguf');
   it('stories260K writes the story of the CPU', async ({ skip }) => {
     if (!existsSync(stories)) skip('../shared lacks models/stories260K');

@@ -8,7 +8,7 @@ import type { Tuning } from '../../engine/backend/webgpu/device/adapter.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { tuningReports } from '../../engine/backend/webgpu/tuning.ts';
-import { showTuning } from '../../engine/cli/tune.ts';
+import { showTuning } from '../../engine/cli/doctor.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { largestDifference, readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';

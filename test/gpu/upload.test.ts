@@ -3,7 +3,7 @@ import { PlanBuilder } from '../../engine/backend/webgpu/decoder/dispatches.ts';
 import { type GpuMatrix, Uploader } from '../../engine/backend/webgpu/device/upload.ts';
 import { embedKernel } from '../../engine/backend/webgpu/kernels/embed.ts';
 import type { Weight } from '../../engine/model/weights/weights.ts';
-import { readValues } from '../../engine/model/weights/weightValues.ts';
+import { readValues } from '../../engine/model/weights/weightViews.ts';
 import { randomValues, useGpu } from './kernel.ts';
 
 /** FP8 with scale blocks of 8 x 16 that start anew in every matrix of the stack. */
@@ -39,7 +39,7 @@ describe('a matrix on the GPU', () => {
     gpu.device.queue.writeBuffer(rowBuffer, 0, Uint32Array.from(ids.flat()));
     const builder = new PlanBuilder(gpu);
     for (const { layout, firstRow, buffer } of pieces) {
-      builder.add(embedKernel(layout, firstRow, blockScale), [buffer, rowBuffer, output], [rows]);
+      builder.add(embedKernel(layout, { firstRow, blockScale }), [buffer, rowBuffer, output], [rows]);
     }
     const plan = await builder.finish();
     const encoder = gpu.device.createCommandEncoder();
@@ -50,7 +50,7 @@ describe('a matrix on the GPU', () => {
     return [...new Float32Array(await gpu.readBack(output, 4 * rows * columns))];
   }
 
-  it('that is a stack is cut between its matrices, each with its own scale blocks', async () => {
+  it('that is a stack is split between its matrices, each with its own scale blocks', async () => {
     const { gpu } = held;
     const whole = gpu.capabilities;
     const weight = stackedFp8(5, 12, 24);

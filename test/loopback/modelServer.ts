@@ -21,13 +21,27 @@ export interface HubFile {
   /** `owner/name` */
   readonly repository: string;
   readonly revision: string;
+  /** In the repository: `BF16/model.gguf`. */
   readonly name: string;
   readonly content: Buffer;
   /** Kept outside of Git, as the hub keeps weights: delivered elsewhere, after a redirect. */
   readonly large: boolean;
 }
 
+/** A repository whose files need a token of an account that accepted its terms. */
+export interface Gate {
+  readonly repository: string;
+  readonly token: string;
+  /** Nobody else can tell that it exists. */
+  readonly isPrivate?: boolean;
+}
+
 export interface ModelServerOptions {
+  readonly gates?: readonly Gate[];
+  /** `cardData.license` of each repository. */
+  readonly licences?: Readonly<Record<string, string>>;
+  /** Files in one page of a listing; default: all. */
+  readonly filesPerPage?: number;
   readonly wheels?: readonly Wheel[];
   readonly hubFiles?: readonly HubFile[];
   /** The index knows the older HTML form alone, as many mirrors do. */
@@ -180,16 +194,86 @@ function indexHtml(name: string, wheels: readonly Wheel[], origin: string): stri
   return `<!DOCTYPE html><html><head><title>Links for ${name}</title></head><body><h1>Links for ${name}</h1>\n${anchors.join('\n')}\n</body></html>`;
 }
 
+interface HubContext {
+  readonly front: FileServer;
+  readonly delivery: FileServer;
+  readonly faults: Faults;
+}
+
 async function answerHub(
-  { hubFiles = [] }: ModelServerOptions,
-  { front, delivery, faults }: { front: FileServer; delivery: FileServer; faults: Faults },
+  options: ModelServerOptions,
+  context: HubContext,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
   const path = pathOf(request);
-  const file = hubFiles.find(({ repository, revision, name }) => path === `/${repository}/resolve/${revision}/${name}`);
+  const [, repository = '', rest = ''] = /^\/(?:api\/models\/)?([^/]+\/[^/]+)(.*)$/.exec(path) ?? [];
+  const files = (options.hubFiles ?? []).filter((file) => file.repository === repository);
+  const gate = options.gates?.find((each) => each.repository === repository);
+  const mayRead = gate === undefined || request.headers.authorization === `Bearer ${gate.token}`;
+  if (files.length === 0 || (gate?.isPrivate && !mayRead)) {
+    // The real hub's answer to those without a token; it doesn't tell whether a repository exists.
+    const status = request.headers.authorization === undefined ? 401 : 404;
+    refuse(response, status, 'RepoNotFound');
+  } else if (path.startsWith('/api/')) {
+    answerApi(options, context, files, rest, request, response);
+  } else if (!mayRead) {
+    refuse(response, request.headers.authorization === undefined ? 401 : 403, 'GatedRepo');
+  } else {
+    await answerFile(context, files, rest, request, response);
+  }
+}
+
+/** `/api/models/OWNER/NAME` and `…/tree/REVISION?recursive=true`: https://huggingface.co/docs/hub/api */
+function answerApi(
+  { filesPerPage, licences }: ModelServerOptions,
+  { front }: HubContext,
+  files: readonly HubFile[],
+  rest: string,
+  request: IncomingMessage,
+  response: ServerResponse,
+): void {
+  const [first] = files;
+  const json = (value: unknown, headers: Record<string, string> = {}) =>
+    response
+      .writeHead(200, { 'content-type': 'application/json; charset=utf-8', ...headers })
+      .end(JSON.stringify(value));
+  const url = new URL(request.url ?? '', front.origin);
+  const revision = /^\/tree\/([^/]+)$/.exec(rest)?.[1];
+  if (rest === '') {
+    const license = licences?.[first?.repository ?? ''];
+    const sha = first?.revision === 'main' ? {} : { sha: first?.revision };
+    json({ id: first?.repository, ...sha, gated: false, ...(license !== undefined && { cardData: { license } }) });
+  } else if (revision !== undefined && (revision === 'main' || revision === first?.revision)) {
+    const from = Number(url.searchParams.get('cursor') ?? 0);
+    const to = from + (filesPerPage ?? files.length);
+    const next = `${front.origin}${url.pathname}?recursive=true&cursor=${to}`;
+    json(files.slice(from, to).map(treeEntry), to < files.length ? { link: `<${next}>; rel="next"` } : {});
+  } else {
+    refuse(response, 404, 'RevisionNotFound');
+  }
+}
+
+function treeEntry({ name, content, large }: HubFile) {
+  const file = { type: 'file', path: name, size: content.length };
+  // Of a file in Git LFS, `oid` names the pointer.
+  const pointer = Buffer.from(`version https://git-lfs.github.com/spec/v1\noid sha256:${sha256(content)}\n`);
+  if (!large) return { ...file, oid: blobName(content) };
+  return { ...file, oid: blobName(pointer), lfs: { oid: sha256(content), size: content.length, pointerSize: 134 } };
+}
+
+async function answerFile(
+  { front, delivery, faults }: HubContext,
+  files: readonly HubFile[],
+  rest: string,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const file = files.find(
+    ({ revision, name }) => rest === `/resolve/${revision}/${name}` || rest === `/resolve/main/${name}`,
+  );
   if (!file) {
-    response.writeHead(404, { 'x-error-code': 'EntryNotFound', 'content-length': '0' }).end();
+    refuse(response, 404, 'EntryNotFound');
   } else if (file.large) {
     response.setHeader('x-repo-commit', file.revision);
     response.setHeader('x-linked-size', file.content.length);
@@ -198,6 +282,10 @@ async function answerHub(
   } else {
     await deliver(front, request, response, file.content, faults);
   }
+}
+
+function refuse(response: ServerResponse, status: number, code: string): void {
+  response.writeHead(status, { 'x-error-code': code, 'content-length': '0' }).end();
 }
 
 function redirect(response: ServerResponse, status: number, location: string): void {

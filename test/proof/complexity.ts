@@ -5,14 +5,14 @@
  * times the usual input. Exits with 1 otherwise.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { chunksOf } from '../../engine/index/syntax/chunks.ts';
+import { chunksOf } from '../../engine/index/syntax/source.ts';
 import type { ChatMessage } from '../../engine/prompt/conversation.ts';
 import { promptFormatOf } from '../../engine/prompt/formats/promptFormat.ts';
 import { Grammars } from '../../engine/sampling/grammar.ts';
 import { prepareChat } from '../../engine/tasks/chat.ts';
 import { completionPrompt } from '../../engine/tasks/completionPrompt.ts';
+import { runInSlices } from '../../engine/tasks/generate.ts';
 import { sectionsOf } from '../../engine/tasks/sections.ts';
-import { runInSlices } from '../../engine/tasks/slices.ts';
 import { lexMarkdown } from '../../extension/answerMarkup.ts';
 import { checkCitations } from '../../extension/chat/citations.ts';
 import { replay } from '../../extension/chat/conversation.ts';

@@ -3,9 +3,10 @@
  * that Hugging Face transformers computes from them (test/fixtures/goldens/README.md).
  */
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
-import type { Backend, Decoder, LoadOptions, Sequence } from '../../engine/backend/backend.ts';
+import type { Backend, Decoder, LoadOptions } from '../../engine/backend/backend.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../engine/formats/safetensors.ts';
+import type { Sequence } from '../../engine/kv/sequence.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { figure } from '../figures.ts';
@@ -30,7 +31,19 @@ export interface GoldenBounds {
 
 export const float32Bounds: GoldenBounds = { maxDeviation: 1e-4, sameGreedyText: true };
 
-const families = ['llama', 'qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'deepseek-v3-fp8'];
+const families = [
+  'llama',
+  'qwen2',
+  'qwen3',
+  'qwen3-yarn',
+  'qwen3-moe',
+  'gpt-oss',
+  'deepseek-v3',
+  'deepseek-v3-fp8',
+  'gemma3',
+  'phi3',
+  'glm4-moe',
+];
 
 function goldenCase(name: string, path: string, golden: string): GoldenCase {
   return { name, path: fixtureFile(`goldens/${path}`), golden: fixtureFile(`goldens/${golden}/golden.safetensors`) };

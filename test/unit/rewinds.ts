@@ -1,7 +1,8 @@
 /** What every backend promises of sequences whose layers have sliding windows: they go back to marks and on as if new. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Backend, Decoder, Sequence } from '../../engine/backend/backend.ts';
+import type { Backend, Decoder } from '../../engine/backend/backend.ts';
 import { PrefixCache } from '../../engine/kv/prefixCache.ts';
+import type { Sequence } from '../../engine/kv/sequence.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
 import type { ChatMessage } from '../../engine/prompt/conversation.ts';
@@ -63,7 +64,9 @@ export function checkRewinds(
       }
     };
 
-    it('go to marks far behind the windows, and on to the golden logits', { timeout: 240_000 }, async () => {
+    it('truncate to checkpoints far before the windows, and continue to the golden logits', {
+      timeout: 240_000,
+    }, async () => {
       const before = decoder.memory().cacheBytes;
       const sequence = decoder.createSequence();
       sequence.setCheckpoints([45, 101]);
@@ -83,7 +86,7 @@ export function checkRewinds(
       expect(decoder.memory().cacheBytes).toBe(before);
     });
 
-    it('of a chat whose earlier thinking is left out go to the end of its question', { timeout: 240_000 }, async ({
+    it('of a chat without its earlier thinking truncate to the end of its question', { timeout: 240_000 }, async ({
       skip,
     }) => {
       if (!withChat) skip('its thousand steps take minutes on this adapter');

@@ -1,7 +1,8 @@
 /** What every backend promises of sequences that leave it and come back (`Decoder.serializer`). */
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Backend, Decoder, Sequence, SequenceShape } from '../../engine/backend/backend.ts';
+import type { Backend, Decoder } from '../../engine/backend/backend.ts';
+import type { Sequence, SequenceShape } from '../../engine/kv/sequence.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
 import type { GoldenCase } from './goldens.ts';
@@ -46,7 +47,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
 
     // Not of one token: ONNX Runtime has a kernel of its own for a cache with room for one, which restoring rounds up.
     for (const length of [2, 33, tokens]) {
-      it(`go on to the same bits after ${length} tokens`, { timeout: 120_000 }, async () => {
+      it(`continue bit-identically after ${length} tokens`, { timeout: 120_000 }, async () => {
         const sequence = first.createSequence();
         await grow(first, sequence, length);
         const { shape, pieces } = await saved(first, sequence);
@@ -63,7 +64,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       });
     }
 
-    it('fork and go back like any other', { timeout: 120_000 }, async () => {
+    it('fork and truncate like any other', { timeout: 120_000 }, async () => {
       const sequence = first.createSequence();
       await grow(first, sequence, 80);
       const { shape, pieces } = await saved(first, sequence);
@@ -76,7 +77,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       for (const each of [sequence, restored, fork]) each.dispose();
     });
 
-    it('leave nothing behind when their pieces break off or are too few, too many or of other sizes', async () => {
+    it('release everything if pieces end early, are too few or too many, or have other sizes', async () => {
       const sequence = first.createSequence();
       await grow(first, sequence, 40);
       const { shape, pieces } = await saved(first, sequence);
@@ -97,7 +98,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       expect(second.memory().cacheBytes).toBe(before);
     });
 
-    it('are refused where no sequence has such a shape', () => {
+    it('are refused if no sequence has such a shape', () => {
       const groups = first.serializer.shapeOf(first.createSequence()).ranges.length;
       const shape = (tokens: number, range: readonly number[]): SequenceShape => ({
         tokens,
@@ -121,7 +122,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       }
     });
 
-    it('find room as long as there is some', async () => {
+    it('are restored as long as memory is free', async () => {
       const sequence = first.createSequence();
       await grow(first, sequence, 32);
       const { shape, pieces } = await saved(first, sequence);

@@ -3,15 +3,21 @@
  * copies every output. The scores of cached and new tokens share one softmax, and only the new keys and values are
  * returned.
  *
- * Keys and values are laid out with the token index last, `[kvHeads, 1, headDim, tokens]`. For one new token both
- * matmuls are then vector times matrix, for which MLAS has kernels that stream the cache once without packing it.
+ * A token's result has the same bits however its prompt was cut into passes. Three things ensure that:
+ * - New keys and values are rounded as the cache holds them.
+ * - Sums go by spans of 128 positions, as MLAS adds them: first over all earlier spans, then over the span that the new
+ *   tokens lie in, cached or not. A pass never crosses a span's border. Keys and values of the own span are put side by
+ *   side; those of earlier spans are read in place.
+ * - No matmul has a single row or column: for one, MLAS takes another kernel, which adds in another order.
+ *
+ * Keys and values are laid out with the token index last, `[kvHeads, 1, headDim, tokens]`.
  */
 import type { GroupedQueryAttentionSpec, LatentAttentionSpec, RopeSpec } from '../../model/spec/spec.ts';
 import type { GroupedQueryWeights, LatentWeights, Weight } from '../../model/weights/weights.ts';
-import type { GraphBuilder, Value } from './graphBuilder.ts';
-import type { CacheType, LayerCacheSpec, RotationInputs, WindowGroup } from './graphInputs.ts';
+import { elementTypes, type GraphBuilder, type Value } from './graphBuilder.ts';
+import { spanColumns } from './graphRun.ts';
 import { type GraphContext, headLinears, linear, linearRows, rmsNorm } from './linear.ts';
-import { elementTypes } from './onnxFile.ts';
+import type { CacheType, LayerCacheSpec, RotationInputs, WindowGroup } from './messages.ts';
 import { allRows } from './weightsFile.ts';
 
 /** Largest finite f16. */
@@ -22,6 +28,9 @@ type CacheDims = Omit<LayerCacheSpec, 'group' | 'type'>;
 
 /** Cached keys and values of a layer, as f32. */
 interface CachedLayer {
+  readonly dims: CacheDims;
+  /** The inputs, in the cache's type. */
+  readonly stored: { readonly keys: Value; readonly values: Value };
   /** `[kvHeads, 1, keyDim, cached]` */
   readonly keys: Value;
   /** `[kvHeads, 1, valueDim, cached]` */
@@ -30,7 +39,11 @@ interface CachedLayer {
   readonly group: WindowInputs;
 }
 
-/** Inputs of a window group. `mask`: 0 or −∞ `[tokens, cached + tokens]`; `sizes`: `[cached, tokens]` int64 */
+/**
+ * Inputs of a window group. `mask`: 0 or −∞ `[tokens, cached + span]`; `sizes`: `[cached, span]` int64. Further inputs, `[1]`
+ * int64 each: the `first` column of the new tokens' own span in the cache and the one after its `last`; how many columns
+ * the span is `lacking` beside these, the new ones and one of zeros; the `columns` of the cache; the `width` of all scores
+ */
 interface WindowInputs {
   readonly index: number;
   readonly mask: Value;
@@ -45,6 +58,8 @@ export class AttentionInputs {
   readonly #newRows: { readonly value: Value; readonly dim: number; readonly rows: number }[] = [];
   readonly #graph: GraphBuilder;
   readonly #cacheType: CacheType;
+  /** Values that layers share. */
+  readonly #shared = new Map<string, Value>();
 
   constructor(graph: GraphBuilder, cacheType: CacheType) {
     this.#graph = graph;
@@ -69,6 +84,8 @@ export class AttentionInputs {
       index = this.windowGroups.push(slidingWindow === undefined ? {} : { slidingWindow }) - 1;
       this.#graph.input(`mask.${index}`, 'float32', ['tokens', `visible.${index}`]);
       this.#graph.input(`sizes.${index}`, 'int64', [2]);
+      for (const name of ['first', 'last', 'lacking', 'columns', 'width'])
+        this.#graph.input(`${name}.${index}`, 'int64', [1]);
     }
     return { index, mask: `mask.${index}`, sizes: `sizes.${index}` };
   }
@@ -83,12 +100,77 @@ export class AttentionInputs {
     const type = this.#cacheType;
     const group = this.#windowInputs(slidingWindow);
     const layer = this.layers.push({ ...dims, type, group: group.index }) - 1;
-    const input = (name: string, dim: number): Value => {
-      const shape = [dims.keyValueHeads, 1, dim, `cached.${group.index}`];
-      const value = graph.input(`${name}.${layer}`, type, shape);
-      return type === 'float32' ? value : graph.op('Cast', [value], { to: elementTypes.float32 });
-    };
-    return { keys: input('keys', dims.keyDim), values: input('values', dims.valueDim), group };
+    const input = (name: string, dim: number): Value =>
+      graph.input(`${name}.${layer}`, type, [dims.keyValueHeads, 1, dim, `cached.${group.index}`]);
+    const stored = { keys: input('keys', dims.keyDim), values: input('values', dims.valueDim) };
+    return { dims, stored, keys: this.#floats(stored.keys), values: this.#floats(stored.values), group };
+  }
+
+  #floats(value: Value): Value {
+    return this.#cacheType === 'float32' ? value : this.#graph.op('Cast', [value], { to: elementTypes.float32 });
+  }
+
+  /** As the cache will hold it, in its type. */
+  rounded(value: Value): Value {
+    const graph = this.#graph;
+    if (this.#cacheType === 'float32') return value;
+    // Clamps to the f16 range: an infinite key would make every later probability NaN.
+    const within = graph.op('Clip', [value, graph.float32(-float16Max), graph.float32(float16Max)]);
+    return graph.op('Cast', [within], { to: elementTypes.float16 });
+  }
+
+  /** Rounded keys or values beside a column of zeros. `[kvHeads, 1, dim, tokens + 1]` f32 */
+  besideZeros(added: Value, shape: readonly [number, number]): Value {
+    return this.#floats(this.#graph.op('Concat', [added, this.#zeros(shape)], { axis: 3 }));
+  }
+
+  /** Cached and new values of the own span, then zeros. `[kvHeads, 1, dim, span]` f32 */
+  spanOfValues({ stored, group }: CachedLayer, added: Value, [heads, dim]: readonly [number, number]): Value {
+    const graph = this.#graph;
+    const rest = this.#once(`values ${group.index} ${heads} ${dim}`, () =>
+      graph.op('Expand', [graph.zero(this.#cacheType), this.shape([heads, 1, dim], 'lacking', group)]),
+    );
+    const parts = [this.#ownSpan(stored.values, group), added, this.#zeros([heads, dim]), rest];
+    return this.#floats(graph.op('Concat', parts, { axis: 3 }));
+  }
+
+  /** Scores of all cached columns, then of the own span: of its cached and new columns, and of columns to be masked. */
+  scores(old: Value, added: Value, { group }: CachedLayer, rowsPerToken: readonly [number, number]): Value {
+    const graph = this.#graph;
+    const rest = this.#once(`scores ${group.index} ${rowsPerToken.join()}`, () => {
+      const rows = graph.op('Shape', [added], { start: 0, end: 3 });
+      const shape = graph.op('Concat', [rows, `lacking.${group.index}`], { axis: 0 });
+      return graph.op('Expand', [graph.float32(0), shape]);
+    });
+    return graph.op('Concat', [old, this.#ownSpan(old, group), added, rest], { axis: 3 });
+  }
+
+  /** The mask for the rows of `withoutSingleRows`. */
+  mask({ mask }: WindowInputs, group: number): Value {
+    return group > 1 ? mask : this.#once(`rows ${mask}`, () => firstRowTwice(this.#graph, mask, 0));
+  }
+
+  #ownSpan(columns: Value, { index }: WindowInputs): Value {
+    return this.#graph.op('Slice', [columns, `first.${index}`, `last.${index}`, this.#graph.int64([3])]);
+  }
+
+  #zeros([heads, dim]: readonly [number, number]): Value {
+    const graph = this.#graph;
+    const shape = graph.int64([heads, 1, dim, 1]);
+    return this.#once(`zeros ${heads} ${dim}`, () => graph.op('Expand', [graph.zero(this.#cacheType), shape]));
+  }
+
+  /** `[…shape, size]` where `size` is an input of the window group. */
+  shape(shape: readonly number[], size: 'columns' | 'width' | 'lacking', { index }: WindowInputs): Value {
+    const graph = this.#graph;
+    const own = (): Value => graph.op('Concat', [graph.int64(shape), `${size}.${index}`], { axis: 0 });
+    return this.#once(`shape ${shape.join()} ${size} ${index}`, own);
+  }
+
+  #once(key: string, make: () => Value): Value {
+    const value = this.#shared.get(key) ?? make();
+    this.#shared.set(key, value);
+    return value;
   }
 
   /** Adds the new keys and values of the layer that `cached` returned last. `[kvHeads, 1, dim, tokens]` each */
@@ -102,16 +184,6 @@ export class AttentionInputs {
 
   /** New keys and values of all layers, concatenated, in the cache's type. `[rows, tokens]` */
   allNewRows(): Value {
-    const graph = this.#graph;
-    const cacheType = this.#cacheType;
-    const rows = this.#concatenatedRows();
-    if (cacheType === 'float32') return rows;
-    // Clamps to the f16 range: an infinite key would make every later probability NaN.
-    const within = graph.op('Clip', [rows, graph.float32(-float16Max), graph.float32(float16Max)]);
-    return graph.op('Cast', [within], { to: elementTypes.float16 });
-  }
-
-  #concatenatedRows(): Value {
     const graph = this.#graph;
     const newRows = this.#newRows;
     const flat = (value: Value, rows: number): Value => graph.reshape(value, [rows, -1]);
@@ -146,6 +218,7 @@ export function groupedQueryAttention(
   const group = numAttentionHeads / numKeyValueHeads;
   const mixed = attend(context, inputs, {
     query: graph.reshape(query, [numKeyValueHeads, group, 0, headDim]),
+    group,
     key: tokensLast(graph, key),
     value: tokensLast(graph, value),
     cached,
@@ -195,6 +268,8 @@ export function tokensLast(graph: GraphBuilder, value: Value): Value {
 export interface Attended {
   /** After RoPE, times the softmax scale. `[kvHeads, group, tokens, keyDim]` */
   readonly query: Value;
+  /** Query heads a KV head. */
+  readonly group: number;
   /** `[kvHeads, 1, keyDim, tokens]` */
   readonly key: Value;
   /** `[kvHeads, 1, valueDim, tokens]` */
@@ -206,20 +281,39 @@ export interface Attended {
 
 /** Returns the attention output. `[kvHeads, group, tokens, valueDim]` */
 export function attend({ graph }: GraphContext, inputs: AttentionInputs, attended: Attended): Value {
-  const { query, key, value, cached, sinks } = attended;
-  const { mask, sizes } = cached.group;
+  const { group, cached, sinks } = attended;
+  const { keyValueHeads, keyDim, valueDim } = cached.dims;
+  const window = cached.group;
+  const key = inputs.rounded(attended.key);
+  const value = inputs.rounded(attended.value);
   inputs.addNewRows(key, value);
-  const scores = graph.op('Concat', [graph.op('MatMul', [query, cached.keys]), graph.op('MatMul', [query, key])], {
-    axis: -1,
-  });
-  const masked = graph.op('Add', [scores, mask]);
-  const [old, fresh] = sinks
-    ? softmaxWithSinks(graph, masked, sizes, sinks)
-    : graph.split(graph.op('Softmax', [masked], { axis: -1 }), { sizes, count: 2 });
-  return graph.op('Add', [
-    graph.contrib('FusedMatMul', [old as Value, cached.values], { transB: 1 }),
-    graph.contrib('FusedMatMul', [fresh as Value, value], { transB: 1 }),
+  const values = inputs.spanOfValues(cached, value, [keyValueHeads, valueDim]);
+  // The heads of a group are rows of one matmul.
+  const query = group > 1 ? attended.query : firstRowTwice(graph, attended.query, 2);
+  const queries = graph.reshape(query, [0, 1, -1, keyDim]);
+  const added = graph.op('MatMul', [queries, inputs.besideZeros(key, [keyValueHeads, keyDim])]);
+  const old = graph.op('MatMul', [queries, cached.keys]);
+  const scores = inputs.scores(old, added, cached, [keyValueHeads, group]);
+  const perHead = graph.op('Reshape', [scores, inputs.shape([0, group, -1], 'width', window)]);
+  const masked = graph.op('Add', [perHead, inputs.mask(window, group)]);
+  const [before, own] = (
+    sinks
+      ? softmaxWithSinks(graph, masked, window.sizes, sinks)
+      : graph.split(graph.op('Softmax', [masked], { axis: -1 }), { sizes: window.sizes, count: 2 })
+  ) as [Value, Value];
+  const beforeRows = graph.op('Reshape', [before, inputs.shape([0, 1, -1], 'columns', window)]);
+  const mixed = graph.op('Add', [
+    graph.contrib('FusedMatMul', [beforeRows, cached.values], { transB: 1 }),
+    graph.contrib('FusedMatMul', [graph.reshape(own, [0, 1, -1, spanColumns]), values], { transB: 1 }),
   ]);
+  const rows = graph.reshape(mixed, [0, group, -1, valueDim]);
+  return group > 1 ? rows : graph.op('Slice', [rows, graph.int64([0]), graph.int64([-1]), graph.int64([2])]);
+}
+
+/** A matmul of a single row would add in another order. */
+function firstRowTwice(graph: GraphBuilder, rows: Value, axis: number): Value {
+  const first = graph.op('Slice', [rows, graph.int64([0]), graph.int64([1]), graph.int64([axis])]);
+  return graph.op('Concat', [rows, first], { axis });
 }
 
 /** Appends the sink to each query's scores as one more logit; its probability is dropped. */
@@ -253,6 +347,7 @@ export function latentAttention(
   const position = rotate(context, inputs, roped, spec.rope, 1);
   const mixed = attend(context, inputs, {
     query: absorbedQuery(context, inputs, spec, weights, input),
+    group: numAttentionHeads,
     key: tokensLast(graph, graph.op('Concat', [latent, position], { axis: -1 })),
     value: tokensLast(graph, latent),
     cached,

@@ -1,22 +1,23 @@
 /** The decoder of this backend. Its graph runs on a worker thread. */
-import type { HearthError } from '../../errors.ts';
-import type { DecoderSpec } from '../../model/spec/spec.ts';
+
+import { Worker } from 'node:worker_threads';
+import { HearthError } from '../../errors.ts';
+import { BlockCache, type BlockStorage, type CachedSequence } from '../../kv/blockCache.ts';
+import { type BlockGroup, blocksFor } from '../../kv/blocks.ts';
+import type { CacheDemand, Sequence, SequenceSerializer } from '../../kv/sequence.ts';
+import { cacheBytesPerToken, type DecoderSpec, processorPrecision } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import { checkedBatch, type Decoder, type DecoderMemory, fullContexts, type SequenceSlice } from '../backend.ts';
+import { type ModelNeeds, usualContextTokens } from '../memoryPlan.ts';
 import {
-  type CacheDemand,
-  checkedBatch,
-  type Decoder,
-  type DecoderMemory,
-  fullContexts,
-  type Sequence,
-  type SequenceSerializer,
-  type SequenceSlice,
-} from '../backend.ts';
-import { usualContextTokens } from '../memoryPlan.ts';
-import { CacheBudget, CachedRanges, columnsFor, type SequenceBlocks } from './cachedRanges.ts';
-import { bytesOf, type LayerCacheSpec, rowsOf, type WindowGroup } from './graphInputs.ts';
-import type { CacheState } from './messages.ts';
-import { OnnxSerializer } from './sequenceSerializer.ts';
-import { RunFailure, type ThreadClient } from './threadClient.ts';
+  bytesOf,
+  type CacheLayout,
+  type FromThread,
+  type LayerCacheSpec,
+  rowsOf,
+  type ToThread,
+  type WindowGroup,
+} from './messages.ts';
 
 /** Enough rows for matmuls to reach full speed. More would need memory for attention scores and delay cancellations. */
 const maxTokensPerRun = 256;
@@ -46,12 +47,8 @@ export class OnnxDecoder implements Decoder {
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = 1;
   readonly notes: readonly string[];
-  readonly serializer: SequenceSerializer;
   readonly #graph: LoadedGraph;
-  readonly #budget: CacheBudget;
-  /** One usual context: what the list of models says that the model needs. */
-  readonly #idleLimitBytes: number;
-  #sequences = 0;
+  readonly #cache: BlockCache;
   #end: Promise<void> | undefined;
 
   constructor(graph: LoadedGraph) {
@@ -59,70 +56,45 @@ export class OnnxDecoder implements Decoder {
     this.spec = graph.spec;
     this.contextTokens = graph.contextTokens;
     this.notes = graph.notes;
-    const { windowGroups, layers, contextTokens, cacheBudgetBytes } = graph;
-    const tokenBytes = layers.reduce((sum, layer) => sum + bytesOf(layer), 0);
-    const capacityBytes = Math.min(cacheBudgetBytes, fullContexts * columnsFor(contextTokens) * tokenBytes);
-    this.#idleLimitBytes = columnsFor(Math.min(contextTokens, usualContextTokens)) * tokenBytes;
-    this.#budget = new CacheBudget(windowGroups.length, layers, capacityBytes);
-    this.serializer = new OnnxSerializer(graph, this.#budget, {
-      create: () => this.createSequence(),
-      own: (sequence) => this.#own(sequence),
-    });
+    this.#cache = new BlockCache(storageOf(graph), graph.contextTokens);
   }
 
-  createSequence(): OnnxSequence {
-    const sequence = this.#newSequence(new CachedRanges(this.#graph.windowGroups), this.#budget.newSequence());
-    this.#graph.thread.tell({ kind: 'create', sequence: sequence.id });
-    return sequence;
+  get serializer(): SequenceSerializer {
+    return this.#cache;
   }
 
-  #newSequence(ranges: CachedRanges, blocks: SequenceBlocks): OnnxSequence {
-    const { thread } = this.#graph;
-    return new OnnxSequence(this.#sequences++, thread, { ranges, blocks }, (copy, from) => {
-      const fork = this.#newSequence(copy.ranges, copy.blocks);
-      thread.tell({ kind: 'fork', sequence: fork.id, from });
-      return fork;
-    });
+  createSequence(): Sequence {
+    return this.#cache.create();
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
-    const slices = checkedBatch(batch, this, (sequence) => this.#ownOf(sequence));
-    const message = slices.map(({ sequence, tokens, logits }) => ({ sequence: sequence.id, tokens, logits }));
+    const slices = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
     if (await this.#graph.weightsChanged()) throw await this.#graph.damage(true);
-    try {
-      const { values: logits, caches } = await this.#graph.thread.ask({ kind: 'run', slices: message });
-      for (const [i, { sequence }] of slices.entries()) sequence.restore(caches[i]);
-      if (!logits.every(isNumeric)) throw await this.#graph.damage(false);
-      return [...logits];
-    } catch (error) {
-      if (error instanceof RunFailure) {
-        for (const [i, { sequence }] of slices.entries()) sequence.restore(error.caches[i]);
-      }
-      throw error;
-    }
-  }
-
-  #ownOf(sequence: Sequence): OnnxSequence | undefined {
-    return sequence instanceof OnnxSequence && sequence.belongsTo(this.#graph.thread) ? sequence : undefined;
-  }
-
-  #own(sequence: Sequence): OnnxSequence {
-    const own = this.#ownOf(sequence);
-    if (own) return own;
-    throw new Error('The sequence was disposed or belongs to another decoder.');
+    this.#cache.prepare(slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })));
+    const { values } = await this.#graph.thread.ask({
+      kind: 'run',
+      slices: slices.map(({ sequence, tokens, logits }) => {
+        return { sequence: sequence.id, layout: layoutOf(sequence), tokens, logits };
+      }),
+    });
+    for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
+    if (!values.every(isNumeric)) throw await this.#graph.damage(false);
+    return [...values];
   }
 
   canAllocate(demands: readonly CacheDemand[]): boolean {
-    const needed = demands.reduce((sum, { sequence, tokens }) => sum + this.#own(sequence).bytesFor(tokens), 0);
-    return this.#budget.usedBytes + needed <= this.#budget.capacityBytes;
+    return this.#cache.hasRoom(demands);
   }
 
   memory(): DecoderMemory {
-    const { usedBytes: cacheBytes, capacityBytes: cacheCapacityBytes } = this.#budget;
+    const { usedBytes: cacheBytes, storage } = this.#cache;
     const { weightBytes, layers } = this.#graph;
     const [layer] = layers;
     const cacheBytesPerValue = layer ? bytesOf(layer) / rowsOf(layer) : 0;
-    const idleLimitBytes = this.#idleLimitBytes;
+    const { groups, capacityBytes: cacheCapacityBytes } = storage;
+    const tokenBytes = groups.reduce((sum, { blockBytes }) => sum + blockBytes / blockTokens, 0);
+    // One usual context: what the list of models says that the model needs.
+    const idleLimitBytes = allocatedTokens(Math.min(this.contextTokens, usualContextTokens)) * tokenBytes;
     return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue, idleLimitBytes };
   }
 
@@ -137,87 +109,138 @@ function isNumeric(logits: Float32Array): boolean {
   return true;
 }
 
-/** The decoder's copy of the thread's cache state. */
-interface Mirror {
-  readonly ranges: CachedRanges;
-  readonly blocks: SequenceBlocks;
+/** Tokens of a block: columns are allocated in such steps. */
+const blockTokens = 64;
+
+/** Tokens that are allocated for a sequence of so many. */
+export const allocatedTokens = (tokens: number): number =>
+  blockTokens * blocksFor(tokens, { blockTokens, contiguous: true });
+
+interface CacheOptions extends Pick<LoadedGraph, 'windowGroups' | 'layers' | 'contextTokens' | 'cacheBudgetBytes'> {
+  readonly thread: Pick<ThreadClient, 'ask' | 'tell'>;
 }
 
-type Thread = Pick<ThreadClient, 'tell'>;
+/** The cache on the graph thread. */
+export function storageOf(graph: CacheOptions): BlockStorage {
+  const { thread, windowGroups, contextTokens, cacheBudgetBytes } = graph;
+  const layers = graph.layers.map((layer) => ({ group: layer.group, blockBytes: blockTokens * bytesOf(layer) }));
+  const groups = windowGroups.map(({ slidingWindow }, index): BlockGroup => {
+    const blockBytes = layers.reduce((sum, layer) => sum + (layer.group === index ? layer.blockBytes : 0), 0);
+    return { slidingWindow, blockTokens, blockBytes, contiguous: true };
+  });
+  const tokenBytes = groups.reduce((sum, { blockBytes }) => sum + blockBytes / blockTokens, 0);
+  return {
+    format: graph.layers[0]?.type === 'float16' ? 'f16 ranges of 64' : 'f32 ranges of 64',
+    groups,
+    layers,
+    capacityBytes: Math.min(cacheBudgetBytes, fullContexts * allocatedTokens(contextTokens) * tokenBytes),
+    async read(sequence, layer) {
+      const layout = layoutOf(sequence, Math.ceil(sequence.length / blockTokens));
+      const { saved } = await thread.ask({ kind: 'save', sequence: sequence.id, layer, layout });
+      if (!saved) throw new Error('The graph thread returned no data.');
+      return saved;
+    },
+    async write(sequence, layer, bytes) {
+      const { id, length } = sequence;
+      const message = { kind: 'restore', sequence: id, layer, layout: layoutOf(sequence), length, bytes } as const;
+      await thread.ask(message, [bytes.buffer as ArrayBuffer]);
+    },
+    created: ({ id }, from) => thread.tell({ kind: 'create', sequence: id, from: from?.id }),
+    changed: (sequence) =>
+      thread.tell({ kind: 'change', sequence: sequence.id, layout: layoutOf(sequence), length: sequence.length }),
+    disposed: ({ id }) => thread.tell({ kind: 'dispose', sequence: id }),
+  };
+}
 
-type Fork = (copy: Mirror, from: number) => OnnxSequence;
+/** The ranges of a sequence, as far as they hold the first `blocks` blocks. Default: with spare ones. */
+export const layoutOf = ({ tables }: CachedSequence, blocks = Number.POSITIVE_INFINITY): CacheLayout =>
+  tables.map(({ ranges }) =>
+    ranges
+      .filter(([first]) => first < blocks)
+      .map(([first, end]) => ({ first: first * blockTokens, columns: (Math.min(end, blocks) - first) * blockTokens })),
+  );
 
-export class OnnxSequence implements Sequence {
-  readonly id: number;
-  readonly #thread: Thread;
-  readonly #mirror: Mirror;
-  readonly #forkOf: Fork;
-  #disposed = false;
+// Memory that a model needs on the CPU.
 
-  constructor(id: number, thread: Thread, mirror: Mirror, forkOf: Fork) {
-    this.id = id;
-    this.#thread = thread;
-    this.#mirror = mirror;
-    this.#forkOf = forkOf;
+/** The runtime, and activations of the longest chunk. */
+const scratchBytes = 400e6;
+
+/** Windowed layers count in full: their checkpoints grow with the context as well. */
+export function hostNeeds(spec: DecoderSpec, weightBytes: number, asked?: CachePrecision): ModelNeeds {
+  const attentions = spec.layers.map(({ attention }) => attention);
+  const tokenBytes = cacheBytesPerToken(attentions, processorPrecision(asked));
+  return {
+    weightBytes,
+    scratchBytes,
+    cacheBytes: (tokens) => allocatedTokens(tokens) * tokenBytes,
+    longestTokens: spec.contextTokens,
+  };
+}
+
+// The decoder's side of the graph thread.
+
+/** In builds, the thread is a bundle of its own beside the engine's. */
+const workerFile = new URL(import.meta.url.endsWith('.ts') ? './graphThread.ts' : './onnxWorker.mjs', import.meta.url);
+
+type Done = Extract<FromThread, { kind: 'done' }>;
+
+interface Waiting {
+  readonly resolve: (answer: Done) => void;
+  readonly reject: (error: Error) => void;
+}
+
+function runFailure(message: string): HearthError {
+  const memory = /bad_alloc|allocat|out of memory/i.test(message);
+  return new HearthError(
+    memory ? 'out-of-memory' : 'unsupported',
+    memory
+      ? `The forward pass ran out of memory (${message}). Choose a smaller model or context.`
+      : `ONNX Runtime failed: ${message}`,
+  );
+}
+
+export class ThreadClient {
+  readonly #worker = new Worker(workerFile, { name: 'hearth-onnx' });
+  readonly #waiting: Waiting[] = [];
+  #failure: Error | undefined;
+
+  constructor() {
+    this.#worker.on('message', (answer: FromThread) => this.#settle(answer));
+    this.#worker.on('error', (error: Error) => this.#fail(error));
+    this.#worker.on('exit', () => this.#fail(new HearthError('device-lost', 'The compute thread has exited.')));
+    // A pending answer keeps the process alive; an idle model doesn't.
+    this.#worker.unref();
   }
 
-  get length(): number {
-    return this.#mirror.ranges.length;
+  /** Sends a message that isn't answered. */
+  tell(message: ToThread): void {
+    if (!this.#failure) this.#worker.postMessage(message);
   }
 
-  belongsTo(thread: Thread): boolean {
-    return this.#thread === thread && !this.#disposed;
+  /** @param transfer buffers that move to the thread. */
+  ask(message: ToThread, transfer: readonly ArrayBuffer[] = []): Promise<Done> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure) return reject(this.#failure);
+      this.#waiting.push({ resolve, reject });
+      this.#worker.ref();
+      this.#worker.postMessage(message, transfer);
+    });
   }
 
-  /** Adopts the state that the thread reports after a forward pass. */
-  restore(state: CacheState | undefined): void {
-    if (!state) return;
-    const { ranges, blocks } = this.#mirror;
-    const wrote = state.length !== this.length;
-    ranges.restore(state);
-    if (wrote) blocks.replace(state.columns, ranges);
+  /** Frees the graph and the caches. */
+  async end(): Promise<void> {
+    if (!this.#failure) await this.ask({ kind: 'end' });
   }
 
-  bytesFor(tokens: number): number {
-    return this.#mirror.blocks.bytesFor(this.#mirror.ranges, tokens);
+  #settle(answer: FromThread): void {
+    const waiting = this.#waiting.shift();
+    if (this.#waiting.length === 0) this.#worker.unref();
+    if (answer.kind === 'done') waiting?.resolve(answer);
+    else waiting?.reject(runFailure(answer.message));
   }
 
-  /** First cached position, for each window group. */
-  get starts(): readonly number[] {
-    return this.#mirror.ranges.starts;
-  }
-
-  truncate(length: number): number {
-    if (length >= this.length) return this.length;
-    this.#thread.tell({ kind: 'truncate', sequence: this.id, length });
-    const { ranges, blocks } = this.#mirror;
-    const reached = ranges.reachable(length);
-    blocks.rewind(ranges, reached);
-    ranges.truncate(reached);
-    blocks.retainCheckpoints(ranges.checkpoints);
-    return reached;
-  }
-
-  reachable(length: number): number {
-    return this.#mirror.ranges.reachable(length);
-  }
-
-  setCheckpoints(lengths: readonly number[]): void {
-    this.#thread.tell({ kind: 'checkpoints', sequence: this.id, lengths });
-    const { ranges, blocks } = this.#mirror;
-    ranges.setCheckpoints(lengths);
-    blocks.retainCheckpoints(ranges.checkpoints);
-  }
-
-  fork(): OnnxSequence {
-    const { ranges, blocks } = this.#mirror;
-    return this.#forkOf({ ranges: ranges.copy(), blocks: blocks.fork() }, this.id);
-  }
-
-  dispose(): void {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    this.#mirror.blocks.dispose();
-    this.#thread.tell({ kind: 'dispose', sequence: this.id });
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
   }
 }

@@ -7,12 +7,12 @@ import { blockLayout } from '../../formats/blocks.ts';
 import type { TensorType } from '../../formats/tensor.ts';
 import { type DecoderSpec, type LayerSpec, outputSize } from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
-import type { DecoderWeights, LayerWeights } from '../../model/weights/weights.ts';
+import type { DecoderWeights, LayerWeights, Weight } from '../../model/weights/weights.ts';
 import { AttentionInputs, groupedQueryAttention, latentAttention } from './attention.ts';
 import { feedForward } from './feedForward.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
-import type { CacheType, GraphInputs } from './graphInputs.ts';
-import { addAndNorm, type GraphContext, linear, lookUp, type Residual } from './linear.ts';
+import { addAndNorm, type GraphContext, linear, lookUp, type Residual, rmsNorm } from './linear.ts';
+import type { CacheType, GraphInputs } from './messages.ts';
 import { gridOf, WeightsLayout } from './weightsFile.ts';
 
 export interface DecoderGraph {
@@ -39,7 +39,11 @@ export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, op
   const inputs = new AttentionInputs(graph, cacheType);
 
   const ids = graph.input('ids', 'int64', [1, 'tokens']);
-  let residual: Residual = { stream: lookUp(context, weights.embedding, ids) };
+  const embedded = lookUp(context, weights.embedding, ids);
+  const { embeddingScale: scale } = spec;
+  let residual: Residual = {
+    stream: scale === undefined ? embedded : graph.op('Mul', [embedded, graph.float32(scale)]),
+  };
   for (const [index, layerSpec] of spec.layers.entries()) {
     const layerWeights = weights.layers[index];
     if (!layerWeights) throw new Error(`Layer ${index} has a spec but no weights.`);
@@ -71,10 +75,14 @@ function layer(
 ): Residual {
   const before = addAndNorm(context, residual, weights.attentionNorm);
   const attended = attention(context, inputs, spec, weights, before.normed);
-  const between = addAndNorm(context, { stream: before.stream, addition: attended }, weights.feedForwardNorm);
-  const addition = feedForward(context, spec.feedForward, weights.feedForward, between.normed);
-  return { stream: between.stream, addition };
+  const addition = postNormed(context, attended, weights.attentionPostNorm);
+  const between = addAndNorm(context, { stream: before.stream, addition }, weights.feedForwardNorm);
+  const fed = feedForward(context, spec.feedForward, weights.feedForward, between.normed);
+  return { stream: between.stream, addition: postNormed(context, fed, weights.feedForwardPostNorm) };
 }
+
+const postNormed = (context: GraphContext, output: Value, norm: Weight | undefined): Value =>
+  norm ? rmsNorm(context, output, norm) : output;
 
 function attention(
   context: GraphContext,

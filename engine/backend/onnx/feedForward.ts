@@ -2,9 +2,8 @@
 import type { Activation, ExpertsSpec, FeedForwardSpec, RouterSpec } from '../../model/spec/spec.ts';
 import type { DenseWeights, ExpertsWeights, FeedForwardWeights, Linear } from '../../model/weights/weights.ts';
 import { columnsOf } from '../../model/weights/weightViews.ts';
-import type { GraphBuilder, Value } from './graphBuilder.ts';
+import { elementTypes, type GraphBuilder, type Value } from './graphBuilder.ts';
 import { type GraphContext, type LinearRows, linear, linearRows, linears } from './linear.ts';
-import { elementTypes } from './onnxFile.ts';
 import { allRows } from './weightsFile.ts';
 
 /** `input` and result: `[1, tokens, hidden]`. */
@@ -35,6 +34,7 @@ export function gatedNetwork(
 
 export function activate(graph: GraphBuilder, activation: Activation, gate: Value, up: Value): Value {
   if (activation.kind === 'silu-gate') return graph.op('Mul', [sigmoidGate(graph, gate, 1), up]);
+  if (activation.kind === 'gelu-gate') return graph.op('Mul', [graph.op('Gelu', [gate], { approximate: 'tanh' }), up]);
   const { alpha, limit } = activation;
   // Only the upper end of the gate is clamped (openai/gpt-oss torch/model.py, swiglu).
   const clampedGate = graph.op('Min', [gate, graph.float32(limit)]);

@@ -1,9 +1,9 @@
 /** Runs forward passes of the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
-import { columnsFor } from './cachedRanges.ts';
-import type { GraphInputs, RotationInputs } from './graphInputs.ts';
+import type { SequenceSlice } from '../backend.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
+import type { CacheLayout, GraphInputs, RotationInputs } from './messages.ts';
 
 /** Limits on the bytes of attention scores in one pass. At long contexts, prompts are split into smaller chunks. */
 export interface ScoreBytes {
@@ -15,6 +15,10 @@ export interface ScoreBytes {
 
 const defaultScoreBytes: ScoreBytes = { usual: 16 * 1024 * 1024, max: 256 * 1024 * 1024 };
 const minChunkTokens = 64;
+/** Positions whose keys and values are summed together. MLAS sums blocks of at least so many products. */
+const spanTokens = 128;
+/** With a column of zeros. */
+export const spanColumns = spanTokens + 1;
 
 interface Rotation {
   readonly frequencies: Float64Array;
@@ -38,43 +42,51 @@ export class GraphRun {
   }
 
   emptyCache(): KeyValueCache {
-    return KeyValueCache.empty(this.#inputs);
+    return new KeyValueCache(this.#inputs);
   }
 
-  /** Appends `tokens` to the cache. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
-  async run(cache: KeyValueCache, tokens: readonly number[], logits: 'none' | 'last' | 'all'): Promise<Float32Array> {
+  /** Appends `tokens` to the cache, in a layout with room for them. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
+  async run(
+    cache: KeyValueCache,
+    layout: CacheLayout,
+    tokens: readonly number[],
+    logits: SequenceSlice['logits'],
+  ): Promise<Float32Array> {
     const chunks: Float32Array[] = [];
     for (let first = 0; first < tokens.length; ) {
-      const count = Math.min(tokens.length - first, this.#maxChunkTokens(cache));
+      const left = spanTokens - (cache.length % spanTokens);
+      const count = Math.min(tokens.length - first, left, this.#maxChunkTokens(cache));
       const isLast = first + count === tokens.length;
       const rows = logits === 'all' ? range(count) : logits === 'last' && isLast ? [count - 1] : [];
-      chunks.push(await this.#runChunk(cache, tokens.slice(first, first + count), rows));
+      chunks.push(await this.#runChunk(cache, layout, tokens.slice(first, first + count), rows));
       first += count;
     }
     return concatenated(chunks.filter(({ length }) => length > 0));
   }
 
-  #maxChunkTokens({ ranges }: KeyValueCache): number {
+  #maxChunkTokens(cache: KeyValueCache): number {
+    const cached = Math.max(...this.#inputs.windowGroups.map((_, group) => cache.tail(group).columns));
     const fitting = (scoreBytes: number): number => {
       const bytesOfTokenPair = 4 * this.#inputs.numAttentionHeads;
       // A chunk of n tokens has n · (cached + n) scores a head.
       const pairs = scoreBytes / bytesOfTokenPair;
-      const cached = columnsFor(ranges.length);
       return Math.max(1, Math.floor((Math.sqrt(cached * cached + 4 * pairs) - cached) / 2));
     };
     const { usual, max } = this.#scoreBytes;
     return Math.max(fitting(usual), Math.min(minChunkTokens, fitting(max)));
   }
 
-  async #runChunk(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {
+  async #runChunk(cache: KeyValueCache, layout: CacheLayout, tokens: readonly number[], rows: readonly number[]) {
     const count = tokens.length;
     const results = await this.#session.run({
       ids: int64(tokens, [1, count]),
       rows: int64(rows, [rows.length]),
-      ...this.#rotationFeeds(cache.ranges.length, count),
+      ...this.#rotationFeeds(cache.length, count),
       ...this.#windowFeeds(cache, count),
       ...cache.feeds(),
     });
+    // Not before: this chunk would read the new columns too.
+    cache.arrange(layout, cache.length);
     cache.append(results['cached'], count);
     return floats(results['logits']);
   }
@@ -99,11 +111,23 @@ export class GraphRun {
   #windowFeeds(cache: KeyValueCache, count: number): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
     for (const [index, { slidingWindow }] of this.#inputs.windowGroups.entries()) {
-      const columns = cache.columns(index);
-      const cached = cache.ranges.cachedTokens(index);
-      const mask = attentionMask({ count, columns, cached, slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY });
-      feeds[`mask.${index}`] = new Tensor('float32', mask, [count, columns + count]);
-      feeds[`sizes.${index}`] = int64([columns, count], [2]);
+      const { first: start, columns } = cache.tail(index);
+      const dims = {
+        count,
+        columns,
+        length: cache.length,
+        start,
+        slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY,
+      };
+      const cached = dims.length - dims.start;
+      const first = spanStart(dims) - dims.start;
+      feeds[`mask.${index}`] = new Tensor('float32', attentionMask(dims), [count, dims.columns + spanColumns]);
+      feeds[`sizes.${index}`] = int64([dims.columns, spanColumns], [2]);
+      feeds[`first.${index}`] = int64([first], [1]);
+      feeds[`last.${index}`] = int64([cached], [1]);
+      feeds[`lacking.${index}`] = int64([spanTokens - (cached - first) - count], [1]);
+      feeds[`columns.${index}`] = int64([dims.columns], [1]);
+      feeds[`width.${index}`] = int64([dims.columns + spanColumns], [1]);
     }
     return feeds;
   }
@@ -112,25 +136,30 @@ export class GraphRun {
 interface MaskDims {
   readonly count: number;
   readonly columns: number;
-  readonly cached: number;
+  /** Tokens before the new ones, and the first of them that is cached. */
+  readonly length: number;
+  readonly start: number;
   readonly slidingWindow: number;
 }
 
+/** The first cached position of the span that the new tokens lie in. */
+const spanStart = ({ length, start }: Pick<MaskDims, 'length' | 'start'>): number =>
+  Math.max(start, length - (length % spanTokens));
+
 /**
- * 0 where the row's new token may attend to the column's cached or new token, −∞ elsewhere. `[count, columns + count]`
+ * 0 where the row's new token may attend to the cached token of the column, or to the cached or new one of its span, −∞
+ * elsewhere. `[count, columns + spanTokens]`
  */
-export function attentionMask({ count, columns, cached, slidingWindow }: MaskDims): Float32Array {
-  const width = columns + count;
-  const mask = new Float32Array(count * width);
-  const masked = Number.NEGATIVE_INFINITY;
+export function attentionMask({ count, columns, length, start, slidingWindow }: MaskDims): Float32Array {
+  const width = columns + spanColumns;
+  const mask = new Float32Array(count * width).fill(Number.NEGATIVE_INFINITY);
+  const border = spanStart({ length, start });
   for (let row = 0; row < count; row++) {
+    const position = length + row;
+    const least = Math.max(start, position - slidingWindow + 1);
     const at = row * width;
-    mask.fill(masked, at + cached, at + columns);
-    mask.fill(masked, at + columns + row + 1, at + width);
-    // Relative to the first cached token, this row is at position cached + row.
-    const unseen = cached + row - slidingWindow + 1;
-    if (unseen > 0) mask.fill(masked, at, at + Math.min(unseen, cached));
-    if (unseen > cached) mask.fill(masked, at + columns, at + columns + unseen - cached);
+    if (least < border) mask.fill(0, at + least - start, at + border - start);
+    mask.fill(0, at + columns + Math.max(0, least - border), at + columns + position - border + 1);
   }
   return mask;
 }

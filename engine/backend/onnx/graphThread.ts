@@ -4,7 +4,7 @@ import { type MessagePort, parentPort } from 'node:worker_threads';
 import { InferenceSession } from 'onnxruntime-node';
 import { GraphRun } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
-import type { CacheState, FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
+import type { FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
 import { matmulMs } from './threads.ts';
 
 export class GraphThread {
@@ -34,16 +34,10 @@ export class GraphThread {
   async handle(message: Exclude<ToThread, { kind: 'load' | 'measure' }>): Promise<FromThread | undefined> {
     switch (message.kind) {
       case 'create':
-        this.#caches.set(message.sequence, this.#graphRun.emptyCache());
+        this.#caches.set(message.sequence, this.#created(message.from));
         return undefined;
-      case 'fork':
-        this.#caches.set(message.sequence, this.#cache(message.from).fork());
-        return undefined;
-      case 'truncate':
-        this.#cache(message.sequence).truncate(message.length);
-        return undefined;
-      case 'checkpoints':
-        this.#cache(message.sequence).setCheckpoints(message.lengths);
+      case 'change':
+        this.#cache(message.sequence).arrange(message.layout, message.length);
         return undefined;
       case 'dispose':
         this.#cache(message.sequence).dispose();
@@ -52,35 +46,36 @@ export class GraphThread {
       case 'run':
         return this.#run(message.slices);
       case 'save':
-        return { kind: 'done', values: [], saved: this.#cache(message.sequence).saved(message.layer), caches: [] };
+        return { kind: 'done', values: [], saved: this.#cache(message.sequence).saved(message.layer, message.layout) };
       case 'restore': {
         const cache = this.#cache(message.sequence);
-        cache.restore(message.layer, message.ranges, message.bytes);
-        return { kind: 'done', values: [], caches: [cache.state()] };
+        cache.restore(message.layer, message.layout, message.bytes);
+        cache.length = message.length;
+        return { kind: 'done', values: [] };
       }
       case 'end':
         this.#caches.clear();
         await this.#session.release();
-        return { kind: 'done', values: [], caches: [] };
+        return { kind: 'done', values: [] };
     }
+  }
+
+  #created(from: number | undefined): KeyValueCache {
+    return from === undefined ? this.#graphRun.emptyCache() : this.#cache(from).fork();
   }
 
   async #run(slices: readonly ThreadSlice[]): Promise<FromThread> {
-    const before = slices.map(({ sequence }) => this.#cache(sequence).ranges.length);
-    const logits: Float32Array[] = [];
+    const before = slices.map(({ sequence }) => this.#cache(sequence).length);
+    const values: Float32Array[] = [];
     try {
-      for (const { sequence, tokens, logits: wanted } of slices) {
-        logits.push(await this.#graphRun.run(this.#cache(sequence), tokens, wanted));
+      for (const { sequence, layout, tokens, logits } of slices) {
+        values.push(await this.#graphRun.run(this.#cache(sequence), layout, tokens, logits));
       }
     } catch (error) {
-      for (const [i, { sequence }] of slices.entries()) this.#cache(sequence).truncate(before[i] ?? 0);
-      return { kind: 'failed', message: messageOf(error), caches: this.#statesOf(slices) };
+      for (const [i, { sequence }] of slices.entries()) this.#cache(sequence).length = before[i] ?? 0;
+      return { kind: 'failed', message: messageOf(error) };
     }
-    return { kind: 'done', values: logits, caches: this.#statesOf(slices) };
-  }
-
-  #statesOf(slices: readonly ThreadSlice[]): CacheState[] {
-    return slices.map(({ sequence }) => this.#cache(sequence).state());
+    return { kind: 'done', values };
   }
 
   #cache(sequence: number): KeyValueCache {
@@ -100,16 +95,15 @@ function listen(port: MessagePort): void {
   // Messages are handled in order.
   let previous: Promise<void> = Promise.resolve();
   const handle = async (message: ToThread): Promise<FromThread | undefined> => {
-    if (message.kind === 'measure')
-      return { kind: 'done', values: [Float32Array.of(await matmulMs(message.threads))], caches: [] };
+    if (message.kind === 'measure') return { kind: 'done', values: [Float32Array.of(await matmulMs(message.threads))] };
     if (message.kind !== 'load') return thread?.handle(message);
     thread = await GraphThread.load(message.graph);
-    return { kind: 'done', values: [], caches: [] };
+    return { kind: 'done', values: [] };
   };
   port.on('message', (message: ToThread) => {
     previous = previous.then(async () => {
       const answer = await handle(message).catch(
-        (error: unknown): FromThread => ({ kind: 'failed', message: messageOf(error), caches: [] }),
+        (error: unknown): FromThread => ({ kind: 'failed', message: messageOf(error) }),
       );
       if (answer) port.postMessage(answer, transferred(answer));
       if (message.kind === 'end') port.close();

@@ -3,16 +3,15 @@
  * decoderGraph.ts; attention.ts explains how the KV cache avoids copies.
  */
 import { throwIfAborted } from '../../errors.ts';
-import { processorPrecision } from '../../model/spec/cachePrecision.ts';
 import { describeModel } from '../../model/spec/describe.ts';
+import { processorPrecision } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { hostMemory } from '../hostMemory.ts';
 import { type MemoryPlan, planMemory } from '../memoryPlan.ts';
-import { OnnxDecoder } from './decoder.ts';
+import { hostNeeds, OnnxDecoder, ThreadClient } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
 import type { ThreadGraph } from './messages.ts';
-import { hostNeeds } from './needs.ts';
 import {
   afterDamage,
   MappedFile,
@@ -22,7 +21,6 @@ import {
   provide,
   release,
 } from './packedWeights.ts';
-import { ThreadClient } from './threadClient.ts';
 import { defaultThreads, measuredThreads } from './threads.ts';
 
 export interface OnnxOptions {

@@ -5,8 +5,7 @@
  */
 
 import { float16Values } from '../../formats/blocks.ts';
-import { dequantise } from '../../formats/dequantise.ts';
-import { q3Scale, q45Minimum, q45Scale } from '../../formats/dequantiseSuperBlocks.ts';
+import { dequantise, q3Scale, q45Minimum, q45Scale } from '../../formats/dequantise.ts';
 import type { TensorType } from '../../formats/tensor.ts';
 
 export interface IntegerGrid {

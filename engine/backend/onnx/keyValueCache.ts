@@ -1,32 +1,40 @@
 /**
- * The KV cache of one sequence. A row holds one element of a head's keys or values for all tokens, so that the graph
- * reads it sequentially. Blocks are allocated with about an eighth of spare columns.
+ * The memory of one sequence's keys and values, on the graph thread. Which tokens it holds is decided by the decoder
+ * (kv/blocks.ts). The graph reads one element of a head for all tokens as a row, so each range of blocks is one matrix;
+ * a paged cache would have to be copied into such matrices for every token.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import { CachedRanges, columnsFor } from './cachedRanges.ts';
-import { type CacheType, type GraphInputs, type LayerCacheSpec, rowsOf } from './graphInputs.ts';
-import type { CachedRangesState, CacheState } from './messages.ts';
+import { bytesOf, type CacheType, type GraphInputs, type LayerCacheSpec, rowsOf, type TokenRange } from './messages.ts';
 
-/** `[rows, columns]`: new tokens as returned by the graph, or a block of the cache. */
+/** `[rows, columns]`: new tokens as returned by the graph, or a range of the cache. */
 interface Columns {
   readonly values: CacheValues;
   readonly columns: number;
 }
 
-/** Keys, then values, of one layer: `[rows, columns]`. Forks share a block until one of them writes. */
-class LayerBlock implements Columns {
+/** As wide as a block: attention.ts needs whole blocks, and FusedMatMul doesn't write its output if nothing is summed. */
+const nothing: TokenRange = { first: 0, columns: 64 };
+
+/** Keys, then values, of one layer: `[rows, columns]`, the first column for token `first`. Forks share it until one writes. */
+class LayerRange implements Columns {
   readonly values: CacheValues;
+  readonly first: number;
   readonly columns: number;
   readonly rows: number;
+  /** Stands for the tokens of an empty cache; nobody accounts for it. */
+  readonly isEmpty: boolean;
   readonly keys: Tensor;
   readonly cachedValues: Tensor;
-  refCount = 1;
+  refCount = 0;
 
-  constructor(spec: LayerCacheSpec, columns: number, values = newValues(spec.type, rowsOf(spec) * columns)) {
+  constructor(spec: LayerCacheSpec, range: TokenRange, values = newValues(spec.type, rowsOf(spec) * range.columns)) {
+    const { first, columns } = range;
+    this.isEmpty = range === nothing;
     const { keyValueHeads, keyDim, valueDim, valuesInKeys } = spec;
     const keyRows = keyValueHeads * keyDim;
     const firstValueRow = valuesInKeys ? 0 : keyRows;
     this.rows = rowsOf(spec);
+    this.first = first;
     this.columns = columns;
     this.values = values;
     const tensor = (firstRow: number, dim: number) =>
@@ -58,167 +66,144 @@ class LayerBlock implements Columns {
 }
 
 export class KeyValueCache {
-  readonly ranges: CachedRanges;
+  length = 0;
   readonly #inputs: GraphInputs;
-  readonly #blocks: LayerBlock[];
-  /** For each layer the checkpoints of its window at the lengths in `ranges.checkpoints`. */
-  readonly #checkpoints: Map<number, LayerBlock>[];
+  /** For each layer, ascending. The graph reads the last one. */
+  #layers: (readonly LayerRange[])[] = [];
 
-  private constructor(
-    inputs: GraphInputs,
-    ranges: CachedRanges,
-    blocks: LayerBlock[],
-    checkpoints: Map<number, LayerBlock>[],
-  ) {
+  constructor(inputs: GraphInputs) {
     this.#inputs = inputs;
-    this.ranges = ranges;
-    this.#blocks = blocks;
-    this.#checkpoints = checkpoints;
-  }
-
-  static empty(inputs: GraphInputs): KeyValueCache {
-    return new KeyValueCache(
-      inputs,
-      new CachedRanges(inputs.windowGroups),
-      inputs.layers.map((layer) => new LayerBlock(layer, columnsFor(0))),
-      inputs.layers.map(() => new Map()),
-    );
+    this.arrange([], 0);
   }
 
   fork(): KeyValueCache {
-    for (const block of this.owned()) block.refCount++;
-    const checkpoints = this.#checkpoints.map((blocks) => new Map(blocks));
-    return new KeyValueCache(this.#inputs, this.ranges.copy(), [...this.#blocks], checkpoints);
+    const fork = new KeyValueCache(this.#inputs);
+    for (const [layer, ranges] of this.#layers.entries()) fork.#replace(layer, ranges);
+    fork.length = this.length;
+    return fork;
   }
 
   dispose(): void {
-    for (const block of this.owned()) block.refCount--;
-    this.#blocks.length = 0;
-    this.#checkpoints.length = 0;
+    for (const range of this.owned()) range.refCount--;
+    this.#layers = [];
   }
 
-  /** All blocks in use. A block restored from a checkpoint appears twice. */
-  owned(): LayerBlock[] {
-    return [...this.#blocks, ...this.#checkpoints.flatMap((blocks) => [...blocks.values()])];
+  owned(): LayerRange[] {
+    return this.#layers.flat();
   }
 
-  setCheckpoints(lengths: readonly number[]): void {
-    this.ranges.setCheckpoints(lengths);
-    this.#freeCheckpoints();
-  }
-
-  truncate(length: number): void {
-    const reached = this.ranges.reachable(length);
-    for (const [layer, { group }] of this.#inputs.layers.entries()) {
-      const checkpoint = this.#checkpoints[layer]?.get(reached);
-      if (checkpoint && !this.ranges.covers(group, reached)) this.#replace(layer, checkpoint);
-    }
-    this.ranges.truncate(reached);
-    this.#freeCheckpoints();
-  }
-
-  #replace(layer: number, block: LayerBlock): void {
-    this.#layer(layer).block.refCount--;
-    block.refCount++;
-    this.#blocks[layer] = block;
-  }
-
-  /** Frees checkpoints at lengths that are no longer kept. */
-  #freeCheckpoints(): void {
-    for (const [layer, blocks] of this.#checkpoints.entries()) {
-      const retained = this.ranges.checkpoints[this.#layer(layer).spec.group];
-      for (const [length, block] of blocks) {
-        if (retained?.includes(length)) continue;
-        block.refCount--;
-        blocks.delete(length);
-      }
+  /** Holds these ranges of each window group, copied from the ones at hand where they differ. Cuts at `length`. */
+  arrange(groups: readonly (readonly TokenRange[])[], length: number): void {
+    this.length = length;
+    for (const [layer, spec] of this.#inputs.layers.entries()) {
+      const ranges = groups[spec.group] ?? [];
+      this.#replace(
+        layer,
+        (ranges.length > 0 ? ranges : [nothing]).map((range) => this.#placed(layer, spec, range)),
+      );
     }
   }
 
-  /** Copies windows that `append` is about to drop. */
-  #saveCheckpoints(layer: number, before: CachedRanges): void {
-    const { spec, block } = this.#layer(layer);
-    for (const length of this.ranges.checkpoints[spec.group] ?? []) {
-      if (this.#checkpoints[layer]?.has(length)) continue;
-      const tokens = before.windowTokens(spec.group, length);
-      const checkpoint = new LayerBlock(spec, columnsFor(tokens));
-      checkpoint.copy(block, length - tokens - before.start(spec.group), tokens, 0);
-      this.#checkpoints[layer]?.set(length, checkpoint);
-    }
+  #replace(layer: number, ranges: readonly LayerRange[]): void {
+    for (const range of ranges) range.refCount++;
+    for (const range of this.#ranges(layer)) range.refCount--;
+    this.#layers[layer] = ranges;
   }
 
-  /** Allocated columns of a window group's inputs. */
-  columns(group: number): number {
+  #placed(layer: number, spec: LayerCacheSpec, wanted: TokenRange): LayerRange {
+    if (wanted === nothing) return new LayerRange(spec, nothing);
+    const { first, columns } = wanted;
+    const holds = (range: LayerRange): boolean => range.first <= first && first < range.first + range.columns;
+    const source = this.#ranges(layer).find((range) => !range.isEmpty && holds(range));
+    if (source?.first === first && source.columns === columns) return source;
+    const placed = new LayerRange(spec, wanted);
+    if (source) {
+      const from = first - source.first;
+      placed.copy(source, from, Math.max(0, Math.min(columns, source.columns - from, this.length - first)), 0);
+    }
+    return placed;
+  }
+
+  /** The range that the graph reads, in a window group. */
+  tail(group: number): TokenRange {
     const layer = this.#inputs.layers.findIndex((spec) => spec.group === group);
-    return this.#blocks[layer]?.columns ?? 0;
+    return this.#layers[layer]?.at(-1) ?? nothing;
   }
 
-  state(): CacheState {
-    return { ...this.ranges.state(), columns: this.#inputs.windowGroups.map((_, group) => this.columns(group)) };
+  /** The given ranges of a layer as newly allocated memory: `[rows, columns]` of one after the other. */
+  saved(layer: number, groups: readonly (readonly TokenRange[])[]): Uint8Array {
+    const spec = this.#spec(layer);
+    const ranges = groups[spec.group] ?? [];
+    const tokenBytes = bytesOf(spec);
+    // Of its own memory, which is transferred.
+    const saved = new Uint8Array(tokenBytes * ranges.reduce((sum, { columns }) => sum + columns, 0));
+    let at = 0;
+    for (const range of ranges) {
+      const values = valuesOf(spec.type, saved.subarray(at, at + tokenBytes * range.columns));
+      const source = this.#ranges(layer).find(({ first }) => first === range.first);
+      const count = Math.min(range.columns, this.length - range.first);
+      if (source) new LayerRange(spec, range, values).copy(source, 0, count, 0);
+      at += values.byteLength;
+    }
+    return saved;
   }
 
-  /** A layer's cached columns as a newly allocated block: `[rows, columns]`, spare columns included. */
-  saved(layer: number): Uint8Array {
-    const { spec, block } = this.#layer(layer);
-    const cached = this.ranges.cachedTokens(spec.group);
-    const saved = new LayerBlock(spec, columnsFor(cached));
-    saved.copy(block, 0, cached, 0);
-    return new Uint8Array(saved.values.buffer);
+  /** Takes ownership of the bytes that `saved` returned for these ranges. */
+  restore(layer: number, groups: readonly (readonly TokenRange[])[], bytes: Uint8Array): void {
+    const spec = this.#spec(layer);
+    const tokenBytes = bytesOf(spec);
+    let at = 0;
+    const ranges = (groups[spec.group] ?? []).map((range) => {
+      const piece = bytes.subarray(at, at + range.columns * tokenBytes);
+      at += piece.byteLength;
+      return new LayerRange(spec, range, valuesOf(spec.type, piece));
+    });
+    this.#replace(layer, ranges);
   }
 
-  /** Takes ownership of the bytes that `saved` returned for a sequence of this state. */
-  restore(layer: number, ranges: CachedRangesState, bytes: Uint8Array): void {
-    const { spec, block } = this.#layer(layer);
-    this.ranges.restore(ranges);
-    const columns = columnsFor(this.ranges.cachedTokens(spec.group));
-    block.refCount--;
-    this.#blocks[layer] = new LayerBlock(spec, columns, valuesOf(spec.type, bytes));
+  #spec(layer: number): LayerCacheSpec {
+    const spec = this.#inputs.layers[layer];
+    if (!spec) throw new Error(`The model has no layer ${layer}.`);
+    return spec;
   }
 
-  #layer(index: number): { readonly spec: LayerCacheSpec; readonly block: LayerBlock } {
-    const [spec, block] = [this.#inputs.layers[index], this.#blocks[index]];
-    if (!spec || !block) throw new Error(`no cache for layer ${index}`);
-    return { spec, block };
+  #ranges(layer: number): readonly LayerRange[] {
+    return this.#layers[layer] ?? [];
   }
 
   /** The cache as graph inputs. */
   feeds(): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
-    for (const [layer, { keys, cachedValues }] of this.#blocks.entries()) {
-      feeds[`keys.${layer}`] = keys;
-      feeds[`values.${layer}`] = cachedValues;
+    for (const [layer, ranges] of this.#layers.entries()) {
+      const tail = ranges.at(-1);
+      if (!tail) throw new Error('The sequence was disposed.');
+      feeds[`keys.${layer}`] = tail.keys;
+      feeds[`values.${layer}`] = tail.cachedValues;
     }
     return feeds;
   }
 
-  /** `cached`: the graph's output, new keys and values of all layers `[rows, tokens]`. */
+  /** `cached`: the graph's output, new keys and values of all layers `[rows, tokens]`. `arrange` has made room. */
   append(cached: Output | undefined, tokens: number): void {
     const all = cacheValues(cached);
-    const before = this.ranges.copy();
-    this.ranges.append(tokens);
     let at = 0;
     for (const [layer, spec] of this.#inputs.layers.entries()) {
-      this.#saveCheckpoints(layer, before);
       const values = all.subarray(at, at + rowsOf(spec) * tokens);
-      this.#appendLayer(layer, { values, columns: tokens }, before);
+      const tail = this.#writable(layer, spec);
+      tail.copy({ values, columns: tokens }, 0, tokens, this.length - tail.first);
       at += values.length;
     }
+    this.length += tokens;
   }
 
-  #appendLayer(layer: number, added: Columns, before: CachedRanges): void {
-    const { spec, block } = this.#layer(layer);
-    const cached = before.cachedTokens(spec.group);
-    const oldTokens = Math.max(0, before.length - this.ranges.start(spec.group));
-    const newTokens = Math.min(added.columns, this.ranges.cachedTokens(spec.group));
-    let target = block;
-    const fitsInPlace = block.refCount === 1 && oldTokens === cached && cached + newTokens <= block.columns;
-    if (!fitsInPlace) {
-      target = new LayerBlock(spec, columnsFor(oldTokens + newTokens));
-      target.copy(block, cached - oldTokens, oldTokens, 0);
-      block.refCount--;
-      this.#blocks[layer] = target;
-    }
-    target.copy(added, added.columns - newTokens, newTokens, oldTokens);
+  #writable(layer: number, spec: LayerCacheSpec): LayerRange {
+    const ranges = this.#ranges(layer);
+    const tail = ranges.at(-1);
+    if (!tail) throw new Error('The sequence was disposed.');
+    if (tail.refCount === 1) return tail;
+    const copy = new LayerRange(spec, tail, tail.values.slice());
+    this.#replace(layer, [...ranges.slice(0, -1), copy]);
+    return copy;
   }
 }
 

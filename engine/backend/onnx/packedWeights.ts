@@ -105,8 +105,9 @@ export async function provide(
     try {
       await requireRoom(directory, layout.byteLength);
       await layout.write(partial, onBytes, options.signal);
-      // A file that another program cuts short while it is mapped ends the process: no way back from SIGBUS.
-      await chmod(partial, 0o400);
+      // A file that another program cuts short while it is mapped ends the process: no way back from SIGBUS. Windows
+      // refuses that by itself, and to replace files that are read-only.
+      if (process.platform !== 'win32') await chmod(partial, 0o400);
       // A folder of that name would stop the rename.
       if (found === false) await rm(path, { recursive: true, force: true });
       await rename(partial, path);

@@ -7,11 +7,9 @@ import { crc32 } from 'node:zlib';
 import { HearthError, throwIfAborted } from '../../errors.ts';
 import { blockLayout } from '../../formats/blocks.ts';
 import type { Weight } from '../../model/weights/weights.ts';
-import { readValues } from '../../model/weights/weightValues.ts';
-import { columnsOf, rowBytesOf, rowsOf } from '../../model/weights/weightViews.ts';
-import type { StoredTensor } from './graphBuilder.ts';
+import { columnsOf, readValues, rowBytesOf, rowsOf } from '../../model/weights/weightViews.ts';
+import { type ElementType, elementBytes, type StoredTensor } from './graphBuilder.ts';
 import { type IntegerGrid, integerGrids, packRows } from './integerGrids.ts';
-import { type ElementType, elementBytes } from './onnxFile.ts';
 
 /** Increment when the same weights would be laid out differently. */
 export const weightsFileVersion = 2;

@@ -1,8 +1,8 @@
 /** Grouped-query attention (Ainslie et al. 2023): causal, with every option of `GroupedQueryAttentionSpec`. */
-import type { GroupedQueryAttentionSpec } from '../../model/spec/spec.ts';
+import type { GroupedQueryAttentionSpec, LatentAttentionSpec } from '../../model/spec/spec.ts';
 import type { LayerCache } from './cache.ts';
 import { dot, linear, rmsNorm, rotate, softmax } from './linear.ts';
-import type { GroupedQueryLayer } from './weights.ts';
+import type { GroupedQueryLayer, LatentLayer } from './weights.ts';
 
 /** A sequence's new tokens: rows `[firstRow, firstRow + count)` of the batch, at positions from `firstPosition` on. */
 export interface SequenceRows {
@@ -92,4 +92,125 @@ export function positionsOf(slices: readonly SequenceRows[]): number[] {
 /** The rows of one slice. */
 export function rowsOf(values: Float32Array, { firstRow, count }: SequenceRows, width: number): Float32Array {
   return values.subarray(firstRow * width, (firstRow + count) * width);
+}
+
+// Multi-head latent attention (DeepSeek-V2, section 2.1) in absorbed form: instead of expanding each cached latent to
+// keys and values, it applies the key up-projection to the query and the value up-projection to the attention output.
+
+/** Caches the new tokens. `input`: normalised hidden states `[tokens, hidden]`. Returns `[tokens, hidden]`. */
+export function latentAttention(
+  spec: LatentAttentionSpec,
+  weights: LatentLayer,
+  input: Float32Array,
+  slices: readonly SequenceRows[],
+  normEpsilon: number,
+): Float32Array {
+  const { numAttentionHeads, keyValueRank, nopeHeadDim, ropeHeadDim, valueHeadDim, rope } = spec;
+  const positions = positionsOf(slices);
+
+  const compressed = weights.queryDown ? linear(input, weights.queryDown) : input;
+  const query = linear(
+    weights.queryNorm ? rmsNorm(compressed, weights.queryNorm, normEpsilon) : compressed,
+    weights.queryUp,
+  );
+  const [nope, roped] = splitEach(query, [nopeHeadDim, ropeHeadDim]);
+  rotate(roped, { heads: numAttentionHeads, headDim: ropeHeadDim }, rope, positions);
+
+  const [down, key] = splitEach(linear(input, weights.keyValueDown), [keyValueRank, ropeHeadDim]);
+  const latent = rmsNorm(down, weights.keyValueNorm, normEpsilon);
+  // The rotated part of the key is shared by all heads and isn't normalised.
+  rotate(key, { heads: 1, headDim: ropeHeadDim }, rope, positions);
+
+  const absorbed = absorbQuery(spec, weights.keyUp, nope);
+  const mixed = new Float32Array(positions.length * numAttentionHeads * keyValueRank);
+  for (const slice of slices) {
+    slice.cache.keys.write(slice.firstPosition, rowsOf(key, slice, ropeHeadDim));
+    slice.cache.values.write(slice.firstPosition, rowsOf(latent, slice, keyValueRank));
+    attendLatents(spec, slice, { absorbed, roped }, mixed);
+  }
+  return linear(
+    expandValues(mixed, weights.valueUp, { numAttentionHeads, keyValueRank, valueHeadDim }),
+    weights.output,
+  );
+}
+
+/**
+ * `query'_h = K_hᵀ · query_h`. `nope`: `[tokens, heads, nope]`, `keyUp`: `[heads, nope, rank]` to `[tokens, heads,
+ * rank]`
+ */
+function absorbQuery(
+  { numAttentionHeads, nopeHeadDim, keyValueRank }: LatentAttentionSpec,
+  keyUp: Float32Array,
+  nope: Float32Array,
+): Float32Array {
+  const vectors = nope.length / nopeHeadDim;
+  const absorbed = new Float32Array(vectors * keyValueRank);
+  for (let vector = 0; vector < vectors; vector++) {
+    const head = vector % numAttentionHeads;
+    const query = Float64Array.from(nope.subarray(vector * nopeHeadDim, (vector + 1) * nopeHeadDim));
+    const rows = { start: head * nopeHeadDim * keyValueRank, stride: keyValueRank, width: keyValueRank };
+    weightedSum(query, nopeHeadDim, keyUp, rows, absorbed, vector * keyValueRank);
+  }
+  return absorbed;
+}
+
+/** `absorbed`, `mixed`: `[tokens, heads, rank]`; `roped`: `[tokens, heads, rope]` */
+function attendLatents(
+  { numAttentionHeads, keyValueRank, ropeHeadDim, softmaxScale }: LatentAttentionSpec,
+  { firstRow, count, firstPosition, cache }: SequenceRows,
+  { absorbed, roped }: { readonly absorbed: Float32Array; readonly roped: Float32Array },
+  mixed: Float32Array,
+): void {
+  const latents = cache.values.values;
+  const keys = cache.keys.values;
+  const scores = new Float64Array(firstPosition + count);
+  for (let token = 0; token < count; token++) {
+    const visible = firstPosition + token + 1;
+    for (let head = 0; head < numAttentionHeads; head++) {
+      const vector = (firstRow + token) * numAttentionHeads + head;
+      for (let i = 0; i < visible; i++) {
+        const content = dot(absorbed, vector * keyValueRank, latents, i * keyValueRank, keyValueRank);
+        const place = dot(roped, vector * ropeHeadDim, keys, i * ropeHeadDim, ropeHeadDim);
+        scores[i] = softmaxScale * (content + place);
+      }
+      softmax(scores, visible);
+      const rows = { start: 0, stride: keyValueRank, width: keyValueRank };
+      weightedSum(scores, visible, latents, rows, mixed, vector * keyValueRank);
+    }
+  }
+}
+
+/** `V_h · mixed_h`. `mixed`: `[tokens, heads, rank]`, `valueUp`: `[heads, value, rank]` to `[tokens, heads · value]` */
+function expandValues(
+  mixed: Float32Array,
+  valueUp: Float32Array,
+  {
+    numAttentionHeads,
+    keyValueRank,
+    valueHeadDim,
+  }: Pick<LatentAttentionSpec, 'numAttentionHeads' | 'keyValueRank' | 'valueHeadDim'>,
+): Float32Array {
+  const vectors = mixed.length / keyValueRank;
+  const values = new Float32Array(vectors * valueHeadDim);
+  for (let vector = 0; vector < vectors; vector++) {
+    const head = vector % numAttentionHeads;
+    for (let i = 0; i < valueHeadDim; i++) {
+      const row = (head * valueHeadDim + i) * keyValueRank;
+      values[vector * valueHeadDim + i] = dot(valueUp, row, mixed, vector * keyValueRank, keyValueRank);
+    }
+  }
+  return values;
+}
+
+/** Splits every group of `a + b` elements into its first `a` and its last `b`. */
+function splitEach(values: Float32Array, [a, b]: readonly [number, number]): [Float32Array, Float32Array] {
+  const groups = values.length / (a + b);
+  const first = new Float32Array(groups * a);
+  const second = new Float32Array(groups * b);
+  for (let group = 0; group < groups; group++) {
+    const start = group * (a + b);
+    first.set(values.subarray(start, start + a), group * a);
+    second.set(values.subarray(start + a, start + a + b), group * b);
+  }
+  return [first, second];
 }

@@ -1,17 +1,16 @@
 /** The KV cache of a sequence: keys and values of every layer in f32, rounded to `q8` or f16 if that precision is chosen. */
 import { float16Bits, float16Values, roundToEven } from '../../formats/blocks.ts';
-import { cacheRowOf } from '../../model/spec/cachePrecision.ts';
-import type { AttentionSpec, DecoderSpec } from '../../model/spec/spec.ts';
-import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import {
   checkShape,
-  type Decoder,
   floatsOf,
   piecesFor,
   type Sequence,
   type SequenceSerializer,
   type SequenceShape,
-} from '../backend.ts';
+} from '../../kv/sequence.ts';
+import { type AttentionSpec, cacheRowOf, type DecoderSpec } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import type { Decoder } from '../backend.ts';
 
 /** One row a token. Grows by doubling. */
 export class TokenRows {

@@ -13,11 +13,17 @@ export function gatedNetwork(network: GatedNetwork, activation: Activation, inpu
 
 function activate(activation: Activation, gate: number, up: number): number {
   if (activation.kind === 'silu-gate') return gate * sigmoid(gate) * up;
+  if (activation.kind === 'gelu-gate') return gelu(gate) * up;
   const { alpha, limit } = activation;
   // Only the upper end of the gate is clamped (openai/gpt-oss torch/model.py, swiglu).
   const clampedGate = Math.min(gate, limit);
   const clampedUp = Math.min(Math.max(up, -limit), limit);
   return (clampedUp + 1) * clampedGate * sigmoid(alpha * clampedGate);
+}
+
+/** The tanh approximation (Hendrycks and Gimpel 2016): torch's `gelu(approximate="tanh")`. */
+function gelu(x: number): number {
+  return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
 }
 
 function sigmoid(x: number): number {

@@ -1,11 +1,10 @@
 /** The forward pass, from token ids to hidden states. Read this file first. */
 
 import type { LayerSpec } from '../../model/spec/spec.ts';
-import { readValues } from '../../model/weights/weightValues.ts';
-import { groupedQueryAttention, type SequenceRows } from './attention.ts';
+import { readValues } from '../../model/weights/weightViews.ts';
+import { groupedQueryAttention, latentAttention, type SequenceRows } from './attention.ts';
 import type { ReferenceSequence } from './cache.ts';
 import { expertNetworks, gatedNetwork } from './feedForward.ts';
-import { latentAttention } from './latentAttention.ts';
 import { addTo, rmsNorm } from './linear.ts';
 import type { ReferenceLayer, ReferenceWeights } from './weights.ts';
 
@@ -28,7 +27,11 @@ export async function forward(
 ): Promise<Float32Array> {
   const hidden = new Float32Array(batch.reduce((sum, { tokens }) => sum + tokens.length, 0) * spec.hiddenSize);
   for (const [i, token] of batch.flatMap(({ tokens }) => tokens).entries()) {
-    hidden.set(await readValues(embedding, token, 1), i * spec.hiddenSize);
+    const row = await readValues(embedding, token, 1);
+    hidden.set(
+      spec.embeddingScale === undefined ? row : row.map((value) => value * (spec.embeddingScale ?? 1)),
+      i * spec.hiddenSize,
+    );
   }
   observe?.(0, hidden);
   for (const [index, layer] of layers.entries()) {
@@ -38,11 +41,16 @@ export async function forward(
       slices: rowsOfBatch(batch, index),
       normEpsilon: spec.normEpsilon,
     });
-    addTo(hidden, attended);
-    addTo(hidden, await feed(layerSpec, layer, rmsNorm(hidden, layer.feedForwardNorm, spec.normEpsilon)));
+    addTo(hidden, normed(attended, layer.attentionPostNorm, spec.normEpsilon));
+    const fed = await feed(layerSpec, layer, rmsNorm(hidden, layer.feedForwardNorm, spec.normEpsilon));
+    addTo(hidden, normed(fed, layer.feedForwardPostNorm, spec.normEpsilon));
     observe?.(index + 1, hidden);
   }
   return rmsNorm(hidden, finalNorm, spec.normEpsilon);
+}
+
+function normed(output: Float32Array, postNorm: Float32Array | undefined, epsilon: number): Float32Array {
+  return postNorm ? rmsNorm(output, postNorm, epsilon) : output;
 }
 
 function attend(

@@ -3,22 +3,20 @@
  * backends are tested against it. Start reading at forward.ts.
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
+import type { CacheDemand, SequenceSerializer } from '../../kv/sequence.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
-import { readValues } from '../../model/weights/weightValues.ts';
-import { rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
+import { readValues, rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { showBytes } from '../../units.ts';
 import {
   type Backend,
-  type CacheDemand,
   checkedBatch,
   type Decoder,
   type DecoderMemory,
   fullContexts,
   type LoadOptions,
-  type SequenceSerializer,
   type SequenceSlice,
 } from '../backend.ts';
 import { hostMemory } from '../hostMemory.ts';

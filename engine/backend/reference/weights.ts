@@ -11,8 +11,7 @@ import type {
   Linear,
   Weight,
 } from '../../model/weights/weights.ts';
-import { readValues } from '../../model/weights/weightValues.ts';
-import { columnsOf, rowsOf } from '../../model/weights/weightViews.ts';
+import { columnsOf, readValues, rowsOf } from '../../model/weights/weightViews.ts';
 import type { Matrix } from './linear.ts';
 
 // Dequantised experts, least recently used evicted first: a large model's experts don't all fit in memory.
@@ -91,6 +90,8 @@ export interface ReferenceLayer {
   readonly attention: GroupedQueryLayer | LatentLayer;
   readonly feedForwardNorm: Float32Array;
   readonly feedForward: GatedNetwork | ExpertsLayer;
+  readonly attentionPostNorm?: Float32Array;
+  readonly feedForwardPostNorm?: Float32Array;
 }
 
 export interface ReferenceWeights {
@@ -120,6 +121,8 @@ export async function loadDecoder(
       attention: await loadAttention(layer.attention, read),
       feedForwardNorm: await read(layer.feedForwardNorm),
       feedForward: await loadFeedForward(layer.feedForward, read, experts),
+      ...(layer.attentionPostNorm && { attentionPostNorm: await read(layer.attentionPostNorm) }),
+      ...(layer.feedForwardPostNorm && { feedForwardPostNorm: await read(layer.feedForwardPostNorm) }),
     });
   }
   return {

@@ -1,4 +1,4 @@
-/** What a model needs of a GPU's memory, counted by the same functions that allocate it. */
+/** The GPU memory that a model needs, counted by the functions that allocate it. */
 
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
@@ -12,7 +12,7 @@ import type { GpuCapabilities } from './device/adapter.ts';
 import { type Allocator, bytesTaken } from './device/gpu.ts';
 import type { GraphicsCard } from './device/graphicsCards.ts';
 
-/** What a run needs besides weights and cache, of `account` or of the GPU itself. */
+/** Allocates the memory of a pass besides weights and cache, from `account` or the GPU. */
 export async function allocateRun(
   { subgroupMatrix }: Pick<GpuCapabilities, 'subgroupMatrix'>,
   spec: DecoderSpec,
@@ -31,7 +31,7 @@ export async function allocateRun(
   };
 }
 
-/** @param asked the context, where one was asked for */
+/** @param asked the requested context, if any */
 export async function gpuNeeds(
   capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'maxBindingBytes'>,
   spec: DecoderSpec,

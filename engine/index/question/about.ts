@@ -85,20 +85,24 @@ function isSmallTalk(text: string): boolean {
   return text === '' || parts.every((part) => part === '' || politeness.test(part.trim()));
 }
 
-/** Of its words by rarity, what the best passage must hold at least. */
-const leastCoverage = 0.3;
+/** Of its words by rarity, what the best passage must hold at least; no twenty lines hold much of a long question. */
+const leastCoverage = (words: number): number => Math.min(0.3, 9 / Math.max(1, words));
 /** Below this the best must stand out from the others. */
-const sureCoverage = 0.5;
+const sureCoverage = (words: number): number => Math.max(leastCoverage(words), 0.5 - 0.01 * Math.max(0, words - 10));
+/** Of a question with code in it, which is hardly about anything else. */
+const codeCoverage = 0.25;
 /** The best's score over that of the tenth: about 1 where nothing fits better than the rest. */
 const gapRank = 9;
 const leastGap = 1.15;
 
 /** What is worth showing the model: nothing where the repository doesn't hold what the question is about. */
-export function relevant(passages: readonly Passage[]): readonly Passage[] {
+export function relevant(passages: readonly Passage[], question: string): readonly Passage[] {
+  const words = new Set(question.match(/[\p{L}\p{N}_]{3,}/gu)).size;
   const best = Math.max(0, ...passages.slice(0, 5).map(({ coverage }) => coverage));
-  if (best >= sureCoverage) return passages;
+  const sure = Math.min(sureCoverage(words), codeLike.test(question) ? codeCoverage : 1);
+  if (best >= sure) return passages;
   const [first, other] = [passages[0], passages[Math.min(gapRank, passages.length - 1)]];
-  if (best < leastCoverage || first === undefined || other === undefined) return [];
+  if (best < leastCoverage(words) || first === undefined || other === undefined) return [];
   return passages.length <= gapRank || first.score >= leastGap * other.score ? passages : [];
 }
 

@@ -273,7 +273,7 @@ export async function repositorySources(repository: Searched, question: Question
   if (search === undefined) return [];
   const whole = isAboutTheWhole(search.question);
   const found = await repository.searchByMeaning(search.question, searchedPassages);
-  const passages = search.floor && !whole ? relevant(found) : found;
+  const passages = search.floor && !whole ? relevant(found, search.question) : found;
   const wantsMap = whole && mapLabel !== '' && found.length > 0;
   const map = wantsMap ? mapSources((await repository.map({ maxChars: mapChars })).text, mapLabel) : [];
   return [...map, ...passages.map(passageSource)];

@@ -8,19 +8,24 @@ import { HearthError } from '../../errors.ts';
 export const tokenizer = `"porter ascii tokenchars '_$'"`;
 
 /** Another one: the file is made anew. */
-const schemaVersion = 4;
+const schemaVersion = 5;
 
 const schema = `
   CREATE TABLE files (
     id INTEGER PRIMARY KEY,
     path TEXT NOT NULL UNIQUE,
+    -- Of the path: a trace of another machine agrees in little more.
+    last_part TEXT NOT NULL,
     bytes INTEGER NOT NULL,
     modified_ms REAL NOT NULL,
     -- Of the content; equal after a switch of branches and back.
     digest TEXT NOT NULL,
     -- Why its content is not in the index; '' when it is.
-    skipped TEXT NOT NULL
+    skipped TEXT NOT NULL,
+    -- What its text says it is: a test, generated, a table.
+    content TEXT NOT NULL
   );
+  CREATE INDEX files_last_part ON files(last_part COLLATE NOCASE);
   CREATE TABLE chunks (
     id INTEGER PRIMARY KEY,
     file INTEGER NOT NULL,
@@ -52,7 +57,6 @@ const schema = `
     path, names, body,
     content='', contentless_delete=1, tokenize=${tokenizer}
   );
-  CREATE VIRTUAL TABLE vocabulary USING fts5vocab(terms, row);
   PRAGMA user_version = ${schemaVersion};
 `;
 

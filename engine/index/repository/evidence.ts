@@ -8,6 +8,7 @@ const weights = {
   flagRead: 0.5,
   name: 0.15,
   definition: 0.5,
+  wantedDefinition: 1,
   call: 0.9,
   pair: 0.05,
   pairs: 0.25,
@@ -15,6 +16,23 @@ const weights = {
 };
 
 const escaped = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`);
+
+const partOfName = /[\p{L}\p{N}_$]/u;
+/** With the arguments of types, or as a macro. */
+const callStart = /(?:<[^()\n]{0,60}>|!|::<[^()\n]{0,60}>)?\s*\(/y;
+
+/** Whether a text has a name as a whole word, and calls it; undefined: it doesn't have it. */
+function usesOf(text: string, name: string): 'named' | 'called' | undefined {
+  let found: 'named' | undefined;
+  for (let at = text.indexOf(name); at >= 0; at = text.indexOf(name, at + name.length)) {
+    const end = at + name.length;
+    if (partOfName.test(text[at - 1] ?? '') || partOfName.test(text[end] ?? '')) continue;
+    callStart.lastIndex = end;
+    if (callStart.test(text)) return 'called';
+    found = 'named';
+  }
+  return found;
+}
 
 export interface Read {
   readonly text: string;
@@ -24,24 +42,16 @@ export interface Read {
   readonly isTest: boolean;
 }
 
-/** Compiled once a question. */
 export class Evidence {
   readonly #query: Query;
-  readonly #names: readonly { readonly name: string; readonly word: RegExp; readonly call: RegExp }[];
+  readonly #names: readonly string[];
   readonly #flags: readonly { readonly long: string; readonly variable: RegExp }[];
   readonly #literals: readonly string[];
 
-  constructor(query: Query) {
+  /** @param names of the question, those that are worth looking for */
+  constructor(query: Query, names: readonly string[]) {
     this.#query = query;
-    this.#names = query.names.slice(0, 20).map((name) => {
-      const exact = escaped(name);
-      const before = String.raw`(?<![\p{L}\p{N}_$])`;
-      return {
-        name,
-        word: new RegExp(`${before}${exact}(?![\\p{L}\\p{N}_$])`, 'u'),
-        call: new RegExp(`${before}${exact}(?:<[^()\\n]{0,60}>|!|::<[^()\\n]{0,60}>)?\\s*\\(`, 'u'),
-      };
-    });
+    this.#names = names;
     this.#flags = query.flags.map((flag) => ({
       long: flag.toLowerCase(),
       variable: new RegExp(flag.toLowerCase().split(/[-_]/).map(escaped).join('[-_]?'), 'i'),
@@ -56,7 +66,7 @@ export class Evidence {
   /** How much one line has of it, for choosing an excerpt. */
   ofLine(line: string): number {
     const lower = line.toLowerCase();
-    const named = this.#names.filter(({ name, word }) => line.includes(name) && word.test(line)).length;
+    const named = this.#names.filter((name) => usesOf(line, name) !== undefined).length;
     const literal = this.#literals.filter((own) => lower.includes(own)).length;
     const flagged = this.#flags.filter(({ variable }) => variable.test(lower)).length;
     return named + 2 * literal + 2 * flagged;
@@ -65,14 +75,14 @@ export class Evidence {
   #ofNames({ text, defined, isTest }: Read): number {
     const { relation } = this.#query;
     let sum = 0;
-    for (const { name, word, call } of this.#names) {
-      if (!text.includes(name) || !word.test(text)) continue;
-      const isDefined = defined.has(name);
-      const called = !isDefined && call.test(text);
+    for (const name of this.#names) {
+      const use = usesOf(text, name);
+      if (use === undefined) continue;
       sum += weights.name;
-      if (relation === 'callers') sum += called ? weights.call : 0;
+      const isDefined = defined.has(name);
+      if (relation === 'callers') sum += use === 'called' && !isDefined ? weights.call : 0;
       else if (relation === 'tests') sum += isTest ? weights.call : 0;
-      else if (isDefined) sum += weights.definition;
+      else if (isDefined) sum += relation === 'definition' ? weights.wantedDefinition : weights.definition;
     }
     // Many names in a question are a description of a file, not that many questions.
     return sum / Math.sqrt(Math.max(1, this.#names.length));

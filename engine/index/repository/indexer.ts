@@ -3,6 +3,7 @@
  * way after each file, so that a question never waits longer than one file takes.
  */
 
+import { isAscii, isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,8 +13,7 @@ import { limits } from '../../limits.ts';
 import { partsOf } from '../syntax/source.ts';
 import { isDamage } from './database.ts';
 import type { IndexPhase, IndexState } from './state.ts';
-import type { Root, Roots } from './walk.ts';
-import { type FoundFile, fileAt, isFolder, leadsThroughLink, walk } from './walk.ts';
+import { type FoundFile, fileAt, isFolder, leadsThroughLink, type Root, type Roots, walk } from './walk.ts';
 import { IndexWriter, type Skipped } from './writer.ts';
 
 export class Indexer {
@@ -272,14 +272,10 @@ function isGenerated(text: string): boolean {
   return text.length > limits.repository.generatedChars && text.length / lines > limits.repository.meanLineChars;
 }
 
-const utf8 = new TextDecoder('utf-8', { fatal: true });
 const latin1 = new TextDecoder('windows-1252');
 
 /** As UTF-8, without a byte-order mark; what is none, as the encoding that old sources of the west are in. */
-export function textOf(content: Uint8Array): string {
-  try {
-    return utf8.decode(content);
-  } catch {
-    return latin1.decode(content);
-  }
+export function textOf(content: Buffer): string {
+  if (isAscii(content)) return content.toString('latin1');
+  return isUtf8(content) ? content.toString('utf8').replace(/^\uFEFF/, '') : latin1.decode(content);
 }

@@ -1,5 +1,5 @@
-/** What kind of file a path is, by the repository's own layout where it tells, else by the conventions of languages. */
-import type { DatabaseSync, StatementSync } from 'node:sqlite';
+/** What kind of file a path is: by what the files of its folders hold where that tells, else by the conventions of languages. */
+import type { DatabaseSync } from 'node:sqlite';
 import { grammarOf } from '../syntax/grammars.ts';
 import type { PathClass, Query } from './query.ts';
 
@@ -13,6 +13,59 @@ const factors: Readonly<Record<PathClass, { readonly usual: number; readonly lif
   document: { usual: 0.9, lifted: 1.2 },
 };
 
+// What a file's own text says, stored with it.
+
+/** '': nothing in particular. */
+export type ContentKind = 'test' | 'generated' | 'table' | 'changes' | '';
+
+/** Cases as the frameworks of languages write them. Rust's unit tests stand in sources, behind `cfg(test)`. */
+const testCase =
+  /^[ \t]*(?:(?:(?:describe|it|test|context|suite|specify|scenario|feature)(?:\.\w+)*\s*[( ]\s*['"`])|(?:async )?def test_|func Test\w*\(t \*testing|(?:public |protected )?function test\w+\(|@(?:Test|ParameterizedTest)\b|\[(?:Fact|Theory|Test|TestMethod|TestCase)\b|(?:TYPED_|BOOST_(?:AUTO_)?)?TEST(?:_F|_P|_CASE)?\(|SECTION\("|#\[(?:\w+::)*test\b|static (?:void|int) test_\w+\()/gm;
+const ownTests = /^[ \t]*#\[cfg\(test\)\]/m;
+const functionStart = /^(?:[\w*&<>:,[\]\t ]*[\t ])?(?:function|def|func|fn|fun|sub|void|int)\b/gm;
+/** Of generators: Go's convention (go.dev/s/generatedcode), `@generated`, and what others write. */
+const generatedMark =
+  /@generated|\b(?:code|file|source|module|document) (?:is |was |has been )?(?:automatically |auto-?)?generated\b|\bauto-?generated (?:by|from|file)\b|generated (?:by|from) .*do not edit|do not edit.*generated|\b(?:parser|scanner|lexer|bindings?|stubs?)\b[^\n]{0,40}\b(?:generated|made) by\b/i;
+const headChars = 1500;
+const versionHeading = /^(?:#{1,4}\s*|={2,}\s*)?\[?(?:version |release |v|\w+ )?\d+\.\d+(?:\.\d+)?[^\n]{0,60}$/gim;
+const leastVersions = 5;
+const leastTableLines = 60;
+const tableShare = 0.85;
+
+export function contentKindOf(path: string, text: string): ContentKind {
+  if (grammarOf(path) === undefined || documentEnding.test(path.toLowerCase())) {
+    return (text.slice(0, 40_000).match(versionHeading) ?? []).length >= leastVersions && hasDates(text)
+      ? 'changes'
+      : '';
+  }
+  if (generatedMark.test(text.slice(0, headChars))) return 'generated';
+  const cases = (text.match(testCase) ?? []).length;
+  if (cases > 0 && !ownTests.test(text) && 2 * cases >= (text.match(functionStart) ?? []).length) return 'test';
+  return isTable(text) ? 'table' : '';
+}
+
+/** Numbers alone are chapters. */
+const hasDates = (text: string): boolean =>
+  (
+    text
+      .slice(0, 40_000)
+      .match(/\b(?:19|20)\d\d[-/.]\d\d?[-/.]\d\d?\b|\b(?:fix(?:ed|es)?|added|removed|changed)\b/gi) ?? []
+  ).length >= leastVersions;
+
+function isTable(text: string): boolean {
+  const lines = text.split('\n').filter((line) => /[\p{L}\p{N}]/u.test(line) && !/^\s*(?:\/\/|#|\*|\/\*)/.test(line));
+  if (lines.length < leastTableLines) return false;
+  return lines.filter(isOfLiterals).length >= tableShare * lines.length;
+}
+
+/** With or without a key: a row of a table. */
+function isOfLiterals(line: string): boolean {
+  const plain = line.replaceAll(/'[^']*'|"[^"]*"|\b\d\w*/g, '');
+  return plain !== line && !/\p{L}/u.test(plain.replace(/^[^\S\n]*[\w$.-]+\s*(?:=>|[:=])/, ''));
+}
+
+// What names say.
+
 const testPart = /^(?:tests?|specs?|__tests__|testdata|testing|e2e|fixtures?)$/;
 const testName = /(?:^|[._-])(?:tests?|specs?)(?=[._-]|$)|^test_/;
 /** `FooTest.java`, `FooTests.cs`, `FooSpec.kt`: with a capital, so that `latest` is none. */
@@ -22,41 +75,59 @@ const vendoredPart = /^(?:vendor(?:ed)?|third[_-]?party|external|node_modules|bo
 const changelogName = /^(?:change(?:s|log)|history|news|release[-_ ]?notes|releases)(?:[._-].*)?$/;
 /** Terms of use rank with changelogs: hardly a question is about them. */
 const licenceName = /^(?:licen[cs]e|copying|notice)(?:[._-].*)?$/;
-const documentEnding = /\.(?:md|mdx|markdown|rst|adoc|asciidoc|txt|org|tex|pod|rdoc)$/;
+const documentEnding = /\.(?:md|mdx|markdown|rst|adoc|asciidoc|txt|org|tex|pod|rdoc|[1-9])$/;
 const dataEnding =
   /\.(?:json[5c]?|ya?ml|toml|xml|csv|tsv|svg|lock|po|pot|properties|ini|cfg|conf|plist|snap|golden|map|ipynb|editorconfig|gitignore)$/;
 const languageTag = /^[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[a-z]{2}))*$/;
-/** A folder of so many files that are named after languages holds translations. */
-const leastLocales = 8;
+const versionName = /^v?\d+(?:\.\d+)+(?:[-.]?\w+)?$/;
 
-/** Folders with their own terms of use came from elsewhere; those with the root's are members of one project. */
-interface Learned {
-  readonly foreign: readonly string[];
-  readonly locales: ReadonlySet<string>;
+/** A folder of so many files, most of them named after languages, holds translations; the like for versions. */
+const leastAlike = 8;
+const alikeShare = 0.6;
+/** Folders with fewer sources tell nothing. */
+const leastSources = 4;
+/** A folder most of whose sources are tests has their helpers too; where hardly any is, its name means something else. */
+const testShare = 0.8;
+const hardlyShare = 0.1;
+/** Sources among documents illustrate them. */
+const documentShare = 0.7;
+
+/** A licence in so many folders is that of the project's members. */
+const leastMembers = 3;
+/** What a project mostly consists of came from nowhere else, whatever its licence file. */
+const foreignShare = 0.3;
+
+/** Of everything in a folder and below. */
+interface Folder {
+  sources: number;
+  tests: number;
+  documents: number;
+  /** Of the files right here: all, those named after languages, after versions. */
+  files: number;
+  languages: number;
+  versions: number;
 }
 
 export class Layout {
   readonly #database: DatabaseSync;
-  readonly #named: StatementSync;
   readonly #classes = new Map<string, PathClass | undefined>();
-  #learned: Learned | undefined;
-  #files = 0;
+  readonly #kinds = new Map<string, ContentKind>();
+  #folders = new Map<string, Folder>();
+  /** Folders with their own terms of use came from elsewhere. */
+  #foreign: readonly string[] = [];
+  #files = -1;
 
   constructor(database: DatabaseSync) {
     this.#database = database;
-    this.#named = database.prepare(
-      `SELECT count(*) AS n, sum(name GLOB 'test_*' OR name GLOB 'Test[A-Z]*' OR name GLOB 'test[A-Z]*') AS tests
-       FROM symbols JOIN files ON files.id = symbols.file WHERE path = ? AND kind IN ('function', 'method')`,
-    );
   }
 
   /** Looks at the repository anew when it grew or shrank by a tenth. */
   refresh(): void {
     const files = Number(this.#database.prepare('SELECT max(id) AS n FROM files').get()?.['n'] ?? 0);
-    if (this.#learned !== undefined && Math.abs(files - this.#files) <= this.#files / 10) return;
+    if (this.#files >= 0 && Math.abs(files - this.#files) <= this.#files / 10) return;
     this.#files = files;
     this.#classes.clear();
-    this.#learned = learn(this.#database);
+    this.#learn();
   }
 
   classOf(path: string): PathClass | undefined {
@@ -69,31 +140,127 @@ export class Layout {
     const own = this.classOf(path);
     if (own === undefined) return 1;
     const asked = query.wants.has(own) || (own === 'test' && query.relation === 'tests');
-    const named = own !== 'changelog' && namesFolderOf(path, query);
+    // Folders of tests are named after what they test.
+    const named = own !== 'changelog' && own !== 'test' && namesFolderOf(path, query);
     return factors[own][asked || named ? 'lifted' : 'usual'];
   }
 
   #computed(path: string): PathClass | undefined {
-    const { foreign = [], locales = new Set<string>() } = this.#learned ?? {};
-    const parts = path.split('/');
-    const folders = parts.slice(0, -1);
-    const name = parts.at(-1) ?? '';
+    const slash = path.lastIndexOf('/');
+    const name = path.slice(slash + 1);
     const stem = name.replace(/\.[^.]*$/, '');
-    const lower = folders.map((part) => part.toLowerCase());
-    if (licenceName.test(name.toLowerCase()) && grammarOf(path) === undefined) return 'changelog';
-    if (lower.some((part) => vendoredPart.test(part)) || foreign.some((root) => path.startsWith(root)))
+    const lower = name.toLowerCase();
+    const folders = path.slice(0, Math.max(0, slash)).toLowerCase().split('/');
+    const isSource = grammarOf(path) !== undefined;
+    const kind = this.#kinds.get(path) ?? '';
+    if (licenceName.test(lower) && !isSource) return 'changelog';
+    if (folders.some((part) => vendoredPart.test(part)) || this.#foreign.some((root) => path.startsWith(root))) {
       return 'vendored';
-    if (locales.has(folders.join('/')) && languageTag.test(stem)) return 'data';
-    const test =
-      lower.some((part) => testPart.test(part)) || testName.test(stem.toLowerCase()) || testCamelName.test(stem);
-    if (test) return 'test';
-    if (lower.some((part) => examplePart.test(part))) return 'example';
-    if (changelogName.test(name.toLowerCase()) && grammarOf(path) === undefined) return 'changelog';
-    if (documentEnding.test(name.toLowerCase())) return 'document';
-    if (dataEnding.test(name.toLowerCase())) return 'data';
-    const { n, tests } = this.#named.get(path) ?? {};
-    return Number(n) >= 3 && Number(tests) > Number(n) / 2 ? 'test' : undefined;
+    }
+    if (kind === 'generated' || kind === 'table' || this.#isTranslation(path, stem)) return 'data';
+    if (kind === 'test' || this.#isAmongTests(path, folders) || hasTestName(stem)) return 'test';
+    if (folders.some((part) => examplePart.test(part))) return 'example';
+    if (!isSource && (kind === 'changes' || changelogName.test(lower) || this.#isOfVersion(path, stem))) {
+      return 'changelog';
+    }
+    if (documentEnding.test(lower)) return 'document';
+    if (dataEnding.test(lower)) return 'data';
+    return isSource && this.#isAmongDocuments(path) ? 'example' : undefined;
   }
+
+  #isTranslation(path: string, stem: string): boolean {
+    return isLanguage(stem) && this.#areAlike(path, 'languages');
+  }
+
+  #isOfVersion(path: string, stem: string): boolean {
+    return versionName.test(stem) && this.#areAlike(path, 'versions');
+  }
+
+  #areAlike(path: string, by: 'languages' | 'versions'): boolean {
+    const folder = this.#folders.get(path.slice(0, Math.max(0, path.lastIndexOf('/'))));
+    return folder !== undefined && folder[by] >= Math.max(leastAlike, alikeShare * folder.files);
+  }
+
+  /** By the outermost folder that tells: one named so, unless it holds no tests, or one that holds little else. */
+  #isAmongTests(path: string, folders: readonly string[]): boolean {
+    return outermost(path).some((folder, at) => {
+      const { sources = 0, tests = 0 } = this.#folders.get(folder) ?? {};
+      if (sources < leastSources) return testPart.test(folders[at] ?? '');
+      return testPart.test(folders[at] ?? '') ? tests >= hardlyShare * sources : tests >= testShare * sources;
+    });
+  }
+
+  #isAmongDocuments(path: string): boolean {
+    return outermost(path).some((folder) => {
+      const { sources = 0, documents = 0 } = this.#folders.get(folder) ?? {};
+      return documents >= leastSources && documents >= documentShare * (documents + sources);
+    });
+  }
+
+  #learn(): void {
+    this.#folders = new Map();
+    this.#kinds.clear();
+    const licences: { path: string; digest: string }[] = [];
+    let sources = 0;
+    for (const row of this.#database.prepare('SELECT path, digest, content FROM files').iterate()) {
+      const path = String(row['path']);
+      const kind = contentKinds.find((own) => own === row['content']) ?? '';
+      if (kind !== '') this.#kinds.set(path, kind);
+      sources += Number(this.#count(path, kind));
+      const name = path.slice(path.lastIndexOf('/') + 1).toLowerCase();
+      if (licenceName.test(name) && grammarOf(path) === undefined)
+        licences.push({ path, digest: String(row['digest']) });
+    }
+    this.#foreign = this.#foreignIn(licences, sources);
+  }
+
+  #foreignIn(licences: readonly { readonly path: string; readonly digest: string }[], sources: number): string[] {
+    const copies = new Map<string, number>();
+    for (const { digest } of licences) copies.set(digest, (copies.get(digest) ?? 0) + 1);
+    const own = new Set(licences.filter(({ path }) => !path.includes('/')).map(({ digest }) => digest));
+    const folders = licences
+      .filter(({ path, digest }) => own.size > 0 && path.includes('/') && !own.has(digest))
+      .filter(({ digest }) => (copies.get(digest) ?? 0) < leastMembers)
+      .map(({ path }) => path.slice(0, path.lastIndexOf('/')));
+    const isSmall = (folder: string): boolean => (this.#folders.get(folder)?.sources ?? 0) <= foreignShare * sources;
+    return folders.filter(isSmall).map((folder) => `${folder}/`);
+  }
+
+  /** Returns whether it is a source. */
+  #count(path: string, kind: ContentKind): boolean {
+    const name = path.slice(path.lastIndexOf('/') + 1);
+    const stem = name.replace(/\.[^.]*$/, '');
+    const isDocument = documentEnding.test(name.toLowerCase());
+    const isSource = grammarOf(path) !== undefined && !isDocument && !dataEnding.test(name.toLowerCase());
+    const isTest = isSource && (kind === 'test' || hasTestName(stem));
+    const folders = outermost(path);
+    for (const [at, folder] of folders.entries()) {
+      const counts = this.#folders.get(folder) ?? emptyFolder();
+      this.#folders.set(folder, counts);
+      counts.sources += Number(isSource);
+      counts.tests += Number(isTest);
+      counts.documents += Number(isDocument);
+      if (at < folders.length - 1) continue;
+      counts.files++;
+      counts.languages += Number(isLanguage(stem));
+      counts.versions += Number(versionName.test(stem));
+    }
+    return isSource;
+  }
+}
+
+const contentKinds: readonly ContentKind[] = ['test', 'generated', 'table', 'changes'];
+const emptyFolder = (): Folder => ({ sources: 0, tests: 0, documents: 0, files: 0, languages: 0, versions: 0 });
+const languageNames = new Intl.DisplayNames(['en'], { type: 'language', fallback: 'none' });
+const isLanguage = (stem: string): boolean =>
+  languageTag.test(stem) && languageNames.of(stem.replaceAll('_', '-')) !== undefined;
+const hasTestName = (stem: string): boolean => testName.test(stem.toLowerCase()) || testCamelName.test(stem);
+
+/** `a/b/c.ts` lies in `a` and `a/b`. */
+function outermost(path: string): string[] {
+  const folders: string[] = [];
+  for (let at = path.indexOf('/'); at >= 0; at = path.indexOf('/', at + 1)) folders.push(path.slice(0, at));
+  return folders;
 }
 
 /** A question that names a folder or a file asks for what lies there. */
@@ -101,30 +268,4 @@ function namesFolderOf(path: string, { text }: Query): boolean {
   const words = new Set(text.toLowerCase().match(/[\p{L}\p{N}_.-]{4,}/gu) ?? []);
   const parts = path.toLowerCase().split('/');
   return parts.some((part, at) => !testPart.test(part) && words.has(part) && (at > 0 || parts.length > 1));
-}
-
-function learn(database: DatabaseSync): Learned {
-  const licences = database
-    .prepare(
-      "SELECT path, digest FROM files WHERE path LIKE '%license%' OR path LIKE '%licence%' OR path LIKE '%copying%'",
-    )
-    .all()
-    .map((row) => ({ path: String(row['path']), digest: String(row['digest']) }))
-    .filter(({ path }) => licenceName.test(path.slice(path.lastIndexOf('/') + 1).toLowerCase()))
-    .filter(({ path }) => grammarOf(path) === undefined);
-  const own = new Set(licences.filter(({ path }) => !path.includes('/')).map(({ digest }) => digest));
-  const foreign = licences
-    .filter(({ path, digest }) => own.size > 0 && path.includes('/') && !own.has(digest))
-    .map(({ path }) => path.slice(0, path.lastIndexOf('/') + 1));
-  const counts = new Map<string, number>();
-  for (const row of database.prepare('SELECT path FROM files').iterate()) {
-    const path = String(row['path']);
-    const slash = path.lastIndexOf('/');
-    if (languageTag.test(path.slice(slash + 1).replace(/\..*$/, ''))) {
-      const folder = path.slice(0, Math.max(0, slash));
-      counts.set(folder, (counts.get(folder) ?? 0) + 1);
-    }
-  }
-  const locales = [...counts].filter(([, count]) => count >= leastLocales).map(([folder]) => folder);
-  return { foreign, locales: new Set(locales) };
 }

@@ -3,8 +3,7 @@ import type { DatabaseSync, SQLOutputValue, StatementSync } from 'node:sqlite';
 import { limits } from '../../limits.ts';
 import { symbolKinds } from '../../protocol/indexProtocol.ts';
 import { grammarOf } from '../syntax/grammars.ts';
-import { withTree } from '../syntax/source.ts';
-import type { Definition } from '../syntax/symbols.ts';
+import { type Definition, withTree } from '../syntax/source.ts';
 import { questionTerms, withoutAccents } from './terms.ts';
 
 export interface SymbolPlace extends Definition {

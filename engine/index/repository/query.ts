@@ -24,6 +24,8 @@ export interface Query {
   readonly flags: readonly string[];
   /** Texts that the sources may hold as they are: quoted, dotted, or the constant parts of a message. */
   readonly literals: readonly string[];
+  /** Files that it names, without a line. */
+  readonly files: readonly string[];
   /** Two words in a row. */
   readonly pairs: readonly string[];
   readonly wants: ReadonlySet<PathClass>;
@@ -71,9 +73,26 @@ export function parseQuery(question: string): Query {
     ),
     literals: literalsIn(text),
     pairs: pairsIn(text),
-    wants: new Set(pathClasses.filter((own) => asksFor[own].test(text))),
+    files: distinct([...(text.match(fileName) ?? []), ...capitalFiles(text)]).slice(0, 6),
+    wants: new Set(pathClasses.filter((own) => asksFor[own].test(subjectOf(text)))),
     whole: isAboutTheWhole(text),
   };
+}
+
+/** A file with an ending that a name of code has not: `README.md`, `src/a.ts`, never `this.name`. */
+const fileName =
+  /(?<![\w/.@-])(?:[\w@.-]+\/)*[\w@-][\w@.-]*\.(?:[a-z]{1,3}|[a-z]\w{0,2}[0-9+]|java|html|json|yaml|toml|scala|swift|proto|gradle|cmake|lock|cfg)(?![\w/.(])/gi;
+
+/** `the README`, `CONTRIBUTING`: files whose names are spoken without their ending. */
+function capitalFiles(text: string): string[] {
+  const names = text.match(/(?<![\w./-])(?:[A-Z]{5,}|readme)(?![\w./-])/g) ?? [];
+  return distinct(names.map((name) => name.toUpperCase())).flatMap((name) => [`${name}.md`, `${name}.rst`]);
+}
+
+/** What a question asks for stands at its beginning: further on, say in an issue, a test is only mentioned. */
+function subjectOf(text: string): string {
+  const [line = ''] = text.split('\n').filter((own) => own.trim() !== '');
+  return line.length <= 200 ? line : line.slice(0, line.indexOf('. ') + 1 || 200);
 }
 
 // Traces.
@@ -133,8 +152,11 @@ function withoutTemplate(text: string): string {
   if (formal < 2) return text;
   const kept = lines.filter((line, at) => {
     if (checkbox.test(line) || environment.test(line) || system.test(line)) return false;
-    // The first heading of a text is its title.
-    return !heading.test(line) || lines.slice(0, at).every((before) => before.trim() === '');
+    // The first heading of a text is its title, unless boxes follow it.
+    const isFirst = lines.slice(0, at).every((before) => before.trim() === '');
+    const next = lines.slice(at + 1).find((own) => own.trim() !== '') ?? '';
+    const ofForm = !/^\s*#\s/.test(line) && (checkbox.test(next) || heading.test(next));
+    return !heading.test(line) || (isFirst && !ofForm);
   });
   return kept.every((line) => line.trim() === '') ? text : kept.join('\n');
 }
@@ -143,7 +165,11 @@ function withoutTemplate(text: string): string {
 
 /** In code marks, called, or of a form that prose has not. */
 function namesIn(text: string): string[] {
-  const marked = [...text.matchAll(/`([^`\n]{2,80})`/g)].flatMap(([, code = '']) => code.match(identifiers) ?? []);
+  // Of a qualified name the last part says what it is: the others enclose half the repository.
+  const marked = [...text.matchAll(/`([^`\n]{2,80})`/g)].flatMap(
+    ([, code = '']) =>
+      code.replaceAll(/[\p{L}_$][\p{L}\p{N}_$]*(?:::|->|\.)(?=[\p{L}_$])/gu, '').match(identifiers) ?? [],
+  );
   const called = [...text.matchAll(/([\p{L}_$][\p{L}\p{N}_$]*)(?=\()/gu)].map(([name]) => name);
   const formed = (text.match(identifiers) ?? []).filter(isCodeLike);
   const asked = [...text.matchAll(askedName)].map((match) => match.slice(1).find((own) => own !== undefined) ?? '');
@@ -208,7 +234,7 @@ function constantParts(message: string): string[] {
 
 function pairsIn(text: string): string[] {
   const words = text.toLowerCase().match(/[\p{L}\p{N}_$]+/gu) ?? [];
-  return distinct(words.slice(1).map((word, at) => `${words[at]} ${word}`)).slice(0, 60);
+  return distinct(words.slice(1).map((word, at) => `${words[at]} ${word}`)).slice(0, 30);
 }
 
 const distinct = (items: readonly string[]): string[] => [...new Set(items)];

@@ -34,8 +34,14 @@ const fileWeight = 0.25;
 /** Of the score of the best words: a chunk that no ranking by words has, but a name's definition or call. */
 const namedBase = 0.2;
 const placeScore = 10;
-/** Names that are looked up. */
+/** Chunks of a file that the question names: what they start with, what their score is multiplied with, how many. */
+const ofNamedFile = { base: 0.3, factor: 1.6, most: 60 } as const;
+/** Added to a line that defines a name of the question. */
+const definitionLine = 500;
+/** Names that are looked up, the rarest. */
 const mostNames = 12;
+/** Words that every line or chunk is searched for, the rarest. */
+const mostWords = 40;
 /** Frames of a trace that are looked up. */
 const mostPlaces = 30;
 const readmeScore = 20;
@@ -49,15 +55,16 @@ interface Chunk extends Stretch {
   readonly path: string;
 }
 
+interface Definition extends Stretch {
+  readonly name: string;
+  readonly nameLine: number;
+}
+
 interface Scored {
   readonly chunk: Chunk;
   readonly score: number;
   /** The line to show, where the question named one. */
   readonly line?: number;
-}
-
-interface Definition extends Stretch {
-  readonly name: string;
 }
 
 export class ChunkSearch {
@@ -68,7 +75,8 @@ export class ChunkSearch {
   readonly #readme: StatementSync;
   readonly #at: StatementSync;
   readonly #exactly: StatementSync;
-  readonly #ending: StatementSync;
+  readonly #named: StatementSync;
+  readonly #chunksOf: StatementSync;
   readonly #definitions: StatementSync;
   readonly #defining: StatementSync;
 
@@ -80,19 +88,25 @@ export class ChunkSearch {
       'SELECT chunks.id AS id, path, chunks.first_line AS first_line, chunks.last_line AS last_line FROM chunks JOIN files ON files.id = chunks.file';
     this.#place = database.prepare(`${chunks} WHERE chunks.id = ?`);
     this.#readme = database.prepare(
-      `${chunks} WHERE path LIKE 'readme%' AND path NOT LIKE '%/%' ORDER BY path, chunks.first_line LIMIT 1`,
+      `${chunks} WHERE last_part LIKE 'readme%' AND path = last_part ORDER BY path, chunks.first_line LIMIT 1`,
     );
     this.#at = database.prepare(
       `${chunks} WHERE path = ? AND chunks.first_line <= ? AND chunks.last_line >= ? LIMIT 1`,
     );
     this.#exactly = database.prepare('SELECT id FROM files WHERE path = ?');
-    this.#ending = database.prepare("SELECT path FROM files WHERE path LIKE '%' || ? LIMIT 50");
+    this.#named = database.prepare(
+      'SELECT path FROM files WHERE last_part = ? COLLATE NOCASE AND last_part = ? LIMIT 50',
+    );
+    this.#chunksOf = database.prepare(`${chunks} WHERE path = ? ORDER BY chunks.first_line LIMIT ?`);
     this.#definitions = database.prepare(
-      'SELECT name, first_line, last_line FROM symbols JOIN files ON files.id = symbols.file WHERE path = ? ORDER BY first_line, last_line DESC',
+      `SELECT DISTINCT name, name_line, first_line, last_line FROM symbols WHERE file = (SELECT id FROM files WHERE path = ?)
+       AND first_line <= ? AND last_line >= ? ORDER BY first_line, last_line DESC`,
     );
     this.#defining = database.prepare(
-      `SELECT path, first_line, last_line FROM symbols JOIN files ON files.id = symbols.file
-       WHERE name = ? COLLATE NOCASE AND name = ? LIMIT ?`,
+      `SELECT chunks.id AS id, path, chunks.first_line AS first_line, chunks.last_line AS last_line FROM symbols
+       JOIN files ON files.id = symbols.file
+       JOIN chunks ON chunks.file = symbols.file AND symbols.first_line BETWEEN chunks.first_line AND chunks.last_line
+       WHERE symbols.name = ? COLLATE NOCASE AND symbols.name = ? LIMIT ?`,
     );
   }
 
@@ -105,19 +119,22 @@ export class ChunkSearch {
   // What one search asks of the index.
 
   terms(text: string): Term[] {
-    return this.#words.terms(questionTerms(text));
+    // Long words are rare, and each has to be looked up.
+    const words = questionTerms(text).sort((a, b) => b.length - a.length);
+    return this.words(words.slice(0, limits.repository.questionTerms));
   }
 
-  ranking(terms: readonly Term[]): { chunk: number; score: number }[] {
+  /** The rarest first. @param words in lower case */
+  words(words: readonly string[]): Term[] {
+    return this.#words.terms(words);
+  }
+
+  ranking(terms: readonly Term[]): ReturnType<WordIndex['ranking']> {
     return this.#words.ranking(terms, limits.repository.rereadChunks);
   }
 
   mentions(name: string): number[] {
-    const terms = questionTerms(name).filter((term) => term === name.toLowerCase());
-    const match = terms.map((term) => `body : "${term}"`).join(' AND ');
-    return match === ''
-      ? []
-      : this.#words.matching(match, limits.repository.rereadChunks / 2).map(({ chunk }) => chunk);
+    return this.#words.mentions(name.toLowerCase(), limits.repository.rereadChunks / 2).map(({ chunk }) => chunk);
   }
 
   chunk(id: number): Chunk | undefined {
@@ -134,10 +151,7 @@ export class ChunkSearch {
 
   /** Chunks in which the name is defined, exactly so written. */
   defining(name: string, limit: number): Chunk[] {
-    return this.#defining.all(name, name, limit).flatMap((row) => {
-      const path = String(row['path']);
-      return this.chunkAt(path, Number(row['first_line'])) ?? [];
-    });
+    return this.#defining.all(name, name, limit).flatMap((row) => chunkOf(row) ?? []);
   }
 
   /** The file that the end of an absolute path, or a path's end, names. */
@@ -148,20 +162,25 @@ export class ChunkSearch {
       if (this.#exactly.get(end)) return end;
     }
     const name = parts.at(-1) ?? '';
-    const found = this.#ending.all(`/${name}`).map((row) => String(row['path']));
-    const same = found.filter((own) => own.endsWith(`/${name}`));
+    const same = this.#named.all(name, name).map((row) => String(row['path']));
     if (parts.length === 1) return same.length === 1 ? same[0] : undefined;
     // A library has files of the same names: the folder must agree too.
     const agreeing = same.map((own) => ({ own, common: commonEnd(own.split('/'), parts) }));
     return agreeing.filter(({ common }) => common > 1).sort((a, b) => b.common - a.common)[0]?.own;
   }
 
-  definitions(path: string): Definition[] {
-    return this.#definitions.all(path).map((row) => ({
+  /** Definitions that have lines of a stretch, the outer ones first. */
+  definitionsAt(path: string, { firstLine, lastLine }: Stretch): Definition[] {
+    return this.#definitions.all(path, lastLine, firstLine).map((row) => ({
       name: String(row['name']),
+      nameLine: Number(row['name_line']),
       firstLine: Number(row['first_line']),
       lastLine: Number(row['last_line']),
     }));
+  }
+
+  chunksOf(path: string, limit: number): Chunk[] {
+    return this.#chunksOf.all(path, limit).flatMap((row) => chunkOf(row) ?? []);
   }
 
   read(path: string): string | undefined {
@@ -197,17 +216,25 @@ class Search {
   readonly #near: readonly Near[];
   readonly #evidence: Evidence;
   readonly #terms: readonly Term[];
-  readonly #files = new Map<string, readonly string[]>();
-  /** Chunks that define a name of the question. */
-  readonly #defining = new Map<string, ReadonlySet<number>>();
-  readonly #outlines = new Map<string, readonly Definition[]>();
+  readonly #telling: readonly Term[];
+  readonly #names: readonly string[];
+  readonly #texts = new Map<string, Text | undefined>();
+  /** Paths that the question names. */
+  readonly #named: ReadonlySet<string>;
+  /** Names of the question that a chunk defines. */
+  readonly #defined = new Map<number, Set<string>>();
+  /** By stem: what a word that was too common to be searched for adds to a chunk that has it. */
+  #common = new Map<string, number>();
 
   constructor(index: ChunkSearch, query: Query, near: readonly Near[]) {
     this.#index = index;
     this.#query = query;
     this.#near = near;
-    this.#evidence = new Evidence(query);
     this.#terms = index.terms(query.text);
+    this.#telling = this.#terms.filter(({ chunks }) => chunks > 0).slice(0, mostWords);
+    this.#names = this.#rarest(query.names);
+    this.#evidence = new Evidence(query, this.#names);
+    this.#named = new Set(query.files.flatMap((path) => index.fileOf(path) ?? []));
   }
 
   hits(limit: number): Hit[] {
@@ -219,20 +246,34 @@ class Search {
     return [...kept.slice(0, expansion.after), ...wider, ...kept.slice(expansion.after)];
   }
 
+  /** Those that the index holds. */
+  #rarest(names: readonly string[]): string[] {
+    const held = this.#index.words(names.map((name) => name.toLowerCase())).filter(({ chunks }) => chunks > 0);
+    const wanted = new Set(held.slice(0, mostNames).map(({ term }) => term));
+    return names.filter((name) => wanted.has(name.toLowerCase()));
+  }
+
   /** Scores from 0 to 1 by words, with those of the question's vector. */
   #candidates(): Map<number, number> {
-    const ranked = this.#index.ranking(this.#terms);
+    const { ranked, left } = this.#index.ranking(this.#terms);
     const top = ranked[0]?.score ?? 1;
+    // One occurrence in a chunk of mean length adds about its rarity to BM25.
+    this.#common = new Map(left.slice(0, mostWords).map(({ stem, rarity }) => [stem, (rarity - Math.LN2) / top]));
     const scores = new Map(ranked.map(({ chunk, score }) => [chunk, score / top]));
     for (const { chunk, cosine } of this.#near) {
       scores.set(chunk, (scores.get(chunk) ?? 0) + cosineWeight * Math.max(0, cosine));
     }
-    for (const name of this.#query.names.slice(0, mostNames)) {
+    for (const name of this.#names) {
       const defining = this.#index.defining(name, 50).map(({ id }) => id);
-      this.#defining.set(name, new Set(defining));
+      for (const id of defining) this.#defined.set(id, (this.#defined.get(id) ?? new Set()).add(name));
       const { relation } = this.#query;
       const mentions = relation === 'callers' || relation === 'tests' ? this.#index.mentions(name) : [];
       for (const id of [...defining.slice(0, 5), ...mentions]) if (!scores.has(id)) scores.set(id, namedBase);
+    }
+    for (const path of this.#named) {
+      for (const { id } of this.#index.chunksOf(path, ofNamedFile.most)) {
+        scores.set(id, Math.max(scores.get(id) ?? 0, ofNamedFile.base));
+      }
     }
     return scores;
   }
@@ -240,12 +281,14 @@ class Search {
   #reread(scores: ReadonlyMap<number, number>): Scored[] {
     const found = [...scores].flatMap(([id, base]) => {
       const chunk = this.#index.chunk(id);
-      const text = chunk && this.#textOf(chunk);
+      const text = chunk && this.#text(chunk.path)?.slice(chunk);
       if (chunk === undefined || text === undefined) return [];
       const isTest = this.#index.layout.classOf(chunk.path) === 'test';
-      const defined = new Set([...this.#defining].flatMap(([name, chunks]) => (chunks.has(id) ? [name] : [])));
-      const evidence = this.#evidence.of({ text, lower: text.toLowerCase(), defined, isTest });
-      return [{ chunk, score: base + evidence }];
+      const lower = text.toLowerCase();
+      const evidence = this.#evidence.of({ text, lower, defined: this.#defined.get(id) ?? new Set(), isTest });
+      let common = 0;
+      for (const [stem, weight] of this.#common) if (lower.includes(stem)) common += weight;
+      return [{ chunk, score: base + common + evidence }];
     });
     const files = new Map<string, number>();
     for (const { chunk, score } of found) files.set(chunk.path, (files.get(chunk.path) ?? 0) + score);
@@ -253,7 +296,9 @@ class Search {
     return found
       .map(({ chunk, score }) => {
         const ofFile = (fileWeight * (files.get(chunk.path) ?? 0)) / largest;
-        return { chunk, score: (score + ofFile) * this.#index.layout.factor(chunk.path, this.#query) };
+        const isNamed = this.#named.has(chunk.path);
+        const factor = isNamed ? ofNamedFile.factor : this.#index.layout.factor(chunk.path, this.#query);
+        return { chunk, score: (score + ofFile) * factor };
       })
       .sort((a, b) => b.score - a.score);
   }
@@ -299,35 +344,48 @@ class Search {
   }
 
   #hitOf({ chunk, score, line }: Scored): Hit | undefined {
-    const lines = this.#lines(chunk.path);
+    const lines = this.#text(chunk.path)?.lines;
     if (lines === undefined || lines.length < chunk.firstLine) return undefined;
-    const headings = this.#outline(chunk.path).map(({ firstLine }) => firstLine);
-    const stretch = excerptOf(lines, chunk, (text, number) => this.#ofLine(text, number, line), headings);
+    const definitions = this.#index.definitionsAt(chunk.path, chunk);
+    const named = new Set(definitions.filter(({ name }) => this.#shows(name)).map(({ nameLine }) => nameLine));
+    const scoreOf = (text: string, number: number): number =>
+      this.#ofLine(text) + (named.has(number) ? definitionLine : 0) + (number === line ? 1000 : 0);
+    const headings = definitions.map(({ firstLine }) => firstLine);
+    const stretch = excerptOf(lines, chunk, scoreOf, headings);
     const hit = this.#shown(chunk.path, stretch, score);
     return line === undefined ? hit : { ...hit, coverage: 1 };
   }
 
   #shown(path: string, stretch: Stretch, score: number): Hit {
-    const lines = this.#lines(path) ?? [];
+    const lines = this.#text(path)?.lines ?? [];
     const lastLine = Math.min(stretch.lastLine, lines.length);
     const text = lines.slice(stretch.firstLine - 1, lastLine).join('\n');
-    const enclosing = this.#outline(path).filter(
-      (own) => own.firstLine < stretch.firstLine && own.lastLine >= stretch.firstLine,
-    );
+    const enclosing = this.#index
+      .definitionsAt(path, stretch)
+      .filter((own) => own.firstLine < stretch.firstLine && own.lastLine >= stretch.firstLine);
     const within = enclosing.map((own) => (lines[own.firstLine - 1] ?? '').trim().slice(0, 120)).join(' › ');
     return { path, firstLine: stretch.firstLine, lastLine, score, coverage: this.#coverage(path, text), within, text };
   }
 
-  #ofLine(text: string, number: number, named: number | undefined): number {
+  /** Whether its definition is what the question asks for. */
+  #shows(name: string): boolean {
+    const { relation } = this.#query;
+    return relation !== 'callers' && relation !== 'tests' && this.#names.includes(name);
+  }
+
+  #ofLine(text: string): number {
     const lower = text.toLowerCase();
-    const words = this.#terms.reduce((sum, { stem, rarity }) => sum + (lower.includes(stem) ? rarity : 0), 0);
-    return words + 5 * this.#evidence.ofLine(text) + (number === named ? 1000 : 0);
+    let words = 0;
+    for (const { stem, rarity } of this.#telling) if (lower.includes(stem)) words += rarity;
+    return words + 5 * this.#evidence.ofLine(text);
   }
 
   #coverage(path: string, text: string): number {
     const lower = `${path}\n${text}`.toLowerCase();
-    const all = this.#terms.reduce((sum, { rarity }) => sum + rarity, 0);
-    const held = this.#terms.reduce((sum, { stem, rarity }) => sum + (lower.includes(stem) ? rarity : 0), 0);
+    // Digests, numbers of issues and the like are in no source.
+    const terms = this.#terms.filter(({ term, chunks }) => chunks > 0 || !/\d/.test(term));
+    const all = terms.reduce((sum, { rarity }) => sum + rarity, 0);
+    const held = terms.reduce((sum, { stem, rarity }) => sum + (lower.includes(stem) ? rarity : 0), 0);
     return all === 0 ? 0 : held / all;
   }
 
@@ -351,26 +409,43 @@ class Search {
     return found.sort((a, b) => b.coverage - a.coverage).slice(0, expansion.most);
   }
 
-  #textOf({ path, firstLine, lastLine }: Chunk): string | undefined {
-    return this.#lines(path)
-      ?.slice(firstLine - 1, lastLine)
-      .join('\n');
+  #text(path: string): Text | undefined {
+    if (!this.#texts.has(path)) {
+      const text = this.#index.read(path);
+      this.#texts.set(path, text === undefined ? undefined : new Text(text));
+    }
+    return this.#texts.get(path);
+  }
+}
+
+/** A file: a hundred of them are read for a question, of most a few lines. */
+class Text {
+  readonly #text: string;
+  #lines: readonly string[] | undefined;
+  /** Where lines begin, as far as was looked. */
+  readonly #starts = [0];
+
+  constructor(text: string) {
+    this.#text = text;
   }
 
-  #lines(path: string): readonly string[] | undefined {
-    const known = this.#files.get(path);
-    if (known) return known;
-    const lines = this.#index.read(path)?.split('\n');
-    if (lines) this.#files.set(path, lines);
-    return lines;
+  get lines(): readonly string[] {
+    this.#lines ??= this.#text.split('\n');
+    return this.#lines;
   }
 
-  #outline(path: string): readonly Definition[] {
-    const known = this.#outlines.get(path);
-    if (known) return known;
-    const outline = this.#index.definitions(path);
-    this.#outlines.set(path, outline);
-    return outline;
+  /** '' where the file is shorter now. */
+  slice({ firstLine, lastLine }: Stretch): string {
+    return this.#text.slice(this.#startOf(firstLine - 1), Math.max(0, this.#startOf(lastLine) - 1));
+  }
+
+  #startOf(line: number): number {
+    while (this.#starts.length <= line) {
+      const end = this.#text.indexOf('\n', this.#starts.at(-1));
+      if (end < 0) return this.#text.length + 1;
+      this.#starts.push(end + 1);
+    }
+    return this.#starts[line] ?? 0;
   }
 }
 

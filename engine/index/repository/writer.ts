@@ -2,6 +2,7 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { SourceParts } from '../syntax/source.ts';
 import { modulesOf } from './imports.ts';
+import { type ContentKind, contentKindOf } from './layout.ts';
 import { type Counts, countsOf } from './state.ts';
 import { termsOf } from './terms.ts';
 import type { FoundFile } from './walk.ts';
@@ -39,7 +40,7 @@ export class IndexWriter {
     const prepare = (sql: string): StatementSync => database.prepare(sql);
     this.#find = prepare('SELECT id, bytes, modified_ms, digest FROM files WHERE path = ?');
     this.#insertFile = prepare(
-      'INSERT INTO files (path, bytes, modified_ms, digest, skipped) VALUES (?, ?, ?, ?, ?) RETURNING id',
+      'INSERT INTO files (path, last_part, bytes, modified_ms, digest, skipped, content) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id',
     );
     this.#touch = prepare('UPDATE files SET bytes = ?, modified_ms = ? WHERE id = ?');
     this.#insertChunk = prepare('INSERT INTO chunks (file, first_line, last_line) VALUES (?, ?, ?) RETURNING id');
@@ -88,7 +89,7 @@ export class IndexWriter {
   }
 
   put(file: FoundFile, digest: string, text: string, parts: SourceParts): void {
-    const id = this.#replace(file, digest, '');
+    const id = this.#replace(file, digest, '', contentKindOf(file.path, text));
     const lines = text.split('\n');
     const pathTerms = termsOf(file.path);
     for (const { firstLine, lastLine } of parts.chunks) {
@@ -106,7 +107,7 @@ export class IndexWriter {
 
   /** Remembered, so that it is not read again until it changes. */
   putSkipped(file: FoundFile, why: Skipped): void {
-    this.#replace(file, '', why);
+    this.#replace(file, '', why, '');
     this.#count({ files: 1, why });
   }
 
@@ -140,9 +141,10 @@ export class IndexWriter {
     };
   }
 
-  #replace({ path, bytes, modifiedMs }: FoundFile, digest: string, skipped: string): number {
+  #replace({ path, bytes, modifiedMs }: FoundFile, digest: string, skipped: Skipped | '', kind: ContentKind): number {
     const known = this.find(path);
     if (known) this.remove(known.id);
-    return Number(this.#insertFile.get(path, bytes, modifiedMs, digest, skipped)?.['id']);
+    const name = path.slice(path.lastIndexOf('/') + 1);
+    return Number(this.#insertFile.get(path, name, bytes, modifiedMs, digest, skipped, kind)?.['id']);
   }
 }

@@ -1,9 +1,27 @@
 /** Validates a published Hugging Face `config.json`: the fields that families share. */
 import { z } from 'zod';
 import { firstIssue, invalidInput, unsupported } from '../../errors.ts';
+import type { TensorFile } from '../../formats/tensor.ts';
 import { limits } from '../../limits.ts';
 import { llama3FrequencyFactors, yarnAttentionFactor } from '../spec/rope.ts';
-import type { RopeSpec, YarnSpec } from '../spec/spec.ts';
+import type { DecoderSpec, RopeSpec, YarnSpec } from '../spec/spec.ts';
+import type { DecoderWeights } from '../weights/weights.ts';
+import type { GgufKeys, GgufSource } from './ggufKeys.ts';
+
+// Interface of a family file: builds a `DecoderSpec` from either format, and finds its weights.
+
+export interface FamilyBuilder {
+  /** `model_type` values in config.json. */
+  readonly modelTypes: readonly string[];
+  /** `general.architecture` in a GGUF. */
+  readonly ggufArchitecture: string;
+  /** @throws HearthError `invalid-input` or `unsupported`, naming the key. */
+  specFromConfig(config: unknown): DecoderSpec;
+  specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec>;
+  /** @throws HearthError `invalid-input` or `unsupported`, naming the tensor. */
+  weightsFromHuggingFace(spec: DecoderSpec, file: TensorFile, config: unknown): DecoderWeights;
+  weightsFromGguf(spec: DecoderSpec, file: TensorFile): DecoderWeights;
+}
 
 /** A size: an integer from 1 to `max`. */
 export const size = (max: number) => z.number().int().min(1).max(max);
@@ -14,7 +32,7 @@ const positive = z.number().positive();
 /** A setting that a publisher may omit or set to null. */
 const optional = <T extends z.ZodType>(type: T) => type.nullish().transform((value) => value ?? undefined);
 
-const ropeScaling = z.looseObject({
+export const ropeScaling = z.looseObject({
   rope_type: optional(z.string()),
   /** The older name of `rope_type`. */
   type: optional(z.string()),
@@ -67,6 +85,7 @@ export function quantisationMethodOf(config: unknown): string | undefined {
 }
 
 export type DecoderConfig = z.infer<z.ZodObject<typeof decoderFields>>;
+type RopeConfig = Pick<DecoderConfig, 'rope_theta' | 'rope_scaling' | 'rope_parameters' | 'max_position_embeddings'>;
 
 export { optional };
 
@@ -105,7 +124,19 @@ export function headDimOf(config: DecoderConfig): number {
   return config.head_dim ?? config.hidden_size / config.num_attention_heads;
 }
 
-function ropeSettings(config: DecoderConfig): RopeScaling & { readonly rope_theta: number } {
+const rotaryShare = optional(z.number().positive().max(1));
+const rotaryConfig = z.looseObject({
+  partial_rotary_factor: rotaryShare,
+  rope_parameters: optional(z.looseObject({ partial_rotary_factor: rotaryShare })),
+});
+
+/** Rotated elements of a head, of which `partial_rotary_factor` is the share. */
+export function rotatedDimensions(config: unknown, headDim: number, usualShare: number): number {
+  const { partial_rotary_factor: share, rope_parameters: settings } = parseConfig(rotaryConfig, config);
+  return Math.floor(headDim * (settings?.partial_rotary_factor ?? share ?? usualShare));
+}
+
+function ropeSettings(config: RopeConfig): RopeScaling & { readonly rope_theta: number } {
   const settings: RopeScaling = config.rope_parameters ?? config.rope_scaling ?? ropeScaling.parse({});
   // 10000 is the paper's base and transformers' default; Llama 2 omits the key.
   return { ...settings, rope_theta: settings.rope_theta ?? config.rope_theta ?? 10_000 };
@@ -113,7 +144,7 @@ function ropeSettings(config: DecoderConfig): RopeScaling & { readonly rope_thet
 
 /** The rotary settings, from any of the keys that hold them. */
 export function ropeFromConfig(
-  config: DecoderConfig,
+  config: RopeConfig,
   head: { readonly dimensions: number; readonly layout: RopeSpec['layout'] },
 ): RopeSpec {
   const settings = ropeSettings(config);
@@ -135,7 +166,7 @@ export function ropeFromConfig(
 }
 
 /** transformers' `_compute_yarn_parameters`, with its defaults. */
-function yarnFromConfig(config: DecoderConfig, settings: RopeScaling): YarnSpec {
+function yarnFromConfig(config: RopeConfig, settings: RopeScaling): YarnSpec {
   const originalContextTokens = settings.original_max_position_embeddings ?? config.max_position_embeddings;
   const factor = required(settings.factor, 'rope_scaling.factor');
   return {

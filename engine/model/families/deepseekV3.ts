@@ -7,12 +7,19 @@ import { z } from 'zod';
 import { invalidInput, unsupported } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { yarnMscale } from '../spec/rope.ts';
-import type { DecoderSpec, DenseSpec, ExpertsSpec, LatentAttentionSpec, RopeSpec } from '../spec/spec.ts';
-import { checkedSpec } from '../spec/spec.ts';
+import {
+  checkedSpec,
+  type DecoderSpec,
+  type DenseSpec,
+  type ExpertsSpec,
+  type LatentAttentionSpec,
+  type RopeSpec,
+} from '../spec/spec.ts';
 import {
   contextTokensOf,
   decoderFields,
   experts,
+  type FamilyBuilder,
   optional,
   parseConfig,
   requireSiluActivation,
@@ -22,18 +29,10 @@ import {
   width,
 } from './config.ts';
 import { deepseekFromGguf, deepseekFromHuggingFace } from './deepseekV3Weights.ts';
-import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufVocabulary, ropeFromGguf } from './ggufKeys.ts';
 
-const deepseekConfig = z.looseObject({
-  ...decoderFields,
-  q_lora_rank: optional(width),
-  kv_lora_rank: width,
-  qk_nope_head_dim: width,
-  qk_rope_head_dim: width,
-  v_head_dim: width,
-  rope_interleave: optional(z.boolean()),
-  attention_bias: optional(z.boolean()),
+/** Of families with these experts (GLM-4.5). */
+export const expertFields = {
   first_k_dense_replace: z.number().int().min(0),
   moe_layer_freq: optional(z.number()),
   moe_intermediate_size: width,
@@ -46,6 +45,19 @@ const deepseekConfig = z.looseObject({
   routed_scaling_factor: z.number(),
   scoring_func: optional(z.string()),
   topk_method: optional(z.string()),
+};
+type ExpertConfig = z.infer<z.ZodObject<typeof expertFields>> & { readonly intermediate_size: number };
+
+const deepseekConfig = z.looseObject({
+  ...decoderFields,
+  ...expertFields,
+  q_lora_rank: optional(width),
+  kv_lora_rank: width,
+  qk_nope_head_dim: width,
+  qk_rope_head_dim: width,
+  v_head_dim: width,
+  rope_interleave: optional(z.boolean()),
+  attention_bias: optional(z.boolean()),
 });
 type DeepseekConfig = z.infer<typeof deepseekConfig>;
 
@@ -53,8 +65,6 @@ function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(deepseekConfig, config);
   requireComputable(parsed);
   const attention = attentionFromConfig(parsed);
-  const dense = denseOf(parsed.intermediate_size);
-  const sparse = expertsFromConfig(parsed);
   return checkedSpec({
     family: 'deepseek-v3',
     vocabularySize: parsed.vocab_size,
@@ -62,20 +72,23 @@ function specFromConfig(config: unknown): DecoderSpec {
     normEpsilon: parsed.rms_norm_eps,
     contextTokens: contextTokensOf(parsed.max_position_embeddings, attention.rope),
     tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    // Omits the multi-token prediction layer after the last one: plain decoding doesn't use it.
-    layers: Array.from({ length: parsed.num_hidden_layers }, (_, layer) => ({
-      attention,
-      feedForward: layer < parsed.first_k_dense_replace ? dense : sparse,
-    })),
+    layers: feedForwardsFromConfig(parsed, parsed.num_hidden_layers).map((feedForward) => ({ attention, feedForward })),
   });
+}
+
+/** One entry a layer. Omits the multi-token prediction layer after the last one: plain decoding doesn't use it. */
+export function feedForwardsFromConfig(config: ExpertConfig, numLayers: number): (DenseSpec | ExpertsSpec)[] {
+  requireValue('moe_layer_freq', config.moe_layer_freq ?? 1, 1);
+  requireValue('scoring_func', config.scoring_func ?? 'sigmoid', 'sigmoid');
+  requireValue('topk_method', config.topk_method ?? 'noaux_tc', 'noaux_tc');
+  const dense = denseOf(config.intermediate_size);
+  const sparse = expertsFromConfig(config);
+  return Array.from({ length: numLayers }, (_, layer) => (layer < config.first_k_dense_replace ? dense : sparse));
 }
 
 function requireComputable(config: DeepseekConfig): void {
   requireSiluActivation(config);
   requireValue('attention_bias', config.attention_bias ?? false, false);
-  requireValue('moe_layer_freq', config.moe_layer_freq ?? 1, 1);
-  requireValue('scoring_func', config.scoring_func ?? 'sigmoid', 'sigmoid');
-  requireValue('topk_method', config.topk_method ?? 'noaux_tc', 'noaux_tc');
 }
 
 function attentionFromConfig(config: DeepseekConfig): LatentAttentionSpec {
@@ -107,7 +120,7 @@ function denseOf(intermediateSize: number): DenseSpec {
   return { kind: 'dense', intermediateSize, activation: { kind: 'silu-gate' } };
 }
 
-function expertsFromConfig(config: DeepseekConfig): ExpertsSpec {
+function expertsFromConfig(config: ExpertConfig): ExpertsSpec {
   return expertsOf({
     numExperts: config.n_routed_experts,
     expertsPerToken: config.num_experts_per_tok,
@@ -149,23 +162,25 @@ function expertsOf(sizes: DeepseekExperts): ExpertsSpec {
 
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
   const attention = attentionFromGguf(keys);
-  const dense = denseOf(keys.size('feed_forward_length', limits.model.width));
-  const sparse = expertsFromGguf(keys);
-  // `block_count` includes multi-token prediction layers if the file has them.
-  const numLayers = keys.size('block_count', limits.model.layers) - (keys.optionalNumber('nextn_predict_layers') ?? 0);
-  if (numLayers < 1) throw invalidInput(`GGUF key ${keys.architecture}.block_count leaves only ${numLayers} layers.`);
-  const numDense = keys.optionalNumber('leading_dense_block_count') ?? 0;
   return checkedSpec({
     family: 'deepseek-v3',
     ...ggufVocabulary(gguf),
     hiddenSize: keys.size('embedding_length', limits.model.width),
     normEpsilon: keys.positive('attention.layer_norm_rms_epsilon'),
     contextTokens: contextTokensOf(keys.size('context_length', limits.model.contextTokens), attention.rope),
-    layers: Array.from({ length: numLayers }, (_, layer) => ({
-      attention,
-      feedForward: layer < numDense ? dense : sparse,
-    })),
+    layers: feedForwardsFromGguf(keys).map((feedForward) => ({ attention, feedForward })),
   });
+}
+
+/** One entry a layer. */
+export function feedForwardsFromGguf(keys: GgufKeys): (DenseSpec | ExpertsSpec)[] {
+  const dense = denseOf(keys.size('feed_forward_length', limits.model.width));
+  const sparse = expertsFromGguf(keys);
+  // `block_count` includes multi-token prediction layers if the file has them.
+  const numLayers = keys.size('block_count', limits.model.layers) - (keys.optionalNumber('nextn_predict_layers') ?? 0);
+  if (numLayers < 1) throw invalidInput(`GGUF key ${keys.architecture}.block_count leaves only ${numLayers} layers.`);
+  const numDense = keys.optionalNumber('leading_dense_block_count') ?? 0;
+  return Array.from({ length: numLayers }, (_, layer) => (layer < numDense ? dense : sparse));
 }
 
 function attentionFromGguf(keys: GgufKeys): LatentAttentionSpec {

@@ -3,29 +3,47 @@
  */
 import type { TensorFile } from '../../formats/tensor.ts';
 import type { DecoderSpec, LatentAttentionSpec } from '../spec/spec.ts';
-import { decoderWeights, denseTables, denseWeights, type LayerContext } from '../weights/decoderWeights.ts';
-import { expertsApart, expertsOf, ggufExperts, routerOf } from '../weights/expertWeights.ts';
-import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
+import {
+  decoderWeights,
+  denseTables,
+  denseWeights,
+  expertsApart,
+  expertsOf,
+  ggufExperts,
+  type LayerContext,
+  type LayerTables,
+  routerOf,
+} from '../weights/decoderWeights.ts';
+import { type DecoderNames, ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
 import type { DecoderWeights, ExpertsWeights, FeedForwardWeights, LatentWeights, Weight } from '../weights/weights.ts';
 import { selectRows } from '../weights/weightViews.ts';
 import { fp8BlockOf } from './config.ts';
 
 export function deepseekFromHuggingFace(spec: DecoderSpec, file: TensorFile, config: unknown): DecoderWeights {
+  return deepseekLikeFromHuggingFace(spec, file, config, (context) => {
+    const stem = `model.layers.${context.index}.self_attn`;
+    return latentWeights(context, {
+      query: `${stem}.q_proj.weight`,
+      queryDown: `${stem}.q_a_proj.weight`,
+      queryNorm: `${stem}.q_a_layernorm.weight`,
+      queryUp: `${stem}.q_b_proj.weight`,
+      keyValueDown: `${stem}.kv_a_proj_with_mqa.weight`,
+      keyValueNorm: `${stem}.kv_a_layernorm.weight`,
+      keyValueUp: `${stem}.kv_b_proj.weight`,
+      output: `${stem}.o_proj.weight`,
+    });
+  });
+}
+
+/** These experts beside any attention. */
+export function deepseekLikeFromHuggingFace(
+  spec: DecoderSpec,
+  file: TensorFile,
+  config: unknown,
+  attention: LayerTables['attention'],
+): DecoderWeights {
   return decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames, {
-    attention(context) {
-      const stem = `model.layers.${context.index}.self_attn`;
-      return latentWeights(context, {
-        query: `${stem}.q_proj.weight`,
-        queryDown: `${stem}.q_a_proj.weight`,
-        queryNorm: `${stem}.q_a_layernorm.weight`,
-        queryUp: `${stem}.q_b_proj.weight`,
-        keyValueDown: `${stem}.kv_a_proj_with_mqa.weight`,
-        keyValueNorm: `${stem}.kv_a_layernorm.weight`,
-        keyValueUp: `${stem}.kv_b_proj.weight`,
-        output: `${stem}.o_proj.weight`,
-      });
-    },
+    attention,
     feedForward(context) {
       if (context.layer.feedForward.kind === 'dense') return denseTables.feedForward(context);
       const mlp = `model.layers.${context.index}.mlp`;
@@ -43,22 +61,31 @@ export function deepseekFromHuggingFace(spec: DecoderSpec, file: TensorFile, con
 }
 
 export function deepseekFromGguf(spec: DecoderSpec, file: TensorFile): DecoderWeights {
-  return decoderWeights(spec, tensorTable(file), ggufNames, {
-    attention(context) {
-      const layer = `blk.${context.index}`;
-      return latentWeights(context, {
-        query: `${layer}.attn_q.weight`,
-        queryDown: `${layer}.attn_q_a.weight`,
-        queryNorm: `${layer}.attn_q_a_norm.weight`,
-        queryUp: `${layer}.attn_q_b.weight`,
-        keyValueDown: `${layer}.attn_kv_a_mqa.weight`,
-        keyValueNorm: `${layer}.attn_kv_a_norm.weight`,
-        keyValueUp: `${layer}.attn_kv_b.weight`,
-        keyUpTransposed: `${layer}.attn_k_b.weight`,
-        valueUp: `${layer}.attn_v_b.weight`,
-        output: `${layer}.attn_output.weight`,
-      });
-    },
+  return deepseekLikeFromGguf(spec, file, (context) => {
+    const layer = `blk.${context.index}`;
+    return latentWeights(context, {
+      query: `${layer}.attn_q.weight`,
+      queryDown: `${layer}.attn_q_a.weight`,
+      queryNorm: `${layer}.attn_q_a_norm.weight`,
+      queryUp: `${layer}.attn_q_b.weight`,
+      keyValueDown: `${layer}.attn_kv_a_mqa.weight`,
+      keyValueNorm: `${layer}.attn_kv_a_norm.weight`,
+      keyValueUp: `${layer}.attn_kv_b.weight`,
+      keyUpTransposed: `${layer}.attn_k_b.weight`,
+      valueUp: `${layer}.attn_v_b.weight`,
+      output: `${layer}.attn_output.weight`,
+    });
+  });
+}
+
+export function deepseekLikeFromGguf(
+  spec: DecoderSpec,
+  file: TensorFile,
+  attention: LayerTables['attention'],
+  names: DecoderNames = ggufNames,
+): DecoderWeights {
+  return decoderWeights(spec, tensorTable(file), names, {
+    attention,
     feedForward(context) {
       if (context.layer.feedForward.kind === 'dense') return denseTables.feedForward(context);
       const layer = `blk.${context.index}`;

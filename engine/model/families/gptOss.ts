@@ -7,12 +7,12 @@ import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { yarnAttentionFactor } from '../spec/rope.ts';
-import type { DecoderSpec, LayerSpec, RopeSpec } from '../spec/spec.ts';
-import { checkedSpec } from '../spec/spec.ts';
+import { checkedSpec, type DecoderSpec, type LayerSpec, type RopeSpec } from '../spec/spec.ts';
 import {
   contextTokensOf,
   decoderFields,
   experts,
+  type FamilyBuilder,
   heads,
   optional,
   parseConfig,
@@ -23,7 +23,6 @@ import {
   size,
   width,
 } from './config.ts';
-import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 import { gptOssFromGguf, gptOssFromHuggingFace, gptOssFromOriginal } from './gptOssWeights.ts';
 

@@ -7,14 +7,22 @@ import type { TensorFile } from '../../formats/tensor.ts';
 import type { DecoderSpec, ExpertsSpec } from '../spec/spec.ts';
 import {
   decoderWeights,
+  expertsOf,
+  ggufExperts,
   groupedQuery,
   groupedQueryWeights,
   type LayerContext,
   normsAndSinks,
+  routerOf,
+  selectedBias,
 } from '../weights/decoderWeights.ts';
-import { expertsOf, ggufExperts, routerOf, selectedBias } from '../weights/expertWeights.ts';
-import { type DecoderNames, ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import { type TensorTable, tensorTable } from '../weights/tensorTable.ts';
+import {
+  type DecoderNames,
+  ggufNames,
+  huggingFaceNames,
+  type TensorTable,
+  tensorTable,
+} from '../weights/tensorTable.ts';
 import type { DecoderWeights, ExpertsWeights, GroupedQueryWeights, Linear, Weight } from '../weights/weights.ts';
 import { columnsOf, type RowSelection, selectRows, transposedWeight } from '../weights/weightViews.ts';
 

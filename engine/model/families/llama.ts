@@ -5,14 +5,13 @@
 import { z } from 'zod';
 import { dequantise } from '../../formats/dequantise.ts';
 import { limits } from '../../limits.ts';
-import type { DecoderSpec, GroupedQueryAttentionSpec, RopeSpec } from '../spec/spec.ts';
-import { checkedSpec } from '../spec/spec.ts';
+import { checkedSpec, type DecoderSpec, type GroupedQueryAttentionSpec, type RopeSpec } from '../spec/spec.ts';
 import { decoderWeights } from '../weights/decoderWeights.ts';
-import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
+import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
 import {
   contextTokensOf,
   decoderFields,
+  type FamilyBuilder,
   fp8BlockOf,
   headDimOf,
   optional,
@@ -21,7 +20,6 @@ import {
   requireValue,
   ropeFromConfig,
 } from './config.ts';
-import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 
 const llamaConfig = z.looseObject({

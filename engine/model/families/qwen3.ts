@@ -3,14 +3,19 @@
  * Sources: transformers `models/qwen3/modeling_qwen3.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen3Model).
  */
 import { z } from 'zod';
-import type { DecoderSpec, DenseSpec, GroupedQueryAttentionSpec, RopeSpec } from '../spec/spec.ts';
-import { checkedSpec } from '../spec/spec.ts';
+import {
+  checkedSpec,
+  type DecoderSpec,
+  type DenseSpec,
+  type GroupedQueryAttentionSpec,
+  type RopeSpec,
+} from '../spec/spec.ts';
 import { decoderWeights } from '../weights/decoderWeights.ts';
-import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
+import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
 import {
   contextTokensOf,
   decoderFields,
+  type FamilyBuilder,
   fp8BlockOf,
   optional,
   parseConfig,
@@ -18,7 +23,6 @@ import {
   requireValue,
   ropeFromConfig,
 } from './config.ts';
-import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 import { qwenSlidingWindows, qwenWindowFields } from './qwen2.ts';
 

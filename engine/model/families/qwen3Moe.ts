@@ -4,14 +4,19 @@
  */
 import { z } from 'zod';
 import { limits } from '../../limits.ts';
-import type { DecoderSpec, ExpertsSpec } from '../spec/spec.ts';
-import { checkedSpec } from '../spec/spec.ts';
-import { decoderWeights, denseTables, groupedQueryWeights, type LayerTables } from '../weights/decoderWeights.ts';
-import { expertsApart, expertsOf, ggufExperts, routerOf } from '../weights/expertWeights.ts';
-import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
-import { experts, fp8BlockOf, optional, parseConfig, requireValue, width } from './config.ts';
-import type { FamilyBuilder } from './family.ts';
+import { checkedSpec, type DecoderSpec, type ExpertsSpec } from '../spec/spec.ts';
+import {
+  decoderWeights,
+  denseTables,
+  expertsApart,
+  expertsOf,
+  ggufExperts,
+  groupedQueryWeights,
+  type LayerTables,
+  routerOf,
+} from '../weights/decoderWeights.ts';
+import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
+import { experts, type FamilyBuilder, fp8BlockOf, optional, parseConfig, requireValue, width } from './config.ts';
 import { type GgufKeys, type GgufSource, ggufSizes } from './ggufKeys.ts';
 import {
   qwen3AttentionFromGguf,

@@ -4,9 +4,19 @@
  * Field names are those of the published configs.
  */
 import { invalidInput } from '../../errors.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { attentionFactor, inverseFrequencies } from './rope.ts';
 
-export type Family = 'llama' | 'qwen2' | 'qwen3' | 'qwen3-moe' | 'gpt-oss' | 'deepseek-v3';
+export type Family =
+  | 'llama'
+  | 'qwen2'
+  | 'qwen3'
+  | 'qwen3-moe'
+  | 'gpt-oss'
+  | 'deepseek-v3'
+  | 'gemma3'
+  | 'phi3'
+  | 'glm4-moe';
 
 export interface DecoderSpec {
   readonly family: Family;
@@ -22,6 +32,8 @@ export interface DecoderSpec {
    * Embedding models: a forward pass returns hidden states after the final norm, and no head is loaded. Absent: logits.
    */
   readonly headless?: true;
+  /** Multiplies the embeddings, not the head (Gemma). */
+  readonly embeddingScale?: number;
   readonly layers: readonly LayerSpec[];
 }
 
@@ -32,6 +44,8 @@ export function outputSize({ headless, hiddenSize, vocabularySize }: DecoderSpec
 
 /** Pre-norm block: `x += attention(norm(x)); x += feedForward(norm(x))`. */
 export interface LayerSpec {
+  /** `x += postNorm(attention(norm(x)))`, and so for the feed-forward block (Gemma). */
+  readonly postNorms?: true;
   readonly attention: AttentionSpec;
   readonly feedForward: FeedForwardSpec;
 }
@@ -99,6 +113,8 @@ export type FeedForwardSpec = DenseSpec | ExpertsSpec;
 
 export type Activation =
   | { readonly kind: 'silu-gate' }
+  /** GELU of the gate, in its tanh approximation (`gelu_pytorch_tanh`). */
+  | { readonly kind: 'gelu-gate' }
   /** GPT-OSS: gate = min(gate, limit); up = clamp(up, ±limit); (up + 1) · gate · sigmoid(alpha · gate). */
   | { readonly kind: 'swiglu-clamped'; readonly alpha: number; readonly limit: number };
 
@@ -197,4 +213,49 @@ function checkExperts({ numExperts, expertsPerToken, router, ...spec }: ExpertsS
 
 function require(condition: boolean, relation: string): void {
   if (!condition) throw invalidInput(`The configuration is inconsistent: ${relation}.`);
+}
+
+// KV-cache precisions and their sizes.
+
+/** The precision that the CPU backend uses for a requested one. */
+export const processorPrecision = (asked: CachePrecision = 'f16'): 'f32' | 'f16' => (asked === 'f32' ? 'f32' : 'f16');
+
+/** One row of the KV cache: the key or value of one head, or a latent with its rotated key. */
+export interface CacheRow {
+  /** Elements; a multiple of four. */
+  readonly width: number;
+  /** Elements of a `q8` block. No block spans a latent and its rotated key. */
+  readonly block: number;
+}
+
+export function cacheRowOf(attention: AttentionSpec): CacheRow {
+  if (attention.kind === 'grouped-query') return { width: attention.headDim, block: blockOf(attention.headDim) };
+  const { keyValueRank: rank, ropeHeadDim: rope } = attention;
+  return { width: rank + rope, block: blockOf(rank, rope) };
+}
+
+const blockOf = (...widths: readonly number[]): number =>
+  [32, 16, 8].find((block) => widths.every((width) => width % block === 0)) ?? 4;
+
+export function cacheRowBytes({ width, block }: CacheRow, precision: CachePrecision): number {
+  return precision === 'q8' ? width + (4 * width) / block : width * (precision === 'f16' ? 2 : 4);
+}
+
+/** Rows that a token adds to one layer. */
+const cacheRowsPerToken = (attention: AttentionSpec): number =>
+  attention.kind === 'latent' ? 1 : 2 * attention.numKeyValueHeads;
+
+/** Bytes of one token in all given layers. */
+export function cacheBytesPerToken(attentions: readonly AttentionSpec[], precision: CachePrecision): number {
+  return attentions.reduce(
+    (sum, attention) => sum + cacheRowsPerToken(attention) * cacheRowBytes(cacheRowOf(attention), precision),
+    0,
+  );
+}
+
+/** Average bytes of one cached element, scales included. */
+export function cacheBytesPerValue({ layers }: Pick<DecoderSpec, 'layers'>, precision: CachePrecision): number {
+  const attentions = layers.map(({ attention }) => attention);
+  const values = attentions.reduce((sum, attention) => sum + cacheValuesPerToken(attention), 0);
+  return cacheBytesPerToken(attentions, precision) / values;
 }

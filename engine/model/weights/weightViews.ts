@@ -4,6 +4,7 @@
  */
 import { invalidInput } from '../../errors.ts';
 import { blockLayout, byteLengthOf } from '../../formats/blocks.ts';
+import { dequantise } from '../../formats/dequantise.ts';
 import type { TensorFile, TensorType } from '../../formats/tensor.ts';
 import type { Weight } from './weights.ts';
 
@@ -100,6 +101,20 @@ function selectScaleRows(scale: BlockScale, selection: RowSelection, storedShape
 
 function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
+}
+
+/** Norm weights that their publisher stores as the difference from one (Gemma), as f32. */
+export function plusOne(weight: Weight): Weight {
+  const { name, shape } = weight;
+  return {
+    name,
+    shape,
+    type: 'F32',
+    async readRows(start, count) {
+      const values = dequantise(weight.type, await weight.readRows(start, count));
+      return new Uint8Array(Float32Array.from(values, (value) => value + 1).buffer);
+    },
+  };
 }
 
 /** The same elements with longer rows, each a whole multiple of the old ones: `[n, 1]` as `[rows, n / rows]`. */
@@ -229,4 +244,43 @@ function concatenated(pieces: readonly Uint8Array[]): Uint8Array {
     at += piece.length;
   }
   return all;
+}
+
+// Reads weights as f32 values.
+
+/** Rows `[start, start + count)`, dequantised with block scales. `[count, columns]` f32 */
+export async function readValues(weight: Weight, start: number, count: number): Promise<Float32Array> {
+  const values = dequantise(weight.type, await weight.readRows(start, count));
+  if (weight.blockScale) await applyBlockScale(values, weight, start);
+  return values;
+}
+
+/** The weight as f32, for views that need single elements instead of blocks. */
+export function expandedWeight(weight: Weight): Weight {
+  return {
+    name: weight.name,
+    type: 'F32',
+    shape: weight.shape,
+    async readRows(start, count) {
+      const { buffer, byteOffset, byteLength } = await readValues(weight, start, count);
+      return new Uint8Array(buffer, byteOffset, byteLength);
+    },
+  };
+}
+
+async function applyBlockScale(values: Float32Array, weight: Weight, firstRow: number): Promise<void> {
+  if (!weight.blockScale) return;
+  const { blockRows, blockColumns } = weight.blockScale;
+  const scales = await weight.blockScale.read();
+  const columns = columnsOf(weight.shape);
+  const matrixRows = weight.shape.at(-2) ?? 1;
+  const scaleRows = Math.ceil(matrixRows / blockRows);
+  const scaleColumns = Math.ceil(columns / blockColumns);
+  for (let at = 0; at < values.length; at++) {
+    const row = firstRow + Math.floor(at / columns);
+    // Every expert starts new blocks.
+    const scaleRow = Math.floor(row / matrixRows) * scaleRows + Math.floor((row % matrixRows) / blockRows);
+    const scale = scales[scaleRow * scaleColumns + Math.floor((at % columns) / blockColumns)];
+    values[at] = (values[at] ?? 0) * (scale ?? 0);
+  }
 }

@@ -44,6 +44,9 @@ export interface LayerWeights {
   readonly attention: AttentionWeights;
   readonly feedForwardNorm: Weight;
   readonly feedForward: FeedForwardWeights;
+  /** Present with `postNorms`. */
+  readonly attentionPostNorm?: Weight;
+  readonly feedForwardPostNorm?: Weight;
 }
 
 export type AttentionWeights = GroupedQueryWeights | LatentWeights;

@@ -1,26 +1,22 @@
 /**
- * The ids of a conversation, in which only the template's own framing becomes framing tokens. A user may write
- * `<|im_end|>`, and a file may hold it: that stays text.
+ * Encodes a conversation so that only the template's own framing becomes framing tokens. `<|im_end|>` in a user's
+ * message or a file stays text.
  *
- * A template is a program that trims, tests and joins what it is given, so where a character of its output came from
- * cannot be read off the output. Instead, every character of the conversation that begins or ends some framing token
- * (`<`, `>`, and what else a vocabulary uses) is replaced, one for one, by a code point that occurs nowhere in it
- * before the template sees it, and put back after the output was cut at framing tokens. No framing token can then
- * hold the first or last of its characters from the conversation, whatever the template did with it; and lengths,
- * blanks and line ends, which templates look at, are as they were. Templates that look for tags inside a message
- * (`'</think>' in content`) do not see them, which is what plain text means; thinking that is part of an
- * assistant's message is handed over as a field of its own.
+ * A template is a program that trims, tests and joins its input, so the output doesn't show where a character came
+ * from. Therefore every character of the conversation that starts or ends a framing token (`<`, `>` and others that the
+ * vocabulary uses) is replaced by an unused code point before the template runs, and restored after the output is split
+ * at framing tokens. No framing token can then start or end with a character of the conversation, whatever the template
+ * does. Lengths, whitespace and line ends, which templates test, are unchanged. Templates that look for tags in a message
+ * (`'</think>' in content`) don't find them; thinking in an assistant's message is passed as its own field.
  *
- * Text between two framing tokens is encoded in one go, framing words and conversation together, so that the ids
- * are those of transformers' `apply_chat_template` wherever the conversation holds no framing tokens.
+ * Text between two framing tokens is encoded as one string, so that the ids equal those of transformers'
+ * `apply_chat_template` if the conversation contains no framing tokens.
  */
-import { invalidInput } from '../../errors.ts';
-import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
-import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { HearthError, invalidInput } from '../../errors.ts';
+import { type PromptPart, runWhole, type Sliced, type Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
 import { ThinkingSplitter } from '../thinking.ts';
 import type { ChatTemplate, TemplateMessage, TemplateOptions } from './chatTemplate.ts';
-import { renderNearest } from './mergedTurns.ts';
 import { type ToolSyntax, templateCall, templateTool, withoutToolRoles } from './toolSyntax.ts';
 
 export interface ChatOptions extends Omit<TemplateOptions, 'messages' | 'bosToken' | 'eosToken'> {
@@ -30,15 +26,15 @@ export interface ChatOptions extends Omit<TemplateOptions, 'messages' | 'bosToke
 
 export interface EncodedChat {
   readonly ids: number[];
-  /** The last characters of the rendered text, with the conversation's `<` and `>` disguised. */
+  /** The last characters of the rendered text; `<` and `>` of the conversation are replaced. */
   readonly ending: string;
 }
 
-/** @throws HearthError `invalid-input` when the template refuses the conversation, fails, or exceeds a bound. */
+/** @throws HearthError `invalid-input` if the template refuses the conversation, fails, or exceeds a limit. */
 export const encodeChat = (...given: Parameters<typeof encodeChatSliced>): EncodedChat =>
   runWhole(encodeChatSliced(...given));
 
-/** `encodeChat`, pausing between messages and between pieces of text; the template itself runs in one go. */
+/** `encodeChat` with pauses between messages and between texts; the template runs without pauses. */
 export function* encodeChatSliced(
   tokenizer: Tokenizer,
   template: ChatTemplate,
@@ -92,7 +88,7 @@ function templateMessage(
 ): TemplateMessage {
   const { role, content } = message;
   if (role === 'tool') {
-    // Llama 3 and Mistral read the name, most templates neither.
+    // Llama 3 and Mistral read the name; most templates ignore it.
     return { role, content, name: names.get(message.toolCallId) ?? '', tool_call_id: message.toolCallId };
   }
   if (role !== 'assistant') return { role, content };
@@ -106,7 +102,7 @@ function templateMessage(
   return { role, content: answer, ...thought, ...calls };
 }
 
-/** Clients that know of no thinking send it back as part of the message. */
+/** Clients without support for thinking send it back in the message. */
 function splitThinking(content: string): { thinking?: string; answer: string } {
   if (!/^\s*<think>/.test(content) || !content.includes('</think>')) return { answer: content };
   const splitter = new ThinkingSplitter();
@@ -119,7 +115,7 @@ function splitThinking(content: string): { thinking?: string; answer: string } {
   return { thinking: join('thinking'), answer: join('text') };
 }
 
-/** Stands in for characters that framing tokens begin or end with. */
+/** Replaces the characters that framing tokens start or end with. */
 class Disguise {
   readonly #masks = new Map<string, string>();
   readonly #faces = new Map<string, string>();
@@ -130,7 +126,7 @@ class Disguise {
     for (const token of tokenizer.framing.keys()) {
       const characters = [...token];
       for (const character of [characters[0], characters.at(-1)]) {
-        // Blanks are what templates trim; a token of nothing else is no framing.
+        // Templates trim whitespace, so a whitespace token is not framing.
         if (character === undefined || this.#masks.has(character) || /\s/u.test(character)) continue;
         const mask = free.next().value;
         if (mask === undefined) throw invalidInput('The conversation uses every private character there is.');
@@ -171,7 +167,7 @@ function codePointPattern(character: string): string {
   return `\\u{${character.codePointAt(0)?.toString(16)}}`;
 }
 
-/** Noncharacters, which no text should hold, then private ones, which icon fonts use. */
+/** Noncharacters, which no text should contain, then private-use ones, which icon fonts use. */
 function* unusedCodePoints(text: string): Generator<string, undefined> {
   for (const [first, last] of [
     [0xfdd0, 0xfdef],
@@ -184,3 +180,69 @@ function* unusedCodePoints(text: string): Generator<string, undefined> {
   }
   return undefined;
 }
+
+// Rewrites conversations for templates that accept only some role orders, like the publishers' code.
+
+/** Separates texts that are merged into one turn (`mistral_common`'s normaliser, Gemma's documentation). */
+const between = '\n\n';
+
+/**
+ * Renders the conversation. If the template refuses it, renders the nearest one that it accepts: first with all
+ * instructions in one system turn and consecutive turns of a role merged, then with the instructions in the first
+ * question.
+ * @throws HearthError the template's first error if it refuses all of them.
+ */
+export function renderNearest(
+  messages: readonly TemplateMessage[],
+  render: (messages: readonly TemplateMessage[]) => string,
+): string {
+  let refusal: HearthError | undefined;
+  const merged = withMergedTurns(messages);
+  for (const turns of [messages, merged, withoutSystem(merged)]) {
+    try {
+      return render(turns);
+    } catch (error) {
+      if (!(error instanceof HearthError)) throw error;
+      refusal ??= error;
+    }
+  }
+  throw refusal;
+}
+
+function withMergedTurns(messages: readonly TemplateMessage[]): TemplateMessage[] {
+  const instructions = messages.filter(({ role }) => role === 'system').map(({ content }) => textOf(content));
+  const system = instructions.length > 0 ? [{ role: 'system', content: instructions.join(between) }] : [];
+  return [...system, ...joinedTurns(messages.filter(({ role }) => role !== 'system'))];
+}
+
+function joinedTurns(messages: readonly TemplateMessage[]): TemplateMessage[] {
+  const turns: TemplateMessage[] = [];
+  for (const message of messages) {
+    const last = turns.at(-1);
+    if (last === undefined || !isPlain(last) || !isPlain(message) || last.role !== message.role) turns.push(message);
+    else turns[turns.length - 1] = { ...last, ...message, content: joined(last, message) };
+  }
+  return turns;
+}
+
+/** The instructions go before the first question. */
+function withoutSystem(messages: readonly TemplateMessage[]): TemplateMessage[] {
+  const [system, ...turns] = messages;
+  if (system?.role !== 'system') return [...messages];
+  const at = turns.findIndex(({ role }) => role === 'user');
+  const question = turns[at];
+  if (question === undefined) return [{ ...system, role: 'user' }, ...turns];
+  return turns.with(at, { ...question, content: joined(system, question) });
+}
+
+/** Calls and their results stay separate turns. */
+const isPlain = ({ role, tool_calls: calls }: TemplateMessage): boolean =>
+  (role === 'user' || role === 'assistant') && calls === undefined;
+
+const joined = (first: TemplateMessage, second: TemplateMessage): string =>
+  [first, second]
+    .map(({ content }) => textOf(content))
+    .filter((text) => text !== '')
+    .join(between);
+
+const textOf = (content: unknown): string => (typeof content === 'string' ? content : '');

@@ -1,17 +1,21 @@
 /**
- * The prompts of DeepSeek-V3 and V3.1. V3's published template leaves a turn with one call unfinished and opens its
- * results only once in a conversation; V3.1's shows no tools. So both are written here: by the parts of V3's template
- * that are whole, and by V3.1's model card ("Chat Template", "ToolCall").
+ * The prompts of DeepSeek-V3 and V3.1. V3's published template doesn't finish a turn with one call and opens the results
+ * only once in a conversation; V3.1's doesn't show tools. Therefore both are implemented here, after the correct parts of
+ * V3's template and after V3.1's model card ("Chat Template", "ToolCall").
  */
-
-import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
-import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
-import type { ChatMessage, Tool, ToolCall } from '../conversation.ts';
-import { messageBoundaries } from '../conversation.ts';
-import { DeepSeekParser } from '../parsers/deepseekOutput.ts';
+import { type PromptPart, runWhole, type Sliced, type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
+import {
+  type ChatMessage,
+  messageBoundaries,
+  type OutputParser,
+  type OutputPiece,
+  type Tool,
+  type ToolCall,
+  withStatedFormat,
+} from '../conversation.ts';
+import { JsonObjectScanner } from '../parsers/jsonCall.ts';
 import { type AnswerPlan, answerSteps, callSteps, marked, type Step, wantedCalls } from '../plans/answerPlan.ts';
-import { withStatedFormat } from '../responseFormat.ts';
-import { nearestThinkingMode, type ThinkingMode } from '../thinkingModes.ts';
+import { nearestThinkingMode, type ThinkingMode, ThinkingSplitter } from '../thinking.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
 import { pythonJson } from './toolSyntax.ts';
 
@@ -94,7 +98,7 @@ class Writer {
         this.#result(message.content, before, after);
         return;
       case 'assistant':
-        // The answer to a tool's result follows it directly; thinking is never sent back.
+        // The answer follows a tool's result directly. Thinking is never sent back.
         if (before?.role !== 'tool') this.#assistant(false);
         this.#text(message.content);
         this.#calls(message.toolCalls ?? []);
@@ -102,7 +106,7 @@ class Writer {
     }
   }
 
-  /** What the model continues. */
+  /** The text that the model continues. */
   opening(last: ChatMessage | undefined, thinks: boolean): void {
     if (last?.role !== 'tool') this.#assistant(thinks);
   }
@@ -139,7 +143,7 @@ class Writer {
     if (isV3 && after?.role !== 'tool') this.#frame('<｜tool▁outputs▁end｜>');
   }
 
-  /** Framing tokens in it count. */
+  /** Framing tokens in it are parsed. */
   #frame(text: string): void {
     for (const part of this.#tokenizer.split(text)) this.#add(part);
   }
@@ -148,7 +152,7 @@ class Writer {
     if (text !== '') this.#add(text);
   }
 
-  /** Text that follows text is encoded with it. */
+  /** Consecutive texts are encoded together. */
   #add(part: PromptPart): void {
     const last = this.parts.at(-1);
     if (typeof part === 'string' && typeof last === 'string') this.parts[this.parts.length - 1] = last + part;
@@ -194,7 +198,7 @@ Where:
 - For multiple tool calls, chain them directly without separators or spaces
 `;
 
-/** V3 has no published words; these say of its calls what V3.1's say of theirs. */
+/** V3 has no published instructions; these describe its calls as V3.1's describe theirs. */
 const v3Instructions = `
 IMPORTANT: ALWAYS adhere to this exact format for tool use:
 <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>tool_call_name
@@ -207,3 +211,127 @@ Where:
 - \`tool_call_name\` must be an exact match to one of the available tools
 - \`tool_call_arguments\` must be valid JSON that strictly follows the tool's Parameters Schema
 `;
+
+// DeepSeek's output: tags around thinking, framing tokens around calls.
+
+interface DeepSeekOutput {
+  readonly version: DeepSeekVersion;
+  readonly insideThinking: boolean;
+  /** A call to any other tool becomes text. */
+  readonly tools: readonly Tool[];
+}
+
+interface Call {
+  /** The parsed text of the call, without framing. */
+  text: string;
+  /** Number of characters of `text` that are parsed. */
+  at: number;
+  state: 'kind' | 'name' | 'arguments' | 'done';
+  name: string;
+  readonly index: number;
+  readonly json: JsonObjectScanner;
+}
+
+export class DeepSeekParser implements OutputParser {
+  readonly #options: DeepSeekOutput;
+  readonly #text: TokenTextStream;
+  readonly #names: ReadonlyMap<number, string>;
+  readonly #splitter: ThinkingSplitter;
+  #call: Call | undefined;
+  #calls = 0;
+  /** A call has ended and no text followed it yet. */
+  #called = false;
+
+  constructor(tokenizer: Tokenizer, options: DeepSeekOutput) {
+    this.#options = options;
+    this.#text = new TokenTextStream(tokenizer);
+    this.#names = new Map([...tokenizer.framing].map(([name, id]) => [id, name]));
+    this.#splitter = new ThinkingSplitter(options.insideThinking);
+  }
+
+  get isThinking(): boolean {
+    return this.#splitter.isThinking;
+  }
+
+  push(id: number): OutputPiece[] {
+    const pieces = this.#take(this.#text.push(id));
+    const name = this.#options.tools.length > 0 ? this.#names.get(id) : undefined;
+    if (name === '<｜tool▁call▁begin｜>') {
+      pieces.push(...this.#endCall());
+      const state = this.#options.version === 'v3' ? 'kind' : 'name';
+      this.#call = { text: '', at: 0, state, name: '', index: this.#calls, json: new JsonObjectScanner() };
+    } else if (name === '<｜tool▁sep｜>') pieces.push(...this.#separate());
+    else if (name?.startsWith('<｜')) pieces.push(...this.#endCall());
+    return pieces;
+  }
+
+  end(): OutputPiece[] {
+    const pieces = this.#take(this.#text.end());
+    // The output was cut off. Its pieces were already delivered, so they are not repeated as text.
+    if (this.#call?.state === 'arguments') this.#call.state = 'done';
+    return [...pieces, ...this.#endCall(), ...this.#splitter.end()];
+  }
+
+  #take(text: string): OutputPiece[] {
+    const call = this.#call;
+    if (!call) return this.#say(text);
+    call.text += text;
+    if (call.state === 'name' && this.#options.version === 'v3') {
+      const fence = /^([^\n]+)\n```(?:json)?\n/.exec(call.text.slice(call.at));
+      return fence ? [...this.#nameCall(call, fence[1] ?? '', fence[0].length), ...this.#read(call)] : [];
+    }
+    return call.state === 'arguments' ? this.#read(call) : [];
+  }
+
+  /** Whitespace after a call is framing. */
+  #say(text: string): OutputPiece[] {
+    const said = this.#called ? text.trimStart() : text;
+    if (said !== '') this.#called = false;
+    return this.#splitter.push(said);
+  }
+
+  /** V3 writes the type of the call before the name; V3.1 only the name. */
+  #separate(): OutputPiece[] {
+    const call = this.#call;
+    if (call?.state === 'kind') {
+      call.state = 'name';
+      call.at = call.text.length;
+      return [];
+    }
+    return call?.state === 'name' ? this.#nameCall(call, call.text, call.text.length) : this.#endCall();
+  }
+
+  #nameCall(call: Call, name: string, length: number): OutputPiece[] {
+    call.name = name.trim();
+    if (!this.#options.tools.some((tool) => tool.name === call.name)) return this.#endCall();
+    call.at += length;
+    call.state = 'arguments';
+    this.#calls++;
+    return [{ kind: 'tool-call', index: call.index, name: call.name, text: '' }];
+  }
+
+  #read(call: Call): OutputPiece[] {
+    const start = call.at;
+    while (call.at < call.text.length) {
+      const state = call.json.push(call.text.charAt(call.at));
+      if (state === 'invalid') return [...this.#piece(call, start), ...this.#endCall()];
+      call.at++;
+      if (state === 'more') continue;
+      call.state = 'done';
+      break;
+    }
+    return this.#piece(call, start);
+  }
+
+  #piece({ text, at, index, name }: Call, start: number): OutputPiece[] {
+    return at === start ? [] : [{ kind: 'tool-call', index, name, text: text.slice(start, at) }];
+  }
+
+  /** An incomplete call becomes text. */
+  #endCall(): OutputPiece[] {
+    const call = this.#call;
+    this.#call = undefined;
+    if (call) this.#called = call.state === 'done';
+    return call && call.state !== 'done' ? this.#splitter.push(call.text) : [];
+  }
+}

@@ -1,16 +1,16 @@
-/** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
+/** A model's prompt format: renders a conversation to token ids, and parses the output into thinking, text and calls. */
 
-import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
-import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
-import type { ChatMessage, Tool } from '../conversation.ts';
-import { messageBoundaries } from '../conversation.ts';
-import type { OutputParser } from '../output.ts';
+import { runWhole, type Sliced, type Tokenizer } from '../../tokenizer/tokenizer.ts';
+import {
+  type ChatMessage,
+  messageBoundaries,
+  type OutputParser,
+  type Tool,
+  withStatedFormat,
+} from '../conversation.ts';
 import { ChannelParser } from '../parsers/channels.ts';
-import { TaggedParser } from '../parsers/taggedParser.ts';
-import { ToolCallSplitter } from '../parsers/toolCallText.ts';
-import { type AnswerPlan, answerSteps, freeAnswer, wantedCalls } from '../plans/answerPlan.ts';
-import { taggedPlan } from '../plans/taggedPlan.ts';
-import { withStatedFormat } from '../responseFormat.ts';
+import { TaggedParser, ToolCallSplitter } from '../parsers/toolCallText.ts';
+import { type AnswerPlan, answerSteps, freeAnswer, taggedPlan, wantedCalls } from '../plans/answerPlan.ts';
 import {
   endsInsideThinking,
   nearestThinkingMode,
@@ -18,7 +18,7 @@ import {
   type ThinkingMode,
   thinkingModes,
   thinkingVariables,
-} from '../thinkingModes.ts';
+} from '../thinking.ts';
 import { encodeChatSliced } from './chatPrompt.ts';
 import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
 import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
@@ -27,14 +27,14 @@ import { type ToolSyntax, toolSyntaxOf } from './toolSyntax.ts';
 
 export interface PromptOptions {
   readonly thinking: ThinkingMode;
-  /** For templates that tell the model the date. */
+  /** For templates that include the date. */
   readonly now: Date;
-  /** What the model may call. */
+  /** The tools that the model may call. */
   readonly tools?: readonly Tool[] | undefined;
   readonly toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string } | undefined;
-  /** False: the first call ends the turn. A call that `toolChoice` demands does in any case. */
+  /** False: the first call ends the turn. A call required by `toolChoice` always does. */
   readonly parallelToolCalls?: boolean | undefined;
-  /** What the answer must be. */
+  /** The required form of the answer. */
   readonly responseFormat?: ResponseFormat | undefined;
 }
 
@@ -42,44 +42,44 @@ export type ResponseFormat =
   | { readonly kind: 'text' }
   | { readonly kind: 'json' }
   | { readonly kind: 'json-schema'; readonly schema: Readonly<Record<string, unknown>> }
-  /** One of these texts; none holds a carriage return. */
+  /** One of these texts; none contains a carriage return. */
   | { readonly kind: 'choice'; readonly choices: readonly string[] };
 
 export interface ChatPrompt {
   readonly ids: readonly number[];
-  /** Lengths of `ids` from which other prompts of the conversation may differ: see `messageBoundaries`. */
+  /** Prefix lengths of `ids` after which other prompts of the conversation may differ (`messageBoundaries`). */
   readonly boundaries: readonly number[];
-  /** Ids that end the turn, and texts that do. */
+  /** Token ids and texts that end the turn. */
   readonly stops: ReadonlySet<number>;
   readonly stopStrings: readonly string[];
-  /** What ends thinking and begins the answer, for a model that is to stop thinking. */
+  /** The text that ends thinking and starts the answer, to make a model stop thinking. */
   readonly closeThinking: readonly number[];
-  /** What the answer is held to. */
+  /** Constrains the answer. */
   readonly plan: AnswerPlan;
-  /** Reads what follows this prompt. */
+  /** Creates a parser for the output that follows this prompt. */
   parser(): OutputParser;
 }
 
 export interface PromptFormat {
-  /** The modes that change anything: see `thinkingModes`. */
+  /** The modes that change the prompt (`thinkingModes`). */
   readonly thinkingModes: readonly ThinkingMode[];
-  /** Tools may be offered. */
+  /** Whether tools may be offered. */
   readonly toolCalling: boolean;
-  /** @throws HearthError `invalid-input` when the format refuses the conversation. */
+  /** @throws HearthError `invalid-input` if the format refuses the conversation. */
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt;
-  /** `render` with pauses: a conversation may have megabytes. */
+  /** `render` in slices, because a conversation may have megabytes. */
   renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt>;
 }
 
-/** ChatML, for checkpoints that have its tokens and forgot the template. */
+/** ChatML, for checkpoints that have its tokens but no template. */
 const chatMl =
   "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}" +
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 /**
- * The format of the family where its documents say more than its template, else the checkpoint's own template;
- * ChatML or names and colons for one that brings none.
- * @throws HearthError `invalid-input` when the template is none.
+ * The family's documented format if it is better than the template, else the checkpoint's template. Without a template:
+ * ChatML, or names with colons.
+ * @throws HearthError `invalid-input` if the template isn't valid.
  */
 export function promptFormatOf(tokenizer: Tokenizer): PromptFormat {
   if (ChannelParser.suits(tokenizer)) return new HarmonyFormat(tokenizer);
@@ -91,7 +91,7 @@ export function promptFormatOf(tokenizer: Tokenizer): PromptFormat {
   return version ? new DeepSeekFormat(tokenizer, version) : new TemplateFormat(tokenizer, template);
 }
 
-/** R1 and its relatives share the vocabulary, and are written by their own templates. */
+/** R1 and its variants share the vocabulary but use their own templates. */
 function deepSeekVersion(tokenizer: Tokenizer, template: ChatTemplate): DeepSeekVersion | undefined {
   const marks = [
     '<｜User｜>',
@@ -149,14 +149,14 @@ class TemplateFormat implements PromptFormat {
   }
 }
 
-/** Qwen's own words (QwenLM/Qwen3, "Thinking budget"), with which its models were measured. */
+/** Qwen's wording (QwenLM/Qwen3, "Thinking budget"), with which its models were evaluated. */
 function thinkingEnd(tokenizer: Tokenizer): string {
   const words =
     'Considering the limited time by the user, I have to give the solution based on the thinking directly now.';
   return `${tokenizer.framing.has('<|im_start|>') ? `\n\n${words}` : ''}\n</think>\n\n`;
 }
 
-/** For models that were never taught to converse: they continue a dialogue as they would a book. */
+/** For base models without chat training, which continue a written dialogue. */
 class DialogueFormat implements PromptFormat {
   readonly toolCalling = false;
   readonly thinkingModes: readonly ThinkingMode[] = ['off'];
@@ -177,7 +177,7 @@ class DialogueFormat implements PromptFormat {
       ({ role, content }) => `${names[role]}: ${content}\n`,
     );
     const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
-    // Without what stands before it: a SentencePiece vocabulary puts a blank before a text's beginning.
+    // Encoded without a prefix, because SentencePiece vocabularies put a blank before a text.
     const ids = [...begin, ...(yield* tokenizer.encodeSliced([`${turns.join('')}${names.assistant}:`]))];
     return {
       ids,

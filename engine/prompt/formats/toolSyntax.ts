@@ -1,4 +1,4 @@
-/** How a checkpoint writes tool calls, found by rendering one: what its template does is what the model was taught. */
+/** A checkpoint's tool-call syntax, found by rendering a call with its template, because the model was trained on that. */
 import { HearthError } from '../../errors.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { argumentsOf, type ChatMessage, type Tool, type ToolCall } from '../conversation.ts';
@@ -11,13 +11,13 @@ export interface ToolSyntax {
   readonly close: string;
   /** The key of a JSON call's arguments. */
   readonly argumentsKey: 'arguments' | 'parameters';
-  /** What the template takes for arguments; `texts`: a mapping of names to what stands between the tags. */
+  /** The form in which the template takes arguments; `texts`: a mapping of names to the text between the tags. */
   readonly given: 'json' | 'mapping' | 'texts';
-  /** The template shows tools, calls and results; otherwise they become ordinary turns before it runs. */
+  /** Whether the template shows tools, calls and results; otherwise they are turned into ordinary turns first. */
   readonly inTemplate: boolean;
 }
 
-/** What Nous Hermes introduced and Qwen documents, for templates that know of no tools. */
+/** The syntax of Nous Hermes and Qwen, for templates without tools. */
 const hermes: ToolSyntax = {
   kind: 'json',
   open: '<tool_call>',
@@ -62,14 +62,14 @@ function probe(
       now: new Date(0),
     });
   } catch (error) {
-    // A template that refuses tools shows none.
+    // A template that refuses tools doesn't show any.
     if (error instanceof HearthError) return undefined;
     throw error;
   }
 }
 
 function syntaxIn(shown: string, given: 'json' | 'mapping'): ToolSyntax | undefined {
-  // Told of the tool, and shown its result.
+  // The template showed the tool and its result.
   if (!shown.includes(probeTool.description) || !shown.includes('probe_result')) return undefined;
   if (/<function=probe_tool>\s*<parameter=city>\s*Paris\s*<\/parameter>/.test(shown)) {
     return { ...hermes, kind: 'xml', given: 'texts', inTemplate: true };
@@ -89,7 +89,7 @@ function syntaxIn(shown: string, given: 'json' | 'mapping'): ToolSyntax | undefi
   };
 }
 
-/** As OpenAI's API spells a tool, which templates took over. */
+/** A tool as in OpenAI's API, which templates expect. */
 export function templateTool({ name, description, parameters }: Tool): Record<string, unknown> {
   return { type: 'function', function: { name, description, parameters } };
 }
@@ -98,18 +98,18 @@ export function templateCall(call: ToolCall, given: ToolSyntax['given']): Record
   return { id: call.id, type: 'function', function: { name: call.name, arguments: argumentsFor(call, given) } };
 }
 
-/** @throws HearthError `invalid-input` when a mapping is wanted and the arguments are no JSON object. */
+/** @throws HearthError `invalid-input` if a mapping is needed and the arguments aren't a JSON object. */
 function argumentsFor(call: ToolCall, given: ToolSyntax['given']): unknown {
   if (given === 'json') return call.arguments;
   const values = argumentsOf(call);
   if (given === 'mapping') return values;
-  // Python would write True and 1.0 where the model wrote true and 1: texts are given as it wrote them.
+  // Passed as the model wrote them: Python would print True and 1.0 for true and 1.
   return Object.fromEntries(
     Object.entries(values).map(([name, value]) => [name, typeof value === 'string' ? value : JSON.stringify(value)]),
   );
 }
 
-/** A conversation for a template that knows of no tools: they stand in the system's and users' turns. */
+/** A conversation for a template without tools: they are described in system and user turns. */
 export function withoutToolRoles(messages: readonly ChatMessage[], tools: readonly Tool[]): ChatMessage[] {
   const [first, ...others] = messages;
   const instructions = first?.role === 'system' ? `${first.content}\n\n` : '';
@@ -132,7 +132,7 @@ function plainTurn(turns: readonly ChatMessage[], at: number): readonly ChatMess
     return [{ ...turn, content: [message.content, ...calls].filter((text) => text !== '').join('\n') }];
   }
   if (message.role !== 'tool') return [message];
-  // Results that follow each other are one turn.
+  // Consecutive results form one turn.
   if (turns[at - 1]?.role === 'tool') return [];
   let end = at + 1;
   while (turns[end]?.role === 'tool') end++;
@@ -141,7 +141,7 @@ function plainTurn(turns: readonly ChatMessage[], at: number): readonly ChatMess
   return [{ role: 'user', content }];
 }
 
-/** The words of Qwen's template, which models of other makers follow as well. */
+/** The wording of Qwen's template, which other models follow as well. */
 function toolInstructions(tools: readonly Tool[]): string {
   const signatures = tools.map((tool) => JSON.stringify(templateTool(tool))).join('\n');
   return `# Tools
@@ -159,7 +159,7 @@ For each function call, return a json object with function name and arguments wi
 </tool_call>`;
 }
 
-// Functions of Python and transformers that templates count on.
+// Functions of Python and transformers that templates rely on.
 
 /** Python's directives that templates use, in English and local time. */
 export function strftime(now: Date, format: string): string {

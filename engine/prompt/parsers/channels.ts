@@ -1,15 +1,13 @@
 /**
  * GPT-OSS's harmony output: `<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…`
- * (openai/harmony, docs/format.md). The analysis channel is thinking, a message to a tool is a call, every other one is shown.
+ * (openai/harmony, docs/format.md). The analysis channel is thinking, a message to a tool is a call, and all others are shown.
  */
 
-import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
-import { TokenTextStream } from '../../tokenizer/utf8Stream.ts';
-import type { Tool } from '../conversation.ts';
-import type { OutputParser, OutputPiece } from '../output.ts';
-import { JsonObjectScanner } from './jsonScanner.ts';
+import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
+import type { OutputParser, OutputPiece, Tool } from '../conversation.ts';
+import { JsonObjectScanner } from './jsonCall.ts';
 
-/** A header is a role, a channel, a recipient and a type. What is longer is no header. */
+/** A header has a role, a channel, a recipient and a type. Longer text is not a header. */
 const maxHeaderChars = 200;
 
 type State =
@@ -22,7 +20,7 @@ type State =
       readonly json: JsonObjectScanner;
       text: string;
     }
-  /** What follows a call's arguments. */
+  /** Text after a call's arguments. */
   | { readonly kind: 'called' };
 
 export class ChannelParser implements OutputParser {
@@ -32,7 +30,7 @@ export class ChannelParser implements OutputParser {
   #state: State = { kind: 'header', text: '', channel: undefined };
   #calls = 0;
   #answered = false;
-  /** Goes before the next shown text: a blank line between a preamble and the answer. */
+  /** Inserted before the next shown text: a blank line between a preamble and the answer. */
   #separator = '';
 
   constructor(tokenizer: Tokenizer, tools: readonly Tool[]) {
@@ -72,7 +70,7 @@ export class ChannelParser implements OutputParser {
 
   end(): OutputPiece[] {
     const pieces = this.#take(this.#text.end());
-    // Cut off: its pieces were given, and are not given again as text.
+    // The output was cut off. Its pieces were already delivered, so they are not repeated as text.
     if (this.#state.kind === 'call') return pieces;
     return [...pieces, ...this.#close()];
   }
@@ -128,13 +126,13 @@ export class ChannelParser implements OutputParser {
     return state === 'invalid' ? [...pieces, ...this.#breakCall(call)] : pieces;
   }
 
-  /** Arguments that are no JSON, or end too early, are text after all. */
+  /** Arguments that are incomplete or not JSON become text. */
   #breakCall({ text }: Extract<State, { readonly kind: 'call' }>): OutputPiece[] {
     this.#state = { kind: 'text' };
     return text === '' ? [] : this.#show('text', text);
   }
 
-  /** A header that no message follows was text: a model that forgot the format, or was cut off. */
+  /** A header without a message becomes text: the model broke the format or was cut off. */
   #close(): OutputPiece[] {
     const state = this.#state;
     this.#state = { kind: 'header', text: '', channel: undefined };

@@ -1,6 +1,5 @@
 /** `{"name": "f", "arguments": {…}}`, as Hermes, Qwen and (with `parameters`) Llama 3 write a call. */
 import type { Tool } from '../conversation.ts';
-import { JsonObjectScanner } from './jsonScanner.ts';
 import type { CallProgress, CallReader } from './toolCallText.ts';
 
 const head = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)/;
@@ -12,12 +11,12 @@ export class JsonCallReader implements CallReader {
   readonly #scanner = new JsonObjectScanner();
   #state: 'head' | 'arguments' | 'tail' = 'head';
   #text = '';
-  /** Of `#text`, what was read. */
+  /** Number of characters of `#text` that are parsed. */
   #at = 0;
 
   /**
-   * @param close empty: the call is over when its JSON is.
-   * @param tools what names another tool is text.
+   * @param close empty: the call ends with its JSON.
+   * @param tools a call to any other tool becomes text.
    */
   constructor(open: string, close: string, tools: readonly Tool[]) {
     this.#open = open;
@@ -37,7 +36,7 @@ export class JsonCallReader implements CallReader {
   end(): CallProgress {
     if (this.#state === 'tail') return { rest: restOf(this.#text.slice(this.#at)) };
     if (this.#state === 'head') return this.#whole(this.#text, '') ?? { broken: this.#open + this.#text };
-    // Cut off: its pieces were given, and are not given again as text.
+    // The output was cut off. Its pieces were already delivered, so they are not repeated as text.
     return { rest: '' };
   }
 
@@ -52,7 +51,7 @@ export class JsonCallReader implements CallReader {
       return { name };
     }
     if (this.#close === '') return mayBeBareCall(this.#text) && (!match || isOffered) ? {} : { broken: this.#text };
-    // Other orders of keys are read as a whole.
+    // Other key orders are parsed once the object is complete.
     if (end < 0) return {};
     const after = this.#text.slice(end + this.#close.length);
     const broken = this.#open + this.#text.slice(0, end + this.#close.length);
@@ -92,7 +91,7 @@ export class JsonCallReader implements CallReader {
       if (inner.startsWith(this.#close)) return { rest: inner.slice(this.#close.length) };
       if (this.#close.startsWith(inner)) return {};
     }
-    // The call itself is whole; whatever was written instead of its end is text.
+    // The call itself is complete; text in place of its closing tag is text.
     return { rest: restOf(tail) };
   }
 }
@@ -126,4 +125,96 @@ function parse(text: string): unknown {
   } catch {
     return undefined;
   }
+}
+
+// Scans a JSON object character by character for its end and its validity (RFC 8259).
+
+type Expected = 'value' | 'first-item' | 'first-key' | 'key' | 'colon' | 'separator';
+type Token = { readonly kind: 'string' | 'escape' | 'bare'; text: string; readonly isKey: boolean };
+
+const bareWords = ['true', 'false', 'null'];
+const number = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
+const numberBeginning = /^-?(?:(?:0|[1-9]\d*)(?:\.\d*)?(?:(?<=\d)[eE][+-]?\d*)?)?$/;
+
+export class JsonObjectScanner {
+  readonly #open: ('{' | '[')[] = [];
+  #expected: Expected = 'value';
+  #token: Token | undefined;
+
+  /** Nothing may be pushed after `end` or `invalid`. */
+  push(character: string): 'more' | 'end' | 'invalid' {
+    const token = this.#token;
+    if (token?.kind === 'bare') {
+      if (/[\w.+-]/.test(character)) return this.#extend(token, character);
+      if (!isBareValue(token.text)) return 'invalid';
+      this.#token = undefined;
+      this.#expected = 'separator';
+    } else if (token) return this.#inString(token, character);
+    return /[ \t\n\r]/.test(character) ? 'more' : this.#structure(character);
+  }
+
+  #extend(token: Token, character: string): 'more' | 'invalid' {
+    token.text += character;
+    const known = numberBeginning.test(token.text) || bareWords.some((word) => word.startsWith(token.text));
+    return known ? 'more' : 'invalid';
+  }
+
+  #inString(token: Token, character: string): 'more' | 'invalid' {
+    if (token.kind === 'escape') {
+      token.text += character;
+      if (!/^(?:["\\/bfnrt]|u[\da-fA-F]{0,4})$/.test(token.text)) return 'invalid';
+      if (token.text[0] !== 'u' || token.text.length === 5) this.#token = { ...token, kind: 'string', text: '' };
+    } else if (character === '\\') this.#token = { ...token, kind: 'escape', text: '' };
+    else if (character < ' ') return 'invalid';
+    else if (character === '"') {
+      this.#token = undefined;
+      this.#expected = token.isKey ? 'colon' : 'separator';
+    }
+    return 'more';
+  }
+
+  #structure(character: string): 'more' | 'end' | 'invalid' {
+    const expected = this.#expected;
+    if (this.#open.length === 0 && character !== '{') return 'invalid';
+    if (expected === 'value' || expected === 'first-item') {
+      if (character === ']' && expected === 'first-item') return this.#close('[');
+      return this.#value(character);
+    }
+    if (character === '"' && (expected === 'key' || expected === 'first-key')) {
+      this.#token = { kind: 'string', text: '', isKey: true };
+      return 'more';
+    }
+    if (character === '}' && (expected === 'first-key' || expected === 'separator')) return this.#close('{');
+    if (character === ']' && expected === 'separator') return this.#close('[');
+    if (character === ':' && expected === 'colon') this.#expected = 'value';
+    else if (character === ',' && expected === 'separator')
+      this.#expected = this.#open.at(-1) === '{' ? 'key' : 'value';
+    else return 'invalid';
+    return 'more';
+  }
+
+  #value(character: string): 'more' | 'invalid' {
+    if (character === '{' || character === '[') {
+      this.#open.push(character);
+      this.#expected = character === '{' ? 'first-key' : 'first-item';
+      return 'more';
+    }
+    if (character === '"') {
+      this.#token = { kind: 'string', text: '', isKey: false };
+      return 'more';
+    }
+    const token: Token = { kind: 'bare', text: '', isKey: false };
+    this.#token = token;
+    return this.#extend(token, character);
+  }
+
+  #close(bracket: '{' | '['): 'more' | 'end' | 'invalid' {
+    if (this.#open.pop() !== bracket) return 'invalid';
+    this.#expected = 'separator';
+    return this.#open.length === 0 ? 'end' : 'more';
+  }
+}
+
+function isBareValue(text: string): boolean {
+  return bareWords.includes(text) || number.test(text);
 }

@@ -1,12 +1,14 @@
-/** Tool calls that are written as text: `<tool_call>{"name": …}</tool_call>` and their relatives. */
-import type { Tool } from '../conversation.ts';
+/** Tool calls that are written as text: `<tool_call>{"name": …}</tool_call>` and similar forms. */
+
+import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
+import { type OutputParser, type OutputPiece, piece, type Tool } from '../conversation.ts';
 import type { ToolSyntax } from '../formats/toolSyntax.ts';
-import { type OutputPiece, piece } from '../output.ts';
 import { partialMatchLength } from '../stopStrings.ts';
+import { ThinkingSplitter } from '../thinking.ts';
 import { JsonCallReader } from './jsonCall.ts';
 import { XmlCallReader } from './xmlCall.ts';
 
-/** Reads one call, from behind its opening tag. */
+/** Parses one call, starting after its opening tag. */
 export interface CallReader {
   push(text: string): CallProgress;
   /** The output ends here. */
@@ -17,20 +19,20 @@ export interface CallProgress {
   /** Given once, before any arguments. */
   readonly name?: string;
   readonly arguments?: string;
-  /** The call is over, and this follows it. */
+  /** The call has ended; this text follows it. */
   readonly rest?: string;
-  /** It is no call: its text, which `rest` follows. Nothing more may be pushed. */
+  /** Not a call: its text, followed by `rest`. Nothing more may be pushed. */
   readonly broken?: string;
 }
 
-/** Tells calls from the text of an answer. */
+/** Separates calls from the text of an answer. */
 export class ToolCallSplitter {
   readonly #syntax: ToolSyntax;
   readonly #tools: readonly Tool[];
   #held = '';
   #call: { readonly reader: CallReader; readonly index: number; name?: string } | undefined;
   #calls = 0;
-  /** Blanks between an answer and its calls, and between calls, are framing. */
+  /** Whitespace between an answer and its calls, and between calls, is framing. */
   #blanks = '';
   #said = false;
 
@@ -54,7 +56,7 @@ export class ToolCallSplitter {
     return [...pieces, ...this.#show(rest), ...(this.#calls === 0 ? piece('text', this.#blanks) : [])];
   }
 
-  /** Whether another state was reached, which has to look at what is left. */
+  /** Whether the state changed, so that the remaining text must be parsed again. */
   #step(pieces: OutputPiece[]): boolean {
     const held = this.#held;
     if (this.#call) {
@@ -90,7 +92,7 @@ export class ToolCallSplitter {
     return !this.#said && text[at] === '{' ? { at, end: at, open } : undefined;
   }
 
-  /** Calls in XML often come without their opening tag: the name of a tool that was offered tells them. */
+  /** XML calls often lack their opening tag; the name of an offered tool identifies them. */
   #bareOpenings(): string[] {
     return this.#syntax.kind === 'xml' ? this.#tools.map(({ name }) => `<function=${name}>`) : [];
   }
@@ -131,5 +133,38 @@ export class ToolCallSplitter {
     const first = this.#calls > 0 && !this.#said ? shown.trimStart() : shown;
     this.#said = true;
     return piece('text', first);
+  }
+}
+
+// The parser of output with thinking and calls as text between tags.
+
+export class TaggedParser implements OutputParser {
+  readonly #text: TokenTextStream;
+  readonly #thinking: ThinkingSplitter;
+  readonly #calls: ToolCallSplitter | undefined;
+
+  constructor(tokenizer: Tokenizer, insideThinking: boolean, calls?: ToolCallSplitter) {
+    this.#text = new TokenTextStream(tokenizer);
+    this.#thinking = new ThinkingSplitter(insideThinking);
+    this.#calls = calls;
+  }
+
+  get isThinking(): boolean {
+    return this.#thinking.isThinking;
+  }
+
+  push(id: number): OutputPiece[] {
+    return this.#findCalls(this.#thinking.push(this.#text.push(id)));
+  }
+
+  end(): OutputPiece[] {
+    const rest = [...this.#thinking.push(this.#text.end()), ...this.#thinking.end()];
+    return [...this.#findCalls(rest), ...(this.#calls?.end() ?? [])];
+  }
+
+  #findCalls(pieces: OutputPiece[]): OutputPiece[] {
+    const calls = this.#calls;
+    if (!calls) return pieces;
+    return pieces.flatMap((piece) => (piece.kind === 'text' ? calls.push(piece.text) : [piece]));
   }
 }

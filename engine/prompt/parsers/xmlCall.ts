@@ -1,9 +1,10 @@
 /**
  * Qwen3-Coder's calls: `<function=f><parameter=p>value</parameter></function>`, with a line feed around each value.
- * A value is text or JSON by its schema, and becomes a member of the arguments' JSON while it streams.
+ * The schema says whether a value is text or JSON. Each value is streamed as a member of the arguments' JSON.
  *
- * About one call in five lacks a tag. A value without its end ends at the next parameter of the tool, at the call's end,
- * or at a function's end that nothing but that follows; a function without its end, at the call's.
+ * About one call in five lacks a tag. A value without its closing tag ends at the next parameter of the tool, at the end
+ * of the call, or at the function's closing tag if only the end of the call follows. A function without its closing tag
+ * ends with the call.
  */
 import { argumentTypes, type Tool } from '../conversation.ts';
 import { partialMatchLength } from '../stopStrings.ts';
@@ -18,7 +19,7 @@ export class XmlCallReader implements CallReader {
   readonly #open: string;
   readonly #close: string;
   readonly #tools: readonly Tool[];
-  /** All of the call, in case it is none. */
+  /** The whole text, in case it isn't a call. */
   #raw = '';
   #held = '';
   #state: 'head' | 'members' | 'value' | 'tail' = 'head';
@@ -27,7 +28,7 @@ export class XmlCallReader implements CallReader {
   readonly #members = new Set<string>();
   #tool: Tool | undefined;
 
-  /** `open`: empty where the call had none. */
+  /** `open`: empty if the call had no opening tag. */
   constructor(open: string, close: string, tools: readonly Tool[]) {
     this.#open = open;
     this.#close = close;
@@ -58,11 +59,11 @@ export class XmlCallReader implements CallReader {
     if (this.#state === 'members' && this.#held.trim() === '' && this.#hasRequired()) {
       return { ...before, arguments: `${read}}`, rest: '' };
     }
-    // Cut off: its pieces were given, and are not given again as text.
+    // The output was cut off. Its pieces were already delivered, so they are not repeated as text.
     return this.#state === 'head' ? { broken: this.#open + this.#raw } : { ...before, rest: '' };
   }
 
-  /** Only then can a call that breaks off between two values be whole. */
+  /** Only then is a call complete that breaks off between two values. */
   #hasRequired(): boolean {
     const required: unknown = this.#tool?.parameters['required'];
     return this.#members.size > 0 && Array.isArray(required) && required.every((name) => this.#members.has(name));
@@ -109,7 +110,7 @@ export class XmlCallReader implements CallReader {
       return { arguments: '}' };
     }
     const match = /^<parameter=([^>\n]*)>\n?/.exec(begun);
-    // The line feed behind the tag belongs to it.
+    // The line feed after the tag belongs to the tag.
     if (!match || match[0].length === begun.length) {
       const possible = [functionEnd, parameterStart, this.#close].some((tag) => isBeginning(begun, tag));
       return possible && !/^<parameter=[^>]*\n/.test(begun) ? undefined : this.#broken();
@@ -147,20 +148,20 @@ export class XmlCallReader implements CallReader {
     return { arguments: this.#lastPiece(held.slice(0, end.at)) };
   }
 
-  /** The rest of a value whose end is known. */
+  /** The rest of a value with a known end. */
   #lastPiece(text: string): string {
     if (!this.#member.isText) return jsonOf(text);
     return `${this.#member.begun ? '' : '"'}${JSON.stringify(text).slice(1, -1)}"`;
   }
 
-  /** What ends a value whose own end is missing. */
+  /** Ends a value that lacks its closing tag. */
   #otherEnds(): string[] {
     const others = Object.keys(this.#types).filter((name) => !this.#members.has(name));
     const close = this.#close === '' ? [] : [`\n${this.#close}`];
     return [...others.map((name) => `\n${parameterStart}${name}>`), ...close];
   }
 
-  /** Where the value ends, or from where on more text has to tell. */
+  /** Where the value ends, or the position from which more text is needed to decide. */
   #findEnd(): { at: number; skip: number; undecided?: never } | { undecided: number; at?: never } | undefined {
     const held = this.#held;
     const own = held.indexOf(valueEnd);
@@ -177,7 +178,7 @@ export class XmlCallReader implements CallReader {
     return { at, skip: own - at + valueEnd.length };
   }
 
-  /** A function's end counts if only the call's end or another function follows it. */
+  /** A function's closing tag counts only if the end of the call or another function follows. */
   #functionEnding(before: string): { at: number; skip: number } | { undecided: number } | undefined {
     const mark = `\n${functionEnd}`;
     for (let at = before.indexOf(mark); at >= 0; at = before.indexOf(mark, at + 1)) {
@@ -206,22 +207,22 @@ export class XmlCallReader implements CallReader {
   }
 }
 
-/** Whether a text ends with a function's end on a line of its own. */
+/** Whether the text ends with a function's closing tag on its own line. */
 function functionEndsIn(text: string): boolean {
   return text.trimEnd().endsWith(`\n${functionEnd}`);
 }
 
-/** Whether one of `text` and `tag` begins the other. */
+/** Whether one of `text` and `tag` is a prefix of the other. */
 function isBeginning(text: string, tag: string): boolean {
   return text.startsWith(tag) || tag.startsWith(text);
 }
 
-/** Half a surrogate pair would be escaped by itself. */
+/** JSON would escape half a surrogate pair. */
 function isWhole(text: string): boolean {
   return text.isWellFormed();
 }
 
-/** A value that is no text: JSON as it stands, Python's spelling of its words, or after all a text. */
+/** A value that isn't text by its schema: JSON, Python's `True`, `False` or `None`, or text after all. */
 function jsonOf(text: string): string {
   const value = text.trim();
   const word = { True: 'true', False: 'false', None: 'null' }[value];

@@ -1,58 +1,59 @@
 /**
- * How an answer is held to a form: texts that are written as they stand, grammars between them, and what in a free
- * answer begins a call. The names and arguments of calls are chosen by the model within the tools' schemas.
+ * The plan that constrains an answer: fixed texts, grammars between them, and the openers that begin a call in a free
+ * answer. Within the tools' schemas, the model chooses names and arguments of calls.
  */
 import type { Form, Part } from '../../grammar/machine.ts';
 import { argumentTypes, type Tool } from '../conversation.ts';
 import type { PromptOptions } from '../formats/promptFormat.ts';
+import type { ToolSyntax } from '../formats/toolSyntax.ts';
 
 export type Step =
-  /** Framing tokens in it count. */
+  /** Framing tokens in it are parsed. */
   | { readonly kind: 'write'; readonly text: string }
   | { readonly kind: 'choose'; readonly grammar: AnswerGrammar; readonly follow?: (text: string) => readonly Step[] }
-  /** The model writes as it likes until it has thought. */
+  /** Unconstrained until the model has finished thinking. */
   | { readonly kind: 'think' }
   /** The turn ends. */
   | { readonly kind: 'end' };
 
 export interface AnswerGrammar {
   readonly form: Form;
-  /** The answer ends with it. */
+  /** The answer ends after it. */
   readonly last?: boolean;
 }
 
 export interface AnswerPlan {
-  /** From the first token. */
+  /** The constraint starts at the first token. */
   readonly steps: readonly Step[];
-  /** What begins a call in a free answer, and the call from there on. */
+  /** The openers that begin a call in a free answer, and the rest of the call. */
   readonly calls?: {
-    /** A pattern: only where the answer begins with it (a bare call is the whole answer). */
+    /** A pattern matches at the start of the answer only (a bare call is the whole answer). */
     readonly opener: string | RegExp;
-    /** The opener counts only in a message's header (harmony). */
+    /** The opener is recognised in a message header only (harmony). */
     readonly inHeader: boolean;
     /**
-     * @param before what the header held before the opener.
-     * @param written what the token that ended the opener holds beyond it, where the opener is a pattern.
+     * @param before text of the header before the opener.
+     * @param written text after the opener in the token that completed it, if the opener is a pattern.
      */
     readonly steps: (before: string, written: string) => readonly Step[];
   };
   readonly forbidden: Forbidden;
 }
 
-/** What a free answer may not hold. */
+/** Text that a free answer must not contain. */
 export interface Forbidden {
   /** Framing tokens. */
   readonly tokens: readonly string[];
-  /** However it is cut into tokens. */
+  /** Regardless of how it is tokenised. */
   readonly text?: string;
-  /** Where the text is meant: everywhere, in a message's header (harmony), or where the answer begins. */
+  /** Where the text is forbidden: everywhere, in a message header (harmony), or at the start of the answer. */
   readonly where?: 'anywhere' | 'header' | 'start';
 }
 
 export const nothingForbidden: Forbidden = { tokens: [] };
 export const freeAnswer: AnswerPlan = { steps: [], forbidden: nothingForbidden };
 
-/** What of the tools may be called, whether one must be, and whether a call ends the turn. */
+/** Which tools may be called, whether one must be, and whether a call ends the turn. */
 export function wantedCalls({ tools = [], toolChoice = 'auto', parallelToolCalls = true }: PromptOptions): {
   readonly tools: readonly Tool[];
   readonly required: boolean;
@@ -61,12 +62,12 @@ export function wantedCalls({ tools = [], toolChoice = 'auto', parallelToolCalls
   const isNamed = typeof toolChoice !== 'string';
   const required = isNamed || (toolChoice === 'required' && tools.length > 0);
   const named = isNamed ? tools.filter(({ name }) => name === toolChoice.name) : tools;
-  // A model that was made to call goes on with what it would have said: an invented result, further calls.
+  // After a forced call, a model continues with what it would have written: an invented result, or more calls.
   const afterCall: readonly Step[] = required || !parallelToolCalls ? [{ kind: 'end' }] : [];
   return { tools: toolChoice === 'none' ? [] : named, required, afterCall };
 }
 
-/** What an answer of a wanted form is made of; empty where it is free. */
+/** The parts of a constrained answer; empty if it is free. */
 export function answerSteps({ responseFormat }: Pick<PromptOptions, 'responseFormat'>): readonly Step[] {
   if (responseFormat === undefined || responseFormat.kind === 'text') return [];
   if (responseFormat.kind === 'choice') {
@@ -76,7 +77,7 @@ export function answerSteps({ responseFormat }: Pick<PromptOptions, 'responseFor
   return [jsonAnswer(responseFormat.kind === 'json' ? { type: 'object' } : responseFormat.schema)];
 }
 
-/** Nothing may be called although tools are shown. */
+/** Tools are shown, but none may be called. */
 export const callsNothing = (options: PromptOptions): boolean =>
   (options.tools ?? []).length > 0 && wantedCalls(options).tools.length === 0;
 
@@ -85,8 +86,8 @@ function jsonAnswer(schema: unknown): Step {
 }
 
 /**
- * A tool's name and what follows it, then its arguments and what follows them.
- * @param written how the name begins already.
+ * A tool's name and the text after it, then its arguments and the text after them.
+ * @param written the part of the name that is already written.
  */
 export function callSteps(
   tools: readonly Tool[],
@@ -112,7 +113,7 @@ export function callSteps(
   return [chooseName(possible, afterName, call, written)];
 }
 
-/** Qwen3-Coder's: each parameter by its tag, in the schema's order. */
+/** Qwen3-Coder's format: a tag for each parameter, in the schema's order. */
 export function xmlCallSteps(tools: readonly Tool[]): readonly Step[] {
   const write: Step = { kind: 'write', text: '\n<function=' };
   return [write, chooseName(tools, '>\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool))))];
@@ -171,8 +172,8 @@ function withDefinitions(schema: Readonly<Record<string, unknown>>, { parameters
 }
 
 /**
- * Arguments are an object even where the schema forgets to say so; and where it names them and no more, there are no
- * others: what a tool does not know, it can't use.
+ * Arguments are an object even if the schema doesn't say so. If it only lists properties, others are forbidden: the
+ * tool couldn't use them.
  */
 function argumentsSchema(parameters: Tool['parameters']): unknown {
   const { properties, required } = parameters;
@@ -198,4 +199,52 @@ export const literal = (text: string): Part => ({ kind: 'literal', text });
 /** A framing token in a grammar. */
 export function marked(name: string): string {
   return `\r${name}`;
+}
+
+// Plans for formats that write thinking and calls as text between tags.
+
+interface TaggedState {
+  readonly thinks: boolean;
+  /** The prompt has opened the thinking. */
+  readonly insideThinking: boolean;
+}
+
+export function taggedPlan(syntax: ToolSyntax, options: PromptOptions, state: TaggedState): AnswerPlan {
+  const { tools, required, afterCall } = wantedCalls(options);
+  const { open, close, kind, argumentsKey } = syntax;
+  const named = (written = ''): readonly Step[] =>
+    callSteps(tools, `", "${argumentsKey}": `, open === '' ? '}' : `}\n${close}`, written);
+  const call = (): readonly Step[] =>
+    kind === 'xml'
+      ? [...xmlCallSteps(tools), ...afterCall]
+      : [{ kind: 'write', text: open === '' ? bareStart : `\n${bareStart}` }, ...named(), ...afterCall];
+  const bare = (written: string): readonly Step[] => {
+    const steps = named(written);
+    return steps.length > 0 ? [...steps, { kind: 'end' }] : [];
+  };
+  const opened: readonly Step[] = open === '' ? [] : [{ kind: 'write', text: open }];
+  const answer = required ? [...opened, ...call()] : answerSteps(options);
+  return {
+    steps: answer.length > 0 && (state.thinks || state.insideThinking) ? [...thinking(state), ...answer] : answer,
+    ...(tools.length > 0 && {
+      calls:
+        open === ''
+          ? { opener: bareOpener, inHeader: false, steps: (_, written) => bare(written) }
+          : { opener: open, inHeader: false, steps: call },
+    }),
+    forbidden: callsNothing(options) ? noCall(open) : nothingForbidden,
+  };
+}
+
+const bareStart = '{"name": "';
+const bareOpener = /^\s*\{\s*"name"\s*:\s*"/;
+
+/** A bare call is the whole answer. */
+const noCall = (open: string): Forbidden =>
+  open === '' ? { tokens: [], text: '{"name":', where: 'start' } : { tokens: [open], text: open };
+
+/** If the prompt doesn't open the thinking, a model that should think does. */
+function thinking({ insideThinking }: TaggedState): readonly Step[] {
+  const open: readonly Step[] = insideThinking ? [] : [{ kind: 'write', text: '<think>\n' }];
+  return [...open, { kind: 'think' }, { kind: 'write', text: '\n\n' }];
 }

@@ -10,8 +10,7 @@ import { completedText } from '../../tasks/complete.ts';
 import { commentLine } from '../../tasks/completionPrompt.ts';
 import { CompletionShape } from '../../tasks/completionShape.ts';
 import { Meter, usage } from './answer.ts';
-import { samplingOf } from './body.ts';
-import { estimatedChars } from './estimate.ts';
+import { estimatedChars, samplingOf } from './body.ts';
 import { done } from './events.ts';
 import { cutOff, type ListedModel, type RemoteServer } from './server.ts';
 

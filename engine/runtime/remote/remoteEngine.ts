@@ -20,9 +20,8 @@ import { fitHistory } from '../../tasks/history.ts';
 import type { Summariser } from '../../tasks/summarise.ts';
 import { Summaries, SummaryCache } from '../summaries.ts';
 import { Answer } from './answer.ts';
-import { bodyOf, dispensable } from './body.ts';
+import { bodyOf, type Density, dispensable, estimatedPrompt, estimatedTokens } from './body.ts';
 import { completeRemotely, type FillIn, fillInOf } from './completion.ts';
-import { type Density, estimatedPrompt, estimatedTokens } from './estimate.ts';
 import { type ListedModel, RemoteServer } from './server.ts';
 
 export interface RemoteOptions {

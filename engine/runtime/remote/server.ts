@@ -5,8 +5,7 @@ import { certificateProblem } from '../../catalogue/userHelp.ts';
 import { type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/engineProtocol.ts';
-import { eventsOf, notTheApi } from './events.ts';
-import { openTransport, withoutCredentials } from './transport.ts';
+import { eventsOf, notTheApi, openTransport, withoutCredentials } from './events.ts';
 
 /** What servers say of a model beside OpenAI's fields. */
 const listed = z.object({

@@ -1,9 +1,8 @@
 import { expect, it } from 'vitest';
 import { roundBlocks } from '../../../engine/backend/reference/cache.ts';
-import { cacheRowBytes, cacheRowOf } from '../../../engine/model/spec/cachePrecision.ts';
-import type { AttentionSpec } from '../../../engine/model/spec/spec.ts';
+import { type AttentionSpec, cacheRowBytes, cacheRowOf } from '../../../engine/model/spec/spec.ts';
 
-it('a value in 8 bits is the nearest multiple of the 127th part of its block’s largest, the even one of two', () => {
+it('an 8-bit value is rounded to the nearest multiple of its block’s largest / 127, ties to even', () => {
   expect([...roundBlocks(Float32Array.of(127, -126.6, 0.4, 0.6, 254, 3, -5, 0), 4)]).toEqual([
     ...[127, -127, 0, 1],
     ...[254, 4, -4, 0],
@@ -13,7 +12,7 @@ it('a value in 8 bits is the nearest multiple of the 127th part of its block’s
 
 const rope = { theta: 10_000, dimensions: 8, layout: 'half-split' } as const;
 
-it('a head has a scale for 32 values, or for as many as divide it; a latent shares none with its key', () => {
+it('a head has a scale for each 32 values, or for a divisor of its width; a latent and its key share none', () => {
   const head = (headDim: number): AttentionSpec => ({
     kind: 'grouped-query',
     numAttentionHeads: 1,

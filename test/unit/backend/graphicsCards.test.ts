@@ -28,12 +28,12 @@ const nvidiaSmi = (lines: string) => async (program: string) => (program === 'nv
 const amd = (card: string, files: Readonly<Record<string, string>>) =>
   Object.fromEntries(Object.entries(files).map(([name, text]) => [`/sys/class/drm/${card}/device/${name}`, text]));
 
-describe('the graphics cards that the system knows', () => {
-  it('are none where no tool and no file tells of one', async () => {
+describe('graphics cards of the system', () => {
+  it('are none if no tool and no file reports one', async () => {
     expect(await graphicsCards(system())).toEqual([]);
   });
 
-  it('NVIDIA: as nvidia-smi prints them, the largest first', async () => {
+  it('NVIDIA: as printed by nvidia-smi, the largest first', async () => {
     const run = nvidiaSmi('NVIDIA GeForce RTX 3060, 12288, 11000\nNVIDIA H100 80GB HBM3, 81559, 81000\n');
     expect(await graphicsCards(system({ run }))).toEqual([
       {
@@ -53,12 +53,12 @@ describe('the graphics cards that the system knows', () => {
     ]);
   });
 
-  it('NVIDIA: a chip without memory of its own takes from the common memory', async () => {
+  it('NVIDIA: a chip without its own memory uses the shared memory', async () => {
     const [card] = await graphicsCards(system({ run: nvidiaSmi('NVIDIA GB10, [N/A], [N/A]\n') }));
     expect(card).toMatchObject({ unified: true, totalBytes: 24 * GB, freeBytes: 20 * GB });
   });
 
-  it('AMD: from the driver’s files; what is used already is not free', async () => {
+  it('AMD: from the driver’s files; used memory is not free', async () => {
     const files = amd('card1', {
       vendor: '0x1002\n',
       mem_info_vram_total: `${24 * GB}\n`,
@@ -70,7 +70,7 @@ describe('the graphics cards that the system knows', () => {
     ]);
   });
 
-  it('AMD: a processor’s own graphics are unified, and other vendors’ files are left alone', async () => {
+  it('AMD: integrated graphics are unified; files of other vendors are ignored', async () => {
     const own = amd('card0', { vendor: '0x1002', mem_info_vram_total: `${GB / 2}`, mem_info_gtt_total: `${16 * GB}` });
     const other = amd('card1', { vendor: '0x8086', mem_info_vram_total: '1' });
     expect(await graphicsCards(system({ files: { ...own, ...other } }))).toMatchObject([
@@ -78,7 +78,7 @@ describe('the graphics cards that the system knows', () => {
     ]);
   });
 
-  it('Apple: at most three quarters of the machine’s memory, and what is available of it', async () => {
+  it('Apple: the available part of at most three quarters of the memory', async () => {
     const mac = (freeBytes: number) =>
       system({ platform: 'darwin', arch: 'arm64', processor: 'Apple M2 Max', freeBytes });
     expect(await graphicsCards(mac(30 * GB))).toMatchObject([
@@ -88,7 +88,7 @@ describe('the graphics cards that the system knows', () => {
   });
 });
 
-describe('the memory of the adapter that was opened', () => {
+describe('the memory of the opened adapter', () => {
   const adapter = (
     vendor: string,
     fields: { architecture?: string; device?: string; software?: boolean; description?: string } = {},
@@ -114,17 +114,17 @@ describe('the memory of the adapter that was opened', () => {
   });
   const two = system({ run: nvidiaSmi('NVIDIA A, 1000, 900\nNVIDIA B, 2000, 1900\n') });
 
-  it('is that of the card with its name, else of the vendor’s largest', async () => {
+  it('is that of the card with its name, otherwise of the vendor’s largest', async () => {
     expect((await memoryOf(adapter('nvidia', { description: 'NVIDIA A' }), two))?.totalBytes).toBe(1000 * MiB);
     expect((await memoryOf(adapter('nvidia', { description: 'Vulkan' }), two))?.totalBytes).toBe(2000 * MiB);
   });
 
-  it('is the common memory where it is software or a part of the processor', async () => {
+  it('is the shared memory for software and integrated graphics', async () => {
     expect(await memoryOf(adapter('mesa', { software: true }), two)).toMatchObject({ unified: true });
     expect(await memoryOf(adapter('intel', { architecture: 'gen-12lp' }), two)).toMatchObject({ unified: true });
   });
 
-  it('is that of the card whose name Dawn writes with hyphens', async () => {
+  it('is found by a name that Dawn writes with hyphens', async () => {
     const rtx = system({
       run: nvidiaSmi('NVIDIA GeForce RTX 4060, 8000, 7000\nNVIDIA GeForce RTX 4090, 24000, 23000\n'),
     });
@@ -132,11 +132,11 @@ describe('the memory of the adapter that was opened', () => {
     expect((await memoryOf(adapter('nvidia', { device, description: '550.54' }), rtx))?.totalBytes).toBe(8000 * MiB);
   });
 
-  it("is the common memory of Apple's GPUs on Linux, too", async () => {
+  it("is the shared memory for Apple's GPUs on Linux, too", async () => {
     expect(await memoryOf(adapter('apple', { architecture: 'asahi' }), two)).toMatchObject({ unified: true });
   });
 
-  it('is not known of other cards', async () => {
+  it('is unknown for other cards', async () => {
     expect(await memoryOf(adapter('intel', { architecture: 'xe-2hpg' }), two)).toBeUndefined();
     expect(await memoryOf(adapter('amd'), two)).toBeUndefined();
   });

@@ -88,20 +88,20 @@ describe('weights for ONNX Runtime', () => {
     // A minimum takes up the grid's centre in f32, and is added to the product in f32: each may round once.
     const mayRound = integerGrids[type]?.minimum !== undefined;
 
-    it.each(['', '.rand'])('multiplies by the values that libggml reads (%s)', async (kind) => {
+    it.each(['', '.rand'])('multiplies by the values of libggml (%s)', async (kind) => {
       const weight = weightOf(type, codec(`${type}${kind}.bytes`));
       const expected = floats(codec(`${type}${kind}.values`));
       expectSame(await productsWithUnits(weight), expected, mayRound);
     });
 
-    it.each(['', '.rand'])('looks up the values that libggml reads (%s)', async (kind) => {
+    it.each(['', '.rand'])('looks up the values of libggml (%s)', async (kind) => {
       const weight = weightOf(type, codec(`${type}${kind}.bytes`));
       const expected = floats(codec(`${type}${kind}.values`));
       expectSame(await lookedUp(weight), expected, mayRound);
     });
   });
 
-  it.each(['F32', 'F16', 'BF16'] as const)('multiplies by %s values as they are', async (type) => {
+  it.each(['F32', 'F16', 'BF16'] as const)('multiplies by unchanged %s values', async (type) => {
     const { bytes: valueBytes } = blockLayout(type);
     // Numbers that all three types hold: bit patterns of small positive values.
     const bytes = Uint8Array.from({ length: 32 * valueBytes }, (_, i) => (i % valueBytes === valueBytes - 1 ? 60 : 0));
@@ -109,7 +109,7 @@ describe('weights for ONNX Runtime', () => {
     expect(await productsWithUnits(weight)).toEqual(dequantise(type, bytes));
   });
 
-  it('rounds activations to half a step of the block’s grid when asked to', async () => {
+  it('quantises activations to within half a step of the block’s grid if enabled', async () => {
     const weight = weightOf('Q8_0', codec('Q8_0.bytes'));
     const [rows = 0, columns = 0] = weight.shape;
     const values = floats(codec('Q8_0.values'));
@@ -132,7 +132,7 @@ describe('weights for ONNX Runtime', () => {
     }
   });
 
-  it('splits one product between neighbours, each with its own rows', async () => {
+  it('splits one matmul between neighbours, each with its own rows', async () => {
     const bytes = codec('Q4_0.bytes');
     const weight = weightOf('Q4_0', bytes);
     const half = (weight.shape[0] ?? 0) / 2;

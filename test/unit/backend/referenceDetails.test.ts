@@ -14,8 +14,7 @@ import { dequantise } from '../../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import type { AttentionSpec, DecoderSpec, ExpertsSpec, RouterSpec } from '../../../engine/model/spec/spec.ts';
-import { readValues } from '../../../engine/model/weights/weightValues.ts';
-import { rowsOf } from '../../../engine/model/weights/weightViews.ts';
+import { readValues, rowsOf } from '../../../engine/model/weights/weightViews.ts';
 import { argmax, goldenCases, largestDifference, readGolden, standardDeviation } from '../goldens.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 
@@ -40,7 +39,7 @@ describe('hidden states after every layer are those of transformers', () => {
   });
 });
 
-it('GPT-OSS with a rounded YaRN range says what the oracle says with truncate: true', async () => {
+it('GPT-OSS with a rounded YaRN range equals transformers with truncate: true', async () => {
   const { spec, weights, file } = await openModel(fixtureFile('goldens/gguf/gpt-oss-bf16.gguf'));
   const golden = await openSafetensors(fixtureFile('goldens/gguf/gpt-oss-truncate.safetensors'));
   const values = async (name: string) => dequantise(golden.tensors.get(name)?.type ?? 'F32', await golden.read(name));
@@ -90,7 +89,7 @@ async function continueGreedily(
 }
 
 describe('softmax', () => {
-  it('gives a sink its share and no value', () => {
+  it('gives a sink its share without a value', () => {
     // e^1, e^2 and a sink of e^0.
     const scores = Float64Array.of(1, 2, 99);
     softmax(scores, 2, 0);
@@ -114,21 +113,21 @@ describe('rotation', () => {
   // theta 1: every pair turns by one radian a position.
   const quarter = { theta: 1, dimensions: 4, layout: 'half-split' } as const;
 
-  it('half-split turns elements i and i + d / 2', () => {
+  it('half-split rotates elements i and i + d / 2', () => {
     const vector = Float32Array.of(1, 0, 0, 1);
     rotate(vector, { heads: 1, headDim: 4 }, quarter, [1]);
     const [cos, sin] = [Math.fround(Math.cos(1)), Math.fround(Math.sin(1))];
     expect([...vector]).toEqual([cos, -sin, sin, cos]);
   });
 
-  it('interleaved turns elements 2i and 2i + 1', () => {
+  it('interleaved rotates elements 2i and 2i + 1', () => {
     const vector = Float32Array.of(1, 0, 0, 1);
     rotate(vector, { heads: 1, headDim: 4 }, { ...quarter, layout: 'interleaved' }, [1]);
     const [cos, sin] = [Math.fround(Math.cos(1)), Math.fround(Math.sin(1))];
     expect([...vector]).toEqual([cos, sin, -sin, cos]);
   });
 
-  it('leaves elements beyond the rotated dimensions alone', () => {
+  it('keeps elements beyond the rotated dimensions', () => {
     const vector = Float32Array.of(1, 0, 5, 6);
     rotate(vector, { heads: 1, headDim: 4 }, { ...quarter, dimensions: 2 }, [1]);
     expect([...vector.subarray(2)]).toEqual([5, 6]);
@@ -150,14 +149,14 @@ describe('routing', () => {
   const rounded = (choices: readonly Choice[]) =>
     choices.map(({ expert, weight }) => [expert, Number(weight.toFixed(6))]);
 
-  it('of GPT-OSS weighs the chosen among themselves', () => {
+  it('of GPT-OSS applies softmax to the chosen experts', () => {
     expect(rounded(route(experts({ kind: 'topk-then-softmax' }, 2), logits))).toEqual([
       [1, 0.571429],
       [3, 0.428571],
     ]);
   });
 
-  it('of Qwen3 weighs among all, and then to a sum of one', () => {
+  it('of Qwen3 applies softmax to all experts, then renormalises', () => {
     const plain = experts({ kind: 'softmax-then-topk', renormalise: false }, 2);
     expect(rounded(route(plain, logits))).toEqual([
       [1, 0.4],
@@ -170,7 +169,7 @@ describe('routing', () => {
     ]);
   });
 
-  it('of DeepSeek chooses groups and experts with the bias, and weighs without it', () => {
+  it('of DeepSeek chooses groups and experts with the bias, and weighs them without it', () => {
     // sigmoid(ln x) = x / (1 + x): 0.5, 0.8, 0.6667, 0.75. Groups {0, 1} and {2, 3}; the bias lifts expert 0's group.
     const router: RouterSpec = { kind: 'sigmoid-grouped', groups: 2, groupsUsed: 1, renormalise: true };
     const bias = Float32Array.of(0.5, 0, 0, 0);
@@ -182,13 +181,13 @@ describe('routing', () => {
     expect(rounded(route(experts(router, 1), logits)).map(([expert]) => expert)).toEqual([3]);
   });
 
-  it('never takes an expert of a group that lost, even where all scores are negative', () => {
+  it('never chooses an expert of another group, even if all scores are negative', () => {
     const router: RouterSpec = { kind: 'sigmoid-grouped', groups: 2, groupsUsed: 1, renormalise: true };
     const bias = Float32Array.of(-9, -9, -8, -8);
     expect(route(experts(router, 2), logits, bias).map(({ expert }) => expert)).toEqual([3, 2]);
   });
 
-  it('takes the earlier of equals', () => {
+  it('chooses the lower index of ties', () => {
     const same = Float32Array.of(1, 1, 1, 1);
     expect(route(experts({ kind: 'topk-then-softmax' }, 2), same).map(({ expert }) => expert)).toEqual([0, 1]);
   });
@@ -210,7 +209,7 @@ describe('the reference decoder', () => {
     await model.file.close();
   });
 
-  it('refuses sequences that are not its own, were disposed, or are given twice', async () => {
+  it('refuses sequences of other decoders, disposed ones, and duplicates', async () => {
     const { model, decoder } = await load();
     const other = await load();
     const run = (...sequences: ReturnType<Decoder['createSequence']>[]) =>
@@ -223,7 +222,7 @@ describe('the reference decoder', () => {
     await Promise.all([model.file.close(), other.model.file.close()]);
   });
 
-  it('reports loading in bytes, and stops when it is told to', async () => {
+  it('reports loading in bytes, and can be cancelled', async () => {
     const model = await openModel(fixtureFile('goldens/llama'));
     const seen: number[] = [];
     let total = 0;
@@ -243,7 +242,7 @@ describe('the reference decoder', () => {
     await model.file.close();
   });
 
-  it('counts the memory of its cache and gives it back', async () => {
+  it('counts the memory of its cache and releases it', async () => {
     const { model, decoder } = await load();
     const sequence = decoder.createSequence();
     expect(decoder.memory().cacheBytes).toBe(0);

@@ -13,7 +13,7 @@ function dawn(backends: readonly (string | undefined)[]) {
   return { asked, create };
 }
 
-it('Windows is asked for Vulkan first, and for Direct3D 12 where there is none', async () => {
+it('Windows tries Vulkan first, then Direct3D 12', async () => {
   const both = dawn(['vulkan', undefined]);
   expect((await requestAdapter(both.create, [], 'win32')).adapter).not.toBeNull();
   expect(both.asked).toEqual(['vulkan']);

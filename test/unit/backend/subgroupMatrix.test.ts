@@ -10,8 +10,8 @@ const config = (componentType: string, resultComponentType: string, [M, N, K]: r
 });
 const of = (size: number) => ({ min: size, max: size });
 
-describe('the matrices that prompts are multiplied with', () => {
-  it('are the first of f16 summed in f32', () => {
+describe('the subgroup matrices for prompts', () => {
+  it('are the first with f16 inputs and f32 sums', () => {
     // As Mesa's lavapipe reports them.
     const reported = [
       config('i8', 'i32', [8, 8, 8]),
@@ -22,7 +22,7 @@ describe('the matrices that prompts are multiplied with', () => {
     expect(chooseMatrix(reported, of(8), 32_768)).toEqual({ m: 8, n: 8, k: 8 });
   });
 
-  it('may have sides that differ, and subgroups whose size the driver chooses', () => {
+  it('may have different sides, and subgroups of a size that the driver chooses', () => {
     expect(chooseMatrix([config('f16', 'f32', [8, 16, 16])], { min: 8, max: 32 }, 32_768)).toEqual({
       m: 8,
       n: 16,
@@ -30,7 +30,7 @@ describe('the matrices that prompts are multiplied with', () => {
     });
   });
 
-  it('are passed over where a tile is no multiple of them or takes more workgroup memory than there is', () => {
+  it('are skipped if a tile isn’t a multiple of them or exceeds the workgroup memory', () => {
     const reported = [config('f16', 'f32', [24, 8, 8]), config('f16', 'f32', [16, 16, 16])];
     expect(chooseMatrix(reported, of(32), 32_768)).toEqual({ m: 16, n: 16, k: 16 });
     expect(chooseMatrix(reported, of(32), 16_384)).toBe(
@@ -38,7 +38,7 @@ describe('the matrices that prompts are multiplied with', () => {
     );
   });
 
-  it('are none where sums are kept in f16, or nothing is said', () => {
+  it('are none if sums are f16 or nothing is reported', () => {
     expect(chooseMatrix([config('f16', 'f16', [8, 8, 8]), config('f32', 'f32', [8, 8, 8])], of(32), 32_768)).toBe(
       'the adapter multiplies f16 into f16 8x8x8, f32 into f32 8x8x8',
     );

@@ -19,14 +19,14 @@ function machine(ms: Readonly<Record<number, number>>) {
   return { asked, measure };
 }
 
-describe('threads by measurement', () => {
+describe('measured thread counts', () => {
   it('are the fastest of those tried', async () => {
     const { asked, measure } = machine({ 8: 10, 16: 12, 4: 6 });
     expect(await measuredThreads(directory, measure, [8, 16, 4])).toBe(4);
     expect(asked).toEqual([8, 16, 4]);
   });
 
-  it('are one a core where nothing else is clearly faster', async () => {
+  it('are one for each core if nothing is clearly faster', async () => {
     expect(await measuredThreads(directory, machine({ 8: 10, 16: 9.2, 4: 11 }).measure, [8, 16, 4])).toBe(8);
   });
 
@@ -38,7 +38,7 @@ describe('threads by measurement', () => {
     expect(await measuredThreads(directory, machine({ 8: 10, 4: 20 }).measure, [8, 4])).toBe(8);
   });
 
-  it('are measured again where what was kept is damaged', async () => {
+  it('are measured again if the stored value is damaged', async () => {
     const file = join(directory, 'threads.json');
     await measuredThreads(directory, machine({ 8: 10, 16: 5 }).measure, [8, 16]);
     for (const damage of ['', '{', '{"machine":1}', (await readFile(file, 'utf8')).replace('16}', '-1}')]) {
@@ -49,7 +49,7 @@ describe('threads by measurement', () => {
     }
   });
 
-  it('need no measurement where there is one way', async () => {
+  it('need no measurement with a single candidate', async () => {
     expect(await measuredThreads(directory, machine({}).measure, [1])).toBe(1);
   });
 

@@ -4,11 +4,10 @@ import { architectures, specOfArchitecture } from '../../../engine/catalogue/arc
 import { type CatalogueEntry, catalogue } from '../../../engine/catalogue/catalogue.ts';
 import { knownStorage } from '../../../engine/catalogue/inspectModel.ts';
 import { specFromConfig } from '../../../engine/model/open.ts';
-import { activeBytesOf, describeSpec } from '../../../engine/model/spec/describe.ts';
-import { inspectSpec } from '../../../engine/model/spec/inspect.ts';
-import { plannedGroups } from '../../../engine/model/weights/storedBytes.ts';
+import { activeBytesOf, describeSpec, inspectSpec } from '../../../engine/model/spec/describe.ts';
+import { plannedGroups } from '../../../engine/model/weights/specTensors.ts';
 import { compileChatTemplate } from '../../../engine/prompt/formats/chatTemplate.ts';
-import { thinkingModes } from '../../../engine/prompt/thinkingModes.ts';
+import { thinkingModes } from '../../../engine/prompt/thinking.ts';
 import { describeShared, sharedFile } from '../shared.ts';
 
 function architectureOf(id: string) {

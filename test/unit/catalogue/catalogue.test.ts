@@ -27,10 +27,15 @@ describe('the catalogue', () => {
   it('has all expected models', () => {
     expect(catalogue.map(({ name }) => name)).toEqual([
       'SmolLM2 135M Instruct',
-      ...['0.5B', '1.5B', '3B', '7B'].map((size) => `Qwen2.5-Coder ${size} Instruct`),
-      ...['0.6B', '1.7B', '4B', '8B', '14B', '32B', '30B-A3B'].map((size) => `Qwen3 ${size}`),
+      ...['0.5B', '1.5B', '3B', '7B', '14B', '32B'].map((size) => `Qwen2.5-Coder ${size} Instruct`),
+      ...['1.5B', '3B', '7B'].map((size) => `Qwen2.5-Coder ${size}`),
+      ...['0.6B', '1.7B', '4B', '8B', '14B', '32B'].map((size) => `Qwen3 ${size}`),
+      'Qwen3 4B Instruct 2507',
+      'Qwen3 30B-A3B',
+      'Qwen3 30B-A3B Instruct 2507',
       'Qwen3-Coder 30B-A3B Instruct',
       'GPT-OSS 20B',
+      'GPT-OSS 20B (one file)',
       'GPT-OSS 120B',
       'DeepSeek-V3.1',
       'Qwen3-Embedding 0.6B',
@@ -54,7 +59,8 @@ describe('the catalogue', () => {
   });
 
   it('marks the only licence that forbids commercial use', () => {
-    expect(catalogue.filter(({ licence }) => !licence.open).map(({ id }) => id)).toEqual(['qwen2.5-coder-3b-instruct']);
+    const closed = catalogue.filter(({ licence }) => !licence.open).map(({ id }) => id);
+    expect(closed).toEqual(['qwen2.5-coder-3b-instruct', 'qwen2.5-coder-3b']);
   });
 
   it.each(['../x.gguf', 'a/b.gguf', 'CON', '.hidden', ''])('rejects a file named %j', (name) => {
@@ -141,6 +147,8 @@ describe('parameter counts of model cards', () => {
     ['qwen2.5-coder-1.5b-instruct', 1.54],
     ['qwen2.5-coder-3b-instruct', 3.09],
     ['qwen2.5-coder-7b-instruct', 7.61],
+    ['qwen2.5-coder-14b-instruct', 14.7],
+    ['qwen2.5-coder-32b-instruct', 32.5],
     ['deepseek-v3.1', 671],
   ])('match the entry %s', (id, billions) => {
     expect(Math.abs(entry(id).parameters / 1e9 / billions - 1)).toBeLessThan(0.01);

@@ -66,27 +66,27 @@ export async function sendFile(
   content: Buffer,
   options: FileOptions = {},
 ): Promise<void> {
-  const { start, satisfiable } = requestedRange(request, content.length, options);
+  const { start, end, satisfiable } = requestedRange(request, content.length, options);
   const headers: Record<string, string> = { ...(options.etag && { etag: options.etag }), ...options.headers };
   if (!satisfiable) {
     response.writeHead(416, { ...headers, 'content-range': `bytes */${content.length}` }).end();
     return;
   }
-  const body = content.subarray(start ?? 0);
+  const body = content.subarray(start ?? 0, end);
   if (!options.chunked) headers['content-length'] = String(body.length);
-  if (start !== undefined) headers['content-range'] = `bytes ${start}-${content.length - 1}/${content.length}`;
+  if (start !== undefined) headers['content-range'] = `bytes ${start}-${start + body.length - 1}/${content.length}`;
   response.writeHead(start === undefined ? 200 : 206, headers);
   response.flushHeaders();
   await sendBody(server, response, body, start ?? 0, options);
 }
 
 function requestedRange(request: IncomingMessage, bytes: number, options: FileOptions) {
-  const start = /^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1];
+  const [, start, last = ''] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '') ?? [];
   const condition = request.headers['if-range'];
   if (start === undefined || options.ignoreRanges || (condition !== undefined && condition !== options.etag)) {
-    return { start: undefined, satisfiable: true };
+    return { start: undefined, end: undefined, satisfiable: true };
   }
-  return { start: Number(start), satisfiable: Number(start) < bytes };
+  return { start: Number(start), end: last === '' ? bytes : Number(last) + 1, satisfiable: Number(start) < bytes };
 }
 
 async function sendBody(

@@ -2,8 +2,7 @@ import { mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { CatalogueEntry } from '../../../engine/catalogue/catalogue.ts';
-import type { StoreProgress } from '../../../engine/catalogue/files.ts';
-import { requireSpace } from '../../../engine/catalogue/files.ts';
+import { requireSpace, type StoreProgress } from '../../../engine/catalogue/files.ts';
 import { stagingFolder } from '../../../engine/catalogue/sources.ts';
 import { openStore, type Store, toModelEntry } from '../../../engine/catalogue/store.ts';
 import { modelEntry } from '../../../engine/protocol/engineProtocol.ts';
@@ -246,13 +245,13 @@ describe('an imported model', () => {
     expect((await store.verify('tiny')).state).toBe('present');
   });
 
-  it('is rejected if it is damaged or not in the catalogue', async () => {
+  it('is rejected if it is damaged or no model', async () => {
     const store = await open(await serveHub());
     const folder = temporaryFolder();
     await writeFile(join(folder, 'damaged'), randomBytes(content.length, 77));
     await writeFile(join(folder, 'other'), 'x');
     expect((await failure(store.add(join(folder, 'damaged')))).message).toContain('damaged or a different file');
-    expect((await failure(store.add(join(folder, 'other')))).message).toContain('not a model of the catalogue');
+    expect((await failure(store.add(join(folder, 'other')))).message).toContain('not a GGUF file');
     expect((await failure(store.add(join(folder, 'absent')))).message).toContain(': not found');
     expect((await store.get('tiny')).state).toBe('absent');
   });

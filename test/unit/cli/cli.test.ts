@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { printable } from '../../../engine/cli/terminal.ts';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
 import { writeSnapshot } from '../../../engine/kv/snapshotFile.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { cacheValuesPerToken } from '../../../engine/model/spec/spec.ts';
+import { startModelServer } from '../../loopback/modelServer.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
 import * as builders from '../formats/builders.ts';
 import { bundle } from '../runtime/bundle.ts';
@@ -305,6 +306,45 @@ describe('hearth', () => {
     expect(list).toContainEqual(expect.objectContaining({ id: 'smollm2-135m-instruct', state: 'absent' }));
     expect((await hearth(['models', 'list'])).stdout).toContain('smollm2-135m-instruct');
     expect(JSON.parse((await hearth(['models', 'recommend', '--json'])).stdout)).toHaveProperty('fit');
+  });
+
+  it('lists, downloads and runs a model of any repository on the hub, and refuses what it does not run', async () => {
+    const content = await readFile(resolve(import.meta.dirname, '../../fixtures/goldens/gguf/qwen3-bf16.gguf'));
+    const hubFile = { repository: 'maker/Tiny-GGUF', revision: 'main', name: 'tiny-Q8_0.gguf', content, large: true };
+    const hub = await startModelServer({ hubFiles: [hubFile] });
+    for (const [name, value] of Object.entries(hub.environment)) vi.stubEnv(name, value);
+    try {
+      expect((await hearth(['models', 'files', 'maker/Tiny-GGUF'])).stdout).toMatch(
+        /^maker\/Tiny-GGUF:Q8_0\n {2}1\.79 MB\n/,
+      );
+      const pulled = await hearth(['models', 'pull', 'maker/Tiny-GGUF:Q8_0', '--json']);
+      expect(JSON.parse(pulled.stdout)).toMatchObject({
+        id: 'maker/Tiny-GGUF:Q8_0',
+        state: 'present',
+        family: 'qwen3',
+      });
+      const options = ['--model', 'maker/Tiny-GGUF:Q8_0', '--backend', 'reference', '--raw', '--max-tokens', '2'];
+      expect(await hearth(['generate', '--prompt', 'abc', ...options])).toMatchObject({ status: 0 });
+      const absent = await hearth(['models', 'pull', 'maker/Nothing']);
+      expect([absent.status, absent.stderr]).toEqual([
+        1,
+        expect.stringContaining('no public repository maker/Nothing'),
+      ]);
+    } finally {
+      vi.unstubAllEnvs();
+      await hub.close();
+    }
+  });
+
+  it('says of a file that is no model what it is, also to models add', async () => {
+    const page = await file('page.gguf', '<!doctype html><title>Sign in</title>');
+    for (const command of [
+      ['models', 'add', page],
+      ['generate', '--prompt', 'x', '--model', page],
+    ]) {
+      const { status, stderr } = await hearth(command);
+      expect([status, stderr]).toEqual([1, expect.stringContaining('page.gguf is a web page')]);
+    }
   });
 
   it('ends immediately on Ctrl-C with exit status 130', async () => {

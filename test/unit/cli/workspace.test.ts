@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { workspaceContext } from '../../../engine/cli/workspace.ts';
+import { workspaceContext } from '../../../engine/cli/chat.ts';
 import { folderOf, repositoryOf } from '../index/folder.ts';
 
 /** Words that only one of the files has. */

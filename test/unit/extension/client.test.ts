@@ -75,8 +75,8 @@ describe('the choice of a model', () => {
     expect(chooseModel('', [huge])).toEqual({ kind: 'download', offers: [] });
   });
 
-  it('offers the quickest download and the best', () => {
-    expect(chooseModel('', [best, small, huge])).toEqual({ kind: 'download', offers: [small, best] });
+  it('offers the best and the quickest download', () => {
+    expect(chooseModel('', [best, small, huge])).toEqual({ kind: 'download', offers: [best, small] });
     expect(chooseModel('', [best])).toEqual({ kind: 'download', offers: [best] });
   });
 });
@@ -206,7 +206,7 @@ describe("the engine's client", () => {
     await client.ready();
     const warned = vi.spyOn(window, 'showWarningMessage');
     const messages = [{ role: 'user' as const, content: 'UNPLUG' }];
-    await client.chat({ stream: 'a', messages }, { onDelta: () => {} }, never);
+    await client.chat({ messages }, { onDelta: () => {} }, never);
     expect(client.warmModel?.backend).toBe('reference');
     expect((await client.ready()).backend).toBe('reference');
     expect(warned).toHaveBeenCalledWith('The GPU stopped answering.');
@@ -221,13 +221,13 @@ describe("the engine's client", () => {
       const onDelta = (piece: { text: string }) => {
         text += piece.text;
       };
-      await client.chat({ stream, messages }, { onDelta }, never);
+      await client.chat({ messages }, { onDelta }, never);
       return text;
     };
     expect(await Promise.all([streamed('a'), streamed('b')])).toEqual(['One two three.', 'One two three.']);
     const steps: string[] = [];
     const handlers = { onDelta: () => {}, onProgress: (step: { message: string }) => steps.push(step.message) };
-    await client.summarise({ stream: 'c', path: 'a.ts', text: 'x' }, handlers, never);
+    await client.summarise({ path: 'a.ts', text: 'x' }, handlers, never);
     expect(steps).toEqual(['Part 0', 'Part 1', 'Part 2']);
   });
 

@@ -50,6 +50,12 @@ describe("the cursor's position", () => {
     expect(used).toBeLessThanOrEqual(limits.completion.prefixLines + 1);
   });
 
+  it('keeps the imports of a long file', () => {
+    const lines = ["import { a } from './a';", ...Array.from({ length: 3000 }, (_, index) => `line ${index}`)];
+    const { prefix } = momentAt(documentOf(lines), new Position(2900, 0));
+    expect(prefix.split('\n').slice(0, 2)).toEqual([lines[0], expect.stringMatching(/^line 19\d\d$/)]);
+  });
+
   it('is limited in characters too, for one-line files', () => {
     const long = momentAt(documentOf(['x'.repeat(1_000_000)]), new Position(0, 500_000));
     expect(long.prefix.length).toBeLessThanOrEqual(limits.completion.prefixChars);

@@ -99,7 +99,7 @@ describe('the context of a completion', () => {
       ]);
     });
     expect(await snippets(documentOf('a.ts', 'above\ncursor\nbelow'), 1)).toEqual([{ path: 'b.ts', text: 'found' }]);
-    expect(asked).toEqual(['above\ncursor']);
+    expect(asked).toEqual(['above\ncursor\nbelow']);
   });
 
   it('stays while keys are typed, and changes in a pause that the engine used to read it', async () => {

@@ -2,8 +2,13 @@ import { describe, expect, it } from 'vitest';
 import { type Candidate, contextBudget, estimatedTokens, plan } from '../../../engine/index/question/planner.ts';
 import { limits } from '../../../engine/limits.ts';
 import { apply, emptyConversation } from '../../../extension/chat/conversation.ts';
-import type { Repository } from '../../../extension/context/gather.ts';
-import { attachmentOf, ContextGatherer, countTokens, type Gathered } from '../../../extension/context/gather.ts';
+import {
+  attachmentOf,
+  ContextGatherer,
+  countTokens,
+  type Gathered,
+  type Repository,
+} from '../../../extension/context/gather.ts';
 import { mentionText, mismatch, parseMentions } from '../../../extension/context/mentions.ts';
 import { focusSource } from '../../../extension/context/sources.ts';
 import { ContextTracker, type Focus } from '../../../extension/context/tracker.ts';
@@ -132,6 +137,18 @@ describe('the token budget of the context', () => {
     expect(contextBudget({ contextTokens: 1_000, backend: 'onnx' }, 0)).toBe(400);
     expect(contextBudget({ contextTokens: 1e9, backend: 'webgpu' }, 0)).toBe(limits.question.attachmentTokens);
     expect(contextBudget(undefined, 0)).toBeGreaterThan(0);
+  });
+
+  it.each([
+    [135e6, 675],
+    [10e6, limits.question.leastAttachmentTokens],
+    [1.5e9, 7_500],
+    [30e9, 13_107],
+  ])('grows with the model: %d parameters', (parameters, tokens) => {
+    const reader = { contextTokens: 32_768, backend: 'webgpu', parameters };
+    expect(contextBudget(reader, 0)).toBe(tokens);
+    const onProcessor = Math.min(tokens, limits.question.cpuAttachmentTokens);
+    expect(contextBudget({ ...reader, backend: 'onnx' }, 0)).toBe(onProcessor);
   });
 
   it('shrinks as the conversation fills the window, down to half', () => {

@@ -3,8 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { codeBlock } from '../../../extension/edits/codeBlock.ts';
-import { type Candidate, destination, mayCreate } from '../../../extension/edits/destination.ts';
-import { staysBelow, terminalLine } from '../../../extension/edits/target.ts';
+import { type Candidate, destination, mayCreate, staysBelow, terminalLine } from '../../../extension/edits/target.ts';
 
 const python: Candidate = { path: 'sums.py', languageId: 'python', symbols: ['total'] };
 const script: Candidate = { path: 'web/app.ts', languageId: 'typescript', symbols: ['start'] };

@@ -40,6 +40,7 @@ let completing;
 let entries = [entry('small', env.FAKE_MODEL_STATE ?? 'present'), entry('thinker', 'absent')];
 if (env.FAKE_CODER) entries.push(entry('coder', env.FAKE_CODER));
 if (env.FAKE_EMBEDDING) entries.push(entry(env.FAKE_EMBEDDING, 'absent'));
+if (env.FAKE_BROKEN) entries.push(entry('broken', 'present'));
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const fail = (code, message) => new ResponseError(-32000, message, { code });
 
@@ -94,9 +95,19 @@ rpc.onRequest('unload', ({ role }) => {
 });
 rpc.onRequest('clearCache', () => ({ files: 3, bytes: 2_500_000 }));
 rpc.onRequest('listModels', () => entries);
+// A gated repository: the token that opens it is "hf_right".
+rpc.onRequest('hubOffers', ({ repository, token }) => {
+  if (token !== 'hf_right') throw fail('unavailable', `${repository} is gated.`);
+  const offer = (label, bytes) => ({ id: `${repository}:${label}`, label, bytes, files: 1, fit: entry('x').fit });
+  return [offer('Q4_K_M', 2e9), offer('Q8_0', 4e9)];
+});
 let failedPulls = 0;
-rpc.onRequest('pullModel', async ({ model }, token) => {
+rpc.onRequest('pullModel', async ({ model, token: secret }, token) => {
   if (failedPulls++ < Number(env.FAKE_PULL_FAILURES ?? 0)) throw fail('unavailable', 'There is no network.');
+  if (model.includes('/')) {
+    if (secret !== 'hf_right') throw fail('unavailable', `${model} is gated.`);
+    entries = [...entries, entry(model, 'absent')];
+  }
   for (let done = 1; done <= 4; done++) {
     if (token.isCancellationRequested) throw fail('cancelled', 'The request was cancelled.');
     rpc.sendNotification('progress', {
@@ -117,10 +128,18 @@ rpc.onRequest('removeModel', ({ model }) => {
   entries = entries.map((e) => (e.id === model ? { ...e, state: 'absent' } : e));
   return entries.find((e) => e.id === model);
 });
-rpc.onRequest('complete', async ({ prefix, multiline, candidates, confidence }, token) => {
+rpc.onRequest('complete', async ({ prefix, multiline, candidates, confidence, stream }, token) => {
   if (prefix.includes('SLOW')) {
     while (!token.isCancellationRequested) await sleep(2);
     throw fail('cancelled', 'The request was cancelled.');
+  }
+  if (prefix.includes('SPELL')) {
+    for (const text of ['ret', 'urn']) {
+      await sleep(30);
+      rpc.sendNotification('delta', { stream, kind: 'text', text });
+    }
+    await sleep(30);
+    if (token.isCancellationRequested) throw fail('cancelled', 'The request was cancelled.');
   }
   if (prefix.includes('WHO')) return { text: (completing ?? loaded).id, finish: 'stop', statistics: figures };
   if (prefix.includes('INVALID')) return { text: 5 };

@@ -1,7 +1,6 @@
 /** Hearth's models as VS Code sees them, on the scripted engine. */
 import { describe, expect, it } from 'vitest';
-import { InstalledModels } from '../../../extension/languageModel/installed.ts';
-import { informationOf, ModelProvider } from '../../../extension/languageModel/provider.ts';
+import { InstalledModels, informationOf, ModelProvider } from '../../../extension/languageModel/provider.ts';
 import { Thinking } from '../../../extension/thinking.ts';
 import { clientOf, hostOf, log, MemoryMemento, untilState } from './support.ts';
 import { CancellationTokenSource, LanguageModelDataPart, LanguageModelTextPart } from './vscode.ts';

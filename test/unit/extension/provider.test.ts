@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { acceptedCommand, CompletionProvider } from '../../../extension/completion/provider.ts';
 import { clientOf, hostOf, log } from './support.ts';
 import { CancellationTokenSource, InlineCompletionTriggerKind, Position, Range, settings } from './vscode.ts';
@@ -51,6 +51,9 @@ async function open(env: Record<string, string> = {}, warm = true) {
   return { provider, client, ask, accept, requests: () => requests, warmUps: () => warmUps };
 }
 
+const untilAsked = (client: { onView(listener: (view: { running: number }) => void): unknown }) =>
+  new Promise<void>((resolve) => client.onView(({ running }) => running === 1 && resolve()));
+
 describe('inline completion', () => {
   it("offers the model's text", async () => {
     const { ask } = await open();
@@ -86,7 +89,38 @@ describe('inline completion', () => {
     await new Promise<void>((resolve) => client.onView(({ running }) => running === 1 && resolve()));
     source.cancel();
     expect(await asked).toEqual([]);
-    expect(client.view.running).toBe(0);
+    await vi.waitFor(() => expect(client.view.running).toBe(0));
+  });
+
+  it.each(['r', 'return'])('goes on for keys that agree with what the model writes: %s', async (typed) => {
+    const { ask, requests, client } = await open();
+    const source = new CancellationTokenSource();
+    const sent = untilAsked(client);
+    const first = ask('SPELL = ', {}, source.token);
+    await sent;
+    // As VS Code does at every key.
+    source.cancel();
+    expect(await ask(`SPELL = ${typed}`)).toEqual(['return 1;'.slice(typed.length)]);
+    expect(await first).toEqual([]);
+    expect(requests()).toBe(1);
+  });
+
+  it('begins again once the model writes something else than what was typed', async () => {
+    const { ask, client } = await open();
+    const prefixes: string[] = [];
+    const complete = client.complete.bind(client);
+    client.complete = (params, ...rest) => {
+      prefixes.push(params.prefix);
+      return complete(params, ...rest);
+    };
+    const source = new CancellationTokenSource();
+    const sent = untilAsked(client);
+    const first = ask('SPELL = ', {}, source.token);
+    await sent;
+    source.cancel();
+    expect(await ask('SPELL = x')).toEqual(['return 1;']);
+    expect(await first).toEqual([]);
+    expect(prefixes).toEqual(['SPELL = ', 'SPELL = x']);
   });
 
   it('cancels the previous request when the text changes', async () => {
@@ -153,9 +187,6 @@ describe('inline completion', () => {
 });
 
 describe('after an acceptance', () => {
-  const untilAsked = (client: { onView(listener: (view: { running: number }) => void): unknown }) =>
-    new Promise<void>((resolve) => client.onView(({ running }) => running === 1 && resolve()));
-
   it('is a command of every offered item', async () => {
     const { provider } = await open();
     const items = await provider.provideInlineCompletionItems(

@@ -4,7 +4,7 @@ import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import { readsFast } from '../../../engine/index/question/planner.ts';
 import { controlsOf, pageTexts } from '../../../extension/chat/panel.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
-import { InstalledModels } from '../../../extension/languageModel/installed.ts';
+import { InstalledModels } from '../../../extension/languageModel/provider.ts';
 import { ModelManager } from '../../../extension/models/manager.ts';
 import { Remote } from '../../../extension/remote.ts';
 import { statusText } from '../../../extension/status.ts';

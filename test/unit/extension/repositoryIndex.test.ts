@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { IndexClient } from '../../../extension/repository/indexClient.ts';
-import { type IndexView, RepositoryIndex } from '../../../extension/repository/repositoryIndex.ts';
+import { IndexClient, type IndexView, RepositoryIndex } from '../../../extension/repository/repositoryIndex.ts';
 import { indexSentence } from '../../../extension/repository/status.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
 import { folderOf } from '../index/folder.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { keepOrder, similarStretches } from '../../../extension/completion/similar.ts';
+import { fitting, keepOrder, similarStretches } from '../../../extension/completion/similar.ts';
 
 const snippet = (path: string, text = path) => ({ path, text });
 
@@ -23,11 +23,18 @@ describe('the list of snippets', () => {
   const [a, b, c] = [snippet('aaa'), snippet('bbb'), snippet('ccc')];
 
   it('keeps known snippets in place and appends new ones', () => {
-    expect(keepOrder([a, b], [c, b, a], 100)).toEqual([a, b, c]);
-    expect(keepOrder([a, b], [c, b], 100)).toEqual([b, c]);
+    expect(keepOrder([a, b], [c, b, a])).toEqual([a, b, c]);
+    expect(keepOrder([a, b], [c, b])).toEqual([b, c]);
   });
 
   it('stays within its limit, best first', () => {
-    expect(keepOrder([a], [b, c, a], 6)).toEqual([b, c]);
+    expect(fitting([b, c, a], '', 6)).toEqual([b, c]);
+  });
+
+  it('has the best twenty lines of what is too long, rather than nothing', () => {
+    const lines = Array.from({ length: 60 }, (_, i) => (i === 45 ? 'voucher = basket.redeem()' : `other${i} = ${i}`));
+    const [found] = fitting([snippet('long.py', lines.join('\n'))], 'basket.redeem(voucher)', 500);
+    expect(found?.text.split('\n')).toEqual(lines.slice(30, 50));
+    expect(fitting([snippet('long.py', lines.join('\n'))], 'basket', 100)).toEqual([]);
   });
 });

@@ -37,7 +37,7 @@ describe('the model manager', () => {
     user.wants.push('Download');
     await manager.open();
     await untilState(client, 'ready');
-    expect(settings.get('hearth.chat.model')).toBe('small');
+    await until(() => settings.get('hearth.chat.model') === 'small');
     expect(user.progress.filter((line) => line.startsWith('Downloading Model small'))).toHaveLength(4);
   });
 
@@ -103,6 +103,47 @@ describe('the model manager', () => {
     expect([user.asked, settings.get('hearth.chat.model')]).toEqual([[], undefined]);
   });
 
+  it('changes the setting only once the model is loaded, and goes back to the one before', async () => {
+    const client = clientOf({ FAKE_BROKEN: '1' });
+    const manager = await managerOf(client);
+    user.picks = { label: 'Model small' };
+    await manager.open();
+    await until(() => settings.get('hearth.chat.model') === 'small');
+    user.picks = { label: 'Model broken' };
+    await manager.open();
+    await until(() => user.asked.length === 1);
+    expect(user.asked[0]?.message).toContain('The model does not fit.');
+    expect(settings.get('hearth.chat.model')).toBe('small');
+    await untilState(client, 'ready');
+    expect(client.warmModel?.id).toBe('small');
+  });
+
+  it('lists the models of a repository with size and fit, downloads the chosen one with the stored token, and uses it', async () => {
+    const tokens = new Map([['https://huggingface.co', 'hf_right']]);
+    const client = clientOf({}, async (url) => tokens.get(url));
+    const manager = await managerOf(client);
+    user.picks = { label: 'A model on Hugging Face' };
+    user.types.push('maker/Tiny-GGUF');
+    user.wants.push('Download');
+    await manager.open();
+    await until(() => user.boxes.length === 1);
+    user.picks = { label: 'Q4_K_M' };
+    await until(() => settings.get('hearth.chat.model') === 'maker/Tiny-GGUF:Q4_K_M');
+    expect(user.asked[0]).toMatchObject({ message: 'Download maker/Tiny-GGUF:Q4_K_M (2.0 GB)?' });
+    expect(user.asked[0]?.detail).toBe('Fits.\nLicence: not stated');
+    expect(client.warmModel?.id).toBe('maker/Tiny-GGUF:Q4_K_M');
+  });
+
+  it('says what to do about a gated repository', async () => {
+    const manager = await managerOf(clientOf());
+    user.picks = { label: 'A model on Hugging Face' };
+    user.types.push('maker/Tiny-GGUF');
+    await manager.open();
+    await until(() => user.asked.length === 1);
+    expect(user.asked[0]?.message).toContain('gated');
+    expect(settings.get('hearth.chat.model')).toBeUndefined();
+  });
+
   it('removes a model only after confirmation', async () => {
     const client = clientOf();
     const manager = await managerOf(client);
@@ -130,7 +171,7 @@ describe('the model manager', () => {
     user.picks = { label: 'Model small' };
     await manager.open();
     await untilState(client, 'ready');
-    expect(settings.get('hearth.chat.model')).toBe('small');
+    await until(() => settings.get('hearth.chat.model') === 'small');
     user.picks = { label: 'Automatic' };
     await manager.open();
     await until(() => settings.get('hearth.chat.model') === '');

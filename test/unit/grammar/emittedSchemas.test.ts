@@ -8,7 +8,7 @@ import { type Ajv, Ajv as AjvDraft7 } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { violationOf } from '../../../engine/grammar/violation.ts';
+import { violationOf } from '../../../engine/grammar/afterCheck.ts';
 import { fixtureFile } from '../shared.ts';
 import { accepts, machineOf, styles } from './schemaSuite.ts';
 

@@ -2,8 +2,8 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
-import { chatParams, embedParams, loadParams, modelCard } from '../../../engine/protocol/engineProtocol.ts';
-import { DeltaRoutes } from '../../../engine/runtime/deltaRoutes.ts';
+import { chatParams, type Delta, embedParams, loadParams, modelCard } from '../../../engine/protocol/engineProtocol.ts';
+import { Streams } from '../../../engine/protocol/rpc.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { type EmbeddingVector, embeddingVectors, makeEmbeddingModel } from '../embeddingModel.ts';
 import { largestDifference } from '../goldens.ts';
@@ -31,10 +31,10 @@ describe.each(['reference', 'onnx'] as const)('an embedding model on %s', (backe
   let model: string;
 
   beforeAll(async () => {
-    const routes = new DeltaRoutes();
+    const streams = new Streams<(delta: Delta) => void>();
     engine = new Engine({ storeDirectory: store, onDelta: () => {}, onProgress: () => {} });
     await engine.load(loadParams.parse({ model: made.path, backend, contextTokens: 256, cachePrecision: 'f32' }));
-    server = await startHttpServer({ engine, routes, port: 0, token, log: (line) => console.error(line) });
+    server = await startHttpServer({ engine, streams, port: 0, token, log: (line) => console.error(line) });
     client = new OpenAI({ baseURL: `${server.address}/v1`, apiKey: token, maxRetries: 0 });
     model = (await client.models.list()).data[0]?.id ?? '';
   });

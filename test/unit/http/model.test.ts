@@ -2,8 +2,8 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
-import { loadParams } from '../../../engine/protocol/engineProtocol.ts';
-import { DeltaRoutes } from '../../../engine/runtime/deltaRoutes.ts';
+import { type Delta, loadParams } from '../../../engine/protocol/engineProtocol.ts';
+import { Streams } from '../../../engine/protocol/rpc.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
@@ -19,14 +19,14 @@ let model: string;
 beforeAll(async () => {
   tiny = await makeTinyModel();
   store = temporaryFolder();
-  const routes = new DeltaRoutes();
+  const streams = new Streams<(delta: Delta) => void>();
   engine = new Engine({
     storeDirectory: store,
-    onDelta: (delta) => void routes.deliver(delta),
+    onDelta: (delta) => streams.receiver(delta.stream)?.(delta),
     onProgress: () => {},
   });
   await engine.load(loadParams.parse({ model: tiny.path, backend: 'reference' }));
-  server = await startHttpServer({ engine, routes, port: 0, token, log: (line) => console.error(line) });
+  server = await startHttpServer({ engine, streams, port: 0, token, log: (line) => console.error(line) });
   client = new OpenAI({ baseURL: `${server.address}/v1`, apiKey: token, maxRetries: 0 });
   model = (await client.models.list()).data[0]?.id ?? '';
 });
@@ -60,6 +60,26 @@ describe('a model behind the server', () => {
   it('serves a prompt that it has seen from the cache, and counts it', async () => {
     const again = await client.chat.completions.create({ model, messages, ...greedy });
     expect(again.usage?.prompt_tokens_details?.cached_tokens).toBeGreaterThan(0);
+  });
+
+  it('writes the same with the same seed, alone and beside other answers, cold and from the cache', async () => {
+    const seeded = (content: string, seed: number) =>
+      client.chat.completions.create({
+        model,
+        messages: [{ role: 'user', content }],
+        temperature: 1,
+        max_tokens: 16,
+        seed,
+      });
+    const textOf = (answer: OpenAI.ChatCompletion): string => answer.choices[0]?.message.content ?? '';
+    const question = 'tell me a story of a seed '.repeat(4);
+    const alone = textOf(await seeded(question, 7));
+    expect(alone).not.toBe('');
+    const answers = await Promise.all([7, 8, 7, 9].map((seed, i) => seeded(i === 3 ? 'another' : question, seed)));
+    expect([answers[0], answers[2]].map((answer) => answer && textOf(answer))).toEqual([alone, alone]);
+    expect(answers[1] && textOf(answers[1])).not.toBe(alone);
+    const [again] = await Promise.all([seeded(question, 7), seeded('more', 1), seeded('others', 2)]);
+    expect(textOf(again)).toBe(alone);
   });
 
   it('thinks when it is asked to', async () => {

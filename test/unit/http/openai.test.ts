@@ -170,7 +170,7 @@ describe('chat completions', () => {
     const stopped = new Promise<void>((resolve) => {
       engine.answer = (asked, signal) =>
         new Promise((done) => {
-          engine.routes.deliver({ stream: asked.stream, kind: 'text', text: 'One' });
+          engine.deliver({ stream: asked.stream, kind: 'text', text: 'One' });
           signal.addEventListener('abort', () => {
             resolve();
             done(answerOf({ finish: 'cancelled' }));
@@ -542,7 +542,7 @@ describe('errors', () => {
 
   it('that come in the middle of a stream end it as errors', async () => {
     engine.answer = async (asked) => {
-      engine.routes.deliver({ stream: asked.stream, kind: 'text', text: 'One' });
+      engine.deliver({ stream: asked.stream, kind: 'text', text: 'One' });
       throw new HearthError('device-lost', 'The GPU went away.');
     };
     const stream = await client.chat.completions.create({ model: 'scripted', messages: [user('hi')], stream: true });

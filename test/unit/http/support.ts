@@ -6,10 +6,11 @@ import type {
   ChatResult,
   chatParams,
   completeParams,
+  Delta,
   generateParams,
   ModelCard,
 } from '../../../engine/protocol/engineProtocol.ts';
-import { DeltaRoutes } from '../../../engine/runtime/deltaRoutes.ts';
+import { Streams } from '../../../engine/protocol/rpc.ts';
 
 export const token = 'a-token-of-the-tests-with-43-characters-000';
 
@@ -50,7 +51,7 @@ export const answerOf = (fields: Partial<ChatResult> = {}): ChatResult => ({
 });
 
 export class ScriptedEngine {
-  readonly routes = new DeltaRoutes();
+  readonly streams = new Streams<(delta: Delta) => void>();
   readonly asked: ChatAsked[] = [];
   readonly completed: z.output<typeof completeParams>[] = [];
   readonly generated: z.output<typeof generateParams>[] = [];
@@ -58,8 +59,12 @@ export class ScriptedEngine {
   answer: (asked: ChatAsked, signal: AbortSignal) => Promise<ChatResult> = async () => answerOf();
   model: ModelCard | undefined = card;
 
+  deliver(delta: Delta): void {
+    this.streams.receiver(delta.stream)?.(delta);
+  }
+
   readonly serving: Serving = {
-    routes: this.routes,
+    streams: this.streams,
     engine: {
       status: () => ({
         protocolVersion: 1,
@@ -84,7 +89,7 @@ export class ScriptedEngine {
       countTokens: async ({ texts }) => texts.map(({ length }) => length),
       complete: async (params) => {
         this.completed.push(params);
-        this.routes.deliver({ stream: params.stream ?? '', kind: 'text', text: 'the middle' });
+        this.deliver({ stream: params.stream ?? '', kind: 'text', text: 'the middle' });
         return { text: 'the middle', alternatives: [], finish: 'stop', statistics };
       },
       generate: async (params) => {
@@ -98,11 +103,10 @@ export class ScriptedEngine {
   /** Thinking, text in two pieces, each call's arguments in two pieces. */
   #say(stream: string, { text, thinking, toolCalls }: Pieces): void {
     const halves = (whole: string): string[] => [whole.slice(0, whole.length / 2), whole.slice(whole.length / 2)];
-    if (thinking !== '') this.routes.deliver({ stream, kind: 'thinking', text: thinking });
-    for (const piece of halves(text)) if (piece !== '') this.routes.deliver({ stream, kind: 'text', text: piece });
+    if (thinking !== '') this.deliver({ stream, kind: 'thinking', text: thinking });
+    for (const piece of halves(text)) if (piece !== '') this.deliver({ stream, kind: 'text', text: piece });
     for (const [index, { id, name, arguments: args }] of toolCalls.entries()) {
-      for (const piece of halves(args))
-        this.routes.deliver({ stream, kind: 'tool-call', index, id, name, text: piece });
+      for (const piece of halves(args)) this.deliver({ stream, kind: 'tool-call', index, id, name, text: piece });
     }
   }
 }

@@ -34,14 +34,25 @@ describe('what a search found', () => {
     ...{ coverage, score },
   });
 
-  it('goes along where it holds the question', () => expect(relevant([passage(0.6, 1)])).toHaveLength(1));
+  it('goes along where it holds the question', () => expect(relevant([passage(0.6, 1)], 'valve')).toHaveLength(1));
 
-  it('stays away where it holds little of it', () => expect(relevant([passage(0.1, 5), passage(0.1, 1)])).toEqual([]));
+  it('stays away where it holds little of it', () =>
+    expect(relevant([passage(0.1, 5), passage(0.1, 1)], 'valve')).toEqual([]));
 
   it('must stand out where it holds some', () => {
     const rest = Array.from({ length: 9 }, () => passage(0.4, 1));
-    expect(relevant([passage(0.4, 1.05), ...rest])).toEqual([]);
-    expect(relevant([passage(0.4, 2), ...rest])).toHaveLength(10);
+    expect(relevant([passage(0.4, 1.05), ...rest], 'valve')).toEqual([]);
+    expect(relevant([passage(0.4, 2), ...rest], 'valve')).toHaveLength(10);
+  });
+});
+
+describe('what a search found for a long question', () => {
+  it('goes along where it holds less of it', () => {
+    const long = Array.from({ length: 60 }, (_, i) => `word${i}`).join(' ');
+    const passage = { path: 'a', firstLine: 1, lastLine: 2, text: '', within: '', score: 1 };
+    expect(relevant([{ ...passage, coverage: 0.2 }], long)).toHaveLength(1);
+    expect(relevant([{ ...passage, coverage: 0.2 }], 'valve of the tank')).toEqual([]);
+    expect(relevant([{ ...passage, coverage: 0.1 }], long)).toEqual([]);
   });
 });
 

@@ -25,6 +25,7 @@ const functionsOf = (file: number): string =>
 const contents = (path: string) => {
   const database = new DatabaseSync(path);
   database.exec("INSERT INTO terms(terms) VALUES ('integrity-check')");
+  database.exec('CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, terms, row)');
   const all = (sql: string) =>
     database
       .prepare(sql)

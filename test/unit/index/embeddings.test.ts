@@ -69,6 +69,21 @@ describe('vectors of chunks', () => {
     expect(repository.search('dog', 4).map(({ path }) => path)).toEqual(['d.txt']);
   });
 
+  it('decide between chunks of the same words, and put none before an exact name', async () => {
+    const repository = await repositoryOf(
+      await folderOf({
+        'a.ts': 'export const tank = "the feline";\n',
+        'b.ts': 'export const tank = "the hound";\n',
+        'c.ts': 'export function fillTank() {\n  return "a ship";\n}\n',
+        'd.ts': 'export const animal = "hound";\n',
+      }),
+    );
+    await use(repository);
+    expect((await found(repository, 'tank of the dog'))[0]).toBe('b.ts');
+    expect((await found(repository, 'tank of the cat'))[0]).toBe('a.ts');
+    expect((await found(repository, 'is fillTank of the dog'))[0]).toBe('c.ts');
+  });
+
   it('are made of the path and the lines, once, and their state is told', async () => {
     const states: string[] = [];
     const repository = await repositoryOf(await folderOf(sources), {

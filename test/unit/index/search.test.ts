@@ -1,4 +1,7 @@
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, it } from 'vitest';
+import { Layout } from '../../../engine/index/repository/layout.ts';
 import { parseQuery } from '../../../engine/index/repository/query.ts';
 import type { Repository } from '../../../engine/index/repository/repository.ts';
 import { folderOf, repositoryOf } from './folder.ts';
@@ -60,7 +63,14 @@ describe('an issue in a form', () => {
     const { text } = parseQuery(
       '### Checklist\n- [x] I searched\n### Description\nThe valve leaks\n### Environment\n- OS: Linux\n- Node: v22.1.0\n',
     );
-    expect(text.replaceAll(/\s+/g, ' ').trim()).toBe('### Checklist The valve leaks');
+    expect(text.replaceAll(/\s+/g, ' ').trim()).toBe('The valve leaks');
+  });
+
+  it('keeps its title, and asks for tests only where it begins with them', () => {
+    const query = parseQuery('# The valve leaks\n- [ ] I searched\n### Steps\nSee the test above.\n');
+    expect(query.text).toContain('The valve leaks');
+    expect([...query.wants]).toEqual([]);
+    expect([...parseQuery('Which tests fill the tank?').wants]).toEqual(['test']);
   });
 
   it('is left alone where it is no form', () => {
@@ -78,12 +88,169 @@ describe('the kind of a file', () => {
       'b/examples/valve.ts': valve('B'),
       'deps/pipe/valve.ts': valve('C'),
       'deps/pipe/COPYING': 'Other terms of use.\n',
+      'y/pump.ts': 'export const pump = 1;\n',
       LICENSE: 'Terms.\n',
       'z/valve.ts': valve('D'),
     });
     expect(paths(repository, 'valve')[0]).toBe('z/valve.ts');
     expect(paths(repository, 'the tests of the valve')[0]).toBe('a/valve.test.ts');
     expect(paths(repository, 'valve in pipe')[0]).toBe('deps/pipe/valve.ts');
+  });
+});
+
+describe('what a folder holds', () => {
+  const several = (name: (i: number) => string, text: (i: number) => string, count = 5) =>
+    Object.fromEntries(Array.from({ length: count }, (_, i) => [name(i), text(i)]));
+  const function_ = (i: number) => `def run_${i}():\n    return ${i}\n\n\ndef stop_${i}():\n    return ${i}\n`;
+  const case_ = (i: number) => `def test_${i}():\n    assert run_${i}()\n`;
+  const go = (i: number) => `package a\n\nfunc Run${i}() int {\n\treturn ${i}\n}\n`;
+  const goTest = (i: number) => `package a\n\nfunc TestRun${i}(t *testing.T) {\n\tRun${i}()\n}\n`;
+  const heading = (i: number) => `## 1.${i}.0 (2024-01-0${i + 1})\n\n- Fixed the valve.\n`;
+  const tags = ['de', 'en', 'fr', 'it', 'nl', 'pl', 'sv', 'pt-BR'];
+  const short = ['gup', 'ksm', 'api', 'cli', 'map', 'oom', 'vma', 'wb'];
+  const row = (i: number) => `  [0x${i.toString(16)}, "name ${i}", ${i}],\n`;
+
+  it.each<[string, Record<string, string>, string, string | undefined]>([
+    [
+      'tests has their helpers',
+      { ...several((i) => `qa/q${i}.py`, case_), 'qa/help.py': function_(9) },
+      'qa/help.py',
+      'test',
+    ],
+    [
+      'no tests is no folder of tests, whatever its name',
+      several((i) => `lib/test/c${i}.py`, function_),
+      'lib/test/c1.py',
+      undefined,
+    ],
+    ['few files is known by its name', { 'test/help.py': function_(1) }, 'test/help.py', 'test'],
+    [
+      'sources beside their tests has sources',
+      { ...several((i) => `a/r${i}.go`, go, 4), ...several((i) => `a/r${i}_test.go`, goTest, 4) },
+      'a/r1.go',
+      undefined,
+    ],
+    [
+      'documents has sources as examples',
+      {
+        ...several(
+          (i) => `book/c${i}.md`,
+          () => 'Text.\n',
+          9,
+        ),
+        'book/a.py': function_(1),
+      },
+      'book/a.py',
+      'example',
+    ],
+    [
+      'versions has release notes',
+      several(
+        (i) => `notes/1.${i}.txt`,
+        () => 'Text.\n',
+        9,
+      ),
+      'notes/1.3.txt',
+      'changelog',
+    ],
+    [
+      'languages has translations',
+      Object.fromEntries(tags.map((tag) => [`i18n/${tag}.ts`, 'export default 1;\n'])),
+      'i18n/fr.ts',
+      'data',
+    ],
+    [
+      'short names has sources',
+      Object.fromEntries(short.map((name) => [`mm/${name}.py`, function_(1)])),
+      'mm/gup.py',
+      undefined,
+    ],
+    [
+      'a file of versions and dates is known as one of changes',
+      { 'NEWS-OLD.md': Array.from({ length: 6 }, (_, i) => heading(i)).join('\n') },
+      'NEWS-OLD.md',
+      'changelog',
+    ],
+    [
+      'most sources is its own, whatever its licence file says',
+      { LICENSE: 'Terms.\n', 'lib/LICENSE': 'Terms!\n', ...several((i) => `lib/c${i}.py`, function_) },
+      'lib/c1.py',
+      undefined,
+    ],
+    [
+      'a licence beside others is of a member',
+      {
+        ...{
+          LICENSE: 'All.\n',
+          'a/LICENSE': 'One.\n',
+          'b/LICENSE': 'One.\n',
+          'c/LICENSE': 'One.\n',
+          'a/a.py': function_(1),
+        },
+        ...several((i) => `c${i}.py`, function_),
+      },
+      'a/a.py',
+      undefined,
+    ],
+    [
+      'a generated file is known by what it says',
+      { 'a.go': `// Code generated by gen. DO NOT EDIT.\n${go(1)}` },
+      'a.go',
+      'data',
+    ],
+    [
+      'a table is known by its rows',
+      { 'a.ts': `export const t = [\n${Array.from({ length: 90 }, (_, i) => row(i)).join('')}];\n` },
+      'a.ts',
+      'data',
+    ],
+    [
+      "Rust's unit tests stand in sources",
+      { 'a.rs': 'fn a() {}\n\n#[cfg(test)]\nmod tests {\n    #[test]\n    fn b() {}\n}\n' },
+      'a.rs',
+      undefined,
+    ],
+  ])('a folder of %s', async (_, files, path, expected) => {
+    const folder = await folderOf(files);
+    const database = join(await folderOf({}), 'index.db');
+    await (await repositoryOf(folder, { database })).close();
+    const layout = new Layout(new DatabaseSync(database));
+    layout.refresh();
+    expect(layout.classOf(path)).toBe(expected);
+  });
+});
+
+describe('a flow of calls', () => {
+  const files = {
+    'src/order.ts':
+      'export function placeOrder(basket) {\n  const total = sumOf(basket);\n  return chargeCard(total);\n}\n',
+    'src/pay.ts': 'export function chargeCard(amount) {\n  return bank.take(amount);\n}\n',
+    'src/sum.ts': 'export const sumOf = (list) => {\n  return list.length;\n};\n',
+    'src/other.ts': 'export function unrelated() {\n  return 1;\n}\n',
+  };
+
+  it('comes with the definitions that its beginning calls', async () => {
+    const found = paths(await of(files), 'How does placeOrder work?');
+    expect(found[0]).toBe('src/order.ts');
+    expect(found.slice(1).sort()).toEqual(['src/pay.ts', 'src/sum.ts']);
+  });
+
+  it('comes alone where few chunks are wanted, and where a name has many definitions', async () => {
+    expect((await of(files)).search('How does placeOrder work?', 5).map(({ path }) => path)).toEqual(['src/order.ts']);
+    const many = Object.fromEntries(['a', 'b', 'c'].map((name) => [`src/${name}.ts`, files['src/pay.ts']]));
+    expect(paths(await of({ 'src/order.ts': files['src/order.ts'], ...many }), 'placeOrder')).toEqual(['src/order.ts']);
+  });
+});
+
+describe('a large index', () => {
+  it('ranks a question of many words by those that are rare', async () => {
+    const common = Array.from({ length: 30 }, (_, i) => `word${i}`);
+    const files = Object.fromEntries(
+      Array.from({ length: 20 }, (_, i) => [`f${i}.ts`, `const x${i} = [${common.join(', ')}];\nconst y = 1;\n`]),
+    );
+    const repository = await of({ ...files, 'rare.ts': `const valve = sluice(${common[0]});\nconst y = 1;\n` });
+    expect(paths(repository, `${common.join(' ')} valve sluice`)).toContain('rare.ts');
+    expect(paths(repository, `${common.slice(0, 3).join(' ')} valve sluice`)[0]).toBe('rare.ts');
   });
 });
 
@@ -94,6 +261,22 @@ describe('what is shown', () => {
     expect(hit?.text).toContain('openSluice');
     expect(hit && hit.lastLine - hit.firstLine).toBeLessThan(30);
     expect(hit?.within).toBe('function run() {');
+  });
+
+  it('is of the file that the question names', async () => {
+    const files = { 'README.md': 'How to fill it.\n', 'src/valve.ts': 'export const fill = "fill the valve";\n' };
+    expect(paths(await of(files), 'fill the valve')[0]).toBe('src/valve.ts');
+    expect(paths(await of(files), 'fill the valve in README.md')[0]).toBe('README.md');
+  });
+
+  it('is where a long chunk defines a name, not where it uses it most', async () => {
+    const uses = Array.from({ length: 24 }, (_, i) => `const a${i} = fillTank(${i});`);
+    const definition = [
+      'export const fillTank = (x: number) => x;',
+      ...Array.from({ length: 20 }, (_, i) => `const b${i} = ${i};`),
+    ];
+    const [hit] = (await of({ 'a.ts': [...definition, ...uses].join('\n') })).search('Where is fillTank defined?', 5);
+    expect(hit?.text).toContain('export const fillTank');
   });
 
   it('has no builds of the same text', async () => {

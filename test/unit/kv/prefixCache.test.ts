@@ -3,11 +3,11 @@ import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
 
 const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
-const pageTokens = 32;
+const blockTokens = 32;
 
 interface SetUp {
   readonly maxIdle?: number;
-  readonly pages?: number;
+  readonly blocks?: number;
   readonly slidingWindow?: number;
 }
 
@@ -28,7 +28,7 @@ function setUp({ maxIdle = 2, ...options }: SetUp = {}) {
 }
 
 describe('the prefix cache', () => {
-  it('gives a new sequence for a prompt it has not seen', async () => {
+  it('creates a sequence for an unknown prompt', async () => {
     const { use } = setUp();
     expect(await use(range(40))).toBe(0);
     expect(await use(range(40, 500))).toBe(0);
@@ -41,14 +41,14 @@ describe('the prefix cache', () => {
     expect(decoder.live.size).toBe(1);
   });
 
-  it('leaves the last token to compute when all of them are cached', async () => {
+  it('leaves the last token to compute if all are cached', async () => {
     const { use } = setUp();
     await use(range(40));
     expect(await use(range(40))).toBe(39);
     expect(await use(range(20))).toBe(19);
   });
 
-  it('holds exactly the shared beginning when it hands out a sequence', async () => {
+  it('returns a sequence that holds exactly the shared prefix', async () => {
     const { decoder, use } = setUp();
     await use(range(60));
     expect(await use([...range(40), 7, 7, 7])).toBe(40);
@@ -58,25 +58,25 @@ describe('the prefix cache', () => {
 
   it('gives up the least recently used beyond what idle sequences may take, never the last one', async () => {
     const { decoder, cache, use } = setUp({ maxIdle: 8 });
-    const idleLimitBytes = 4 * pageTokens;
+    const idleLimitBytes = 4 * blockTokens;
     const memory = decoder.memory.bind(decoder);
-    // FakeDecoder counts a byte for each token of its pages.
+    // FakeDecoder counts a byte for each token of its blocks.
     decoder.memory = () => ({ ...memory(), idleLimitBytes });
-    for (const first of [0, 1000, 2000, 3000]) await use(range(2 * pageTokens, first));
+    for (const first of [0, 1000, 2000, 3000]) await use(range(2 * blockTokens, first));
     expect(decoder.memory().cacheBytes).toBeLessThanOrEqual(idleLimitBytes);
-    expect(cache.cachedPrefixTokens(range(2 * pageTokens, 0))).toBe(0);
-    expect(cache.cachedPrefixTokens(range(2 * pageTokens, 3000))).toBe(2 * pageTokens);
-    await use(range(5 * pageTokens, 500));
+    expect(cache.cachedPrefixTokens(range(2 * blockTokens, 0))).toBe(0);
+    expect(cache.cachedPrefixTokens(range(2 * blockTokens, 3000))).toBe(2 * blockTokens);
+    await use(range(5 * blockTokens, 500));
     expect(cache.idleSequences).toBe(1);
   });
 
-  it('ignores a shared beginning too short to pay', async () => {
+  it('ignores a shared prefix that is too short', async () => {
     const { use } = setUp();
     await use(range(60));
     expect(await use([...range(10), ...range(50, 700)])).toBe(0);
   });
 
-  it('copies a shared preamble instead of cutting another conversation short', async () => {
+  it('forks a shared preamble instead of truncating another conversation', async () => {
     const { use } = setUp({ maxIdle: 3 });
     const first = [...range(20), ...range(200, 300)];
     const second = [...range(20), ...range(200, 600)];
@@ -86,14 +86,14 @@ describe('the prefix cache', () => {
     expect(await use([...second, 1])).toBe(220);
   });
 
-  it('lets one kind of request begin from the tokens of another without taking them away', async () => {
+  it('forks the sequence of another request class', async () => {
     const { use } = setUp();
     await use(range(100), 'chat');
     expect(await use([...range(90), 5, 5], 'summary')).toBe(90);
     expect(await use(range(120), 'chat')).toBe(100);
   });
 
-  it('keeps a chat through any number of keystrokes and summaries', async () => {
+  it('keeps a chat despite any number of keystrokes and summaries', async () => {
     const { decoder, use } = setUp();
     await use(range(100), 'chat');
     for (let i = 0; i < 50; i++) {
@@ -104,33 +104,33 @@ describe('the prefix cache', () => {
     expect(decoder.live.size).toBe(5);
   });
 
-  it('drops the longest unused sequences when memory is spent, and no more than it must', async () => {
-    const { cache, decoder, use } = setUp({ pages: 8 });
-    await use(range(3 * pageTokens), 'chat');
-    await use(range(3 * pageTokens, 1000), 'keystroke');
-    expect(decoder.pool.freePages).toBe(2);
-    await use(range(3 * pageTokens, 2000), 'summary');
+  it('evicts the least recently used sequences, and only as many as needed', async () => {
+    const { cache, decoder, use } = setUp({ blocks: 8 });
+    await use(range(3 * blockTokens), 'chat');
+    await use(range(3 * blockTokens, 1000), 'keystroke');
+    expect(decoder.pool.freeBlocks).toBe(2);
+    await use(range(3 * blockTokens, 2000), 'summary');
     expect(cache.idleSequences).toBe(2);
-    expect(decoder.pool.freePages).toBe(2);
-    expect(await use(range(3 * pageTokens, 1000), 'keystroke')).toBe(3 * pageTokens - 1);
-    expect(await use(range(3 * pageTokens), 'chat')).toBe(0);
+    expect(decoder.pool.freeBlocks).toBe(2);
+    expect(await use(range(3 * blockTokens, 1000), 'keystroke')).toBe(3 * blockTokens - 1);
+    expect(await use(range(3 * blockTokens), 'chat')).toBe(0);
   });
 
-  it('counts what sequences share once', async () => {
+  it('counts shared blocks once', async () => {
     const { decoder, use } = setUp({ maxIdle: 4 });
-    const preamble = range(4 * pageTokens);
-    const free = decoder.pool.freePages;
-    for (const from of [1000, 2000, 3000]) await use([...preamble, ...range(5 * pageTokens, from)], 'chat');
-    expect(free - decoder.pool.freePages).toBe(4 + 3 * 5);
+    const preamble = range(4 * blockTokens);
+    const free = decoder.pool.freeBlocks;
+    for (const from of [1000, 2000, 3000]) await use([...preamble, ...range(5 * blockTokens, from)], 'chat');
+    expect(free - decoder.pool.freeBlocks).toBe(4 + 3 * 5);
   });
 
-  it('makes room before a prompt is computed, not after', async () => {
-    const { cache, decoder, use } = setUp({ pages: 8 });
-    await use(range(6 * pageTokens));
-    const { sequence } = cache.acquire(range(3 * pageTokens, 500), 'keystroke');
-    expect(cache.evictFor([{ sequence, tokens: 3 * pageTokens }])).toBe(true);
-    expect(decoder.pool.freePages).toBe(8);
-    expect(cache.evictFor([{ sequence, tokens: 9 * pageTokens }])).toBe(false);
+  it('evicts before a prompt is computed', async () => {
+    const { cache, decoder, use } = setUp({ blocks: 8 });
+    await use(range(6 * blockTokens));
+    const { sequence } = cache.acquire(range(3 * blockTokens, 500), 'keystroke');
+    expect(cache.evictFor([{ sequence, tokens: 3 * blockTokens }])).toBe(true);
+    expect(decoder.pool.freeBlocks).toBe(8);
+    expect(cache.evictFor([{ sequence, tokens: 9 * blockTokens }])).toBe(false);
   });
 
   it('remembers only the tokens that were computed', async () => {
@@ -158,7 +158,7 @@ describe('the prefix cache', () => {
     expect(() => cache.release(lease, range(40))).toThrow('twice');
   });
 
-  it('copes with a decoder that cannot rewind as far as asked', () => {
+  it('accepts a decoder that can’t truncate as far as asked', () => {
     const { cache, decoder } = setUp();
     const lease = cache.acquire(range(60), 'chat');
     for (const sequence of decoder.live) {
@@ -173,7 +173,7 @@ describe('the prefix cache', () => {
     expect(cache.acquire(range(50), 'chat').cachedTokens).toBe(0);
   });
 
-  it('takes the sequence that can go back to most, not the one that holds most', async () => {
+  it('chooses the sequence with the longest reachable prefix, not the longest sequence', async () => {
     const { cache, use } = setUp({ slidingWindow: 32 });
     const prompt = range(900);
     // Shares 900 tokens, and goes back to a snapshot of 512; shares 800, and goes back to a mark there.
@@ -183,19 +183,19 @@ describe('the prefix cache', () => {
     expect(await use([...prompt, 7], 'chat')).toBe(800);
   });
 
-  it('goes back no further than it must through a window', async () => {
+  it('truncates no further than needed with a sliding window', async () => {
     const { use } = setUp({ slidingWindow: 32 });
     const conversation = [...range(700), ...range(500, 2000)];
     await use(conversation, 'chat', [701]);
     expect(await use([...range(700), 1, 1], 'chat', [701])).toBe(700);
   });
 
-  it('frees everything when cleared', async () => {
+  it('releases everything when cleared', async () => {
     const { cache, decoder, use } = setUp();
     await use(range(40));
     cache.clear();
     expect(decoder.live.size).toBe(0);
-    expect(decoder.pool.freePages).toBe(decoder.pool.pages);
+    expect(decoder.pool.usedBlocks).toBe(0);
     expect(cache.idleSequences).toBe(0);
   });
 });

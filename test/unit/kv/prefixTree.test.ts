@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { PrefixTree } from '../../../engine/kv/prefixTree.ts';
+import { PrefixTree } from '../../../engine/kv/prefixCache.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 
 const ids = (text: string): number[] => [...text].map((char) => char.charCodeAt(0));
@@ -16,19 +16,19 @@ function longest(tree: PrefixTree<string>, text: string): { shared: number; valu
 }
 
 describe('a prefix tree', () => {
-  it('finds nothing where nothing begins alike', () => {
+  it('finds nothing if no list shares a prefix', () => {
     expect(longest(treeOf('abc'), 'xbc')).toEqual({ shared: 0, values: [] });
     expect(longest(treeOf(), 'abc')).toEqual({ shared: 0, values: [] });
   });
 
-  it('finds a list that goes on beyond the prompt, one that ends within it, and the place where two part', () => {
+  it('finds a longer list, a shorter one, and the position where two diverge', () => {
     expect(longest(treeOf('abcdef'), 'abc')).toEqual({ shared: 3, values: ['abcdef'] });
     expect(longest(treeOf('abc'), 'abcdef')).toEqual({ shared: 3, values: ['abc'] });
     expect(longest(treeOf('abxx', 'abyy', 'acz'), 'abzz')).toEqual({ shared: 2, values: ['abxx', 'abyy'] });
     expect(longest(treeOf('ab', 'abcd'), 'abce')).toEqual({ shared: 3, values: ['abcd'] });
   });
 
-  it('forgets what was deleted, and nothing else', () => {
+  it('forgets deleted lists only', () => {
     const tree = treeOf('abcd', 'abxy', 'ab');
     expect(tree.delete(ids('abcd'), 'abcd')).toBe(true);
     expect(longest(tree, 'abcd')).toEqual({ shared: 2, values: ['ab', 'abxy'] });
@@ -36,7 +36,7 @@ describe('a prefix tree', () => {
     expect(tree.delete(ids('abx'), 'abx')).toBe(false);
   });
 
-  it('says the same as a comparison with every list, through any order of insertions and deletions', () => {
+  it('agrees with a linear search after any insertions and deletions', () => {
     const random = seededRandom(11);
     const text = (): string =>
       Array.from({ length: 1 + Math.floor(random() * 8) }, () => (random() < 0.6 ? 'a' : 'b')).join('');

@@ -62,7 +62,7 @@ async function oneStored(): Promise<{ directory: string; path: string; bytes: Bu
 }
 
 describe('snapshots', () => {
-  it('let a prompt go on after a restart where an earlier one stopped', async () => {
+  it('let a prompt continue an earlier one after a restart', async () => {
     const { directory } = await oneStored();
     const { decoder, use } = start(directory);
     expect(await use(range(240))).toBe(200);
@@ -70,12 +70,12 @@ describe('snapshots', () => {
     expect(decoder.runs.map(({ tokens }) => tokens.length)).toEqual([40]);
   });
 
-  it('serve a prompt that leaves the stored one, up to there', async () => {
+  it('serve a prompt that diverges from the stored one, up to there', async () => {
     const { directory } = await oneStored();
     expect(await start(directory).use([...range(150), ...range(50, 700)])).toBe(150);
   });
 
-  it('are not read for what memory knows, nor for a beginning that is computed as fast', async () => {
+  it('are not restored for a prefix that is in memory or short', async () => {
     const { directory } = await oneStored();
     const { decoder, use } = start(directory);
     expect(await use([...range(31), ...range(50, 700)])).toBe(0);
@@ -84,7 +84,7 @@ describe('snapshots', () => {
     expect(decoder.live.size).toBe(2);
   });
 
-  it('are of long sequences alone', async () => {
+  it('are saved for long sequences only', async () => {
     const directory = newFolder();
     const { use, snapshots } = start(directory);
     await use(range(31));
@@ -92,7 +92,7 @@ describe('snapshots', () => {
     expect(await listSnapshots(directory)).toEqual([]);
   });
 
-  it('are written once, and again when a sequence has grown by a third', async () => {
+  it('are saved once, and again when a sequence has grown by a third', async () => {
     const { directory, path } = await oneStored();
     const { use, snapshots } = start(directory);
     await use(range(240));
@@ -105,7 +105,7 @@ describe('snapshots', () => {
     expect(others).toEqual([]);
   });
 
-  it('stay apart by model, by backend and by what the backend stores', async () => {
+  it('are separate for each model, backend and byte layout', async () => {
     const { directory } = await oneStored();
     expect(await start(directory, { digest: knownDigest('b') }).use(range(240))).toBe(0);
     expect(await start(directory, {}, { backend: 'onnx' }).use(range(240))).toBe(0);
@@ -114,7 +114,7 @@ describe('snapshots', () => {
     expect(await start(directory).use(range(240))).toBe(200);
   });
 
-  it('wait for the digest of the model: nothing is written or read before', async () => {
+  it('wait for the digest of the model', async () => {
     const { directory } = await oneStored();
     const late: { known: string | undefined; compute: Digest['compute'] } = {
       known: undefined,
@@ -133,7 +133,7 @@ describe('snapshots', () => {
     await snapshots.stop();
   });
 
-  it('are never of a model whose digest cannot be known', async () => {
+  it('are not saved for a model without a digest', async () => {
     const directory = newFolder();
     const unknown: Digest = { known: undefined, compute: async () => undefined };
     const { snapshots, use } = start(directory, { digest: unknown });
@@ -143,7 +143,7 @@ describe('snapshots', () => {
     expect(await listSnapshots(directory)).toEqual([]);
   });
 
-  it('are read where it takes least, of those that begin alike', async () => {
+  it('are restored from the smallest file with the same prefix', async () => {
     const directory = newFolder();
     const { snapshots, use } = start(directory);
     await use([...range(100), ...range(300, 1000)], 'chat');
@@ -155,7 +155,7 @@ describe('snapshots', () => {
     expect([...cache.idle].map(({ tokens }) => tokens.length)).toEqual([160]);
   });
 
-  it('are kept within the limit, and those that were used last stay', async () => {
+  it('stay within the limit; the most recently used are kept', async () => {
     const directory = newFolder();
     const limitBytes = 20_000;
     const { use, snapshots } = start(directory, { limitBytes });
@@ -174,7 +174,7 @@ describe('snapshots', () => {
     expect(kept.map(({ header }) => header.tokens[0])).toEqual(range(kept.length).map((i) => 300 * (11 - i)));
   });
 
-  it('take the beginning of what is too long for them', async () => {
+  it('hold the beginning of a sequence that is too long', async () => {
     const directory = newFolder();
     const { use, snapshots } = start(directory, { limitBytes: 12_000 });
     await use(range(900));
@@ -186,14 +186,14 @@ describe('snapshots', () => {
     expect(await start(directory).use(range(950))).toBe(header?.tokens.length);
   });
 
-  it('are readable by their owner alone', async ({ skip }) => {
+  it('are readable by their owner only', async ({ skip }) => {
     if (process.platform === 'win32') skip('Windows keeps rights elsewhere');
     const { directory, path } = await oneStored();
     expect((await stat(path)).mode & 0o077).toBe(0);
     expect((await stat(directory)).mode & 0o077).toBe(0);
   });
 
-  it('are gone when cleared, and other files in the folder are not', async () => {
+  it('are removed when cleared; other files are kept', async () => {
     const { directory, bytes } = await oneStored();
     await writeFile(join(directory, 'notes.txt'), 'mine');
     expect(await clearSnapshots(directory)).toEqual({ files: 1, bytes: bytes.length });
@@ -201,7 +201,7 @@ describe('snapshots', () => {
     expect(await clearSnapshots(newFolder())).toEqual({ files: 0, bytes: 0 });
   });
 
-  it('cost nothing but time when another process cleared them', async () => {
+  it('may be cleared by another process', async () => {
     const { directory } = await oneStored();
     const { use, snapshots } = start(directory);
     await snapshots.restorePrefix(range(8), 'chat');
@@ -211,7 +211,7 @@ describe('snapshots', () => {
     expect(await listSnapshots(directory)).toHaveLength(1);
   });
 
-  it('make no failure of a folder that cannot be written', async () => {
+  it('don’t fail requests if the folder isn’t writable', async () => {
     const directory = newFolder();
     await writeFile(directory, 'a file where the folder should be');
     const { use, snapshots } = start(directory);
@@ -220,9 +220,9 @@ describe('snapshots', () => {
     expect(await use(range(240))).toBe(200);
   });
 
-  it('are not restored where memory has no room for them', async () => {
+  it('are not restored if they don’t fit the memory', async () => {
     const { directory } = await oneStored();
-    const { decoder, cache, snapshots } = start(directory, {}, { pages: 8 });
+    const { decoder, cache, snapshots } = start(directory, {}, { blocks: 8 });
     const busy = cache.acquire(range(100, 3000), 'keystroke');
     await decoder.run([{ sequence: busy.sequence, tokens: range(100, 3000), logits: 'none' }]);
     await snapshots.restorePrefix(range(240), 'chat');
@@ -275,8 +275,8 @@ async function stored(lengths: readonly number[]): Promise<{ directory: string; 
 
 const firstTokens = ({ idle }: PrefixCache) => [...idle].map(({ tokens }) => tokens[0]);
 
-describe('snapshots at the start', () => {
-  it('are read before anyone asks, those that were used last', async () => {
+describe('snapshots at startup', () => {
+  it('are preloaded, the most recently used first', async () => {
     const { directory } = await stored([100, 110, 120, 130, 140, 150]);
     const { cache, snapshots, use } = start(directory);
     await snapshots.start();
@@ -285,17 +285,17 @@ describe('snapshots at the start', () => {
     expect(await use(range(200, 5000))).toBe(150);
   });
 
-  it('are together no longer than one context', async () => {
+  it('fit one context together', async () => {
     const { directory } = await stored([100, 300, 800, 300]);
     const { cache, snapshots } = start(directory);
     await snapshots.start();
     expect(firstTokens(cache)).toEqual([3000, 1000, 0]);
   });
 
-  it('displace nothing, and go first where room is needed', async () => {
+  it('evict nothing, and are evicted first', async () => {
     const { directory } = await stored([200, 200]);
     // 17 pages of 32 tokens: five are taken, and seven for each.
-    const { decoder, cache, snapshots, use } = start(directory, {}, { pages: 17 });
+    const { decoder, cache, snapshots, use } = start(directory, {}, { blocks: 17 });
     await use(range(150, 3000), 'keystroke');
     await snapshots.start();
     expect(firstTokens(cache)).toEqual([3000, 1000]);
@@ -305,7 +305,7 @@ describe('snapshots at the start', () => {
     expect(decoder.live.size).toBe(2);
   });
 
-  it('are joined by who asks for one that is being read', async () => {
+  it('in progress are awaited by a request that needs them', async () => {
     const { directory } = await stored([200, 200]);
     const { decoder, cache, snapshots, use } = start(directory);
     const gate = gated(decoder);
@@ -321,7 +321,7 @@ describe('snapshots at the start', () => {
     expect(decoder.live.size).toBe(1);
   });
 
-  it('stop for who asks for something else, and go on once nobody asks', async () => {
+  it('stop for other requests, and continue when the engine is idle', async () => {
     const { directory } = await stored([200, 200]);
     const { decoder, cache, snapshots, use } = start(directory, { idleMs: 0 });
     const gate = gated(decoder);
@@ -339,7 +339,7 @@ describe('snapshots at the start', () => {
     await snapshots.stop();
   });
 
-  it('are used last from when they are asked for', async () => {
+  it('count as used when a request uses them', async () => {
     const { directory } = await stored([200, 200]);
     const first = async () => (await listSnapshots(directory))[0]?.header.tokens[0];
     const { snapshots, use } = start(directory);
@@ -349,7 +349,7 @@ describe('snapshots at the start', () => {
     expect(await first()).toBe(0);
   });
 
-  it('are removed when they are not what was written, and the others are read', async () => {
+  it('are removed if damaged; the others are restored', async () => {
     const { directory } = await stored([200, 210]);
     const [last] = await listSnapshots(directory);
     const path = last?.path ?? '';

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { type GgufFile, openGguf } from '../../../engine/formats/gguf.ts';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
+import type { FamilyBuilder } from '../../../engine/model/families/config.ts';
 import { deepseekV3 } from '../../../engine/model/families/deepseekV3.ts';
-import type { FamilyBuilder } from '../../../engine/model/families/family.ts';
 import { ggufKeys } from '../../../engine/model/families/ggufKeys.ts';
 import { gptOss } from '../../../engine/model/families/gptOss.ts';
 import { llama } from '../../../engine/model/families/llama.ts';
@@ -10,8 +10,7 @@ import { qwen3 } from '../../../engine/model/families/qwen3.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
 import { listWeights } from '../../../engine/model/weights/specTensors.ts';
-import { readValues } from '../../../engine/model/weights/weightValues.ts';
-import { rowsOf } from '../../../engine/model/weights/weightViews.ts';
+import { readValues, rowsOf } from '../../../engine/model/weights/weightViews.ts';
 import { fixtureFile } from '../shared.ts';
 import { contentsOf, floats, MemoryFile, type MemoryTensor, sameBytes } from './memoryFile.ts';
 

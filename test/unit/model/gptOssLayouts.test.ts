@@ -6,8 +6,7 @@ import type { Model } from '../../../engine/model/model.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { type ListedWeight, listWeights } from '../../../engine/model/weights/specTensors.ts';
 import type { DecoderWeights } from '../../../engine/model/weights/weights.ts';
-import { readValues } from '../../../engine/model/weights/weightValues.ts';
-import { rowsOf } from '../../../engine/model/weights/weightViews.ts';
+import { readValues, rowsOf } from '../../../engine/model/weights/weightViews.ts';
 import { fixtureFile } from '../shared.ts';
 import { contentsOf, floats, MemoryFile, type MemoryTensor, sameBytes } from './memoryFile.ts';
 

@@ -1,10 +1,16 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { openModel, specFromConfig } from '../../../engine/model/open.ts';
-import { describeModel, describeSpec, type WeightGroup } from '../../../engine/model/spec/describe.ts';
-import { cacheBytes, type Inspection, inspectSpec } from '../../../engine/model/spec/inspect.ts';
+import {
+  cacheBytes,
+  describeModel,
+  describeSpec,
+  type Inspection,
+  inspectSpec,
+  type WeightGroup,
+} from '../../../engine/model/spec/describe.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
-import { plannedGroups, type Storage, storageOfConfig } from '../../../engine/model/weights/storedBytes.ts';
+import { plannedGroups, type Storage, storageOfConfig } from '../../../engine/model/weights/specTensors.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 
 const published = (model: string): DecoderSpec =>

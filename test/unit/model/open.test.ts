@@ -1,11 +1,14 @@
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { HearthError } from '../../../engine/errors.ts';
 import { limits } from '../../../engine/limits.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { describeModel } from '../../../engine/model/spec/describe.ts';
+import { familiesPath, sentenceTable } from '../../../scripts/families.ts';
 import { fixtureFile } from '../shared.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
+import { unusableModels } from './unusableModels.ts';
 
 let folder: string;
 beforeEach(async () => {
@@ -53,6 +56,22 @@ describe('opening a model', () => {
     expect(directory.tokenizer).toBeUndefined();
     await Promise.all([gguf.file.close(), directory.file.close()]);
   });
+});
+
+describe('opening what is no model that Hearth runs', () => {
+  it.each(unusableModels)('names the cause and the way out: $kind', async ({ write, cause, wayOut }) => {
+    const error: unknown = await openModel(await write(folder)).then(
+      () => 'It opened.',
+      (thrown: unknown) => thrown,
+    );
+    expect(error).toBeInstanceOf(HearthError);
+    expect(error).toMatchObject({ message: expect.stringMatching(cause) });
+    expect(error).toMatchObject({ message: expect.stringMatching(wayOut) });
+  });
+});
+
+it('docs/families.md quotes what Hearth says of them (node scripts/families.ts)', async () => {
+  expect(await readFile(familiesPath, 'utf8')).toContain((await sentenceTable()).join('\n'));
 });
 
 describe('describing a model', () => {

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { tensorTable } from '../../../engine/model/weights/tensorTable.ts';
 import type { Weight } from '../../../engine/model/weights/weights.ts';
-import { expandedWeight, readValues } from '../../../engine/model/weights/weightValues.ts';
 import {
+  expandedWeight,
   joinRows,
+  readValues,
   rowsOf,
   selectRows,
   stackedWeight,

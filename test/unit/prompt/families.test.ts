@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { z } from 'zod';
-import type { ChatMessage, Tool } from '../../../engine/prompt/conversation.ts';
+import type { ChatMessage, OutputPiece, Tool } from '../../../engine/prompt/conversation.ts';
 import {
   assistantStart,
   developerText,
@@ -12,9 +12,8 @@ import {
   withoutOldAnalysis,
 } from '../../../engine/prompt/formats/harmony.ts';
 import { type PromptFormat, promptFormatOf, type ResponseFormat } from '../../../engine/prompt/formats/promptFormat.ts';
-import type { OutputPiece } from '../../../engine/prompt/output.ts';
 import { ChannelParser } from '../../../engine/prompt/parsers/channels.ts';
-import type { ThinkingMode } from '../../../engine/prompt/thinkingModes.ts';
+import type { ThinkingMode } from '../../../engine/prompt/thinking.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { describeShared, sharedFile } from '../shared.ts';
 import {

@@ -5,7 +5,7 @@
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
-import { compileTemplate, runTemplate } from '../../../engine/prompt/formats/jinja/template.ts';
+import { compileTemplate, runTemplate } from '../../../engine/prompt/formats/chatTemplate.ts';
 import { fixtureFile } from '../shared.ts';
 import { readJson } from '../tokenizer/vocabularies.ts';
 import { conversations, digest, type RecordedTemplate, templateCache, templatesHere } from './publishedTemplates.ts';

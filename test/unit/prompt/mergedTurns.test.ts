@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { renderNearest } from '../../../engine/prompt/formats/chatPrompt.ts';
 import { compileChatTemplate, type TemplateMessage } from '../../../engine/prompt/formats/chatTemplate.ts';
-import { renderNearest } from '../../../engine/prompt/formats/mergedTurns.ts';
 
 /** As Gemma's and Mistral's templates refuse what they were not trained on. */
 const noSystem = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}";

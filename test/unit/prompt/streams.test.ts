@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { HearthError } from '../../../engine/errors.ts';
 import { StopStrings } from '../../../engine/prompt/stopStrings.ts';
-import { TokenTextStream, Utf8Stream } from '../../../engine/tokenizer/utf8Stream.ts';
+import { TokenTextStream, Utf8Stream } from '../../../engine/tokenizer/tokenizer.ts';
 import { smallTokenizer, texts } from '../tokenizer/vocabularies.ts';
 
 describe('Utf8Stream', () => {

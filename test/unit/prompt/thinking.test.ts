@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import type { OutputPiece } from '../../../engine/prompt/output.ts';
+import type { OutputPiece } from '../../../engine/prompt/conversation.ts';
 import { ChannelParser } from '../../../engine/prompt/parsers/channels.ts';
-import { TaggedParser } from '../../../engine/prompt/parsers/taggedParser.ts';
+import { TaggedParser } from '../../../engine/prompt/parsers/toolCallText.ts';
 import { ThinkingSplitter } from '../../../engine/prompt/thinking.ts';
 import { tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import { smallTokenizer, smallTokenizerJson } from '../tokenizer/vocabularies.ts';

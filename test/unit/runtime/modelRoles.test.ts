@@ -1,8 +1,8 @@
 /** A chat model and a completion model in one engine. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { chatParams, completeParams, loadParams } from '../../../engine/protocol/engineProtocol.ts';
+import { Switchboard } from '../../../engine/runtime/serveEngine.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
-import { Switchboard } from '../../../engine/runtime/switchboard.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { makeTinyModel } from './tinyModel.ts';
 

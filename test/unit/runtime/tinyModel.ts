@@ -1,7 +1,7 @@
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { characterOfByte } from '../../../engine/tokenizer/byteAlphabet.ts';
+import { characterOfByte } from '../../../engine/tokenizer/bytePairTokenizer.ts';
 
 const golden = resolve(import.meta.dirname, '../../fixtures/goldens/llama');
 

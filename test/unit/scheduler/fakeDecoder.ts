@@ -1,17 +1,15 @@
 import type {
   BackendName,
-  CacheDemand,
   Decoder,
   DecoderMemory,
   DeviceSampling,
   SamplingSlice,
-  Sequence,
-  SequenceSerializer,
   SequenceSlice,
   SubmittedPass,
   Tuner,
 } from '../../../engine/backend/backend.ts';
-import { PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
+import { BlockPool, BlockTable } from '../../../engine/kv/blocks.ts';
+import type { CacheDemand, Sequence, SequenceSerializer } from '../../../engine/kv/sequence.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
 import { without } from '../../../engine/sampling/logitsProcessor.ts';
 import { argmax } from '../../../engine/sampling/sampler.ts';
@@ -25,16 +23,16 @@ export interface FakeRun {
   readonly sequences: number;
 }
 
-/** Tokens a page of the fake memory: the GPU's own bookkeeping. */
-const pageTokens = 32;
+/** Tokens of a block. */
+const blockTokens = 32;
 
 class FakeSequence implements Sequence {
   tokens: number[] = [];
   disposed = false;
-  readonly table: PageTable;
+  readonly table: BlockTable;
   readonly #live: Set<FakeSequence>;
 
-  constructor(live: Set<FakeSequence>, table: PageTable) {
+  constructor(live: Set<FakeSequence>, table: BlockTable) {
     this.#live = live;
     this.table = table;
     live.add(this);
@@ -86,8 +84,8 @@ export interface FakeDecoderOptions {
   readonly follow?: (tokens: readonly number[]) => number;
   readonly maxTokensPerRun?: number;
   readonly maxSequencesPerRun?: number;
-  /** Pages of 32 tokens that all sequences hold together. */
-  readonly pages?: number;
+  /** Blocks of 32 tokens that all sequences hold together. */
+  readonly blocks?: number;
   /** All its layers have such a window. */
   readonly slidingWindow?: number;
   /** It samples the tokens itself, up to 16 a step. */
@@ -128,7 +126,7 @@ export class FakeDecoder implements Decoder {
   readonly notes = [];
   readonly runs: FakeRun[] = [];
   readonly live = new Set<FakeSequence>();
-  readonly pool: PagePool;
+  readonly pool: BlockPool;
   /** Steps of every call of `deviceSampling.sample`, in order. */
   readonly draws: number[] = [];
   /** Steps ahead of every call. */
@@ -142,7 +140,7 @@ export class FakeDecoder implements Decoder {
     shapeOf: ({ length }) => ({ tokens: length, ranges: [[0, length]] }),
     pieceBytes: ({ tokens }) => [4, 4 * (tokens - 1)],
     save: (sequence) => this.#save(sequence),
-    canAllocate: ({ tokens }) => Math.ceil(tokens / pageTokens) <= this.pool.freePages,
+    canAllocate: ({ tokens }) => Math.ceil(tokens / blockTokens) <= this.pool.freeBlocks,
     restore: (_, pieces) => this.#restore(pieces),
   };
   readonly #options: FakeDecoderOptions;
@@ -150,7 +148,12 @@ export class FakeDecoder implements Decoder {
   constructor(options: FakeDecoderOptions = {}) {
     this.#options = options;
     this.backend = options.backend ?? 'reference';
-    this.pool = new PagePool(options.pages ?? 10_000);
+    this.pool = new BlockPool({
+      blockTokens,
+      blockBytes: blockTokens,
+      blocks: options.blocks ?? 10_000,
+      slidingWindow: options.slidingWindow,
+    });
     this.contextTokens = options.contextTokens ?? 256;
     this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
@@ -169,7 +172,7 @@ export class FakeDecoder implements Decoder {
   }
 
   createSequence(): Sequence {
-    return new FakeSequence(this.live, new PageTable(this.pool, this.#options.slidingWindow));
+    return new FakeSequence(this.live, new BlockTable(this.pool));
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
@@ -180,15 +183,15 @@ export class FakeDecoder implements Decoder {
   canAllocate(demands: readonly CacheDemand[]): boolean {
     const needed = demands.reduce((sum, { sequence, tokens }) => {
       if (!(sequence instanceof FakeSequence)) throw new Error("another decoder's sequence");
-      return sum + sequence.table.pagesNeeded(sequence.length, sequence.length + tokens);
+      return sum + sequence.table.blocksNeeded(sequence.length, sequence.length + tokens);
     }, 0);
-    return needed <= this.pool.freePages;
+    return needed <= this.pool.freeBlocks;
   }
 
   memory(): DecoderMemory {
-    const { pages, freePages } = this.pool;
-    const cacheBytes = (pages - freePages) * pageTokens;
-    return { weightBytes: 0, cacheBytes, cacheCapacityBytes: pages * pageTokens, cacheBytesPerValue: 1 };
+    const { usedBlocks, freeBlocks } = this.pool;
+    const cacheCapacityBytes = (usedBlocks + freeBlocks) * blockTokens;
+    return { weightBytes: 0, cacheBytes: usedBlocks * blockTokens, cacheCapacityBytes, cacheBytesPerValue: 1 };
   }
 
   async dispose(): Promise<void> {
@@ -203,7 +206,7 @@ export class FakeDecoder implements Decoder {
   }
 
   async #restore(pieces: AsyncIterable<Uint8Array>): Promise<Sequence> {
-    const sequence = new FakeSequence(this.live, new PageTable(this.pool, this.#options.slidingWindow));
+    const sequence = new FakeSequence(this.live, new BlockTable(this.pool));
     try {
       for await (const piece of pieces) sequence.append([...new Uint32Array(piece.slice().buffer)]);
       return sequence;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type Candidate, nextStep } from '../../../engine/scheduler/nextStep.ts';
+import { type Candidate, nextStep } from '../../../engine/scheduler/job.ts';
 
 interface Request extends Candidate {
   readonly id: number;

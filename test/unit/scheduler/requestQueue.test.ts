@@ -1,7 +1,7 @@
 /** The queue alone under simulated loads: a virtual clock, no decoder, no timers. */
 import { describe, expect, it } from 'vitest';
 import { seededRandom } from '../../../engine/sampling/random.ts';
-import { type RequestClass, requestClasses } from '../../../engine/scheduler/nextStep.ts';
+import { type RequestClass, requestClasses } from '../../../engine/scheduler/job.ts';
 import { type QueueLimits, RequestQueue } from '../../../engine/scheduler/requestQueue.ts';
 import { patient } from './setUp.ts';
 

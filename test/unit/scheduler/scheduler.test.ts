@@ -4,8 +4,7 @@ import { HearthError } from '../../../engine/errors.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { argmax } from '../../../engine/sampling/sampler.ts';
-import type { TokenRequest } from '../../../engine/scheduler/job.ts';
-import type { RequestClass } from '../../../engine/scheduler/nextStep.ts';
+import type { RequestClass, TokenRequest } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';
 import { patient, schedulerOf } from './setUp.ts';
@@ -452,13 +451,13 @@ describe('the scheduler', () => {
   );
 
   it.each([
-    { pages: 12, maxSequencesPerRun: 1 },
-    { pages: 12, maxSequencesPerRun: 4 },
-    { pages: 20, maxSequencesPerRun: 8 },
+    { blocks: 12, maxSequencesPerRun: 1 },
+    { blocks: 12, maxSequencesPerRun: 4 },
+    { blocks: 20, maxSequencesPerRun: 8 },
   ])(
     'shares $pages pages among more than they hold, and every page comes back (runs of up to $maxSequencesPerRun)',
     async (options) => {
-      const random = seededRandom(options.pages + options.maxSequencesPerRun);
+      const random = seededRandom(options.blocks + options.maxSequencesPerRun);
       const pick = (count: number): number => Math.floor(random() * count);
       const { decoder, cache, scheduler } = setUp({ ...options, contextTokens: 256 });
       const classes: RequestClass[] = ['keystroke', 'chat', 'summary', 'warm-up'];
@@ -469,20 +468,20 @@ describe('the scheduler', () => {
       for (let first = 0; first < all.length; first += 25) {
         const outcomes = all.slice(first, first + 25).map((each) => scheduler.submit(each));
         for (const { finish } of await Promise.all(outcomes)) expect(finish).toMatch(/length|context/);
-        const held = new Set([...decoder.live].flatMap(({ table }) => table.pages));
-        expect(decoder.pool.pages - decoder.pool.freePages).toBe(held.size);
+        const held = new Set([...decoder.live].flatMap(({ table }) => table.blocks));
+        expect(decoder.pool.usedBlocks).toBe(held.size);
         expect(decoder.live.size).toBe(cache.idleSequences);
       }
       for (const { prompt, received } of all) expect(received).toEqual(expectedTokens(prompt, received.length));
       expect(scheduler.statistics().suspensions).toBeGreaterThan(0);
       cache.clear();
-      expect(decoder.pool.freePages).toBe(options.pages);
+      expect(decoder.pool.freeBlocks).toBe(options.blocks);
     },
   );
 
   it('takes the memory of a summary for a keystroke, and computes the summary to its end afterwards', async () => {
     // 256 tokens in all.
-    const { scheduler } = setUp({ pages: 8 });
+    const { scheduler } = setUp({ blocks: 8 });
     const keystroke = request(range(200, 7), { requestClass: 'keystroke' });
     const received: number[] = [];
     let pressed: Promise<unknown> | undefined;
@@ -504,7 +503,7 @@ describe('the scheduler', () => {
   });
 
   it('lets the earlier of two chats that do not fit together finish first', async () => {
-    const { scheduler } = setUp({ pages: 8 });
+    const { scheduler } = setUp({ blocks: 8 });
     const done: string[] = [];
     const [first, second] = [request(range(120), { maxTokens: 60 }), request(range(120, 9), { maxTokens: 60 })];
     await Promise.all([

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { argmax } from '../../../engine/sampling/sampler.ts';
-import type { RequestClass } from '../../../engine/scheduler/nextStep.ts';
+import type { RequestClass } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { SharedDevice } from '../../../engine/scheduler/sharedDevice.ts';
 import { FakeDecoder } from './fakeDecoder.ts';

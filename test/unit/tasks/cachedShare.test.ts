@@ -4,13 +4,13 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { tokenizerFromDirectory } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
-import { keepOrder, type Snippet, similarStretches } from '../../../extension/completion/similar.ts';
+import { fitting, keepOrder, type Snippet, similarStretches } from '../../../extension/completion/similar.ts';
 import { limits } from '../../../extension/limits.ts';
 import { cachedShare } from '../../../scripts/completion/cachedShare.ts';
 import { type FileChange, type Key, typing } from '../../../scripts/completion/typing.ts';
 
 const projectFile = (path: string): string => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
-const files = ['kv/prefixCache.ts', 'kv/prefixTree.ts', 'scheduler/requestQueue.ts', 'kv/snapshots.ts'].map((name) => ({
+const files = ['kv/prefixCache.ts', 'kv/blocks.ts', 'scheduler/requestQueue.ts', 'kv/snapshots.ts'].map((name) => ({
   path: `engine/${name}`,
   text: readFileSync(projectFile(`engine/${name}`), 'utf8'),
 }));
@@ -26,7 +26,7 @@ const changes = [0, 1].flatMap((part): FileChange[] =>
 const find = ({ path, lines, line }: Key, before: readonly Snippet[]): Snippet[] => {
   const around = lines.slice(Math.max(0, line - limits.completion.aroundLines), line + 1).join('\n');
   const others = files.filter((file) => file.path !== path);
-  return keepOrder(before, similarStretches(around, others, 3), limits.completion.cpuContextChars);
+  return keepOrder(before, fitting(similarStretches(around, others, 3), around, limits.completion.cpuContextChars));
 };
 
 describe.each(['qwen3', 'gptoss'])('typing with the tokenizer of %s', (name) => {

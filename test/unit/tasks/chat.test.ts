@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { ChatMessage } from '../../../engine/prompt/conversation.ts';
+import type { ChatMessage, OutputPiece } from '../../../engine/prompt/conversation.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
-import type { OutputPiece } from '../../../engine/prompt/output.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
 import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';

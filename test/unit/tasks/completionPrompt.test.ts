@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { bitsOf, onlyAllowed } from '../../../engine/sampling/logitsProcessor.ts';
-import { tokensTowards } from '../../../engine/sampling/tokenHealing.ts';
+import { importsIn } from '../../../engine/index/question/imports.ts';
+import { bitsOf, onlyAllowed, tokensTowards } from '../../../engine/sampling/logitsProcessor.ts';
 import { completionPrompt } from '../../../engine/tasks/completionPrompt.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 
@@ -37,17 +37,38 @@ describe('a prompt that fills the middle', () => {
     expect(show(fim, prompt.ids)).toBe('<F>b.ts\nlet b;\n<F>a.ts\n<P>a = <S>\nb<M>');
   });
 
+  it('names the repository first for a model that knows its token', () => {
+    const named = new ByteTokenizer({
+      framing,
+      fillInTheMiddle: { ...markers, order: 'prefix-suffix-middle', repositoryName: names.require('<B>') },
+    });
+    const ofShop = { ...source, repository: 'shop' };
+    expect(show(named, completionPrompt(named, ofShop, 100).ids)).toBe('<B>shop\n<P>a = <S>\nb<M>');
+    expect(show(fim, completionPrompt(fim, ofShop, 100).ids)).toBe('<P>a = <S>\nb<M>');
+  });
+
+  it('takes off a word that is being typed, to be chosen again, and nothing else', () => {
+    const words = new ByteTokenizer({
+      framing,
+      words: ['turn', 'return'],
+      fillInTheMiddle: { ...markers, order: 'prefix-suffix-middle' },
+    });
+    const typed = completionPrompt(words, { ...source, prefix: 'x return' }, 100);
+    expect([show(words, typed.ids), Buffer.from(typed.healing).toString()]).toEqual(['<P>x <S>\nb<M>', 'return']);
+    expect(completionPrompt(words, { ...source, prefix: 'x return ' }, 100).healing).toHaveLength(0);
+  });
+
   it('takes framing tokens in the file as text', () => {
     const { ids } = completionPrompt(fim, { ...source, prefix: '<M>', suffix: '' }, 100);
     expect(ids).toEqual([markers.prefix, ...Buffer.from('<M>'), markers.suffix, markers.middle]);
   });
 
   it('gives up the far ends of the file and keeps what is near the cursor', () => {
-    const long = { prefix: `${'p'.repeat(5000)}NEAR`, suffix: `SOON${'s'.repeat(5000)}`, snippets: [] };
+    const long = { prefix: `${'p'.repeat(5000)}NEAR `, suffix: `SOON${'s'.repeat(5000)}`, snippets: [] };
     const { ids } = completionPrompt(fim, long, 200);
     expect(ids.length).toBeLessThanOrEqual(200);
     expect(ids.length).toBeGreaterThan(140);
-    expect(show(fim, ids)).toMatch(/^<P>p+NEAR<S>SOONs+<M>$/);
+    expect(show(fim, ids)).toMatch(/^<P>p+NEAR <S>SOONs+<M>$/);
   });
 
   it('leaves out snippets that do not fit, never part of one', () => {
@@ -78,6 +99,29 @@ describe('the beginning of a prompt', () => {
     const file = Array.from({ length: 400 }, (_, i) => `line ${i}`).join('\n');
     const { ids } = completionPrompt(fim, { prefix: file, suffix: '', snippets: [] }, 500);
     expect(show(fim, ids)).toMatch(/^<P>line \d+\n/);
+  });
+});
+
+describe('a file whose beginning is cut off', () => {
+  const rows = Array.from({ length: 400 }, (_, i) => `row ${i}`).join('\n');
+
+  it.each([
+    ['import { a } from "./a";\nimport {\n  b,\n} from "./b";', 'const x = 1;'],
+    ['from a import b\nimport c', 'x = import_all()'],
+    ['use a::b;\nmod c;', 'mod tests {'],
+    ['#include <a.h>', '#define A 1'],
+    ['package a\n\nimport (\n\t"b"\n)', 'var x = 1'],
+    ["const a = require('a');", "const b = 'require';"],
+  ])('keeps its imports: %j', (imports, other) => {
+    const kept = imports.split('\n').filter((line) => line !== '');
+    expect(importsIn(`${imports}\n${other}\n`)).toEqual(kept);
+    const { ids } = completionPrompt(fim, { ...source, prefix: `${imports}\n${other}\n${rows}`, suffix: '' }, 600);
+    expect(ids.length).toBeLessThanOrEqual(600);
+    expect(
+      show(fim, ids)
+        .slice(3)
+        .startsWith(`${kept.join('\n')}\nrow `),
+    ).toBe(true);
   });
 });
 

@@ -123,6 +123,12 @@ describe('a completion of several lines', () => {
     ['python', 'def f(x):▮\n', '\n    y = x\n\n    return y\n\ndef g():\n    pass', '\n    y = x\n\n    return y'],
     ['typescript', 'if (a) {▮', '\n  b();\n} else {\n  c();\n}\nd();', '\n  b();\n} else {\n  c();\n}'],
     ['c', 'int main()▮', '\n{\n  return 0;\n}\nint x;', '\n{\n  return 0;\n}'],
+    [
+      'rust',
+      'fn f<E>▮\n',
+      '(e: E)\nwhere\n    E: X,\n{\n    g();\n}\nfn h() {}',
+      '(e: E)\nwhere\n    E: X,\n{\n    g();\n}',
+    ],
     ['go', '\tif a {▮', '\n\t\tb()\n\t}\n\tc()', '\n\t\tb()\n\t}'],
   ])(
     'takes the body of the block that the cursor opens, and what ends it: %s %s',

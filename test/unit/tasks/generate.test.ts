@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { OutputPiece } from '../../../engine/prompt/output.ts';
-import { TaggedParser } from '../../../engine/prompt/parsers/taggedParser.ts';
+import type { OutputPiece } from '../../../engine/prompt/conversation.ts';
+import { TaggedParser } from '../../../engine/prompt/parsers/toolCallText.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
 import { type Generated, type GenerationRequest, generate } from '../../../engine/tasks/generate.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { RepetitionWatch } from '../../../engine/tasks/repetition.ts';
+import { RepetitionWatch } from '../../../engine/tasks/generate.ts';
 
 /** Characters after which the watch says so; undefined: it does not. Pieces are as long as tokens are. */
 function stoppedAfter(text: string): number | undefined {

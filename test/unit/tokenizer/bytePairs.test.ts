@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { MergeTable, mergePairs } from '../../../engine/tokenizer/bytePairs.ts';
-import { runWhole } from '../../../engine/tokenizer/sliced.ts';
+import { runWhole } from '../../../engine/tokenizer/tokenizer.ts';
 
 /** The definition, a merge at a time: the lowest rank, the leftmost of equals. */
 function mergeOneByOne(symbols: number[], merges: ReadonlyMap<string, { rank: number; merged: number }>): number[] {

@@ -5,9 +5,8 @@ import { defaultStoreDirectory } from '../../../engine/catalogue/paths.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import { openGguf } from '../../../engine/formats/gguf.ts';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
-import { namedPreTokenisers } from '../../../engine/tokenizer/ggufPreTokenisers.ts';
 import { tokenizerFromGguf } from '../../../engine/tokenizer/ggufTokenizer.ts';
-import { preTokenise, regexStep } from '../../../engine/tokenizer/preTokenise.ts';
+import { namedPreTokenisers, preTokenise, regexStep } from '../../../engine/tokenizer/preTokenise.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 import {

@@ -1,4 +1,4 @@
-/** Attention of one layer, grouped-query or latent, onto the residual stream. */
+/** Attention of one layer, grouped-query or latent, added to the residual stream. */
 import type { DecoderSpec, GroupedQueryAttentionSpec, LatentAttentionSpec } from '../../../model/spec/spec.ts';
 import {
   type AttentionShape,
@@ -18,7 +18,7 @@ import type { PlanRows, Recorder } from './recorder.ts';
 
 const tokensOf = (rows: PlanRows): number => (rows === 'prompt' ? Number.MAX_SAFE_INTEGER : rows);
 
-/** Query rows of one sequence that share an attention tile: as many as every layer takes. */
+/** Query rows of one sequence in an attention tile: the most that every layer supports. */
 export function queriesPerTile(spec: DecoderSpec, rows: PlanRows): number {
   const tiles = spec.layers.map(({ attention }) => attentionTile(attentionShape(attention), tokensOf(rows)));
   return Math.min(...tiles.map(({ queries }) => queries));
@@ -28,22 +28,22 @@ export function recordGroupedQuery(
   recorder: Recorder,
   spec: GroupedQueryAttentionSpec,
   weights: GpuGroupedQuery,
-  norm: GPUBuffer,
+  { before: norm, after }: { readonly before: GPUBuffer; readonly after: GPUBuffer | undefined },
   cache: LayerCache,
 ): void {
   const { scratch } = recorder.parts;
   if (!recordProjection(recorder, spec, weights, norm, cache)) recordHeads(recorder, spec, weights, norm, cache);
   recordSoftmax(recorder, attentionShape(spec), [scratch.query, cache.keys, valuesOf(cache)], cache, weights.sinks);
-  recorder.product(weights.output, scratch.attended, scratch.hidden, { accumulate: true });
+  recorder.addOutput(weights.output, scratch.attended, after);
 }
 
-/** A matrix in one piece with its buffer; absent for one that is cut in several. */
+/** A matrix in one piece with its buffer; absent for a matrix in several pieces. */
 function wholeMatrix({ weight: { pieces, blockScale } }: GpuLinear): (Projection & { buffer: GPUBuffer }) | undefined {
   const [piece] = pieces;
   return pieces.length === 1 && piece ? { ...piece, ...(blockScale && { blockScale }) } : undefined;
 }
 
-/** Queries, keys and values in one dispatch, where the model, the adapter and the number of rows allow it. */
+/** Queries, keys and values in one dispatch, if the model, the adapter and the number of rows allow it. */
 function recordProjection(
   recorder: Recorder,
   spec: GroupedQueryAttentionSpec,
@@ -74,7 +74,7 @@ interface JointProduct {
   readonly y: GPUBuffer;
 }
 
-/** Several products of the normalised residual stream: of a few rows in one dispatch where the adapter allows it. */
+/** Several matmuls of the normalised residual stream: for few rows in one dispatch if the adapter allows it. */
 function recordProducts(
   recorder: Recorder,
   norm: GPUBuffer,
@@ -101,7 +101,7 @@ function recordProducts(
   for (const { linear, y } of products) recorder.product(linear, x, y, gain);
 }
 
-/** The same in tiles, or with heads that are normalised. */
+/** The same in tiles, or with normalised heads. */
 function recordHeads(
   recorder: Recorder,
   spec: GroupedQueryAttentionSpec,
@@ -127,7 +127,7 @@ function recordHeads(
   ]);
 }
 
-/** In absorbed form: queries are turned into the latents' space, and what they gather is turned back head by head. */
+/** Absorbed form: queries are projected into the latent space, and the result is projected back head by head. */
 export function recordLatent(
   recorder: Recorder,
   spec: LatentAttentionSpec,
@@ -171,7 +171,7 @@ function recordSoftmax(
   const { rows } = recorder;
   const splits = rows === 'prompt' ? 1 : attentionSplits(shape, rows, gpu.capabilities.tuning.attentionGroups);
   const tile = { ...attentionTile(shape, tokensOf(rows)), queries: queriesPerTile(spec, rows) };
-  // The kernels take the number of rows from the length of this binding.
+  // The kernels derive the number of rows from the length of this binding.
   const partBytes = 4 * splits * (rows === 'prompt' ? 1 : rows) * shape.heads * (shape.valueDim + 4);
   const parts = { buffer: scratch.parts, offset: 0, size: partBytes };
   recorder.add(
@@ -188,9 +188,9 @@ function recordSoftmax(
   recorder.add(attentionMergeKernel(shape, splits), buffers, () => [shape.heads, inputs.tokens]);
 }
 
-function pagesOf({ parts }: Recorder, { span }: LayerCache): GPUBuffer {
-  const pages = parts.inputs.pageBuffers[span];
-  if (!pages) throw new Error('every span has its page numbers');
+function pagesOf({ parts }: Recorder, { group }: LayerCache): GPUBuffer {
+  const pages = parts.inputs.pageBuffers[group];
+  if (!pages) throw new Error('Every window group has its page numbers.');
   return pages;
 }
 

@@ -1,30 +1,24 @@
 /**
- * The key-value memory of a decoder: for every layer one buffer of keys and one of values (latent attention: one of both), cut
- * into pages. Layers with the same window share one pool of page numbers and one table a sequence.
+ * The buffers of the KV cache: for each layer one of keys and one of values (latent attention: one of both), in pages of
+ * 32 tokens. A page is a block of kv/blocks.ts, which decides what it holds; here it is copied, read and written.
  */
 import { HearthError } from '../../../errors.ts';
+import type { BlockStorage, CachedSequence } from '../../../kv/blockCache.ts';
+import { type BlockCopy, type BlockGroup, maxBlocks } from '../../../kv/blocks.ts';
 import { limits } from '../../../limits.ts';
-import { cacheBytesPerToken } from '../../../model/spec/cachePrecision.ts';
-import type { AttentionSpec, DecoderSpec } from '../../../model/spec/spec.ts';
+import { type AttentionSpec, cacheBytesPerToken, type DecoderSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import { fullContexts } from '../../backend.ts';
 import type { Gpu } from '../device/gpu.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';
-import { mostPages, PagePool, PageTable } from './pages.ts';
 
-/** Copies of shared last pages, and the pages that many short sequences fill partly. */
+/** For copies of shared last pages, and for partly filled pages of many short sequences. */
 const sparePages = 32;
-
-/** Layers whose tokens stay visible equally long. */
-export interface CacheSpan {
-  readonly slidingWindow: number | undefined;
-  readonly pool: PagePool;
-}
 
 /** `[page, kvHead, 32 tokens, headDim]` each; latent: `keys` is `[page, 32 tokens, keyValueRank + ropeHeadDim]`. */
 export interface LayerCache {
-  /** Index into `DecoderCache.spans`. */
-  readonly span: number;
+  /** Index into `DecoderCache.groups`. */
+  readonly group: number;
   readonly keys: GPUBuffer;
   readonly values?: GPUBuffer;
 }
@@ -33,23 +27,18 @@ export interface CacheOptions {
   readonly contextTokens: number;
   readonly maxTokensPerRun: number;
   readonly precision: CachePrecision;
-  /** More than one context is given room only within this. */
+  /** Limit for more than one context. */
   readonly budgetBytes: number;
 }
 
 export interface DecoderCache {
   readonly precision: CachePrecision;
-  readonly spans: readonly CacheSpan[];
+  readonly groups: readonly BlockGroup[];
   readonly layers: readonly LayerCache[];
-  /** Holds a page on its way to another place of its own buffer, which WebGPU does not copy within. */
+  /** Holds a page while it is copied within its buffer, which WebGPU does not support directly. */
   readonly transfer: GPUBuffer;
-  /** Tokens that all sequences hold together. */
-  readonly tokens: number;
   readonly bytes: number;
 }
-
-export const createTables = ({ spans }: DecoderCache): PageTable[] =>
-  spans.map(({ pool, slidingWindow }) => new PageTable(pool, slidingWindow));
 
 export const slidingWindowOf = (attention: AttentionSpec): number | undefined =>
   attention.kind === 'grouped-query' ? attention.slidingWindow : undefined;
@@ -57,7 +46,7 @@ export const slidingWindowOf = (attention: AttentionSpec): number | undefined =>
 type CacheDevice = Pick<Gpu, 'allocate' | 'capabilities' | 'free'>;
 
 /**
- * Memory for three full contexts, or two, or one: as many as the device holds.
+ * Allocates memory for three full contexts, or two, or one: as many as fit the device.
  * @throws HearthError `out-of-memory`, naming the context that would fit one binding.
  */
 export async function allocateCache(gpu: CacheDevice, spec: DecoderSpec, options: CacheOptions): Promise<DecoderCache> {
@@ -73,8 +62,8 @@ export async function allocateCache(gpu: CacheDevice, spec: DecoderSpec, options
       const transfer = await gpu.allocate('a page on its way', transferBytes(spec, options), cacheUsage());
       made.push(transfer);
       const bytes = made.reduce((sum, { size }) => sum + size, 0);
-      const spans = plan.map(({ slidingWindow, pages }) => ({ slidingWindow, pool: new PagePool(pages) }));
-      return { precision: options.precision, spans, layers, transfer, tokens: contexts * options.contextTokens, bytes };
+      const groups = plan.map((span) => groupOf(spec, span, options.precision));
+      return { precision: options.precision, groups, layers, transfer, bytes };
     } catch (error) {
       for (const buffer of made) gpu.free(buffer);
       if (contexts === 1 || !(error instanceof HearthError) || error.code !== 'out-of-memory') throw error;
@@ -82,24 +71,30 @@ export async function allocateCache(gpu: CacheDevice, spec: DecoderSpec, options
   }
 }
 
-/** A function, since the constants exist only once Dawn is loaded. */
+/** A function, because the constants exist only once Dawn is loaded. */
 const cacheUsage = () => GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
 
 type SpanOptions = Omit<CacheOptions, 'budgetBytes'>;
+
+function groupOf({ layers }: DecoderSpec, { slidingWindow, pages }: SpanPlan, precision: CachePrecision): BlockGroup {
+  const own = layers.filter(({ attention }) => slidingWindowOf(attention) === slidingWindow);
+  const blockBytes = own.reduce((sum, { attention }) => sum + layerPageBytes(attention, precision), 0);
+  return { slidingWindow, blockTokens: pageTokens, blockBytes, blocks: pages };
+}
 
 interface SpanPlan {
   readonly slidingWindow: number | undefined;
   readonly pages: number;
 }
 
-/** Windows (undefined: none) of the layers; those with the same share pages. */
+/** Sliding windows (undefined: none) of the layers; layers with the same window share pages. */
 export const spansOf = ({ layers }: DecoderSpec): (number | undefined)[] => [
   ...new Set(layers.map(({ attention }) => slidingWindowOf(attention))),
 ];
 
 function planSpans(spec: DecoderSpec, options: SpanOptions, contexts: number): SpanPlan[] {
   return spansOf(spec).map((slidingWindow) => {
-    const each = mostPages(options.contextTokens, options.maxTokensPerRun, slidingWindow);
+    const each = maxBlocks(options.contextTokens, options.maxTokensPerRun, { slidingWindow, blockTokens: pageTokens });
     return { slidingWindow, pages: contexts * each + sparePages };
   });
 }
@@ -108,10 +103,14 @@ function spanOf(attention: AttentionSpec, plan: readonly SpanPlan[]): number {
   return plan.findIndex(({ slidingWindow }) => slidingWindow === slidingWindowOf(attention));
 }
 
-/** Bytes of one page of keys (as many of values), or of latents. */
+/** Bytes of one page of keys (and as many of values), or of latents. */
 export function pageBytes(attention: AttentionSpec, precision: CachePrecision): number {
   return (pageTokens * cacheBytesPerToken([attention], precision)) / (attention.kind === 'latent' ? 1 : 2);
 }
+
+/** Bytes of one page of keys and values. */
+export const layerPageBytes = (attention: AttentionSpec, precision: CachePrecision): number =>
+  pageBytes(attention, precision) * (attention.kind === 'latent' ? 1 : 2);
 
 function bufferBytes(attention: AttentionSpec, plan: readonly SpanPlan[], { precision }: SpanOptions): number {
   return (plan[spanOf(attention, plan)]?.pages ?? 0) * pageBytes(attention, precision);
@@ -128,7 +127,7 @@ function transferBytes({ layers }: DecoderSpec, { precision }: SpanOptions): num
   return Math.max(...layers.map(({ attention }) => pageBytes(attention, precision)));
 }
 
-/** Keys and values of one sequence as long as the context, and a page on its way. */
+/** Bytes of one sequence as long as the context, and of `transfer`. */
 export function cacheBytes(spec: DecoderSpec, options: SpanOptions): number {
   return bytesOfLayers(spec, planSpans(spec, options, 1), options) + transferBytes(spec, options);
 }
@@ -152,12 +151,12 @@ async function allocateLayers(
     };
     const keys = await allocate('the keys');
     const values = attention.kind === 'latent' ? {} : { values: await allocate('the values') };
-    layers.push({ span: spanOf(attention, plan), keys, ...values });
+    layers.push({ group: spanOf(attention, plan), keys, ...values });
   }
   return layers;
 }
 
-/** The longest context of which one binding holds a layer's keys. */
+/** The longest context whose keys of a layer fit one binding. */
 export function longestBinding({ layers }: DecoderSpec, precision: CachePrecision, maxBindingBytes: number): number {
   const seeAll = layers.flatMap(({ attention }) => (slidingWindowOf(attention) === undefined ? [attention] : []));
   const pages = seeAll.map((attention) => Math.floor(maxBindingBytes / pageBytes(attention, precision)) - sparePages);
@@ -177,31 +176,85 @@ function requireBinding(gpu: Pick<Gpu, 'capabilities'>, spec: DecoderSpec, optio
   }
 }
 
-/** Encodes the copy of one page in every layer of a span. */
-export function copyPage(
+/** Encodes the copies of pages in every layer of their groups. */
+export function encodeCopies(
   encoder: GPUCommandEncoder,
   spec: DecoderSpec,
   cache: DecoderCache,
-  span: number,
-  { from, to }: { readonly from: number; readonly to: number },
+  copies: readonly (readonly BlockCopy[])[],
 ): void {
   for (const [index, layer] of cache.layers.entries()) {
     const attention = spec.layers[index]?.attention;
-    if (layer.span !== span || !attention) continue;
+    if (!attention) continue;
     const bytes = pageBytes(attention, cache.precision);
-    for (const buffer of layer.values ? [layer.keys, layer.values] : [layer.keys]) {
-      encoder.copyBufferToBuffer(buffer, from * bytes, cache.transfer, 0, bytes);
-      encoder.copyBufferToBuffer(cache.transfer, 0, buffer, to * bytes, bytes);
+    for (const { from, to } of copies[layer.group] ?? []) {
+      for (const buffer of buffersOf(layer)) {
+        encoder.copyBufferToBuffer(buffer, from * bytes, cache.transfer, 0, bytes);
+        encoder.copyBufferToBuffer(cache.transfer, 0, buffer, to * bytes, bytes);
+      }
     }
   }
 }
 
-/** Bytes of the pages that sequences hold. */
-export function usedCacheBytes(spec: DecoderSpec, { spans, layers, precision }: DecoderCache): number {
-  return layers.reduce((sum, { span, values }, index) => {
-    const pool = spans[span]?.pool;
-    const attention = spec.layers[index]?.attention;
-    if (!pool || !attention) return sum;
-    return sum + (pool.pages - pool.freePages) * pageBytes(attention, precision) * (values ? 2 : 1);
-  }, 0);
+/** @param explained replaces errors of a lost device */
+export function blockStorage(
+  { device }: Pick<Gpu, 'device'>,
+  spec: DecoderSpec,
+  cache: DecoderCache,
+  explained: <Result>(work: () => Promise<Result>) => Promise<Result>,
+): BlockStorage {
+  const { layers, groups, precision } = cache;
+  const placesOf = (sequence: CachedSequence, index: number) => {
+    const [layer, attention] = [layers[index], spec.layers[index]?.attention];
+    if (!layer || !attention) throw new Error(`The model has no layer ${index}.`);
+    const pages = (sequence.tables[layer.group]?.blocks ?? []).filter((page) => page >= 0);
+    return places(layer, pages, pageBytes(attention, precision));
+  };
+  return {
+    format: `${precision} in pages of ${pageTokens}`,
+    groups,
+    layers: layers.map(({ group }, index) => {
+      const attention = spec.layers[index]?.attention;
+      return { group, blockBytes: attention ? layerPageBytes(attention, precision) : 0 };
+    }),
+    capacityBytes: cache.bytes,
+    read: (sequence, layer) => explained(() => readPlaces(device, placesOf(sequence, layer))),
+    write: (sequence, layer, bytes) =>
+      explained(() => {
+        for (const { buffer, offset, at, size } of placesOf(sequence, layer)) {
+          device.queue.writeBuffer(buffer, offset, bytes as Uint8Array<ArrayBuffer>, at, size);
+        }
+        // The queue copies written data; waiting here bounds the memory of the host.
+        return device.queue.onSubmittedWorkDone();
+      }),
+  };
+}
+
+const buffersOf = ({ keys, values }: LayerCache): GPUBuffer[] => (values ? [keys, values] : [keys]);
+
+/** A page in a buffer of its layer, and in the bytes of all pages: first those of keys, then those of values. */
+interface Place {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly at: number;
+  readonly size: number;
+}
+
+const places = (layer: LayerCache, pages: readonly number[], size: number): Place[] =>
+  buffersOf(layer).flatMap((buffer, part) =>
+    pages.map((page, i) => ({ buffer, size, offset: page * size, at: (part * pages.length + i) * size })),
+  );
+
+async function readPlaces(device: GPUDevice, places: readonly Place[]): Promise<Uint8Array> {
+  const staging = device.createBuffer({
+    size: places.reduce((sum, { size }) => sum + size, 0),
+    usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+  });
+  const encoder = device.createCommandEncoder();
+  for (const { buffer, offset, at, size } of places) encoder.copyBufferToBuffer(buffer, offset, staging, at, size);
+  device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(GPUMapMode.READ);
+  const read = new Uint8Array(staging.getMappedRange().slice(0));
+  staging.destroy();
+  return read;
 }

@@ -1,34 +1,33 @@
 /** A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, reads back the logits asked for. */
-import { cacheBytesPerValue } from '../../../model/spec/cachePrecision.ts';
-import { type DecoderSpec, outputSize } from '../../../model/spec/spec.ts';
-import type {
-  CacheDemand,
-  Decoder,
-  DecoderMemory,
-  DeviceSampling,
-  DispatchCounts,
-  SamplingSlice,
-  Sequence,
-  SequenceSerializer,
-  SequenceSlice,
-  SubmittedPass,
-  Tuner,
+
+import { BlockCache, type CachedSequence } from '../../../kv/blockCache.ts';
+import type { BlockCopy } from '../../../kv/blocks.ts';
+import type { CacheDemand, Sequence, SequenceSerializer } from '../../../kv/sequence.ts';
+import { cacheBytesPerValue, type DecoderSpec, outputSize } from '../../../model/spec/spec.ts';
+import {
+  checkedBatch,
+  type Decoder,
+  type DecoderMemory,
+  type DeviceSampling,
+  type DispatchCounts,
+  type OwnSlice,
+  type SamplingSlice,
+  type SequenceSlice,
+  type SubmittedPass,
+  type Tuner,
 } from '../../backend.ts';
-import { checkedBatch, type OwnSlice } from '../../backend.ts';
 import type { Tuning } from '../device/adapter.ts';
 import { measureCopyBandwidth } from '../device/bandwidth.ts';
 import type { Gpu, KernelDevice } from '../device/gpu.ts';
 import { samplesOnGpu } from '../kernels/sampleChunks.ts';
 import { queriesPerTile } from './attention.ts';
-import { copyPage, usedCacheBytes } from './cache.ts';
+import { blockStorage, encodeCopies } from './cache.ts';
 import { type DeviceSampler, maxSteps, untilStop } from './deviceSampling.ts';
 import type { Plan } from './dispatches.ts';
 import { DispatchLimit, partsOf } from './dispatchLimit.ts';
 import { headPlan, layersPlan } from './forwardPlan.ts';
 import type { DecoderParts, PlanRows } from './recorder.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
-import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './sequence.ts';
-import { WebgpuSerializer } from './sequenceStorage.ts';
 
 /** Most rows that are computed as rows, not as a prompt's tiles. */
 const vectorTokens = 16;
@@ -38,7 +37,7 @@ export const maxSequencesPerRun = 16;
 /** Cached tokens behind which a token is timed. */
 const timedTokens = 4096;
 
-type Slice = OwnSlice<WebgpuSequence>;
+type Slice = OwnSlice<CachedSequence>;
 
 /** Tokens that the device samples while the host does something else. */
 interface Ahead {
@@ -72,11 +71,10 @@ export class WebgpuDecoder implements Decoder {
     supports: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
     sample: (slices, steps, ahead) => this.#sample(slices, steps, ahead),
   };
-  readonly serializer: SequenceSerializer;
   readonly tuner?: Tuner;
   readonly #parts: LoadedParts;
   readonly #gpu: Gpu;
-  readonly #sequences = new Set<WebgpuSequence>();
+  readonly #cache: BlockCache;
   readonly #plans = new Map<string, Promise<Plan>>();
   #ahead: Ahead | undefined;
   readonly #limit: DispatchLimit;
@@ -90,12 +88,16 @@ export class WebgpuDecoder implements Decoder {
     this.spec = parts.spec;
     this.contextTokens = parts.contextTokens;
     this.notes = parts.notes;
+    const { gpu, spec, cache, contextTokens } = parts;
+    this.#cache = new BlockCache(
+      blockStorage(gpu, spec, cache, (work) => this.#explained(work)),
+      contextTokens,
+    );
     if (parts.tuner) this.tuner = parts.tuner(this);
-    this.serializer = new WebgpuSerializer(parts, {
-      create: () => this.createSequence(),
-      own: (sequence) => this.#own(sequence),
-      explained: (work) => this.#explained(work),
-    });
+  }
+
+  get serializer(): SequenceSerializer {
+    return this.#cache;
   }
 
   /** Compiles what the first answer needs: a prompt, and one token after the other. */
@@ -116,8 +118,8 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  createSequence(): WebgpuSequence {
-    return WebgpuSequence.empty(this.#sequences, this.#parts.cache);
+  createSequence(): Sequence {
+    return this.#cache.create();
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
@@ -175,11 +177,8 @@ export class WebgpuDecoder implements Decoder {
 
   #checked(batch: readonly SequenceSlice[]): Slice[] {
     this.#gpu.throwIfFailed();
-    const slices = checkedBatch(batch, this, (sequence) => this.#own(sequence));
-    requirePages(
-      this.#parts.cache,
-      slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })),
-    );
+    const slices = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
+    this.#cache.requireRoom(slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })));
     // The rows that sampling ahead would go on from are overwritten.
     this.#dropAhead();
     return slices;
@@ -187,12 +186,8 @@ export class WebgpuDecoder implements Decoder {
 
   #dropAhead(): void {
     // Pages of its tokens are given back; whoever gets them writes after it.
-    for (const { sequence } of this.#ahead?.slices ?? []) this.#own(sequence)?.advance(0);
+    for (const { sequence } of this.#ahead?.slices ?? []) this.#cache.own(sequence)?.advance(0);
     this.#ahead = undefined;
-  }
-
-  #own(sequence: Sequence): WebgpuSequence | undefined {
-    return sequence instanceof WebgpuSequence && this.#sequences.has(sequence) ? sequence : undefined;
   }
 
   async #explained<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -209,15 +204,14 @@ export class WebgpuDecoder implements Decoder {
   async #sample(slices: readonly SamplingSlice[], steps: number, ahead = 0): Promise<number[][]> {
     this.#gpu.throwIfFailed();
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
-    const own = checkedBatch(batch, this, (sequence) => this.#own(sequence));
+    const own = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
     const fits = own.every(({ sequence }) => sequence.length + steps + ahead <= this.contextTokens);
     if (steps < 1 || Math.max(steps, ahead) > maxSteps || !fits)
       throw new Error(`${steps} + ${ahead} steps do not fit`);
     const known = this.#ahead && continues(this.#ahead, slices, steps) ? this.#ahead : undefined;
     if (!known) this.#dropAhead();
     this.#ahead = undefined;
-    const demands = own.map(({ sequence }) => ({ sequence, tokens: steps + ahead }));
-    requirePages(this.#parts.cache, demands);
+    this.#cache.requireRoom(own.map(({ sequence }) => ({ sequence, tokens: steps + ahead })));
     return this.#explained(async () => {
       const current = known ?? (await this.#submitDraws(slices, own, { done: 0, steps }));
       // Submitted before the last tokens are waited for.
@@ -249,7 +243,7 @@ export class WebgpuDecoder implements Decoder {
     const plans = await Promise.all([...this.#rowPlans(rows), this.#drawPlan()]);
     const { sampler, inputs } = this.#parts;
     const { queue } = this.#gpu.device;
-    const copies = own.flatMap(({ sequence }) => sequence.prepare(done + steps));
+    const copies = this.#cache.prepare(own.map(({ sequence }) => ({ sequence, tokens: done + steps })));
     if (done > 0) {
       inputs.continue(queue, own, done, steps);
       sampler.continue(queue, slices, done);
@@ -274,7 +268,7 @@ export class WebgpuDecoder implements Decoder {
     const direct = rows !== 'prompt' && chosen.length > 0 && chosen.every((row, i) => row === i);
     const layers = await this.#layersPlan(rows);
     const head = direct ? await this.#headPlan(bucket(chosen.length), 'hidden') : undefined;
-    const copies = slices.flatMap(({ sequence, tokens }) => sequence.prepare(tokens.length));
+    const copies = this.#cache.prepare(slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })));
     this.#parts.inputs.write(this.#gpu.device.queue, slices, queriesPerTile(this.spec, rows));
     const encoder = this.#encoder(copies);
     const pass = encoder.beginComputePass();
@@ -312,9 +306,9 @@ export class WebgpuDecoder implements Decoder {
     return logits;
   }
 
-  #encoder(copies: readonly PageCopy[]): GPUCommandEncoder {
+  #encoder(copies: readonly (readonly BlockCopy[])[]): GPUCommandEncoder {
     const encoder = this.#gpu.device.createCommandEncoder();
-    for (const { span, ...copy } of copies) copyPage(encoder, this.spec, this.#parts.cache, span, copy);
+    encodeCopies(encoder, this.spec, this.#parts.cache, copies);
     return encoder;
   }
 
@@ -384,12 +378,12 @@ export class WebgpuDecoder implements Decoder {
    */
   async onRow<Result>(body: (read: () => Promise<Float32Array>) => Promise<Result>): Promise<Result> {
     this.#dropAhead();
-    const { cache, inputs, scratch } = this.#parts;
-    const sequence = this.createSequence();
+    const { inputs, scratch } = this.#parts;
+    const sequence = this.#cache.create();
     try {
       let before = Math.min(timedTokens, this.contextTokens - 1);
-      while (before > 0 && !hasPages(cache, [{ sequence, tokens: before + 1 }])) before = Math.floor(before / 2);
-      sequence.prepare(before + 1);
+      while (before > 0 && !this.#cache.hasRoom([{ sequence, tokens: before + 1 }])) before = Math.floor(before / 2);
+      this.#cache.prepare([{ sequence, tokens: before + 1 }]);
       sequence.advance(before, 1);
       inputs.write(this.#gpu.device.queue, [{ sequence, tokens: [0] }], queriesPerTile(this.spec, 1));
       return await this.#explained(() =>
@@ -407,10 +401,7 @@ export class WebgpuDecoder implements Decoder {
   }
 
   canAllocate(demands: readonly CacheDemand[]): boolean {
-    const own = demands.flatMap(({ sequence, tokens }) =>
-      sequence instanceof WebgpuSequence ? [{ sequence, tokens }] : [],
-    );
-    return hasPages(this.#parts.cache, own);
+    return this.#cache.hasRoom(demands);
   }
 
   async dispatches(): Promise<DispatchCounts> {
@@ -426,7 +417,7 @@ export class WebgpuDecoder implements Decoder {
     const { weightBytes, cache } = this.#parts;
     return {
       weightBytes,
-      cacheBytes: usedCacheBytes(this.spec, cache),
+      cacheBytes: this.#cache.usedBytes,
       cacheCapacityBytes: cache.bytes,
       cacheBytesPerValue: cacheBytesPerValue(this.spec, cache.precision),
     };
@@ -434,7 +425,7 @@ export class WebgpuDecoder implements Decoder {
 
   async dispose(): Promise<void> {
     this.#disposed = true;
-    this.#sequences.clear();
+    this.#cache.clear();
     this.#gpu.dispose();
   }
 }

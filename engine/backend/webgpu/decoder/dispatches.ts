@@ -1,4 +1,4 @@
-/** A recorded list of dispatches: bound once, encoded again for every run. */
+/** A recorded list of dispatches: bound once, encoded for every pass. */
 import type { Kernel, KernelDevice, KernelSource } from '../device/gpu.ts';
 
 export type Groups = readonly [number, number?, number?];
@@ -11,7 +11,7 @@ interface Step {
 
 const groupsNow = (groups: Groups | (() => Groups)): Groups => (typeof groups === 'function' ? groups() : groups);
 
-/** Collects steps while their pipelines compile side by side. */
+/** Collects steps while their pipelines compile in parallel. */
 export class PlanBuilder {
   readonly #gpu: KernelDevice;
   readonly #steps: Promise<Step>[] = [];
@@ -21,17 +21,17 @@ export class PlanBuilder {
     this.#gpu = gpu;
   }
 
-  /** What is added from here on belongs to the next layer. */
+  /** Later steps belong to the next layer. */
   beginLayer(): void {
     this.#layerStarts.push(this.#steps.length);
   }
 
-  /** `groups`: fixed, or asked for at each run. */
+  /** `groups`: constant, or computed for each pass. */
   add(source: KernelSource, buffers: readonly (GPUBuffer | GPUBufferBinding)[], groups: Groups | (() => Groups)): void {
     const step = this.#gpu.kernel(source).then((kernel) => {
       return { kernel, bindGroup: this.#gpu.bind(kernel, buffers), groups };
     });
-    // A failure is seen by `finish`; until then it must not count as unhandled.
+    // `finish` reports the failure; until then it must not count as unhandled.
     step.catch(() => {});
     this.#steps.push(step);
   }

@@ -1,4 +1,4 @@
-/** The feed-forward part of one layer, dense or of experts, onto the residual stream. */
+/** The feed-forward part of one layer, dense or experts, added to the residual stream. */
 import type { Activation, DenseSpec, ExpertsSpec } from '../../../model/spec/spec.ts';
 import { activationGroups, activationKernel } from '../kernels/activation.ts';
 import { combineExpertsGroups, combineExpertsKernel } from '../kernels/combineExperts.ts';
@@ -12,16 +12,22 @@ import {
   jointPieces,
 } from '../kernels/gatedVector.ts';
 import { groupExpertsKernel } from '../kernels/groupExperts.ts';
+import { tileTokens } from '../kernels/matrixTiles.ts';
 import { routerKernel } from '../kernels/router.ts';
-import { tileTokens } from '../kernels/tileLoad.ts';
 import type { GpuDense, GpuExperts, GpuLinear } from './gpuWeights.ts';
 import type { Recorder } from './recorder.ts';
 import { maxTokensPerRun } from './scratch.ts';
 
-export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDense, norm: GPUBuffer): void {
+export function recordDense(
+  recorder: Recorder,
+  spec: DenseSpec,
+  weights: GpuDense,
+  norm: GPUBuffer,
+  postNorm: GPUBuffer | undefined,
+): void {
   const { scratch, spec: decoder } = recorder.parts;
   const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
-  recordGated(recorder, spec.activation, weights, x, gain);
+  recordGated(recorder, spec.activation, weights, x, { ...gain, postNorm });
 }
 
 /** down(activation(gate · x) · (up · x)), added to the residual stream. */
@@ -30,7 +36,7 @@ function recordGated(
   activation: Activation,
   { gate, up, down }: GpuDense,
   x: GPUBuffer,
-  gain: { readonly gain?: GPUBuffer },
+  { postNorm, ...gain }: { readonly gain?: GPUBuffer; readonly postNorm?: GPUBuffer | undefined },
 ): void {
   const { inputs, scratch, gpu } = recorder.parts;
   const width = gate.weight.rows;
@@ -47,10 +53,10 @@ function recordGated(
       recorder.add(gatedVectorKernel(whole, gpu.capabilities), operands, gatedVectorGroups(whole));
     }
   }
-  recorder.product(down, scratch.up, scratch.hidden, { accumulate: true });
+  recorder.addOutput(down, scratch.up, postNorm);
 }
 
-/** Every dispatch of a gated product: one, but for matrices in pieces. */
+/** The dispatches of a gated matmul: one, except for matrices in pieces. */
 function gatedShapes(
   recorder: Recorder,
   gate: GpuLinear,
@@ -79,13 +85,13 @@ export function recordExperts(recorder: Recorder, spec: ExpertsSpec, weights: Gp
   const isPrompt = recorder.rows === 'prompt';
   if (isPrompt) recordRouter(recorder, spec, weights.selectionBias);
   else recordExpertStates(recorder, spec, weights, x, gain);
-  // After the experts' states, which are made of the residual stream that this adds to.
+  // After the experts' states, which are computed from the residual stream that this adds to.
   if (weights.shared) recordGated(recorder, spec.activation, weights.shared, x, gain);
   if (isPrompt) recordExpertTiles(recorder, spec, weights, x);
   else recordExpertsDown(recorder, spec, weights.down);
 }
 
-/** A prompt's experts in tiles of the tokens that chose them. */
+/** A prompt's experts, in tiles of the tokens that chose them. */
 function recordExpertTiles(recorder: Recorder, spec: ExpertsSpec, { gate, up, down }: GpuExperts, x: GPUBuffer): void {
   const { inputs, scratch, spec: decoder } = recorder.parts;
   const { numExperts, expertsPerToken: topK, intermediateSize } = spec;
@@ -128,7 +134,7 @@ function recordTiles(
   }
 }
 
-/** The router's choice from its scores, as a dispatch of its own. */
+/** The router's choice from its scores, as a separate dispatch. */
 function recordRouter(recorder: Recorder, spec: ExpertsSpec, selectionBias: GPUBuffer | undefined): void {
   const { inputs, scratch } = recorder.parts;
   recorder.add(
@@ -138,7 +144,7 @@ function recordRouter(recorder: Recorder, spec: ExpertsSpec, selectionBias: GPUB
   );
 }
 
-/** activation(gate · x) · (up · x) of the chosen experts, into `expertStates`; chosen on the way where the adapter allows it. */
+/** activation(gate · x) · (up · x) of the chosen experts, into `expertStates`; routed in the same dispatch if the adapter allows it. */
 function recordExpertStates(
   recorder: Recorder,
   spec: ExpertsSpec,

@@ -41,10 +41,10 @@ export async function headPlan(parts: DecoderParts, rows: number, input: GPUBuff
 }
 
 function recordEmbedding(recorder: Recorder): void {
-  const { weights, inputs, scratch } = recorder.parts;
+  const { spec, weights, inputs, scratch } = recorder.parts;
   const { pieces, blockScale } = weights.embedding;
   for (const { layout, firstRow, buffer } of pieces) {
-    const kernel = embedKernel(layout, firstRow, blockScale);
+    const kernel = embedKernel(layout, { firstRow, blockScale, scale: spec.embeddingScale });
     recorder.add(kernel, [buffer, inputs.rowBuffer, scratch.hidden], () => [inputs.tokens]);
   }
 }
@@ -55,7 +55,7 @@ function recordAttention(recorder: Recorder, spec: LayerSpec, layer: GpuLayer, c
   if (attention.kind === 'latent' && weights.kind === 'latent') {
     recordLatent(recorder, attention, weights, attentionNorm, cache);
   } else if (attention.kind === 'grouped-query' && weights.kind === 'grouped-query') {
-    recordGroupedQuery(recorder, attention, weights, attentionNorm, cache);
+    recordGroupedQuery(recorder, attention, weights, { before: attentionNorm, after: layer.attentionPostNorm }, cache);
   } else {
     throw new Error(`${weights.kind} weights for ${attention.kind} attention`);
   }
@@ -65,7 +65,7 @@ function recordFeedForward(recorder: Recorder, spec: LayerSpec, layer: GpuLayer)
   const { feedForward } = spec;
   const { feedForward: weights, feedForwardNorm } = layer;
   if (feedForward.kind === 'dense' && weights.kind === 'dense') {
-    recordDense(recorder, feedForward, weights, feedForwardNorm);
+    recordDense(recorder, feedForward, weights, feedForwardNorm, layer.feedForwardPostNorm);
   } else if (feedForward.kind === 'experts' && weights.kind === 'experts') {
     recordExperts(recorder, feedForward, weights, feedForwardNorm);
   } else {

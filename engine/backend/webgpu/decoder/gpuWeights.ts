@@ -1,4 +1,4 @@
-/** The weights as the GPU holds them, by role. */
+/** The weights on the GPU, by role. */
 import { unsupported } from '../../../errors.ts';
 import { blockLayout } from '../../../formats/blocks.ts';
 import type { DecoderSpec } from '../../../model/spec/spec.ts';
@@ -28,9 +28,9 @@ export interface GpuGroupedQuery {
   readonly key: GpuLinear;
   readonly value: GpuLinear;
   readonly output: GpuLinear;
-  /** Those of query, key and value in one: `[heads + 2 kvHeads, headDim]` */
+  /** Query, key and value biases in one: `[heads + 2 kvHeads, headDim]` */
   readonly biases?: GPUBuffer;
-  /** `[2, headDim]`: the query's, the key's. */
+  /** `[2, headDim]`: for query and key. */
   readonly norms?: GPUBuffer;
   /** `[heads]` */
   readonly sinks?: GPUBuffer;
@@ -50,7 +50,7 @@ export interface GpuLatent {
   readonly queryUp: GpuLinear;
   readonly keyValueDown: GpuLinear;
   readonly keyValueNorm: GPUBuffer;
-  /** `[heads, keyValueRank, nope]`: turns a query into one for latents. */
+  /** `[heads, keyValueRank, nope]`: projects a query into the latent space. */
   readonly keyUp: GpuLinear;
   /** `[heads, value, keyValueRank]` */
   readonly valueUp: GpuLinear;
@@ -72,13 +72,15 @@ export interface GpuLayer {
   readonly attention: GpuGroupedQuery | GpuLatent;
   readonly feedForwardNorm: GPUBuffer;
   readonly feedForward: GpuDense | GpuExperts;
+  readonly attentionPostNorm?: GPUBuffer;
+  readonly feedForwardPostNorm?: GPUBuffer;
 }
 
 export interface GpuWeights {
   readonly embedding: GpuMatrix;
   readonly layers: readonly GpuLayer[];
   readonly finalNorm: GPUBuffer;
-  /** The embedding itself where tied. */
+  /** The embedding itself if tied. */
   readonly head: GpuMatrix;
 }
 
@@ -92,6 +94,8 @@ export async function placeWeights(weights: DecoderWeights, uploader: Uploader):
       attention: await placeAttention(layer.attention, uploader),
       feedForwardNorm: await uploader.vector(layer.feedForwardNorm),
       feedForward: await placeFeedForward(layer.feedForward, uploader),
+      ...(layer.attentionPostNorm && { attentionPostNorm: await uploader.vector(layer.attentionPostNorm) }),
+      ...(layer.feedForwardPostNorm && { feedForwardPostNorm: await uploader.vector(layer.feedForwardPostNorm) }),
     });
   }
   return {
@@ -187,7 +191,7 @@ async function placeDense({ gate, up, down }: DenseWeights, uploader: Uploader):
   };
 }
 
-/** Kernels read eight columns at a time. Networks whose width is no multiple (stories260K has 172) get states that stay zero. */
+/** Kernels read eight columns at a time. Networks with another width (stories260K has 172) get padding that stays zero. */
 export const paddedWidth = (width: number): number => Math.ceil(width / 8) * 8;
 
 /** `[out, in]` as the larger `[rows, columns]`, zeros beyond. */
@@ -217,7 +221,7 @@ async function placeLinear({ weight, bias }: Linear, uploader: Uploader): Promis
   return { weight: await uploader.matrix(weight), ...(bias && { bias: await uploader.vector(bias) }) };
 }
 
-/** What the kernels ask of a model's dimensions: heads are read four values at a time, matrix rows eight. */
+/** Requirements on dimensions: heads are read four values at a time, matrix rows eight. */
 export function requireDimensions(spec: DecoderSpec): void {
   if (spec.hiddenSize % 8 !== 0) throw unsupported(`A hidden size of ${spec.hiddenSize} is not a multiple of 8.`);
   for (const { attention, feedForward } of spec.layers) {

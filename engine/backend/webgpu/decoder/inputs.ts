@@ -1,12 +1,13 @@
 /** What a run tells the kernels: which tokens, where they stand, how their heads turn, and which pages hold the rest. */
+
+import type { CachedSequence } from '../../../kv/blockCache.ts';
 import { attentionFactor, inverseFrequencies } from '../../../model/spec/rope.ts';
 import type { AttentionSpec, DecoderSpec, RopeSpec } from '../../../model/spec/spec.ts';
 import type { Allocator } from '../device/gpu.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';
-import type { WebgpuSequence } from './sequence.ts';
 
 export interface RunSlice {
-  readonly sequence: WebgpuSequence;
+  readonly sequence: CachedSequence;
   readonly tokens: readonly number[];
 }
 
@@ -120,14 +121,14 @@ function rowsOf(slices: readonly RunSlice[], steps: number): Uint32Array<ArrayBu
   return Uint32Array.from(rows);
 }
 
-const tableLength = (sequence: WebgpuSequence): number =>
-  Math.max(...sequence.tables.map(({ pages }) => pages.length), 0);
+const tableLength = (sequence: CachedSequence): number =>
+  Math.max(...sequence.tables.map(({ blocks }) => blocks.length), 0);
 
 function pagesOf(slices: readonly RunSlice[], span: number): Uint32Array<ArrayBuffer> {
   const tables = slices.map(({ sequence }) => {
     const pages = new Uint32Array(tableLength(sequence));
     // Pages that left the window are never read; they stand for page 0, so that even a stray read stays inside.
-    for (const [i, page] of (sequence.tables[span]?.pages ?? []).entries()) pages[i] = Math.max(0, page);
+    for (const [i, page] of (sequence.tables[span]?.blocks ?? []).entries()) pages[i] = Math.max(0, page);
     return pages;
   });
   const all = new Uint32Array(tables.reduce((sum, { length }) => sum + length, 0));

@@ -1,4 +1,4 @@
-/** Records dispatches of one plan: the two ways to multiply and to normalise, chosen by how many rows a run has. */
+/** Records the dispatches of one plan. The number of rows decides how it multiplies and normalises. */
 import type { DecoderSpec } from '../../../model/spec/spec.ts';
 import type { KernelDevice, KernelSource } from '../device/gpu.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../kernels/matrixMatrix.ts';
@@ -11,7 +11,7 @@ import type { GpuLinear, GpuWeights } from './gpuWeights.ts';
 import type { RunInputs } from './inputs.ts';
 import type { Scratch } from './scratch.ts';
 
-/** Everything that a plan binds. */
+/** Everything that a plan may bind. */
 export interface DecoderParts {
   readonly gpu: KernelDevice;
   readonly spec: DecoderSpec;
@@ -27,7 +27,7 @@ export type PlanRows = number | 'prompt';
 export interface ProductOptions {
   /** x is normalised with it first. */
   readonly gain?: GPUBuffer;
-  /** Add to what y holds. */
+  /** Adds to y. */
   readonly accumulate?: boolean;
   readonly rowsPerHead?: number;
 }
@@ -36,7 +36,7 @@ export class Recorder {
   readonly parts: DecoderParts;
   readonly rows: PlanRows;
   readonly #builder: PlanBuilder;
-  /** Whose halves `scratch.halves` holds, until something is written to it. */
+  /** The buffer whose halves are in `scratch.halves`, until it is written to. */
   #halved: GPUBuffer | undefined;
 
   constructor(parts: DecoderParts, rows: PlanRows) {
@@ -59,7 +59,7 @@ export class Recorder {
   }
 
   /**
-   * What tiles bind for x, which has `rowsEach` rows of `width` a token: itself, or its halves and their scales for subgroup matrices.
+   * The binding of x for tiles, with `rowsEach` rows of `width` a token: x itself, or its halves and scales for subgroup matrices.
    */
   tileOperand(x: GPUBuffer, width: number, rowsEach = 1): readonly GPUBuffer[] {
     const { gpu, inputs, scratch } = this.parts;
@@ -72,7 +72,7 @@ export class Recorder {
     return halves;
   }
 
-  /** x, normalised: for few rows by the products themselves, which are handed the gain; for a prompt once, into `normed`. */
+  /** Normalises x: for few rows inside the matmuls, which get the gain; for a prompt once, into `normed`. */
   normalised(
     x: GPUBuffer,
     gain: GPUBuffer,
@@ -87,6 +87,19 @@ export class Recorder {
   normalise(x: GPUBuffer, gain: GPUBuffer, width: number, normed: GPUBuffer): void {
     const { gpu, spec, inputs } = this.parts;
     this.add(rmsNormKernel(width, spec.normEpsilon, gpu.capabilities), [x, gain, normed], () => [inputs.tokens]);
+  }
+
+  /** Adds a block's output `x · Wᵀ + bias` to the residual stream, normalised first where the model has a norm there. */
+  addOutput(linear: GpuLinear, x: GPUBuffer, postNorm: GPUBuffer | undefined): void {
+    const { gpu, spec, inputs, scratch } = this.parts;
+    if (!postNorm) {
+      this.product(linear, x, scratch.hidden, { accumulate: true });
+      return;
+    }
+    // `normed` is free: the block's own products have read it.
+    this.product(linear, x, scratch.normed);
+    const kernel = rmsNormKernel(spec.hiddenSize, spec.normEpsilon, gpu.capabilities, true);
+    this.add(kernel, [scratch.normed, postNorm, scratch.hidden], () => [inputs.tokens]);
   }
 
   /** y (+)= x · Wᵀ + bias */

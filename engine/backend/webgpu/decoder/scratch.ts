@@ -3,7 +3,7 @@ import { type DecoderSpec, type FeedForwardSpec, outputSize } from '../../../mod
 import type { Allocator } from '../device/gpu.ts';
 import { attentionShape, attentionSplits } from '../kernels/attention.ts';
 import { groupingBytes } from '../kernels/groupExperts.ts';
-import { tileTokens } from '../kernels/tileLoad.ts';
+import { tileTokens } from '../kernels/matrixTiles.ts';
 import { paddedWidth } from './gpuWeights.ts';
 
 /** Rows of logits that are computed and read back at once. */

@@ -1,5 +1,5 @@
 /**
- * Which GPU there is, what it can do, and in plain words why something is not used. Features are discovered, never
+ * Finds the GPU and its capabilities, and says why a feature is not used. Features are detected, never
  * assumed: the poorest adapter has subgroups of 4, no f16, and 128 MiB bindings.
  */
 import { z } from 'zod';
@@ -7,7 +7,6 @@ import { HearthError } from '../../../errors.ts';
 import { showBytes } from '../../../units.ts';
 import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
 import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
-import { keepsHalfSubnormals } from './halfSubnormals.ts';
 
 /** What no model of the device tells, so it is timed (tuning.ts). */
 export interface Tuning {
@@ -22,11 +21,11 @@ export const defaultTuning: Tuning = { vectorThreads: 64, attentionGroups: 512 }
 export interface GpuCapabilities {
   readonly vendor: string;
   readonly architecture: string;
-  /** Its name in small letters and hyphens, as Dawn gives it: `nvidia-geforce-rtx-4090`. */
+  /** Its name in lower case with hyphens, as Dawn reports it: `nvidia-geforce-rtx-4090`. */
   readonly device: string;
-  /** The driver's. */
+  /** The driver's version. */
   readonly description: string;
-  /** A rasteriser that runs on the CPU: right, but slower than the onnx backend. */
+  /** A rasteriser on the CPU: correct, but slower than the onnx backend. */
   readonly software: boolean;
   /** `enable f16;` in shaders, f16 buffers. */
   readonly f16: boolean;
@@ -34,12 +33,12 @@ export interface GpuCapabilities {
   readonly subgroups?: { readonly min: number; readonly max: number };
   /** f16 → f32 tiles of the experimental subgroup-matrix feature; absent: plain tiles. */
   readonly subgroupMatrix?: { readonly m: number; readonly n: number; readonly k: number };
-  /** unpack2x16float keeps values below 2^-14 (`testHalfSubnormals`); else kernels take another way. */
+  /** unpack2x16float keeps values below 2^-14 (`testHalfSubnormals`); otherwise kernels use other code. */
   readonly halfSubnormals: boolean;
   readonly timestamps: boolean;
   readonly maxBindingBytes: number;
   readonly maxBufferBytes: number;
-  /** Of a matrix; larger ones are cut. */
+  /** Limit for a matrix; larger ones are split. */
   readonly maxPieceBytes: number;
   readonly maxWorkgroupInvocations: number;
   readonly maxWorkgroupBytes: number;
@@ -47,20 +46,20 @@ export interface GpuCapabilities {
   /** Multiply-adds, twice; assumed before the first prompt is measured: the slowest GPUs reach as much. */
   readonly operationsPerSecond: number;
   readonly tuning: Tuning;
-  /** Absent: not known. */
+  /** Absent: unknown. */
   readonly memory?: GraphicsCard;
-  /** Sentences for the log and `status`: what was found, and why a feature is off. */
+  /** Sentences for the log and `status`: capabilities, and why a feature is off. */
   readonly notes: readonly string[];
 }
 
 export interface GpuOptions {
-  /** Part of the adapter's name, when there are several. */
+  /** Part of the adapter's name, to choose from several. */
   readonly adapter?: string;
-  /** Throw `unavailable` where the only adapter is a rasteriser that runs on the CPU. */
+  /** Throw `unavailable` if the only adapter is a rasteriser on the CPU. */
   readonly refuseSoftware?: boolean;
-  /** Use as if the adapter lacked them: tests run every kernel's poorest path this way. */
+  /** Features to disable; tests run every kernel's simplest path this way. */
   readonly without?: readonly ('f16' | 'halfSubnormals' | 'subgroups' | 'subgroupMatrix')[];
-  /** Use as if the adapter had no more: tests come to its ends this way. */
+  /** Limits to apply; tests reach limits this way. */
   readonly atMost?: {
     readonly bindingBytes?: number;
     readonly bufferBytes?: number;
@@ -68,15 +67,15 @@ export interface GpuOptions {
     readonly pieceBytes?: number;
     readonly operationsPerSecond?: number;
   };
-  /** Keep Dawn's validation of calls and shaders (tests); a release run whose kernels are proved turns it off. */
+  /** Keep Dawn's validation of calls and shaders (tests); release runs turn it off. */
   readonly validate?: boolean;
-  /** The device compiles and computes nothing (scripts/kernels): what is tested by running counts as passed. */
+  /** The device neither compiles nor computes (scripts/kernels); run-time tests count as passed. */
   readonly compileOnly?: boolean;
 }
 
 const subgroupMatrixFeature = 'chromium-experimental-subgroup-matrix';
 
-/** Toggles of Dawn (src/dawn/native/Toggles.cpp) and what each buys. */
+/** Toggles of Dawn (src/dawn/native/Toggles.cpp) and their purpose. */
 function dawnToggles(validate: boolean): string[] {
   const always = [
     'allow_unsafe_apis', // subgroup matrices are behind it
@@ -99,7 +98,7 @@ const subgroupMatrixConfigs = z.array(
   }),
 );
 
-/** The first of the adapter's matrices that a prompt's tiles can be made of, or why there is none. */
+/** The first of the adapter's subgroup matrices that tiles can use, or why there is none. */
 export function chooseMatrix(
   reported: unknown,
   subgroups: NonNullable<GpuCapabilities['subgroups']>,
@@ -161,7 +160,7 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
     f16,
     ...(subgroups ? { subgroups: sizes } : {}),
     ...(typeof choice === 'object' ? { subgroupMatrix: choice } : {}),
-    // Until the device is there to be tested.
+    // Until the device is tested.
     halfSubnormals: false,
     timestamps: features.has('timestamp-query'),
     maxBindingBytes,
@@ -188,7 +187,7 @@ async function withMemory(capabilities: GpuCapabilities, { atMost }: GpuOptions)
   return { ...capabilities, notes: [...capabilities.notes, note] };
 }
 
-/** One sentence: what it is, and what of it is used. */
+/** One sentence: the adapter, and the features in use. */
 export function describeGpu(capabilities: GpuCapabilities): string {
   const {
     vendor,
@@ -216,13 +215,13 @@ export function describeGpu(capabilities: GpuCapabilities): string {
 }
 
 export interface OpenedGpu {
-  /** Dawn lives as long as this object is reachable; letting it go ends its threads. */
+  /** Dawn lives as long as this object is reachable; its threads end with it. */
   readonly instance: GPU;
   readonly device: GPUDevice;
   readonly capabilities: GpuCapabilities;
 }
 
-/** A native library, which a platform or a broken installation may lack. */
+/** A native library, which may be missing on a platform or in a broken installation. */
 async function loadDawn(): Promise<typeof import('webgpu')> {
   try {
     return await import('webgpu');
@@ -232,7 +231,7 @@ async function loadDawn(): Promise<typeof import('webgpu')> {
   }
 }
 
-/** On Windows by Vulkan where its driver is there, since Direct3D 12 has no subgroup matrices; else by what Dawn prefers. */
+/** On Windows Vulkan if its driver is installed, because Direct3D 12 has no subgroup matrices; otherwise what Dawn prefers. */
 export async function requestAdapter(
   create: (flags: string[]) => GPU,
   flags: readonly string[],
@@ -248,7 +247,7 @@ export async function requestAdapter(
   return { instance, adapter: await instance.requestAdapter({ powerPreference }) };
 }
 
-/** @throws HearthError `unavailable` when there is no adapter, saying what was tried. */
+/** @throws HearthError `unavailable` if there is no adapter; says what was tried. */
 export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
   const { create, globals } = await loadDawn();
   Object.assign(globalThis, globals);
@@ -291,4 +290,42 @@ export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
     ? false
     : options.compileOnly || (await keepsHalfSubnormals(device));
   return { instance, device, capabilities: { ...capabilities, halfSubnormals: tested } };
+}
+
+// Whether unpack2x16float keeps f16 values below 2^-14: WGSL lets a device flush them (section 15.7.2). Reading four-bit and
+// eight-bit floats as the bits of an f16 is cheapest; their smallest values become such subnormals.
+
+/** 2^-15 and -2^-24 as f16, and the expected f32. */
+const halves = 0x8001_0200;
+const expected = [2 ** -15, -(2 ** -24)];
+
+const code = /* wgsl */ `
+@group(0) @binding(0) var<storage, read> halves: array<u32>;
+@group(0) @binding(1) var<storage, read_write> values: array<vec2f>;
+@compute @workgroup_size(1)
+fn main() { values[0] = unpack2x16float(halves[0]); }
+`;
+
+async function keepsHalfSubnormals(device: GPUDevice): Promise<boolean> {
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+  const input = device.createBuffer({ size: 16, usage });
+  const output = device.createBuffer({ size: 16, usage });
+  const reading = device.createBuffer({ size: 16, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  const module = device.createShaderModule({ label: 'half subnormals', code });
+  const pipeline = await device.createComputePipelineAsync({ layout: 'auto', compute: { module } });
+  device.queue.writeBuffer(input, 0, new Uint32Array([halves, 0, 0, 0]));
+  const encoder = device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  pass.setPipeline(pipeline);
+  const resources = [input, output];
+  const entries = resources.map((buffer, binding) => ({ binding, resource: { buffer } }));
+  pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+  pass.dispatchWorkgroups(1);
+  pass.end();
+  encoder.copyBufferToBuffer(output, 0, reading, 0, 16);
+  device.queue.submit([encoder.finish()]);
+  await reading.mapAsync(GPUMapMode.READ);
+  const values = [...new Float32Array(reading.getMappedRange(), 0, 2)];
+  for (const buffer of [input, output, reading]) buffer.destroy();
+  return values.every((value, i) => value === expected[i]);
 }

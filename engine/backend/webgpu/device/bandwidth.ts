@@ -1,18 +1,18 @@
-/** How fast the device copies within its memory: what decoding, which reads every weight once a token, is measured by. */
+/** Measures how fast the device copies within its memory: the reference for decode, which reads every weight once a token. */
 import { HearthError } from '../../../errors.ts';
 import { PlanBuilder } from '../decoder/dispatches.ts';
 import { copyKernel } from '../kernels/copy.ts';
 import type { Gpu } from './gpu.ts';
 
-/** Larger than any cache; a rasteriser that runs on the CPU would take seconds for it. */
+/** Larger than any cache; a rasteriser on the CPU would take seconds. */
 const deviceBytes = 256 * 1024 * 1024;
 const softwareBytes = 16 * 1024 * 1024;
-/** Copies a submission, so that what a submission costs does not count. */
+/** Copies in one submission, so that the cost of a submission is negligible. */
 const deviceCopies = 16;
 const rounds = 3;
 const workgroups = 4096;
 
-/** @returns bytes a second, read and written; undefined where two such buffers find no room. */
+/** @returns bytes a second, read and written; undefined if two such buffers do not fit. */
 export async function measureCopyBandwidth(gpu: Gpu): Promise<number | undefined> {
   const { software, maxBindingBytes } = gpu.capabilities;
   const bytes = software ? softwareBytes : Math.min(deviceBytes, maxBindingBytes);

@@ -1,6 +1,6 @@
 /**
- * The graphics cards that the system knows, with their memory, which WebGPU does not tell. No driver is loaded for it:
- * NVIDIA's own tool is asked, Linux's files about AMD's cards are read, and Apple's GPUs share the processor's memory.
+ * The graphics cards of the system with their memory, which WebGPU does not report. Loads no driver: asks NVIDIA's tool,
+ * reads Linux's files about AMD's cards; Apple's GPUs share the processor's memory.
  */
 import { execFile } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
@@ -14,13 +14,13 @@ export interface GraphicsCard {
   readonly vendor: string;
   readonly name: string;
   readonly totalBytes: number;
-  /** What a model may take now. */
+  /** Bytes that a model may use now. */
   readonly freeBytes: number;
   /** Shares the processor's memory. */
   readonly unified: boolean;
 }
 
-/** What is asked of the operating system; tests answer in its place. */
+/** Queries to the operating system; tests replace them. */
 export interface System {
   readonly platform: NodeJS.Platform;
   readonly arch: string;
@@ -29,13 +29,13 @@ export interface System {
   readonly totalBytes: number;
   /** Available to a model (hostMemory.ts). */
   readonly freeBytes: number;
-  /** Empty where the program or file is not there. */
+  /** Empty if the program or file is missing. */
   run(program: string, args: readonly string[]): Promise<string>;
   read(path: string): Promise<string>;
   list(directory: string): Promise<readonly string[]>;
 }
 
-/** nvidia-smi wakes sleeping cards up first. */
+/** nvidia-smi first wakes sleeping cards. */
 const programMs = 5000;
 
 export const thisSystem = (host = hostMemory()): System => ({
@@ -55,7 +55,7 @@ const textOf = (text: Promise<string>): Promise<string> => text.catch(() => '');
 /** The system, the screen and other programs keep the rest. Metal's recommendedMaxWorkingSetSize is 3/4 on large machines. */
 const shareOfUnifiedMemory = 0.75;
 
-/** Those whose memory is known, the largest first. */
+/** Cards with known memory, the largest first. */
 export async function graphicsCards(system: System = thisSystem()): Promise<GraphicsCard[]> {
   const cards = [...(await nvidiaCards(system)), ...(await amdCards(system)), ...appleCards(system)];
   return cards.sort((a, b) => b.totalBytes - a.totalBytes);
@@ -67,7 +67,7 @@ async function nvidiaCards(system: System): Promise<GraphicsCard[]> {
   return lines.flatMap((line) => {
     const [name = '', total, free] = line.split(',').map((cell) => cell.trim());
     const [totalBytes, freeBytes] = [Number(total) * 2 ** 20, Number(free) * 2 ** 20];
-    // '[N/A]' where a card shares the processor's memory (Jetson, DGX Spark).
+    // '[N/A]' if a card shares the processor's memory (Jetson, DGX Spark).
     if (!(totalBytes > 0)) return name === '' ? [] : [unifiedCard(system, 'nvidia', name)];
     return [{ vendor: 'nvidia', name, totalBytes, freeBytes, unified: false }];
   });
@@ -92,7 +92,7 @@ async function amdCards(system: System): Promise<GraphicsCard[]> {
       ];
       const title = (await read('product_name')) || 'AMD graphics';
       if (total === 0) return [];
-      // A processor's own graphics hold a small reserved part and take the rest from the common memory.
+      // Integrated graphics have a small reserved part and use the shared memory for the rest.
       if (total < shared) return [unifiedCard(system, 'amd', system.processor || title)];
       return [{ vendor: 'amd', name: title, totalBytes: total, freeBytes: total - used, unified: false }];
     }),
@@ -114,13 +114,13 @@ function unifiedCard(system: System, vendor: string, name: string): GraphicsCard
   return { vendor, name, totalBytes, freeBytes: Math.min(totalBytes, system.freeBytes), unified: true };
 }
 
-/** Intel's graphics that stand on a card of their own (Dawn's gpu_info.json): their memory is not known. */
+/** Intel's discrete cards (Dawn's gpu_info.json), whose memory is unknown. */
 const intelCards = /hpg?$/;
 
 /** As Dawn writes names. */
 const hyphenated = (name: string): string => name.toLowerCase().replace(/[^a-z0-9]+/g, '-');
 
-/** The memory of the adapter that was opened; absent: not known. */
+/** The memory of the opened adapter; absent: unknown. */
 export async function memoryOf(
   { vendor, architecture, device, description, software }: GpuCapabilities,
   system: System = thisSystem(),

@@ -1,9 +1,8 @@
-/** From the weight files to the GPU: matrices in their own quantisation, in pieces no binding is too small for. */
+/** Uploads weights from files to the GPU: matrices in their own quantisation, in pieces that fit a binding. */
 import { throwIfAborted } from '../../../errors.ts';
 import { byteLengthOf } from '../../../formats/blocks.ts';
 import type { Weight } from '../../../model/weights/weights.ts';
-import { readValues } from '../../../model/weights/weightValues.ts';
-import { columnsOf, rowsOf, weightBytesOf } from '../../../model/weights/weightViews.ts';
+import { columnsOf, readValues, rowsOf, weightBytesOf } from '../../../model/weights/weightViews.ts';
 import type { LoadOptions } from '../../backend.ts';
 import { type MatrixLayout, matrixLayout, splitPlanes } from '../decoder/weightLayout.ts';
 import { type BlockScaleShape, scaleRowsOf } from '../kernels/weightCode.ts';
@@ -30,20 +29,20 @@ function blockScaleOf({ blockScale, shape }: Weight): BlockScaleShape | undefine
   return { blockRows, blockColumns, ...(rowsPerMatrix !== undefined && { rowsPerMatrix }) };
 }
 
-/** Read ahead, and held by the queue before it is waited for: what the host holds while the weights stream through. */
+/** Bytes read ahead and queued before waiting: bounds the memory of the host during the upload. */
 const stagingBytes = 16 * 1024 * 1024;
 
-/** A part of the files on its way to the GPU. */
+/** A part of the files that is being uploaded. */
 interface Transfer {
   /** Of the files. */
   readonly bytes: number;
-  /** Resolves, once it is read, to what writes it. */
+  /** Resolves once it is read, to a function that writes it. */
   readonly read: () => Promise<() => void>;
 }
 
 type UploadDevice = Pick<Gpu, 'allocate' | 'capabilities' | 'device' | 'throwIfFailed'>;
 
-/** Buffers are given out at once, so that kernels can be bound to them; `upload` fills them. */
+/** Creates buffers at once, so that kernels can be bound to them; `upload` fills them. */
 export class Uploader {
   readonly #gpu: UploadDevice;
   readonly #options: LoadOptions;
@@ -54,7 +53,7 @@ export class Uploader {
     this.#options = options;
   }
 
-  /** All leading dimensions are rows; a piece of a stack holds whole matrices. */
+  /** All leading dimensions are rows; a piece of a stack has whole matrices. */
   async matrix(weight: Weight): Promise<GpuMatrix> {
     const rows = rowsOf(weight.shape);
     const columns = columnsOf(weight.shape);
@@ -74,7 +73,7 @@ export class Uploader {
     return { rows, columns, pieces, ...(blockScale ? { blockScale } : {}) };
   }
 
-  /** Norms, biases, sinks: small, as f32. */
+  /** Norms, biases and sinks, as f32. */
   async vector(...weights: readonly Weight[]): Promise<GPUBuffer> {
     const bytes = weights.map(({ shape }) => 4 * rowsOf(shape) * columnsOf(shape));
     const sum = (sizes: readonly number[]) => sizes.reduce((total, size) => total + size, 0);
@@ -90,8 +89,8 @@ export class Uploader {
   }
 
   /**
-   * Fills every buffer that was given out, in that order.
-   * @throws HearthError `cancelled`, `device-lost`, and what reading throws.
+   * Fills every created buffer, in order.
+   * @throws HearthError `cancelled`, `device-lost`, and errors of reading.
    */
   async upload(): Promise<void> {
     const { signal, onProgress } = this.#options;
@@ -105,7 +104,7 @@ export class Uploader {
       write();
       queuedBytes += bytes;
       doneBytes += bytes;
-      // The queue copies what is written to it; waiting here bounds what the host holds.
+      // The queue copies written data; waiting here bounds the memory of the host.
       if (queuedBytes >= stagingBytes || doneBytes === totalBytes) {
         await queue.onSubmittedWorkDone();
         queuedBytes = 0;
@@ -114,11 +113,11 @@ export class Uploader {
     }
   }
 
-  /** The disk works while what came before is moved into planes and to the GPU. */
+  /** Reads ahead while the previous part is split into planes and uploaded. */
   async *#readAhead(): AsyncGenerator<{ readonly bytes: number; readonly write: () => void }> {
     const begin = (transfer: Transfer | undefined) => {
       const reading = transfer?.read();
-      // Awaited below, unless what comes before it fails.
+      // Awaited below, unless an earlier part fails.
       reading?.catch(() => undefined);
       return reading;
     };
@@ -147,7 +146,7 @@ export class Uploader {
     this.#transfers.push({ bytes, read });
   }
 
-  /** Whole multiples of four rows at a time, so that every plane's pieces start at a word. */
+  /** Multiples of four rows at a time, so that every plane's pieces start at a word. */
   #streamRows(weight: Weight, { layout, firstRow, buffer }: MatrixPiece): void {
     const rowBytes = byteLengthOf(weight.type, [1, layout.columns]);
     const step = Math.max(4, Math.floor(stagingBytes / rowBytes / 4) * 4);

@@ -8,19 +8,17 @@
  * out (write): `[tokens, heads · valueDim]`, or with `splits` > 1 the parts that `attentionMerge` joins:
  * `[splits, tokens, heads, valueDim + 4]` (unnormalised sum, then maximum, weight and how many splits were used).
  * Workgroup: `queries` tokens by `headsPerTile` heads that share a key; groups: head tiles in x, token tiles in y, splits of the
- * keys in z, of which a short context uses few. Needs nothing. Must equal `groupedQueryAttention` and `latentAttention` of
+ * keys in z, of which a short context uses only a few. Needs no features. Must equal `groupedQueryAttention` and `latentAttention` of
  * backend/reference.
  *
- * Keys pass through workgroup memory in blocks, each fetched while the one before is computed; values take the keys' place.
+ * Keys are loaded into workgroup memory in blocks, each fetched while the previous one is computed; values replace the keys.
  */
 
-import { type CacheRow, cacheRowOf } from '../../../model/spec/cachePrecision.ts';
-import type { AttentionSpec } from '../../../model/spec/spec.ts';
+import { type AttentionSpec, type CacheRow, cacheRowOf } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
+import { declareBuffers, read, type SharedAccess, write } from './bindings.ts';
 import { type CacheReader, cacheReader, pageTokens, rowStruct } from './cacheCode.ts';
-import type { SharedAccess } from './sharedAccess.ts';
 
 export interface AttentionShape {
   readonly heads: number;
@@ -71,10 +69,10 @@ export interface AttentionTile {
   readonly keys: number;
 }
 
-/** Of workgroup memory; every GPU has 32 KiB. */
+/** Bytes of workgroup memory; every GPU has 32 KiB. */
 const mostBytes = 31 * 1024;
 
-/** At most 16 rows, or 4 of wide keys, and as many keys as fit beside them. */
+/** At most 16 rows, or 4 with wide keys, and as many keys as fit beside them. */
 export function attentionTile(shape: AttentionShape, tokens: number): AttentionTile {
   const rows = shape.keyDim > 128 ? 4 : 16;
   const headsPerTile = largestDivisor(shape.heads / shape.kvHeads, rows);
@@ -89,7 +87,7 @@ function largestDivisor(value: number, most: number): number {
   return divisor;
 }
 
-/** Rows of workgroup memory stand one vec4 further apart than they are long: else all would start in the same banks. */
+/** Rows in workgroup memory are padded by one vec4; otherwise all would start in the same bank. */
 const padded = (quads: number): number => quads + 1;
 
 function workgroupBytes({ keyDim }: AttentionShape, rows: number, keys: number): number {
@@ -98,7 +96,7 @@ function workgroupBytes({ keyDim }: AttentionShape, rows: number, keys: number):
 
 const rowsOf = ({ headsPerTile, queries }: AttentionTile): number => headsPerTile * queries;
 
-/** As many threads as there are sums of four values, within limits. */
+/** A thread for each sum of four values, within limits. */
 const threadsOf = ({ valueDim }: AttentionShape, tile: AttentionTile): number =>
   (rowsOf(tile) * valueDim) / 4 > 128 ? 256 : 128;
 
@@ -114,7 +112,7 @@ export function attentionSplits(shape: AttentionShape, rows: number, wanted = wa
   return Math.min(mostSplits, Math.max(fewestSplits, splits));
 }
 
-/** Blocks of keys that are worth a workgroup of their own. */
+/** Fewest blocks of keys for a separate workgroup. */
 const leastBlocks = 2;
 
 export function attentionKernel(
@@ -151,7 +149,7 @@ var<workgroup> q: array<vec4f, ${m * padded(keyQuads)}>;
 var<workgroup> block: array<vec4f, ${tile.keys * padded(keyQuads)}>;
 var<workgroup> scores: array<vec4f, ${(m * tile.keys) / 4}>;
 var<workgroup> shares: array<vec4f, ${(m * tile.keys) / 4}>;
-// Of the blocks so far and of those with this one, by turns.
+// Alternates between the blocks so far and those including this one.
 var<workgroup> maximum: array<f32, ${2 * m}>;
 var<workgroup> rescale: array<f32, ${m}>;
 ${keys.code}
@@ -226,7 +224,7 @@ interface Staged {
   readonly stride: number;
 }
 
-/** A block of rows of the cache on its way: declared, fetched from row `at` on, stored in `block`. */
+/** A block of cache rows: declared, fetched from row `at` on, stored in `block`. */
 function stage(name: string, reader: CacheReader, width: number, { tile, threads, stride }: Staged) {
   const each = width / 4 / reader.quads;
   const count = tile.keys * each;
@@ -270,7 +268,7 @@ function queryCode({ heads, keyDim, valueDim, latent }: AttentionShape, tile: At
   }`;
 }
 
-/** Scores of the block's keys; of those that are not visible, the lowest value. */
+/** Scores of the block's keys; the lowest value for masked ones. */
 function scoreCode({ keyDim, ...shape }: AttentionShape, threads: number): string {
   const quads = keyDim / 4;
   return /* wgsl */ `    for (var i = thread; i < M * KEYS; i += ${threads}u) {
@@ -284,7 +282,7 @@ function scoreCode({ keyDim, ...shape }: AttentionShape, threads: number): strin
     }`;
 }
 
-/** Online softmax: what each key's value weighs, and by what earlier sums are rescaled; every thread finds its row's maximum. */
+/** Online softmax: the weight of each key's value, and the factor for earlier sums; every thread finds its row's maximum. */
 const shareCode = (threads: number): string => /* wgsl */ `
 fn share(thread: u32, turn: u32) {
   for (var i = thread; i < M * KEYS; i += ${threads}u) {
@@ -322,7 +320,7 @@ fn accumulate(i: u32, sum: vec4f, weight: f32) -> Sum {
 }`;
 }
 
-/** Writes one vec4f of the output, normalised with the sink's share, or as a part for the merge. */
+/** Writes one vec4f of the output, normalised including the sink, or as a part for the merge. */
 function storeCode({ heads, valueDim, sinks }: AttentionShape, tile: AttentionTile, splits: number): string {
   const quads = valueDim / 4;
   const divide = sinks

@@ -1,22 +1,22 @@
 /**
- * WGSL to reach the key-value cache: pages of `pageTokens` tokens, found through a table of page numbers a sequence. A page
+ * WGSL to access the KV cache: pages of `pageTokens` tokens, found through a page table for each sequence. A page
  * is rows of `CacheRow.width` values: f32, f16 in halves of a word (no adapter feature needed), or `q8`, bytes followed by the scales
  * of the row's blocks.
  */
 
-import { type CacheRow, cacheRowBytes } from '../../../model/spec/cachePrecision.ts';
+import { type CacheRow, cacheRowBytes } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 
-/** Tokens a page. A block of keys that attention loads at once lies within one page. */
+/** Tokens of a page. The keys that attention loads at once are within one page. */
 export const pageTokens = 32;
 
 /**
- * A row of the batch, as kernels see it: its position in its sequence, where its sequence's page table starts in `pages`,
- * its token id, and the row of `angles` that turns its heads.
+ * A row of the batch: its position in its sequence, the start of the sequence's page table in `pages`, its token id, and the
+ * row of `angles` that rotates its heads.
  */
 export const rowStruct = 'struct Row { position: u32, table: u32, id: u32, angle: u32 }';
 
-/** How rows of a cache are read: in items of `quads` times four values, 16 bytes each where rows start at multiples of 16 bytes. */
+/** Reads rows of a cache in items of `quads` times four values, 16 bytes each if rows start at multiples of 16 bytes. */
 export interface CacheReader {
   /** WGSL type of the buffer's elements, and of an item as `fetch_NAME` gives it. */
   readonly element: 'u32' | 'vec4u';
@@ -61,12 +61,12 @@ export function cacheReader(name: string, precision: CachePrecision, row: CacheR
   return { ...scalars, code: fetch('vec4f', body) };
 }
 
-/** WGSL: two values as halves. What lies beyond f16's range is kept at its end, as on the CPU: WGSL leaves open what packing makes of it. */
+/** WGSL: two values as halves. Values beyond f16's range are clamped as on the CPU, because WGSL does not define how they are packed. */
 export const packHalves = (pair: string): string => `pack2x16float(clamp(${pair}, vec2f(-65504.0), vec2f(65504.0)))`;
 
 /**
- * Statement by which `threads` threads write the row `row` (WGSL) of `name`; `value` gives four values by `quad`, and is
- * asked for them twice in `q8`.
+ * Statement by which `threads` threads write the row `row` (WGSL) of `name`; `value` returns four values of `quad`, and is
+ * evaluated twice for `q8`.
  */
 export function writeCacheRow(
   name: string,
@@ -91,7 +91,7 @@ export function writeCacheRow(
       var most = vec4f();
       ${each('most = max(most, abs(value));')}
       let largest = max(max(most.x, most.y), max(most.z, most.w));
-      // What is smaller than 1e-30 is nothing; its reciprocal would be beyond f32.
+      // Values below 1e-30 become zero; their reciprocal would overflow f32.
       let up = select(0.0, 127.0 / largest, largest > 1e-30);
       ${each(`let bytes = bitcast<vec4u>(vec4i(round(value * up))) & vec4u(255u); ${name}[first + quad] = bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);`)}
       ${name}[first + ${quads}u + block] = bitcast<u32>(largest / 127.0);

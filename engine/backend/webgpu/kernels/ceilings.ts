@@ -1,6 +1,6 @@
 /**
- * The most that `npm run test:kernels` lets kernels cost on GPUs that are not there. Lower a ceiling when a kernel gets
- * cheaper; raise one only with its reason in the commit.
+ * Maximum costs of kernels in `npm run test:kernels`, which compiles for GPUs without having them. Lower a ceiling when a
+ * kernel gets cheaper; raise one only with the reason in the commit.
  */
 
 export type CompiledCard = 'Ada' | 'navi31' | 'polaris10' | 'M1';

@@ -1,8 +1,8 @@
 /**
- * y[t] (+)= Σ over slots of weight · x[t, slot]: what a prompt's experts gave, onto the residual stream.
+ * y[t] (+)= Σ over slots of weight · x[t, slot]: adds the outputs of a prompt's experts to the residual stream.
  *
  * Bindings: x `[tokens, topK, width]` vec4f, weights `[tokens, topK]`, y `[tokens, width]` vec4f (write). Workgroup: 64
- * threads, four values each; groups: width in x, tokens in y. Needs nothing. Must equal the sum in `expertNetworks` of
+ * threads, four values each; groups: width in x, tokens in y. Needs no features. Must equal the sum in `expertNetworks` of
  * backend/reference.
  */
 import type { KernelSource } from '../device/gpu.ts';

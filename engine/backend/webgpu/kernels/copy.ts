@@ -1,8 +1,8 @@
 /**
- * copied[i] = source[i]: how fast the device's memory is.
+ * copied[i] = source[i]: measures the bandwidth of the device's memory.
  *
  * Bindings: source vec4u, copied vec4u (write). Workgroup: 256 threads, which stride over the buffer; groups: any number in x.
- * Needs nothing. Must equal a copy.
+ * Needs no features. Must equal a copy.
  */
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';

@@ -1,8 +1,8 @@
 /**
- * h[t, column] = E[id of row t, column]: the embedding rows of a batch.
+ * h[t, column] = scale · E[id of row t, column]: the embedding rows of a batch.
  *
  * Bindings: weight, rows (Row), h `[tokens, hidden]` vec4f (write). Workgroup: 64 threads a token; groups: tokens in x.
- * A matrix in pieces is one dispatch a piece, each serving the ids it holds. Needs nothing. Must equal the reference's
+ * A matrix in pieces is one dispatch a piece, each serving the ids it holds. Needs no features. Must equal the reference's
  * embedding look-up.
  */
 
@@ -12,7 +12,15 @@ import { declareBuffers, read, write } from './bindings.ts';
 import { rowStruct } from './cacheCode.ts';
 import { type BlockScaleShape, unitCode, weightCode } from './weightCode.ts';
 
-export function embedKernel(layout: MatrixLayout, firstRow = 0, blockScale?: BlockScaleShape): KernelSource {
+export interface EmbedOptions {
+  readonly firstRow?: number;
+  readonly blockScale?: BlockScaleShape | undefined;
+  readonly scale?: number | undefined;
+}
+
+export function embedKernel(layout: MatrixLayout, options: EmbedOptions = {}): KernelSource {
+  const { firstRow = 0, blockScale, scale } = options;
+  const factor = scale === undefined ? '' : `${scale} * `;
   const buffers = declareBuffers([read('weight', 'u32'), read('rows', 'Row'), write('h', 'vec4f')]);
   const code = /* wgsl */ `
 ${rowStruct}
@@ -26,8 +34,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   for (var unit = thread; unit < ${layout.columns / 8}u; unit += 64u) {
     let w = weight_unit(id - ${firstRow}u, unit);
     let columns = weight_columns(unit);
-    h[group.x * ${layout.columns / 4}u + columns.x] = w.a;
-    h[group.x * ${layout.columns / 4}u + columns.y] = w.b;
+    h[group.x * ${layout.columns / 4}u + columns.x] = ${factor}w.a;
+    h[group.x * ${layout.columns / 4}u + columns.y] = ${factor}w.b;
   }
 }
 `;

@@ -1,11 +1,11 @@
 /**
- * y[visit, row] = Σ x[column] · W[expert of visit, row, column] (+ bias[expert, row]) for the visits of a prompt, an expert's
- * together in tiles: gate and up of x `[tokens, columns]`, down of x `[tokens, topK, columns]`.
+ * y[visit, row] = Σ x[column] · W[expert of visit, row, column] (+ bias[expert, row]) for the visits (token, slot) of a prompt,
+ * grouped by expert into tiles: gate and up of x `[tokens, columns]`, down of x `[tokens, topK, columns]`.
  *
  * Bindings: weight (of a stack of experts), x (as `tileCode` says), bias? `[experts, rows]`, grouping u32 (of groupExperts); y
  * `[tokens, topK, rows]` (write). A stack in pieces is one dispatch a piece, each serving the experts it holds.
- * Workgroup: 256 threads give one tile of rows by visits; groups: rows in x, tiles in y, of which those that are not there
- * end at once. Needs nothing; uses subgroup matrices. Must equal `linear` of backend/reference.
+ * Workgroup: 256 threads give one tile of rows by visits; groups: rows in x, tiles in y, unused tiles
+ * return at once. Needs no features; uses subgroup matrices. Must equal `linear` of backend/reference.
  */
 
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
@@ -13,19 +13,19 @@ import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { type Grouping, groupingCode, mostTiles } from './groupExperts.ts';
-import { tileRows, tileThreads, tileTokens } from './tileLoad.ts';
+import { tileRows, tileThreads, tileTokens } from './matrixTiles.ts';
 import { tileCode } from './tiles.ts';
 import { type BlockScaleShape, unitCode, weightCode } from './weightCode.ts';
 
 export interface ExpertTilesShape {
   readonly layout: MatrixLayout;
   readonly blockScale?: BlockScaleShape;
-  /** Row of the stack that this piece starts with; whole experts. */
+  /** First row of the stack in this piece, which has whole experts. */
   readonly firstRow: number;
   /** Rows of one expert. */
   readonly rows: number;
   readonly bias: boolean;
-  /** Whether x has a row a token, or a row a visit. */
+  /** Whether x has a row for each token or for each visit. */
   readonly input: 'tokens' | 'visits';
   readonly grouping: Grouping;
 }

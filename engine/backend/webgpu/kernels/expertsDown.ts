@@ -1,6 +1,6 @@
 /**
- * y[t] (+)= Σ over slots of weight · (W[expert] · act[t, slot] + bias[expert]) for few tokens: the second half of the chosen
- * experts and their weighted sum, onto the residual stream.
+ * y[t] (+)= Σ over slots of weight · (W[expert] · act[t, slot] + bias[expert]) for few tokens: the second matmul of the chosen
+ * experts and their weighted sum, added to the residual stream.
  *
  * Bindings: matrix (of a stack of experts), act `[tokens, topK, columns]` vec4f, bias? `[experts, rows]`, chosen and
  * weights `[tokens, topK]`; y `[tokens, rows]` (write). A stack in pieces is one dispatch a piece, each adding the experts
@@ -11,8 +11,7 @@
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import {
   manyLoop,
   matrixBuffer,
@@ -27,13 +26,13 @@ import type { BlockScaleShape } from './weightCode.ts';
 export interface ExpertsDownShape {
   readonly layout: MatrixLayout;
   readonly blockScale?: BlockScaleShape;
-  /** Row of the stack that this piece starts with; whole experts. */
+  /** First row of the stack in this piece, which has whole experts. */
   readonly firstRow: number;
   /** Rows of one expert. */
   readonly rows: number;
   readonly topK: number;
   readonly bias: boolean;
-  /** Add to what y holds; every piece but the first must. */
+  /** Adds to y; every piece except the first must. */
   readonly accumulate: boolean;
 }
 
@@ -83,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   };
 }
 
-/** One loop over the columns of all slots: fewer threads idle at its end. */
+/** One loop over the columns of all slots, so that fewer threads idle at its end. */
 function expertLoop(matrix: VectorMatrix, topK: number, row: (expert: string) => string): string {
   return manyLoop(
     { matrix, x: 'act', many: topK },

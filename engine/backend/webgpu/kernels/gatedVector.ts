@@ -16,8 +16,7 @@ import type { MatrixLayout } from '../decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { activationCode } from './activation.ts';
-import { declareBuffers, read, write } from './bindings.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { routeCode, storeRoute } from './router.ts';
 import {
   matrixBuffer,

@@ -4,7 +4,7 @@
  *
  * Bindings: chosen `[tokens, topK]` u32, params { tokens } (uniform); grouping u32 (write): number of tiles, three unused,
  * tiles `[mostTiles]` of { expert, first, count, unused }, order `[tokens · topK]` of visits (token · topK + slot).
- * Workgroup: 256 threads; groups: one. Needs nothing.
+ * Workgroup: 256 threads; groups: one. Needs no features.
  */
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';

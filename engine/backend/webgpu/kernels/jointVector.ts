@@ -9,8 +9,7 @@
  */
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import {
   matrixBuffer,
   matrixCode,
@@ -27,7 +26,7 @@ import {
 export type Projection = Omit<VectorMatrix, 'name'>;
 
 export interface JointVectorShape {
-  /** All of the same number of columns. */
+  /** All have the same number of columns. */
   readonly matrices: readonly Projection[];
   readonly bias: boolean;
   /** Rows of x, 1 to 16. */

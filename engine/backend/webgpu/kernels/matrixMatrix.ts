@@ -3,13 +3,13 @@
  *
  * Bindings: weight, x (as `tileCode` says), bias? f32, params { tokens } (uniform); y `[tokens, outputRows]` f32 (write).
  * Workgroup: 256 threads give one tile of output rows by tokens; groups: rows in x, tokens in y.
- * Needs nothing; uses subgroup matrices. Must equal `linear` of backend/reference.
+ * Needs no features; uses subgroup matrices. Must equal `linear` of backend/reference.
  */
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
+import { tileRows, tileThreads, tileTokens } from './matrixTiles.ts';
 import { type ProductShape, widthOfX } from './matrixVector.ts';
-import { tileRows, tileThreads, tileTokens } from './tileLoad.ts';
 import { tileCode } from './tiles.ts';
 import { unitCode, weightCode } from './weightCode.ts';
 
@@ -34,7 +34,7 @@ export function matrixMatrixKernel(shape: ProductShape, capabilities: GpuCapabil
     { name: 'params', type: 'Params', kind: 'uniform' },
     write('y'),
   ]);
-  // A tile of rows lies within one head, so that it multiplies one stretch of x.
+  // A tile of rows is within one head, so that it multiplies one range of x.
   const rowTiles = rowsPerHead ? Math.ceil(rowsPerHead / tileRows) : 0;
   const rowStart = rowsPerHead
     ? `let head = group.x / ${rowTiles}u; let first_row = head * ${rowsPerHead}u + (group.x % ${rowTiles}u) * ${tileRows}u; let end_row = (head + 1u) * ${rowsPerHead}u;`

@@ -10,8 +10,7 @@
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import {
   matrixBuffer,
   matrixCode,
@@ -24,17 +23,17 @@ import {
 } from './vectorProduct.ts';
 import type { BlockScaleShape } from './weightCode.ts';
 
-/** What a product of a matrix with rows of x may have besides. Shared with matrixMatrix. */
+/** Options of a matmul. Shared with matrixMatrix. */
 export interface ProductShape {
   readonly layout: MatrixLayout;
   readonly blockScale?: BlockScaleShape;
-  /** y has `outputRows` a token, of which this matrix (or this piece of one) gives those from `firstRow` on. */
+  /** y has `outputRows` rows a token; this matrix, or piece of one, computes those from `firstRow` on. */
   readonly firstRow?: number;
   readonly outputRows?: number;
   readonly bias?: boolean;
-  /** Add to what y holds: the residual stream. */
+  /** Adds to y, the residual stream. */
   readonly accumulate?: boolean;
-  /** The matrix is a stack of heads of so many rows, each of which multiplies its own `columns` values of x; a piece holds whole heads. */
+  /** The matrix is a stack of heads with so many rows; each multiplies its own `columns` values of x. A piece has whole heads. */
   readonly rowsPerHead?: number;
 }
 
@@ -65,7 +64,7 @@ export function matrixVectorKernel(shape: MatrixVectorShape, capabilities: GpuCa
   const scale = norm
     ? ` * inverseSqrt(totals[${sums.length}u + m / 4u][m % 4u] / ${layout.columns}.0 + ${norm.epsilon})`
     : '';
-  // A group's rows are of one head: rowsPerHead is a multiple of four.
+  // A group's rows belong to one head, because rowsPerHead is a multiple of four.
   const head = shape.rowsPerHead ? ` + ((FIRST_ROW + first_row) / ${shape.rowsPerHead}u) * ${layout.columns / 4}u` : '';
   const loop = productLoop({
     matrices: [matrix],
@@ -113,7 +112,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   };
 }
 
-/** Workgroups for a matrix of `rows`; more than a dimension takes go on in y. */
+/** Workgroups for a matrix of `rows`, continued in y beyond the limit of a dimension. */
 export function matrixVectorGroups(rows: number): [number, number] {
   const groups = Math.ceil(rows / rowsPerGroup);
   const y = Math.ceil(groups / 65_535);

@@ -1,16 +1,15 @@
 /**
- * What stands between the projections and attention: RMS norm of query and key heads (Qwen3), rotation, and writing keys
- * and values into their cache pages.
+ * Prepares heads for attention: RMS norm of query and key heads (Qwen3), RoPE, and writing keys and values to their cache
+ * pages.
  *
  * Bindings: rows (Row), pages u32, angles `[tokens, pairs]` vec2f (cos, sin, attention factor included; computed on the host in
  * float64, so that position 131071 is as exact as position 1), key `[tokens, kvHeads · headDim]`, value alike, norms?
  * `[2, headDim]` (query's, key's); query `[tokens, heads · headDim]` (write, in place), key_cache, value_cache u32 (write).
- * Workgroup: one head of one token; groups: heads + 2 kvHeads in x, tokens in y. Needs nothing.
+ * Workgroup: one head of one token; groups: heads + 2 kvHeads in x, tokens in y. Needs no features.
  * Must equal `rmsNorm` and `rotate` of backend/reference.
  */
 
-import { cacheRowOf } from '../../../model/spec/cachePrecision.ts';
-import type { GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
+import { cacheRowOf, type GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
@@ -89,7 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   return { label: `prepareHeads ${heads}/${kvHeads}x${headDim}`, code, bindings: buffers.bindings };
 }
 
-/** Each thread sums the squares of the whole head by itself: heads are short, and no barrier is needed between sums. */
+/** Every thread sums the squares of the whole head: heads are short, and this needs no barrier. */
 function normCode(headDim: number, threads: number, epsilon: number): string {
   return /* wgsl */ `
   var squares = 0.0;

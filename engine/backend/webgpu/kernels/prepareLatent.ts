@@ -1,23 +1,21 @@
 /**
- * What stands between the projections and latent attention: query heads cut into the part without position, which goes on
- * to the key's expansion, and the rotated part; the latent normalised, its key rotated, both written into the cache.
+ * Prepares latent attention: splits query heads into the part without position, which the key expansion uses, and the
+ * rotated part; normalises the latent, rotates its key, and writes both to the cache.
  *
  * Bindings: rows (Row), pages u32, angles `[tokens, pairs]` vec2f (as for prepareHeads), query
  * `[tokens, heads, nope + rope]` vec4f, latent `[tokens, rank + rope]` vec4f, gain `[rank]` vec4f; nope_query
  * `[tokens, heads, nope]` vec4f, rope_query `[tokens, heads, rope]`, cache u32 in pages `[32 tokens, rank + rope]` (write).
- * Workgroup: 64 threads; one head of one token, or its latent; groups: heads + 1 in x, tokens in y. Needs nothing; uses
+ * Workgroup: 64 threads; one head of one token, or its latent; groups: heads + 1 in x, tokens in y. Needs no features; uses
  * subgroups. Must equal `latentAttention` of backend/reference up to its scores.
  */
 
-import { cacheRowOf } from '../../../model/spec/cachePrecision.ts';
-import type { LatentAttentionSpec } from '../../../model/spec/spec.ts';
+import { cacheRowOf, type LatentAttentionSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { pageTokens, rowStruct, writeCacheRow } from './cacheCode.ts';
 import { rotationCode } from './prepareHeads.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
 
 const threads = 64;
 

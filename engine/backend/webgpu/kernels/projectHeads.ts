@@ -14,10 +14,9 @@ import type { GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { packHalves, pageTokens, rowStruct } from './cacheCode.ts';
 import type { Projection } from './jointVector.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
 import {
   matrixBuffer,
   matrixCode,

@@ -1,15 +1,15 @@
 /**
- * Which experts each token goes to, and with what weight: the three routers of `RouterSpec`.
+ * Chooses the experts of each token and their weights: the three routers of `RouterSpec`.
  *
  * Bindings: logits `[tokens, experts]`, selection_bias? `[experts]`; chosen `[tokens, topK]` u32 (write), weights
- * `[tokens, topK]` (write). Workgroup: one token, a thread an expert; groups: tokens in x. Needs nothing.
- * Must equal `route` of backend/reference but for the choice between scores that f32 cannot tell apart.
+ * `[tokens, topK]` (write). Workgroup: one token, a thread an expert; groups: tokens in x. Needs no features.
+ * Must equal `route` of backend/reference except for ties between scores that f32 cannot distinguish.
  */
 import type { ExpertsSpec, RouterSpec } from '../../../model/spec/spec.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 
-/** No score comes near: a sigmoid with a bias, or a logit. */
+/** Below every score: a sigmoid with a bias, or a logit. */
 const dropped = '-3.0e38';
 
 /**
@@ -27,7 +27,7 @@ var<workgroup> picked: array<u32, ${topK}>;
 fn selection_of(expert: u32) -> f32 { return selection[expert / 4u][expert % 4u]; }
 fn is_number(value: f32) -> bool { return (bitcast<u32>(value) & 0x7fffffffu) <= 0x7f800000u; }
 ${groupCode(router, experts, threads)}
-// Experts before this one: those of larger selection, or of equal selection and lower index.
+// Experts that rank before this one: larger selection, or equal selection and lower index.
 fn rank(expert: u32) -> u32 {
   let own = vec4f(selection_of(expert));
   var before = vec4u();
@@ -39,7 +39,7 @@ fn rank(expert: u32) -> u32 {
   return before.x + before.y + before.z + before.w;
 }
 fn route(token: u32, thread: u32) {
-  // What is no number is chosen last, so that ranks are a permutation and every slot has its expert; its score stays what it is.
+  // NaN ranks last, so that ranks are a permutation and every slot has an expert; its score remains NaN.
   for (var expert = thread; expert < ${4 * quads}u; expert += ${threads}u) {
     var chance = ${dropped};
     if (expert < ${experts}u) {
@@ -66,7 +66,7 @@ fn share(slot: u32) -> f32 {
 }`;
 }
 
-/** WGSL that leaves what `route` found in `chosen` and `weights`. */
+/** WGSL that writes the result of `route` to `chosen` and `weights`. */
 export const storeRoute = (topK: number, threads: number): string => /* wgsl */ `
 fn store_route(token: u32, thread: u32) {
   for (var slot = thread; slot < ${topK}u; slot += ${threads}u) {
@@ -99,7 +99,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 
 /**
  * `each` sets an expert's `score` and its `chance` of being chosen from its `logit`, `sum` fills `sum`, `weight` is made of `own`, `largest` and `sum`.
- * Softmax never needs its scores to choose: logits have the same order.
+ * Softmax needs no scores to choose, because logits have the same order.
  */
 function scoreCode(
   router: RouterSpec,
@@ -114,7 +114,7 @@ function scoreCode(
       weight: 'own / sum',
     };
   }
-  // Renormalised over the chosen, a softmax over all is one over the chosen: the sum over all cancels.
+  // A softmax over all, renormalised over the chosen, is a softmax over the chosen: the sum over all cancels.
   const overChosen = router.kind === 'topk-then-softmax' || router.renormalise;
   return {
     each: 'score[expert] = logit; chance = logit;',
@@ -126,7 +126,7 @@ function scoreCode(
   };
 }
 
-/** A group counts by its two best experts; those of lesser groups are dropped. */
+/** A group ranks by its two best experts; experts of lower groups are dropped. */
 function groupCode(router: RouterSpec, experts: number, threads: number): string {
   if (router.kind !== 'sigmoid-grouped') return '';
   const { groups, groupsUsed } = router;

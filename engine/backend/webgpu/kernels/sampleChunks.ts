@@ -12,20 +12,19 @@
 import type { SamplingParams } from '../../backend.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 
 export const chunkTokens = 1024;
-/** Candidates that a chunk hands on: the largest top-k that is drawn on the GPU. */
+/** Candidates of a chunk: the largest top-k that the GPU samples. */
 export const mostCandidates = 64;
-/** One chunk a thread of the second half. */
+/** The second half has one thread for each chunk. */
 export const mostChunks = 256;
-/** A logit that is not a number becomes this, larger than any other: the draw then gives no token. */
+/** Replaces NaN logits; larger than any other, so that no token is sampled. */
 export const notANumber = '3.4e38';
-/** Stands for minus infinity, which WGSL does not promise. */
+/** Minus infinity, which WGSL does not guarantee. */
 export const excluded = '-3.0e38';
 
-/** Whether the draw is the CPU sampler's own, but for rounding. */
+/** Whether the GPU samples like the CPU, except for rounding. */
 export function samplesOnGpu({ temperature, topK }: SamplingParams, vocabularySize: number): boolean {
   return vocabularySize <= mostChunks * chunkTokens && (temperature === 0 || topK <= mostCandidates);
 }
@@ -44,7 +43,7 @@ export function packSettings(settings: SamplingParams, forbids: boolean): Uint32
   return words;
 }
 
-/** Without overflow: what is 80 temperatures below the largest weighs nothing. */
+/** Avoids overflow: a logit 80 temperatures below the largest has no weight. */
 export const settingsCode = /* wgsl */ `
 struct Settings { temperature: f32, top_p: f32, min_p: f32, repetition: f32, presence: f32, top_k: u32, forbids: u32, unused: u32 }
 fn weight_of(logit: f32, largest: f32, temperature: f32) -> f32 {
@@ -92,7 +91,7 @@ fn penalised(stored: f32, bits: u32, rule: Settings) -> f32 {
   return select(logit, ${notANumber}, (bitcast<u32>(stored) & 0x7fffffffu) > 0x7f800000u);
 }
 fn before(a: u32, b: u32) -> bool { return keys[a] > keys[b] || (keys[a] == keys[b] && ids[a] < ids[b]); }
-/** Bitonic: largest first, the lower id among equals. */
+/** Bitonic sort: largest first, ties by lower id. */
 fn sort(thread: u32) {
   for (var size = 2u; size <= ${chunkTokens}u; size *= 2u) {
     for (var stride = size / 2u; stride > 0u; stride /= 2u) {

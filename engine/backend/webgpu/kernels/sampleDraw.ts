@@ -1,20 +1,19 @@
 /**
- * Sampling, second half: top-k, top-p, min-p and the draw, from what `sampleChunks` left of a row of logits.
+ * Sampling, second half: top-k, top-p, min-p and sampling, from the candidates of `sampleChunks`.
  *
- * Equal to `sample` of sampling/sampler.ts given the same uniform, for every setting that `samplesOnGpu` takes, but for
+ * Equal to `sample` of sampling/sampler.ts given the same uniform, for every setting that `samplesOnGpu` accepts, except for
  * rounding: probabilities are summed in f32, so a uniform within about 1e-6 of a border between two tokens, or a top-p within
  * as much of a candidate's, may fall on the other side. Up to 64 candidates (any top-k; mostly top-p and min-p) are drawn from a list;
  * a wider set by its least logit, found by bisection in the chunks as sampleChunks sorted them, and a walk over one chunk.
  *
  * Bindings: settings, uniforms `[rows, steps]`, logits `[rows, vocabulary]` (penalised), parts u32, sorted; history u32 (write: the
  * token is added), drawn u32 `[rows, 1 + steps]` (write): how many were drawn, then their ids, 0xffffffff where the logits were
- * no numbers or all excluded; rows (Row, write): the token becomes the input of the next run, one position further. Workgroup: 256 threads a row, one for each chunk; groups: rows in x. Needs nothing; uses subgroups.
+ * no numbers or all excluded; rows (Row, write): the token becomes the input of the next run, one position further. Workgroup: 256 threads a row, one for each chunk; groups: rows in x. Needs no features; uses subgroups.
  */
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { rowStruct } from './cacheCode.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
 import {
   chunksOf,
   chunkTokens,
@@ -58,7 +57,7 @@ ${walkCode}
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let row = group.x;
   let rule = settings[row];
-  // A plain temperature needs the largest logit alone.
+  // A plain temperature needs only the largest logit.
   let whole = rule.top_k == 0u && rule.top_p >= 1.0 && rule.min_p <= 0.0;
   let rounds = select(select(${mostCandidates}u, 1u, whole), rule.top_k, rule.top_k > 0u);
   merge_candidates(row, rounds, thread);
@@ -127,7 +126,7 @@ fn merge_candidates(row: u32, rounds: u32, thread: u32) {
   workgroupBarrier();
 }`;
 
-/** `close_list`: how many of the candidates are drawn from, 0 when the list does not hold all that are. */
+/** `close_list`: number of candidates to sample from; 0 if the list does not contain all of them. */
 const listCode = /* wgsl */ `
 var<workgroup> top_weight: array<f32, ${mostCandidates}>;
 var<workgroup> list_count: u32;
@@ -148,7 +147,7 @@ fn close_list(rounds: u32, whole_mass: f32, rule: Settings, thread: u32) {
   var mass = 0.0;
   var count = 0u;
   for (var r = 0u; r < rounds; r++) {
-    // The most probable token always stays.
+    // The most probable token is always kept.
     if (r > 0u && (mass >= target_mass || top_weight[r] < rule.min_p)) { closed = true; break; }
     mass += top_weight[r];
     count++;
@@ -156,7 +155,7 @@ fn close_list(rounds: u32, whole_mass: f32, rule: Settings, thread: u32) {
   list_count = select(0u, count, closed || mass >= target_mass);
   list_mass = mass;
 }
-// In the order of ids: the last one whose predecessors weigh no more than the draw.
+// By id: the last one whose predecessors weigh no more than the uniform.
 fn draw_from_list(uniform_value: f32, thread: u32) {
   if (thread >= list_count) { return; }
   var before = 0.0;
@@ -166,7 +165,7 @@ fn draw_from_list(uniform_value: f32, thread: u32) {
   if (top_weight[thread] > 0.0 && before <= uniform_value * list_mass) { atomicMax(&winner, top_id[thread]); }
 }`;
 
-/** The least logit of a nucleus, by bisection over floats in the order of their bits. */
+/** The smallest logit of the nucleus, by bisection over the ordered bits of floats. */
 const bisectionCode = /* wgsl */ `
 fn key_of(logit: f32) -> u32 {
   let bits = bitcast<u32>(logit);
@@ -197,7 +196,7 @@ fn mass_from(row: u32, key: u32, rule: Settings, thread: u32) -> f32 {
   workgroupBarrier();
   return all;
 }
-/** The nucleus: all tokens of larger key than x, and of those of this key the y with the lowest ids. */
+/** The nucleus: all tokens with a key above x, and the y lowest ids with this key. */
 fn nucleus(row: u32, target_mass: f32, rule: Settings, thread: u32) -> vec2u {
   var low = key_of(top_logit[0] - 48.0 * rule.temperature);
   var high = key_of(top_logit[0]);
@@ -211,7 +210,7 @@ fn nucleus(row: u32, target_mass: f32, rule: Settings, thread: u32) -> vec2u {
   return vec2u(low, u32(clamp(ceil(missing / weight_of(logit_of(low), top_logit[0], rule.temperature)), 1.0, 1.0e6)));
 }`;
 
-/** A draw from any number of tokens: first the chunk, then the token in it, both in the order of ids. */
+/** Samples from any number of tokens: first the chunk, then its token, both by id. */
 const walkCode = /* wgsl */ `
 var<workgroup> masses: array<f32, ${threads}>;
 var<workgroup> ties: array<u32, ${threads}>;
@@ -235,7 +234,7 @@ fn draw_from_all(row: u32, chunk_mass: f32, whole: bool, uniform_value: f32, rul
   let target_mass = rule.top_p * totals[0].x;
   workgroupBarrier();
   if (rule.top_p < 1.0) { cut = nucleus(row, target_mass, rule, thread); }
-  // What a chunk keeps: its tokens above the cut, and its share of those at the cut.
+  // Kept tokens of a chunk: those above the cut, and its share of those at the cut.
   var mass = chunk_mass;
   var own_ties = 0u;
   var tie_weight = 0.0;

@@ -1,23 +1,21 @@
 /**
- * A tile of a product for many rows of x: what `matrixMatrix` and `expertTiles` share. With subgroup matrices where the adapter
- * has them (`matrixTiles.ts`); in plain f32 where not, the floor that every adapter has.
+ * A tile of a matmul with many rows of x, shared by `matrixMatrix` and `expertTiles`. Uses subgroup matrices if the adapter
+ * has them (`matrixTiles.ts`), otherwise plain f32, which every adapter supports.
  */
 import type { TensorType } from '../../../formats/tensor.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
-import { type BufferDeclaration, read } from './bindings.ts';
-import { matrixTile } from './matrixTiles.ts';
-import type { SharedAccess } from './sharedAccess.ts';
-import { loadStep, type TileProduct, tileColumns, tileRows, tileTokens } from './tileLoad.ts';
+import { type BufferDeclaration, read, type SharedAccess } from './bindings.ts';
+import { loadStep, matrixTile, type TileProduct, tileColumns, tileRows, tileTokens } from './matrixTiles.ts';
 
 export interface TileCode {
   /** Before everything else in the shader. */
   readonly enables: string;
-  /** What is bound for x: what `Recorder.tileOperand` makes of it. */
+  /** The binding of x, made by `Recorder.tileOperand`. */
   readonly x: readonly BufferDeclaration[];
   readonly declarations: string;
   /** Parameters of `main` after `group` and `thread`. */
   readonly builtins: string;
-  /** Statements of `main`, to be reached by the whole workgroup. */
+  /** Statements of `main`, in uniform control flow. */
   readonly body: string;
 }
 
@@ -29,7 +27,7 @@ export function tileCode(type: TensorType, product: TileProduct, capabilities: G
     : plainTile(product);
 }
 
-/** Rows of a plain tile stand one vec4 further apart than they are long, so that they do not start in the same bank. */
+/** Rows of a plain tile are padded by one vec4, so that they do not start in the same bank. */
 const stride = tileColumns / 4 + 1;
 
 /** Reads of the loop over a plain tile's columns. */
@@ -38,7 +36,7 @@ export const plainTileAccesses: readonly SharedAccess[] = [
   { name: 'x', address: (thread) => 16 * stride * Math.floor(thread / 16) },
 ];
 
-/** Each thread has four rows of x by four of the matrix, 16 apart. */
+/** Each thread computes four rows of x by four of the matrix, 16 apart. */
 function plainTile(product: TileProduct): TileCode {
   const quads = tileColumns / 4;
   const four = [0, 1, 2, 3];

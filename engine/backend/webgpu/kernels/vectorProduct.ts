@@ -21,12 +21,12 @@ export interface VectorMatrix {
   readonly blockScale?: BlockScaleShape;
 }
 
-/** How the rows of x of a run are spread over passes; a row beyond the last stands for the last, and is not stored. */
+/** How the rows of x are divided into passes. Rows beyond the last repeat it and are not stored. */
 export interface Passes {
   readonly count: number;
   /** Rows of one. */
   readonly rows: readonly number[];
-  /** Before and after the statements of a pass, in which `first_token` is its first row of x. */
+  /** Before and after the statements of a pass, where `first_token` is its first row of x. */
   readonly begin: string;
   readonly end: string;
   /** WGSL of row m of the pass. */
@@ -54,7 +54,7 @@ export const weightBytes = ({ layout }: Pick<VectorMatrix, 'layout'>, count = la
 const inChunks = ({ layout, blockScale }: VectorMatrix, tokens: number): boolean =>
   tokens === 1 && isWide(layout, blockScale);
 
-/** The buffer of a matrix that `tokens` rows of x are multiplied by. */
+/** The buffer of a matrix for `tokens` rows of x. */
 export const matrixBuffer = (matrix: VectorMatrix, tokens: number): BufferDeclaration =>
   read(matrix.name, inChunks(matrix, tokens) ? 'vec4u' : 'u32');
 
@@ -73,7 +73,7 @@ export function matrixCode(matrices: readonly VectorMatrix[], tokens: number, ca
 }
 
 export interface LoopShape {
-  /** All of one type and width: they share each read of x. */
+  /** All have one type and width, so that they share each read of x. */
   readonly matrices: readonly VectorMatrix[];
   /** WGSL of row r of four of a matrix. */
   readonly row: (matrix: VectorMatrix, r: number) => string;
@@ -93,7 +93,7 @@ export interface LoopShape {
 
 const four = [0, 1, 2, 3];
 
-/** Weights that a thread multiplies each time through the loop. */
+/** Weights that a thread multiplies in one iteration. */
 export const weightsPerStep = (matrices: readonly VectorMatrix[], tokens: number): number =>
   matrices.reduce((sum, matrix) => sum + rowsPerGroup * (inChunks(matrix, tokens) ? chunkColumns : 8), 0);
 
@@ -103,7 +103,7 @@ export function productLoop(shape: LoopShape): string {
   return inChunks(first, shape.tokens) ? chunkLoop(shape, first) : unitLoop(shape, first);
 }
 
-/** One matrix after the other, as in `chunkLoop`, though each reads x anew. */
+/** One matrix after the other, as in `chunkLoop`, but each reads x again. */
 function unitLoop({ matrices, row, xStart, x, tokens, gain, sum, square }: LoopShape, first: VectorMatrix): string {
   const ofToken = (matrix: VectorMatrix, m: number) => {
     const squared = square && matrix === first ? `${square(m)} += dot(a, a) + dot(b, b);` : '';
@@ -124,7 +124,7 @@ function unitLoop({ matrices, row, xStart, x, tokens, gain, sum, square }: LoopS
   }`;
 }
 
-/** What is stored of a matrix's four rows is asked for before any of it is used; of another matrix only then, for want of registers. */
+/** Loads the stored weights of a matrix's four rows before using any. Another matrix is loaded afterwards, to save registers. */
 function chunkLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, first: VectorMatrix): string {
   const products = matrices.map((matrix) => {
     const chunks = four.map((r) => `let chunk${r} = ${matrix.name}_chunk(${row(matrix, r)}, c);`);
@@ -156,7 +156,7 @@ export function normalisedLoop(matrices: readonly VectorMatrix[], row: (r: numbe
 }
 
 /**
- * One loop over the columns of `many` products of a row of x each. `body` takes the statements that define `product`, four
+ * One loop over the columns of `many` matmuls with one row of x each. `body` takes the statements that define `product`, four
  * rows from `row` on times x from `start` on, and has `slot`, the product's number.
  */
 export function manyLoop(
@@ -189,7 +189,7 @@ interface SpanShape {
   readonly square?: string;
 }
 
-/** Statements that define `span`, the 32 values of x that stand at `quads`. */
+/** Statements that define `span`, the 32 values of x at `quads`. */
 export function spanOf({ x, start, gain, sums, square }: SpanShape): string {
   const runs = (['a', 'b'] as const).flatMap((run, i) => {
     const at = (quad: number) => `quads.${'xy'[i]} + ${quad}u`;

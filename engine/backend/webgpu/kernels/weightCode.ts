@@ -1,10 +1,10 @@
 /**
- * WGSL that reads a quantised matrix. Every type is seen as units of eight values: two runs of four consecutive columns,
- * which is what one word of a four-bit block holds in ggml's order (low nibbles, then high nibbles sixteen columns on).
+ * WGSL that reads a quantised matrix. Every type is read in units of eight values: two runs of four consecutive columns,
+ * like a word of a four-bit block in ggml's order (low nibbles, then high nibbles sixteen columns later).
  * For a storage buffer `NAME: array<u32>` the code defines
  *
  *     fn NAME_unit(row: u32, unit: u32) -> Unit     the eight values
- *     fn NAME_columns(unit: u32) -> vec2u           where they stand: column / 4 of each run
+ *     fn NAME_columns(unit: u32) -> vec2u           their columns: column / 4 of each run
  *
  * Must equal `dequantise` of engine/formats.
  */
@@ -12,7 +12,7 @@ import { unsupported } from '../../../errors.ts';
 import type { TensorType } from '../../../formats/tensor.ts';
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
 
-/** Once a kernel, before any `weightCode`. */
+/** Once in a kernel, before any `weightCode`. */
 export const unitCode = /* wgsl */ `
 struct Unit { a: vec4f, b: vec4f }
 fn word_byte(word: u32, index: u32) -> u32 { return (word >> (8u * index)) & 0xffu; }
@@ -33,7 +33,7 @@ fn half_at(base: u32, index: u32) -> f32 { return unpack2x16float(weight[base + 
 fn byte_at(base: u32, index: u32) -> u32 { return word_byte(weight[base + index / 4u], index & 3u); }
 `;
 
-/** Units whose runs follow each other: columns 8u to 8u + 7. */
+/** Units with consecutive runs: columns 8u to 8u + 7. */
 const sequential = 'fn unit_columns(unit: u32) -> vec2u { return vec2u(2u * unit, 2u * unit + 1u); }';
 /** Four units a block of 32: word w holds columns 4w to 4w + 3 and, in the high nibbles, sixteen further on. */
 const nibbles32 = /* wgsl */ `
@@ -77,7 +77,7 @@ fn weight_unit(row: u32, unit: u32) -> Unit {
   let at = (row * COLUMNS + unit * 8u) / 2u;
   return Unit(vec4f(bf16(weight[at]), bf16(weight[at + 1u])), vec4f(bf16(weight[at + 2u]), bf16(weight[at + 3u])));
 }`,
-  // e4m3fn: bias 7, subnormals of 2^-9, no infinities; 0x7f and 0xff are NaN, which no checkpoint holds.
+  // e4m3fn: bias 7, subnormals of 2^-9, no infinities; 0x7f and 0xff are NaN, which no checkpoint contains.
   F8_E4M3: (plane) => /* wgsl */ `${sequential}
 fn f8(word: u32) -> vec4f {
   let b = bytes_of(word);
@@ -258,7 +258,7 @@ fn weight_unit(row: u32, unit: u32) -> Unit {
 export interface BlockScaleShape {
   readonly blockRows: number;
   readonly blockColumns: number;
-  /** A stack of matrices of so many rows each (experts, heads): blocks start anew in every one. */
+  /** A stack of matrices with so many rows each (experts, heads); blocks restart in each matrix. */
   readonly rowsPerMatrix?: number;
 }
 
@@ -269,7 +269,7 @@ export function scaleRowsOf({ blockRows, rowsPerMatrix }: BlockScaleShape, rows:
     : (rows / rowsPerMatrix) * Math.ceil(rowsPerMatrix / blockRows);
 }
 
-/** WGSL constants of a matrix, and where an F8_E4M3 row's block scales stand. */
+/** WGSL constants of a matrix, and the position of an F8_E4M3 row's block scales. */
 export function matrixConstants(layout: MatrixLayout, blockScale?: BlockScaleShape): string {
   const constants = [`const COLUMNS = ${layout.columns}u;`, `const BLOCKS = ${layout.blocksPerRow}u;`];
   if (layout.type === 'F8_E4M3') {
@@ -290,7 +290,7 @@ export function matrixConstants(layout: MatrixLayout, blockScale?: BlockScaleSha
   return constants.join('\n');
 }
 
-/** Everything a reader declares; WGSL has no generics, so each matrix of a kernel gets its own copy by name. */
+/** All names that a reader declares. WGSL has no generics, so each matrix of a kernel gets its own copy. */
 const readerNames =
   /\b(COLUMNS|BLOCKS|scale_row|SCALE_WIDTH|SCALE_COLUMNS|half_at|byte_at|bf16|f8|fifth|run|scale3|scale6|scale_min|high_bits|codes|iq4|e2m1)\b/g;
 

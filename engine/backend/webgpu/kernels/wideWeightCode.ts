@@ -1,19 +1,19 @@
 /**
- * WGSL that multiplies a row of a quantised matrix by one row of x, 32 weights at a time: packed weights are loaded 16 bytes at
- * once, block scales once, and applied after the sum. For decoding, where each weight is used once. For a storage buffer
+ * WGSL that multiplies a row of a quantised matrix by one row of x, 32 weights at a time: loads packed weights 16 bytes at
+ * once and block scales once, and applies scales after the sum. For decode, where each weight is used once. For a storage buffer
  * `NAME: array<vec4u>` the code defines
  *
- *     fn NAME_chunk(row: u32, c: u32) -> Chunk      what is stored of 32 weights
- *     fn NAME_quads(c: u32) -> vec2u                where they stand: column / 4 of two runs of 16
- *     fn NAME_dot(chunk: Chunk, x: Span) -> f32     their product with x there
+ *     fn NAME_chunk(row: u32, c: u32) -> Chunk      32 stored weights
+ *     fn NAME_quads(c: u32) -> vec2u                their columns: column / 4 of two runs of 16
+ *     fn NAME_dot(chunk: Chunk, x: Span) -> f32     their dot product with x
  *
- * Must equal `dequantise` of engine/formats, but for rounding of the order in which it is summed.
+ * Must equal `dequantise` of engine/formats, except for rounding by the order of the sum.
  */
 import type { TensorType } from '../../../formats/tensor.ts';
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
 import { type BlockScaleShape, matrixConstants } from './weightCode.ts';
 
-/** Whether packing and unpacking keep f16 values below 2^-14. */
+/** Whether packing and unpacking preserve f16 values below 2^-14. */
 export interface WeightFeatures {
   readonly halfSubnormals: boolean;
 }
@@ -22,8 +22,8 @@ export interface WeightFeatures {
 export const chunkColumns = 32;
 
 /**
- * Once a kernel. `sixteens(w)`: the low nibbles of four bytes, each plus 16, by way of the f16 16 + n, whose mantissa's upper four
- * bits are n: two integer operations for two weights, and no conversion from integers, which GPUs do at a quarter of their rate.
+ * Once in a kernel. `sixteens(w)`: the low nibbles of four bytes, each plus 16, through the f16 16 + n, whose upper four
+ * mantissa bits are n: two integer operations for two weights, and no integer conversions, which run at a quarter of the rate.
  */
 export const spanCode = /* wgsl */ `
 struct Span { a0: vec4f, a1: vec4f, a2: vec4f, a3: vec4f, b0: vec4f, b1: vec4f, b2: vec4f, b3: vec4f, a_sum: f32, b_sum: f32 }
@@ -40,14 +40,14 @@ fn half_at(base: u32, index: u32) -> f32 { return unpack2x16float(word_at(base +
 fn byte_at(base: u32, index: u32) -> u32 { return (word_at(base + index / 4u) >> (8u * (index & 3u))) & 255u; }
 `;
 
-/** Runs that follow each other: columns 32c to 32c + 31. */
+/** Consecutive runs: columns 32c to 32c + 31. */
 const sequential = 'fn weight_quads(c: u32) -> vec2u { return vec2u(8u * c, 8u * c + 4u); }';
 /** Eight chunks a block of 256: low nibbles of each 32 bytes are 32 columns, high nibbles the next 32. */
 const nibbles256 =
   'fn weight_quads(c: u32) -> vec2u { let first = (c / 2u) * 16u + 4u * (c & 1u); return vec2u(first, first + 8u); }';
 
 const words = ['x', 'y', 'z', 'w'] as const;
-/** Σ of both runs, four quads each: `a` and `b` give the WGSL of four weights from the name of a word's component. */
+/** Σ over both runs of four quads; `a` and `b` return the WGSL of four weights for a word's component. */
 const sumOf = (run: 'a' | 'b', value: (component: string, i: number) => string) =>
   words.map((component, i) => `dot(${value(component, i)}, x.${run}${i})`).join(' + ');
 
@@ -81,7 +81,7 @@ fn codes(w: u32) -> vec4f { return vec4f(iq4[w & 15u], iq4[(w >> 8u) & 15u], iq4
 fn low_sum(k: Chunk, x: Span) -> f32 { return ${sumOf('a', (c) => `codes(k.q.${c})`)}; }
 fn high_sum(k: Chunk, x: Span) -> f32 { return ${sumOf('b', (c) => `codes(k.q.${c} >> 4u)`)}; }`;
 
-/** Two bytes a weight: `pair` gives two weights of a word. */
+/** Two bytes a weight; `pair` returns two weights of a word. */
 const pairs = (pair: string) => /* wgsl */ `${sequential}
 ${pair}
 fn weight_chunk(row: u32, c: u32) -> Chunk {
@@ -93,7 +93,7 @@ fn weight_dot(k: Chunk, x: Span) -> f32 { return eight(k.q, x.a0, x.a1) + eight(
 
 interface Reader {
   readonly code: (plane: readonly number[], features: WeightFeatures) => string;
-  /** `dot` asks for the sums of x over both runs. */
+  /** Whether `dot` needs the sums of x over both runs. */
   readonly needsSums?: true;
 }
 
@@ -227,7 +227,7 @@ ${
 }
 fn weight_chunk(row: u32, c: u32) -> Chunk {
   let block = row * BLOCKS + c;
-  // Beyond 2^113 times e2m1, which no weight is, the scale would be beyond f32.
+  // Beyond 2^113 times e2m1, which no weight reaches, the scale would overflow f32.
   let scale = bitcast<f32>((min(byte_at(${plane[1]}u, block), 240u) + 14u) << 23u);
   return Chunk(weight[block], vec4u(), vec4u(), vec4u(), vec4f(scale));
 }
@@ -235,16 +235,16 @@ fn weight_dot(k: Chunk, x: Span) -> f32 { return k.s.x * (${sumOf('a', (c) => `e
   },
 };
 
-/** Shorter rows would leave threads of a workgroup without a chunk. */
+/** With shorter rows, some threads of a workgroup would have no chunk. */
 const leastColumns = 768;
 
-/** Whether the matrix's rows are read in chunks; else in units of eight (weightCode.ts). */
+/** Whether rows are read in chunks; otherwise in units of eight (weightCode.ts). */
 export function isWide({ type, columns }: MatrixLayout, blockScale?: BlockScaleShape): boolean {
   const scaled = type !== 'F8_E4M3' || (blockScale !== undefined && blockScale.blockColumns % chunkColumns === 0);
   return readers[type] !== undefined && columns >= leastColumns && columns % chunkColumns === 0 && scaled;
 }
 
-/** Whether `NAME_dot` asks for the sums of x. */
+/** Whether `NAME_dot` needs the sums of x. */
 export const needsSums = ({ type }: MatrixLayout): boolean => readers[type]?.needsSums === true;
 
 const names =

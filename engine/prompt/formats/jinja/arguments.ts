@@ -1,8 +1,7 @@
-/** The arguments of filters, tests and methods, as Python binds them to names. */
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
+/** Binds the arguments of filters, tests and methods to parameters like Python. */
+
 import { str } from './printing.ts';
-import { numberOf, truth, Undefined, type Value } from './values.ts';
+import { type Budget, numberOf, TemplateError, truth, Undefined, type Value } from './values.ts';
 
 export class Bound {
   readonly #values: ReadonlyMap<string, Value>;
@@ -13,7 +12,7 @@ export class Bound {
     this.#budget = budget;
   }
 
-  /** Undefined where it was not given, or was given as none. */
+  /** Undefined if the argument is absent or none. */
   get(name: string): Value | undefined {
     const value = this.#values.get(name);
     return value === null ? undefined : value;
@@ -28,7 +27,7 @@ export class Bound {
     return value === undefined ? fallback : str(value, this.#budget);
   }
 
-  /** @throws TemplateError where no text was given: Python's own methods take no other. */
+  /** @throws TemplateError if the argument isn't a string, which Python's methods require. */
   pureText(name: string): string {
     const value = this.#values.get(name);
     if (typeof value !== 'string')
@@ -50,7 +49,7 @@ export class Bound {
   }
 }
 
-/** @throws TemplateError for arguments that there are no parameters for. */
+/** @throws TemplateError for arguments without a parameter. */
 export function bind(
   what: string,
   parameters: readonly string[],
@@ -71,3 +70,29 @@ export function bind(
   }
   return new Bound(values, budget);
 }
+
+// The interface between the interpreter and its filters and tests.
+
+/** The part of the interpreter that filters use. */
+export interface Runtime {
+  readonly budget: Budget;
+  /** `object.name`, or `object[name]` if `isItem` */
+  lookUp(object: Value, name: Value, isItem: boolean): Value;
+  filter(name: string, value: Value, positional: readonly Value[], named: ReadonlyMap<string, Value>): Value;
+  test(name: string, value: Value, positional: readonly Value[]): boolean;
+}
+
+/** `parameters`: names to bind arguments to; undefined: the filter takes them unbound. */
+export interface Filter {
+  readonly parameters: readonly string[] | undefined;
+  readonly run: (value: Value, args: Bound, runtime: Runtime, given: Given) => Value;
+}
+export interface Given {
+  readonly positional: readonly Value[];
+  readonly named: ReadonlyMap<string, Value>;
+}
+
+export const filter = (parameters: string | undefined, run: Filter['run']): Filter => ({
+  parameters: parameters?.split(' ').filter((name) => name !== ''),
+  run,
+});

@@ -1,14 +1,23 @@
-/** Jinja's filters, and `tojson` as transformers has it. Those that go through items are in `itemFilters.ts`. */
-import { type Bound, bind } from './arguments.ts';
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
-import { percentFormat } from './formatting.ts';
+/** Jinja's filters, and `tojson` as transformers has it. Filters over items are in `itemFilters.ts`. */
+
+import { type Bound, bind, type Filter, filter, type Given, type Runtime } from './arguments.ts';
 import { itemFilters } from './itemFilters.ts';
 import { replaced } from './methods.ts';
-import { json, repr, str } from './printing.ts';
-import { type Filter, filter, type Given, type Runtime } from './runtime.ts';
+import { json, percentFormat, repr, str } from './printing.ts';
 import * as texts from './texts.ts';
-import { codePoints, Dict, Float, lengthOf, numberOf, Tuple, truth, Undefined, type Value } from './values.ts';
+import {
+  type Budget,
+  codePoints,
+  Dict,
+  Float,
+  lengthOf,
+  numberOf,
+  TemplateError,
+  Tuple,
+  truth,
+  Undefined,
+  type Value,
+} from './values.ts';
 
 export function applyFilter(name: string, value: Value, given: Given, runtime: Runtime): Value {
   const found = Object.hasOwn(filters, name) ? filters[name] : undefined;
@@ -37,7 +46,7 @@ function rounded(value: Value, args: Bound): Value {
   return new Float(Math[method](number * scale) / scale);
 }
 
-/** As Python rounds: by the exact value of the float, halves to the even digit. */
+/** Rounds like Python: by the exact value of the float, halves to even. */
 function roundHalfEven(value: number, digits: number): number {
   if (digits > 0 && digits <= 100) return Number(value.toFixed(digits));
   const scale = 10 ** -digits;

@@ -1,15 +1,13 @@
-/** Runs a template, as Jinja's sandbox of immutable values runs it. */
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
+/** Runs a template like Jinja's immutable sandbox. */
+import type { Given, Runtime } from './arguments.ts';
+import type { Arguments, Comparator, Expression, FilterUse, Parameter, Statement, Target } from './expressions.ts';
 import { applyFilter } from './filters.ts';
 import { loopOver, Scope } from './loop.ts';
 import { methodOf } from './methods.ts';
-import type { Arguments, Comparator, Expression, FilterUse, Parameter, Statement, Target } from './nodes.ts';
-import { arithmetic, itemAt, slice } from './operators.ts';
+import { applyTest, arithmetic, contains, itemAt, slice } from './operators.ts';
 import { str } from './printing.ts';
-import type { Given, Runtime } from './runtime.ts';
-import { applyTest, contains } from './tests.ts';
 import {
+  type Budget,
   Callable,
   compare,
   Dict,
@@ -20,6 +18,7 @@ import {
   Namespace,
   numberOf,
   orElse,
+  TemplateError,
   Tuple,
   truth,
   typeName,
@@ -27,7 +26,7 @@ import {
   type Value,
 } from './values.ts';
 
-/** How a statement ends that does not run to its end. */
+/** How a statement ends early. */
 export type Jump = 'break' | 'continue' | undefined;
 
 export class Interpreter implements Runtime {
@@ -54,7 +53,7 @@ export class Interpreter implements Runtime {
     });
   }
 
-  /** What is written meanwhile, as a text. */
+  /** The output of `work` as a string. */
   #captured(work: () => unknown): string {
     const outer = this.#output;
     this.#output = [];
@@ -137,7 +136,7 @@ export class Interpreter implements Runtime {
     return filters.reduce<Value>((value, { name, args }) => this.#filtered(name, value, args, scope), text);
   }
 
-  /** It sees the names that are around its definition. */
+  /** It sees the variables around its definition. */
   #macro(name: string, parameters: readonly Parameter[], body: readonly Statement[], scope: Scope): Callable {
     return new Callable(name, (positional, named) => {
       const inner = new Scope(scope);
@@ -179,7 +178,7 @@ export class Interpreter implements Runtime {
     }
   }
 
-  /** Every value that comes out adds to the work by its size. */
+  /** Every value adds its size to the work. */
   evaluate(expression: Expression, scope: Scope): Value {
     this.budget.spend(1);
     const value = this.budget.nested(() => this.#evaluate(expression, scope));
@@ -311,7 +310,7 @@ export class Interpreter implements Runtime {
       : new TemplateError(`'${typeName(callee)}' object is not callable`);
   }
 
-  /** As Jinja: by a dot the type's own members come first, in brackets the value's items. */
+  /** Like Jinja: a dot prefers the type's members, brackets prefer the value's items. */
   lookUp(object: Value, name: Value, isItem: boolean): Value {
     if (object instanceof Undefined) throw object.error;
     const item = (): Value | undefined => {

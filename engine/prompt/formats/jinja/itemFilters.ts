@@ -1,9 +1,7 @@
-/** Jinja's filters that go through the items of something. */
-import type { Bound } from './arguments.ts';
-import { TemplateError } from './errors.ts';
+/** Jinja's filters over items. */
+import { type Bound, type Filter, filter, type Given, type Runtime } from './arguments.ts';
 import { joined } from './methods.ts';
 import { str } from './printing.ts';
-import { type Filter, filter, type Given, type Runtime } from './runtime.ts';
 import {
   compare,
   Dict,
@@ -15,13 +13,14 @@ import {
   iterate,
   numberOf,
   orElse,
+  TemplateError,
   Tuple,
   truth,
   Undefined,
   type Value,
 } from './values.ts';
 
-/** `user.names.0` of an item; `fallback` takes the place of what is missing on the way. */
+/** `user.names.0` of an item; `fallback` replaces missing values on the path. */
 function attributeOf(item: Value, path: Value, runtime: Runtime, fallback?: Value): Value {
   const steps = typeof path === 'string' ? path.split('.') : [path];
   return steps.reduce<Value>((value, step) => {
@@ -31,7 +30,7 @@ function attributeOf(item: Value, path: Value, runtime: Runtime, fallback?: Valu
   }, item);
 }
 
-/** What items are compared by: an attribute, or they themselves, texts without their case unless it counts. */
+/** The sort key: an attribute or the item itself; strings ignore case unless it counts. */
 function keyOf(args: Bound, runtime: Runtime): (item: Value) => Value {
   const path = args.get('attribute');
   const paths = typeof path === 'string' && path.includes(',') ? path.split(',') : undefined;
@@ -49,7 +48,7 @@ function sorted(items: readonly Value[], key: (item: Value) => Value, runtime: R
   return keyed.map(({ item }) => item);
 }
 
-/** `select`, `reject` and those of attributes: by a test that is named, or by truth. */
+/** `select`, `reject` and their attribute variants: by a named test or by truth. */
 function selecting(keeps: boolean, byAttribute: boolean): Filter {
   return filter(undefined, (value, _args, runtime, { positional }: Given) => {
     const [path, ...rest] = byAttribute ? positional : [null, ...positional];
@@ -81,7 +80,7 @@ function mapped(value: Value, runtime: Runtime, { positional, named }: Given): V
   return new Generator(items.map((item) => attributeOf(item, path, runtime, fallback)));
 }
 
-/** In groups of so many, the last one filled up. */
+/** Groups of so many items; the last one is filled up. */
 function batched(items: readonly Value[], args: Bound, { budget }: Runtime): Value {
   const size = args.integer('linecount', 0);
   if (size < 1) throw new TemplateError('batch takes a number above 0');
@@ -94,7 +93,7 @@ function batched(items: readonly Value[], args: Bound, { budget }: Runtime): Val
   return new Generator(groups);
 }
 
-/** In so many groups. */
+/** So many groups. */
 function sliced(items: readonly Value[], args: Bound, { budget }: Runtime): Value {
   const count = args.integer('slices', 0);
   if (count < 1) throw new TemplateError('slice takes a number above 0');
@@ -159,7 +158,7 @@ const extreme = (sign: 1 | -1): Filter =>
     return rest.reduce((best, item) => (sign * compare(key(item), key(best), runtime.budget) > 0 ? item : best), first);
   });
 
-/** The last of what can be gone through backwards. */
+/** The last item of a reversible value. */
 function lastOf(value: Value, runtime: Runtime): Value {
   if (value instanceof Generator) throw new TemplateError("'generator' object is not reversible");
   return orElse(eachOf(value, runtime).at(-1), () => new Undefined('No last item, sequence was empty.'));

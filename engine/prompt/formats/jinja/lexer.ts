@@ -1,5 +1,5 @@
-/** Templates as tokens, as jinja2 3.1's lexer cuts them with `trim_blocks` and `lstrip_blocks`, transformers' settings. */
-import { TemplateError } from './errors.ts';
+/** Tokenises templates like jinja2 3.1 with `trim_blocks` and `lstrip_blocks`, transformers' settings. */
+import { TemplateError } from './values.ts';
 
 export type Token =
   | { readonly type: 'data'; readonly value: string }
@@ -19,7 +19,7 @@ const float = /\d+(?:_\d+)*(?:(?:\.\d+(?:_\d+)*)(?:e[+-]?\d+(?:_\d+)*)?|e[+-]?\d
 const integer = /0b(?:_?[01])+|0o(?:_?[0-7])+|0x(?:_?[\da-f])+|[1-9](?:_?\d)*|0(?:_?0)*/iy;
 const name = /[\p{L}\p{Nl}_][\p{L}\p{Nl}\p{Mn}\p{Mc}\p{Nd}\p{Pc}]*/uy;
 
-/** @throws TemplateError for what is no Jinja. */
+/** @throws TemplateError for text that isn't Jinja. */
 export function tokenize(source: string): Token[] {
   return new Lexer(source).tokens();
 }
@@ -28,7 +28,7 @@ class Lexer {
   readonly #source: string;
   readonly #tokens: Token[] = [];
   #at = 0;
-  /** What was read last ends with a line feed, or nothing was. */
+  /** Whether the previous text ends with a line feed or is empty. */
   #lineStarts = true;
 
   constructor(source: string) {
@@ -66,7 +66,7 @@ class Lexer {
     if (value !== '') this.#tokens.push({ type: 'data', value });
   }
 
-  /** `{%-` takes all blanks before it; a tag that is alone on its line takes those of the line. */
+  /** `{%-` removes all whitespace before it; a tag alone on its line removes that of the line. */
   #stripped(text: string, sign: string, isVariable: boolean): string {
     if (sign === '-') return text.trimEnd();
     if (sign === '+' || isVariable) return text;
@@ -102,7 +102,7 @@ class Lexer {
     this.#tokens.push({ type: last, value: '' });
   }
 
-  /** Brackets hide the tag's end: `{{ {} }}`. */
+  /** Inside brackets, a tag's end doesn't count: `{{ {} }}`. */
   #readToken(open: string[]): void {
     if (this.#at >= this.#source.length) throw new TemplateError('unexpected end of template');
     if (this.#match(blanks) !== undefined) return;
@@ -140,7 +140,7 @@ class Lexer {
     this.#at = end + 1;
   }
 
-  /** Reads on behind what the sticky pattern matches here. */
+  /** Matches the sticky pattern here and advances past it. */
   #match(pattern: RegExp): RegExpExecArray | undefined {
     pattern.lastIndex = this.#at;
     const match = pattern.exec(this.#source);
@@ -155,7 +155,7 @@ const simple: Readonly<Record<string, string>> = {
   ...{ n: '\n', r: '\r', t: '\t', v: '\v' },
 };
 
-/** Python's escapes of a text; an unknown one stays as it is. */
+/** Python's string escapes; keeps unknown ones. */
 function unescaped(text: string): string {
   return text.replaceAll(
     /\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([0-7]{1,3})|([\s\S]))/g,
@@ -166,4 +166,54 @@ function unescaped(text: string): string {
       return simple[char ?? ''] ?? whole;
     },
   );
+}
+
+/** Tokens with a position. A test names a token's type, or the text of an operator or keyword. */
+export class TokenStream {
+  readonly #tokens: readonly Token[];
+  #at = 0;
+
+  constructor(tokens: readonly Token[]) {
+    this.#tokens = tokens;
+  }
+
+  get current(): Token {
+    return this.#tokens[this.#at] ?? { type: 'eof', value: '' };
+  }
+
+  next(): Token {
+    const token = this.current;
+    this.#at += 1;
+    return token;
+  }
+
+  /** An operator or keyword. */
+  is(text: string, ahead = 0): boolean {
+    const token = this.#tokens[this.#at + ahead];
+    return token !== undefined && (token.type === 'operator' || token.type === 'name') && token.value === text;
+  }
+
+  isAny(texts: readonly string[]): string | undefined {
+    return texts.find((text) => this.is(text));
+  }
+
+  skip(text: string): boolean {
+    const found = this.is(text);
+    if (found) this.#at += 1;
+    return found;
+  }
+
+  expect(text: string): void {
+    if (!this.skip(text)) throw this.unexpected(`'${text}'`);
+  }
+
+  expectType(type: Token['type']): string {
+    if (this.current.type !== type) throw this.unexpected(type.replace('_', ' '));
+    return this.next().value;
+  }
+
+  unexpected(wanted: string): TemplateError {
+    const { type, value } = this.current;
+    return new TemplateError(`expected ${wanted}, got ${type === 'data' || value === '' ? type : `'${value}'`}`);
+  }
 }

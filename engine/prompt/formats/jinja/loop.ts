@@ -1,9 +1,10 @@
-/** `for`, and what a template knows of the loop it is in. */
+/** `for`, and the `loop` variable. */
+
+import type { Statement } from './expressions.ts';
 import type { Interpreter, Jump } from './interpreter.ts';
-import type { Statement } from './nodes.ts';
 import { Callable, equals, iterate, Namespace, orElse, Tuple, truth, Undefined, type Value } from './values.ts';
 
-/** Names and what they stand for; what an inner scope sets, an outer one does not see. */
+/** Variables by name. Assignments in an inner scope are invisible to outer ones. */
 export class Scope {
   readonly #parent: Scope | undefined;
   readonly #names: Map<string, Value>;
@@ -25,7 +26,7 @@ export class Scope {
 
 type For = Extract<Statement, { kind: 'for' }>;
 
-/** `captured`: runs work and gives what it wrote. */
+/** `captured`: runs work and returns its output. */
 export function loopOver(
   interpreter: Interpreter,
   statement: For,
@@ -45,7 +46,7 @@ class Loop {
   readonly #scope: Scope;
   readonly #depth: number;
   readonly #again: Callable | undefined;
-  /** What `loop.changed` was last given. */
+  /** The last argument of `loop.changed`. */
   #seen: Value | undefined;
 
   constructor(interpreter: Interpreter, statement: For, scope: Scope, depth: number, again: Callable | undefined) {

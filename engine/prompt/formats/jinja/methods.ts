@@ -1,10 +1,10 @@
-/** Methods of Python's texts, mappings and lists that change nothing; a sandbox like transformers' refuses the others. */
+/** Non-mutating methods of Python's strings, mappings and lists. Transformers' sandbox refuses the others as well. */
+
 import { type Bound, bind } from './arguments.ts';
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
-import { braceFormat } from './formatting.ts';
+import { braceFormat } from './printing.ts';
 import * as texts from './texts.ts';
 import {
+  type Budget,
   Callable,
   characters,
   codePoints,
@@ -13,6 +13,7 @@ import {
   isList,
   itemsOf,
   iterate,
+  TemplateError,
   Tuple,
   Undefined,
   type Value,
@@ -29,7 +30,7 @@ const method = <Self>(parameters: string, run: Method<Self>['run']): Method<Self
   run,
 });
 
-/** A member by a dot that belongs to the type; undefined: it has none of that name. `lookUp`: members in `format`. */
+/** A member of the type, accessed by a dot; undefined if there is none. `lookUp`: members in `format`. */
 export function methodOf(
   self: Value,
   name: string,
@@ -62,11 +63,11 @@ function bound<Self>(
 const mappingChanges = ['clear', 'pop', 'popitem', 'setdefault', 'update'];
 const listChanges = ['append', 'clear', 'extend', 'insert', 'pop', 'remove', 'reverse', 'sort'];
 
-/** It is there in Python, and using it fails. */
+/** Exists in Python, but using it fails. */
 const refused = (name: string, changes: readonly string[]): Value | undefined =>
   changes.includes(name) ? new Undefined(`access to attribute '${name}' is unsafe`) : undefined;
 
-/** The stretch of a text between two optional bounds in code points, and where it begins. */
+/** The substring between two optional bounds in code points, and its start. */
 function stretch(text: string, args: Bound): { part: string; offset: number } {
   const length = codePoints(text);
   const clamp = (at: number) => Math.min(length, Math.max(0, at < 0 ? at + length : at));
@@ -89,7 +90,7 @@ function foundAt(text: string, args: Bound, last: boolean): number {
   return at;
 }
 
-/** One beginning or ending, or a tuple of them. */
+/** One prefix or suffix, or a tuple of them. */
 function affixed(text: string, args: Bound, holds: (part: string, affix: string) => boolean): boolean {
   const { part } = stretch(text, args);
   const given = args.get('affix');
@@ -127,7 +128,7 @@ function pad(text: string, args: Bound, budget: Budget, side: 'left' | 'right' |
   if (room <= 0) return text;
   budget.spendChars(width);
   const fill = args.text('fillchar', ' ');
-  // CPython puts the odd blank of `center` at the left where the width is odd.
+  // CPython puts the extra blank of `center` on the left if the width is odd.
   const left = side === 'left' ? room : side === 'right' ? 0 : Math.floor(room / 2) + (room & width & 1);
   return fill.repeat(left) + text + fill.repeat(room - left);
 }

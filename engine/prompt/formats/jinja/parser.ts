@@ -1,9 +1,8 @@
-/** Templates as statements, by jinja2's `parser.py` with the extensions of transformers: loop controls and `generation`. */
-import { TemplateError } from './errors.ts';
-import { ExpressionParser } from './expressions.ts';
-import { tokenize } from './lexer.ts';
-import type { Expression, Parameter, Statement, Target } from './nodes.ts';
-import { TokenStream } from './tokenStream.ts';
+/** Parses statements like jinja2's `parser.py` with transformers' extensions: loop controls and `generation`. */
+
+import { type Expression, ExpressionParser, type Parameter, type Statement, type Target } from './expressions.ts';
+import { TokenStream, tokenize } from './lexer.ts';
+import { TemplateError } from './values.ts';
 
 /** @throws TemplateError */
 export function parse(source: string): Statement[] {
@@ -14,7 +13,7 @@ export function parse(source: string): Statement[] {
 }
 
 class Parser extends ExpressionParser {
-  /** Up to a block that begins with one of the words, which is the current token then. */
+  /** Parses up to a block that starts with one of the words, which is then the current token. */
   statements(ends: readonly string[]): Statement[] {
     const body: Statement[] = [];
     for (;;) {
@@ -40,7 +39,7 @@ class Parser extends ExpressionParser {
     return { kind: 'output', expression };
   }
 
-  /** The rest of a block's head, and its body up to one of the words, which is read and returned too. */
+  /** The rest of a block's head and its body up to one of the words, which is consumed and returned. */
   #body(...ends: readonly string[]): { body: Statement[]; end: string } {
     this.stream.skip(':');
     this.stream.expectType('block_end');

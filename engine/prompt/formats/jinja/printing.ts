@@ -1,13 +1,15 @@
-/** Values as texts: Python's `str` and `repr`, and `json.dumps` as transformers' `tojson` calls it. */
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
+/** Values as strings: Python's `str` and `repr`, and `json.dumps` as transformers' `tojson` calls it. */
 import {
+  type Budget,
   Callable,
+  codePoints,
   Dict,
   Float,
   Generator,
   itemsOf,
   Namespace,
+  numberOf,
+  TemplateError,
   Tuple,
   truth,
   typeName,
@@ -28,7 +30,7 @@ export function repr(value: Value, budget: Budget): string {
 
 class Printer {
   readonly #budget: Budget;
-  /** What is being printed: a namespace may hold itself. */
+  /** Values being printed, because a namespace may contain itself. */
   readonly #open = new Set<Value>();
 
   constructor(budget: Budget) {
@@ -73,7 +75,7 @@ class Printer {
     )}}`;
   }
 
-  /** Lists that hold one list many times grow exponentially: the length is watched while they are written. */
+  /** Lists that contain one list many times grow exponentially, so the length is checked while printing. */
   #joined(parts: readonly (() => string)[]): string {
     let length = 0;
     const texts = parts.map((part) => {
@@ -97,7 +99,7 @@ function integerText(value: number): string {
   return Number.isSafeInteger(value) ? String(value) : BigInt(value).toString();
 }
 
-/** The shortest digits that give the number again, in Python's notation. */
+/** The shortest digits that round-trip, in Python's notation. */
 export function floatText(value: number): string {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? 'nan' : value > 0 ? 'inf' : '-inf';
   const [mantissa = '', exponentText = '0'] = value.toExponential().split('e');
@@ -112,7 +114,7 @@ export function floatText(value: number): string {
 
 const named: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' };
 
-/** Characters for private use stay as they are, unlike Python's: they stand for others (see `chatPrompt.ts`). */
+/** Unlike Python, keeps private-use characters: they stand for others (`chatPrompt.ts`). */
 function quoted(text: string, budget: Budget): string {
   budget.spendChars(text.length);
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
@@ -128,7 +130,7 @@ function quoted(text: string, budget: Budget): string {
 }
 
 export interface JsonOptions {
-  /** What a level is indented by; undefined: all in one line. */
+  /** Indent of a level; undefined: one line. */
   readonly indent: string | undefined;
   readonly itemSeparator: string;
   readonly keySeparator: string;
@@ -136,7 +138,7 @@ export interface JsonOptions {
   readonly asciiOnly: boolean;
 }
 
-/** @throws TemplateError for what JSON has no word for. */
+/** @throws TemplateError for values that JSON can't represent. */
 export function json(value: Value, options: JsonOptions, budget: Budget): string {
   const write = (item: Value, margin: string): string => {
     budget.spend(1);
@@ -186,4 +188,184 @@ function jsonText(text: string, asciiOnly: boolean, budget: Budget): string {
   const written = JSON.stringify(text);
   if (!asciiOnly) return written;
   return written.replaceAll(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
+// `'%s' % x` and `'{}'.format(x)`.
+
+interface Spec {
+  readonly fill: string;
+  readonly align: '<' | '>' | '^' | '=' | '';
+  readonly sign: string;
+  readonly alternate: boolean;
+  readonly width: number;
+  readonly grouping: string;
+  readonly precision: number | undefined;
+  readonly type: string;
+}
+
+const directive = /%(?:\(([^)]*)\))?([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?[hlL]?([a-zA-Z%])/g;
+
+export function percentFormat(format: string, given: Value, budget: Budget): string {
+  const values = given instanceof Tuple ? [...given.items] : [given];
+  const next = (): Value => {
+    const value = values.shift();
+    if (value === undefined) throw new TemplateError('not enough arguments for format string');
+    return value;
+  };
+  let named = false;
+  const text = format.replaceAll(
+    directive,
+    (_, key: string | undefined, flags: string, width = '', precision, type) => {
+      if (type === '%') return '%';
+      const size = (written: string | undefined) => (written === '*' ? (numberOf(next()) ?? 0) : Number(written ?? 0));
+      const spec: Spec = {
+        fill: flags.includes('0') && !flags.includes('-') && type !== 's' ? '0' : ' ',
+        align: flags.includes('-') ? '<' : flags.includes('0') && type !== 's' ? '=' : '>',
+        sign: flags.includes('+') ? '+' : flags.includes(' ') ? ' ' : '-',
+        ...{ alternate: flags.includes('#'), width: size(width), grouping: '' },
+        precision: precision === undefined ? undefined : size(precision),
+        type: type === 'i' || type === 'u' ? 'd' : type,
+      };
+      named ||= key !== undefined;
+      const value = key === undefined ? next() : given instanceof Dict ? given.entries.get(key) : undefined;
+      if (value === undefined) throw new TemplateError(`format requires '${key}'`);
+      return formatted(
+        value,
+        type === 's' || type === 'r' ? { ...spec, type: type === 'r' ? 'r' : 's' } : spec,
+        budget,
+        true,
+      );
+    },
+  );
+  if (!named && values.length > 0 && !(given instanceof Dict)) {
+    throw new TemplateError('not all arguments converted during string formatting');
+  }
+  return text;
+}
+
+const field = /\{\{|\}\}|\{([^{}!:]*)(?:!([rsa]))?(?::((?:[^{}]|\{[^{}]*\})*))?\}/g;
+
+/** `lookUp`: a member or item of a value. */
+export function braceFormat(
+  format: string,
+  positional: readonly Value[],
+  named: ReadonlyMap<string, Value>,
+  lookUp: (object: Value, name: string, isItem: boolean) => Value,
+  budget: Budget,
+): string {
+  let counter = 0;
+  const valueAt = (path: string): Value => {
+    const [head = '', ...rest] = path.match(/^[^.[]*|\.[^.[]+|\[[^\]]*\]/g) ?? [''];
+    const index = head === '' ? counter++ : Number(head);
+    const first = Number.isInteger(index) ? positional[index] : named.get(head);
+    if (first === undefined) throw new TemplateError(`'${path}' is missing among the arguments of format`);
+    return rest.reduce((value, step) => lookUp(value, step.replaceAll(/^[.[]|\]$/g, ''), step.startsWith('[')), first);
+  };
+  return format.replaceAll(field, (whole: string, path: string | undefined, conversion, spec: string | undefined) => {
+    if (path === undefined) return whole.charAt(0);
+    const value = valueAt(path);
+    const inner = (spec ?? '').replaceAll(/\{([^{}]*)\}/g, (_, name: string) => str(valueAt(name), budget));
+    const shown =
+      conversion === 'r' || conversion === 'a' ? repr(value, budget) : conversion === 's' ? str(value, budget) : value;
+    return formatted(shown, specOf(inner), budget, false);
+  });
+}
+
+function specOf(text: string): Spec {
+  const match = /^(?:(.)(?=[<>^=])([<>^=])|([<>^=]))?([-+ ])?(#)?(0)?(\d+)?([,_])?(?:\.(\d+))?([a-zA-Z%])?$/su.exec(
+    text,
+  );
+  if (match === null) throw new TemplateError('Invalid format specifier');
+  const [, fill, filledAlign, align, sign, alternate, zero, width, grouping, precision, type] = match;
+  return {
+    fill: fill ?? (zero === undefined ? ' ' : '0'),
+    align: (filledAlign ?? align ?? (zero === undefined ? '' : '=')) as Spec['align'],
+    ...{ sign: sign ?? '-', alternate: alternate !== undefined, width: Number(width ?? 0), grouping: grouping ?? '' },
+    ...{ precision: precision === undefined ? undefined : Number(precision), type: type ?? '' },
+  };
+}
+
+function formatted(value: Value, spec: Spec, budget: Budget, percent: boolean): string {
+  const number = numberOf(value);
+  const isNumber =
+    number !== undefined && spec.type !== 's' && spec.type !== 'r' && (spec.type !== '' || typeof value !== 'boolean');
+  if (!isNumber && !['', 's', 'r', 'c'].includes(spec.type)) {
+    throw new TemplateError(`format '${spec.type}' needs a number, not ${typeName(value)}`);
+  }
+  if (isNumber) {
+    budget.spendChars(spec.precision ?? 0);
+    const digits = numberText(number, spec, value instanceof Float, percent);
+    return padded(digits, { ...spec, align: spec.align === '' ? '>' : spec.align }, budget);
+  }
+  const whole = spec.type === 'r' ? repr(value, budget) : str(value, budget);
+  const text = spec.precision === undefined ? whole : [...whole].slice(0, spec.precision).join('');
+  return padded(text, { ...spec, align: spec.align === '' ? '<' : spec.align }, budget);
+}
+
+function numberText(value: number, spec: Spec, isFloat: boolean, percent: boolean): string {
+  const sign = value < 0 || Object.is(value, -0) ? '-' : spec.sign === '-' ? '' : spec.sign;
+  return sign + grouped(magnitude(Math.abs(value), spec, isFloat, percent), spec.grouping);
+}
+
+function magnitude(value: number, { type, precision, alternate }: Spec, isFloat: boolean, percent: boolean): string {
+  const digits = Math.min(precision ?? 6, 100);
+  switch (type) {
+    case 'd':
+      return String(Math.trunc(value));
+    case 'x':
+    case 'X': {
+      const hex = (alternate ? '0x' : '') + Math.trunc(value).toString(16);
+      return type === 'X' ? hex.toUpperCase() : hex;
+    }
+    case 'o':
+      return (alternate ? '0o' : '') + Math.trunc(value).toString(8);
+    case 'b':
+      return (alternate ? '0b' : '') + Math.trunc(value).toString(2);
+    case 'c':
+      return String.fromCodePoint(value);
+    case 'e':
+    case 'E': {
+      const text = exponent(value.toExponential(digits));
+      return type === 'E' ? text.toUpperCase() : text;
+    }
+    case 'f':
+    case 'F':
+      return value.toFixed(digits);
+    case '%':
+      return `${(value * 100).toFixed(digits)}%`;
+    case 'g':
+    case 'G':
+    case 'n': {
+      const text = shortest(value, Math.max(1, digits));
+      return type === 'G' ? text.toUpperCase() : text;
+    }
+    default:
+      if (!isFloat && !percent) return String(value);
+      return precision === undefined ? floatText(value) : shortest(value, Math.max(1, digits));
+  }
+}
+
+const exponent = (text: string): string => text.replace(/e([+-])(\d)$/, 'e$10$2');
+
+/** So many digits without trailing zeros; with an exponent below 1e-4 and if the digits end before the point. */
+function shortest(value: number, digits: number): string {
+  const [mantissa = '', power = '0'] = value.toExponential(digits - 1).split('e');
+  if (Number(power) >= -4 && Number(power) < digits) {
+    const fixed = value.toFixed(Math.max(0, digits - 1 - Number(power)));
+    return fixed.includes('.') ? fixed.replace(/\.?0+$/, '') : fixed;
+  }
+  return exponent(`${mantissa.includes('.') ? mantissa.replace(/\.?0+$/, '') : mantissa}e${power}`);
+}
+
+const grouped = (text: string, mark: string): string =>
+  mark === '' ? text : text.replace(/^\d+/, (whole) => whole.replaceAll(/\B(?=(?:\d{3})+$)/g, mark));
+
+function padded(text: string, { fill, align, width }: Spec, budget: Budget): string {
+  const room = width - codePoints(text);
+  if (room <= 0) return text;
+  budget.spendChars(width);
+  if (align === '<') return text + fill.repeat(room);
+  if (align === '^') return fill.repeat(Math.floor(room / 2)) + text + fill.repeat(Math.ceil(room / 2));
+  const signed = align === '=' ? (/^[-+ ]/.exec(text)?.[0] ?? '') : '';
+  return signed + fill.repeat(room) + text.slice(signed.length);
 }

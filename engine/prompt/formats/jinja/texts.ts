@@ -1,11 +1,11 @@
-/** Python's view of texts: which characters are blanks, where lines end, and how names of a case are made. */
+/** Python's string rules: whitespace, line ends and case. */
 
 const blank = String.raw`\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000`;
 const blanks = new RegExp(`[${blank}]+`);
 const isBlank = new RegExp(`[${blank}]`);
 export const onlyBlanks = new RegExp(`^[${blank}]+$`);
 
-/** `str.strip(characters)`: from both ends, or from one; without `named`, blanks. */
+/** `str.strip(characters)`: from both ends or one; without `named`, whitespace. */
 export function strip(text: string, named: string | undefined, method: 'strip' | 'lstrip' | 'rstrip'): string {
   const set = named === undefined ? undefined : new Set(named);
   const goes = (char: string): boolean => (set === undefined ? isBlank.test(char) : set.has(char));
@@ -24,7 +24,7 @@ export function strip(text: string, named: string | undefined, method: 'strip' |
   return text.slice(start, end);
 }
 
-/** At blanks, as `split()` without a separator; `most` cuts at most. */
+/** Splits at whitespace, like `split()` without a separator, at most `most` times. */
 export function splitAtBlanks(text: string, most: number, fromEnd: boolean): string[] {
   if (most < 0) return text.split(blanks).filter((word) => word !== '');
   if (!fromEnd) {
@@ -66,10 +66,10 @@ export const capitalize = (text: string): string => {
   return first.toUpperCase() + text.slice(first.length).toLowerCase();
 };
 
-/** `str.title`: a letter after none is upper. */
+/** `str.title`: a letter that follows no letter becomes upper case. */
 export const title = (text: string): string => text.replaceAll(/\p{L}+/gu, (word) => capitalize(word));
 
-/** How many characters `str.replace(old, new)` would give. */
+/** Length of the result of `str.replace(old, new)`. */
 export function replacedLength(text: string, old: string, by: string): number {
   if (old === '') return text.length + (text.length + 1) * by.length;
   let count = 0;

@@ -1,6 +1,60 @@
-/** Python's values, as far as templates see them. Whole numbers are JavaScript's numbers, lists its arrays. */
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
+/** Python's values as templates see them. Integers are JavaScript numbers, lists are arrays. */
+import { type HearthError, invalidInput } from '../../../errors.ts';
+import { limits } from '../../../limits.ts';
+
+// Limits of a rendering. Templates come with a checkpoint and are untrusted: one may loop forever, double a string until
+// memory runs out, or call itself. Steps count work; every value adds its size. Operations that expand (`range`, `*`,
+// `replace`, indents) are charged before they allocate. The limits grow with the template's input and don't depend on
+// the machine.
+
+/** The template isn't valid Jinja, or Python would raise an exception. The message is shown to the user. */
+export class TemplateError extends Error {}
+
+const { templateSteps, templateStepsOfMessage, templateDepth, templateOutputChars, templateItems } = limits.text;
+/** Characters or items per step. */
+const sizeOfStep = 64;
+
+export function tooMuch(what: string): HearthError {
+  return invalidInput(`The model's chat template takes ${what}, so it was stopped.`);
+}
+
+export class Budget {
+  readonly #maxChars: number;
+  #stepsLeft: number;
+  #depth = 0;
+
+  /** `givenChars`: characters of the whole input, `messages` included. */
+  constructor(givenChars: number, messages = 0) {
+    this.#stepsLeft = templateSteps + messages * templateStepsOfMessage + givenChars;
+    this.#maxChars = templateOutputChars + 2 * givenChars;
+  }
+
+  spend(steps: number): void {
+    this.#stepsLeft -= steps;
+    if (!(this.#stepsLeft >= 0)) throw tooMuch('too many steps');
+  }
+
+  /** Call before a string of so many characters is created or scanned. */
+  spendChars(characters: number): void {
+    if (!(characters <= this.#maxChars)) throw tooMuch(`more than ${this.#maxChars} characters`);
+    this.spend(characters / sizeOfStep);
+  }
+
+  /** Call before a list of so many items is created. */
+  spendItems(items: number): void {
+    if (!(items <= templateItems)) throw tooMuch(`a list of more than ${templateItems} items`);
+    this.spend(items / sizeOfStep);
+  }
+
+  nested<Result>(work: () => Result): Result {
+    if (++this.#depth > templateDepth) throw tooMuch(`more than ${templateDepth} levels`);
+    try {
+      return work();
+    } finally {
+      this.#depth -= 1;
+    }
+  }
+}
 
 export type Value =
   | string
@@ -32,7 +86,7 @@ export class Tuple {
   }
 }
 
-/** Keys are compared as Python does for what templates use: texts, whole numbers, none, booleans. */
+/** Keys compare like in Python for the types that templates use: strings, integers, none, booleans. */
 export class Dict {
   readonly entries: ReadonlyMap<Value, Value>;
   constructor(entries: ReadonlyMap<Value, Value>) {
@@ -40,7 +94,7 @@ export class Dict {
   }
 }
 
-/** What `range`, `d.keys()`, `d.items()` give: it has a length, and may be gone through again. */
+/** The result of `range`, `d.keys()`, `d.items()`: has a length and can be iterated again. */
 export class View {
   readonly label: string;
   readonly items: readonly Value[];
@@ -50,14 +104,14 @@ export class View {
   }
 }
 
-/** What filters as `map` give: it is true even if empty, has no length, and is gone through once. */
+/** The result of filters like `map`: true even if empty, without length, iterated once. */
 export class Generator {
   readonly #items: readonly Value[];
   #at = 0;
   constructor(items: readonly Value[]) {
     this.#items = items;
   }
-  /** What is left. */
+  /** The remaining items. */
   take(): readonly Value[] {
     const items = this.#items.slice(this.#at);
     this.#at = this.#items.length;
@@ -68,14 +122,14 @@ export class Generator {
   }
 }
 
-/** What has members that change: `namespace()`, and a loop's `loop`. */
+/** Objects with mutable members: `namespace()` and `loop`. */
 export class Namespace {
   #members: Map<string, Value> | undefined;
   readonly #make: () => Map<string, Value>;
   readonly label: 'Namespace' | 'LoopContext';
   /** `loop(items)`, in a recursive loop. */
   readonly call: Callable | undefined;
-  /** `make`: called once, when a member is asked for; most loops ask for none. */
+  /** `make`: called once, on first access; most loops never access it. */
   constructor(make: () => Map<string, Value>, label: Namespace['label'] = 'Namespace', call?: Callable) {
     this.#make = make;
     this.label = label;
@@ -97,7 +151,7 @@ export class Callable {
   }
 }
 
-/** What is not there. It prints as nothing, is empty, and fails when it is used for more. */
+/** A missing value. Prints as nothing, is empty, and fails on any other use. */
 export class Undefined {
   readonly what: string;
   constructor(what: string) {
@@ -108,7 +162,7 @@ export class Undefined {
   }
 }
 
-/** Values from outside; a number with a fraction is a float. `undefined` members are left out. */
+/** Converts input values; a number with a fraction is a float. Omits `undefined` members. */
 export function toValue(value: unknown): Value {
   if (value === null || typeof value === 'string' || typeof value === 'boolean') return value;
   if (typeof value === 'number') return Number.isInteger(value) ? value : new Float(value);
@@ -119,7 +173,7 @@ export function toValue(value: unknown): Value {
   return new Dict(new Map(entries.map(([name, member]) => [name, toValue(member)])));
 }
 
-/** `??` would take none, which is a value, for nothing. */
+/** `??` would treat none, which is a value, as missing. */
 export const orElse = (value: Value | undefined, instead: () => Value): Value =>
   value === undefined ? instead() : value;
 
@@ -132,7 +186,7 @@ export function truth(value: Value): boolean {
   return items === undefined || items.length > 0;
 }
 
-/** Of lists, tuples and views. */
+/** Items of lists, tuples and views. */
 export function itemsOf(value: Value): readonly Value[] | undefined {
   if (value instanceof Tuple || value instanceof View) return value.items;
   return isList(value) ? value : undefined;
@@ -140,7 +194,7 @@ export function itemsOf(value: Value): readonly Value[] | undefined {
 
 export const isList = (value: Value): value is readonly Value[] => Array.isArray(value);
 
-/** What a loop goes through, texts by code points. None is taken for empty, which Python refuses. */
+/** The items that a loop iterates; strings by code points. Treats none as empty, which Python refuses. */
 export function iterate(value: Value): readonly Value[] {
   if (value === null || value instanceof Undefined) return [];
   if (typeof value === 'string') return [...value];
@@ -169,10 +223,10 @@ export function codePoints(text: string): number {
   return count;
 }
 
-/** A text as its code points; without pairs of surrogates it is that itself. */
+/** The code points of a string; the string itself if it has no surrogate pairs. */
 export const characters = (text: string): string | readonly string[] => (surrogates.test(text) ? [...text] : text);
 
-/** The number in booleans, whole numbers and floats. */
+/** The number of a boolean, integer or float. */
 export function numberOf(value: Value): number | undefined {
   if (typeof value === 'number') return value;
   if (typeof value === 'boolean') return Number(value);
@@ -212,7 +266,7 @@ export function equals(left: Value, right: Value, budget: Budget): boolean {
   return items.every((item, index) => budget.nested(() => equals(item, others[index] ?? null, budget)));
 }
 
-/** Below 0: `left` comes first. Texts by code points. @throws TemplateError for what Python does not order. */
+/** Negative: `left` comes first. Strings compare by code points. @throws TemplateError if Python can't order them. */
 export function compare(left: Value, right: Value, budget: Budget): number {
   budget.spend(1);
   const [a, b] = [numberOf(left), numberOf(right)];
@@ -231,7 +285,7 @@ export function compare(left: Value, right: Value, budget: Budget): number {
   return items.length - others.length;
 }
 
-/** JavaScript compares UTF-16, in which the rare planes come before U+E000. */
+/** JavaScript compares UTF-16, where supplementary planes sort before U+E000. */
 function compareTexts(left: string, right: string): number {
   if (!surrogates.test(left) && !surrogates.test(right)) return left < right ? -1 : Number(left > right);
   const [a, b] = [[...left], [...right]];

@@ -98,7 +98,7 @@ describe('a remote server', () => {
     let stopped = false;
     engine.answer = (asked, signal) =>
       new Promise((done) => {
-        engine.routes.deliver({ stream: asked.stream, kind: 'text', text: 'One' });
+        engine.deliver({ stream: asked.stream, kind: 'text', text: 'One' });
         signal.addEventListener('abort', () => {
           stopped = true;
           done(answerOf({ finish: 'cancelled' }));

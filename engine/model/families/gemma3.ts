@@ -1,0 +1,200 @@
+/**
+ * Gemma 3, text: norms before and after each block, GeGLU, scaled embeddings, and five layers with a sliding window for
+ * each with full attention, which have rotary settings of their own.
+ * Sources: transformers `models/gemma3/modeling_gemma3.py`; llama.cpp `convert_hf_to_gguf.py` (Gemma3Model) and
+ * `llama-model.cpp` (LLM_ARCH_GEMMA3).
+ */
+import { z } from 'zod';
+import { limits } from '../../limits.ts';
+import type { DecoderSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
+import { decoderWeights } from '../weights/decoderWeights.ts';
+import {
+  type DecoderNames,
+  ggufNames,
+  huggingFaceNames,
+  type TensorTable,
+  tensorTable,
+} from '../weights/tensorTable.ts';
+import { plusOne } from '../weights/weightViews.ts';
+import type { FamilyBuilder } from './config.ts';
+import {
+  contextTokensOf,
+  decoderFields,
+  fp8BlockOf,
+  optional,
+  parseConfig,
+  requireValue,
+  ropeFromConfig,
+  ropeScaling,
+  size,
+} from './config.ts';
+import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
+
+const gemma3Config = z.looseObject({
+  ...decoderFields,
+  hidden_act: optional(z.string()),
+  hidden_activation: optional(z.string()),
+  head_dim: optional(size(limits.model.width)),
+  query_pre_attn_scalar: optional(z.number().positive()),
+  sliding_window: size(limits.model.contextTokens),
+  sliding_window_pattern: optional(size(limits.model.layers)),
+  layer_types: optional(z.array(z.string()).max(limits.model.layers)),
+  rope_local_base_freq: optional(z.number().positive()),
+  attention_bias: optional(z.boolean()),
+  attn_logit_softcapping: optional(z.number()),
+  final_logit_softcapping: optional(z.number()),
+  use_bidirectional_attention: optional(z.boolean()),
+  /** transformers 5 has one entry a kind of layer. */
+  rope_parameters: optional(
+    z.looseObject({ full_attention: optional(ropeScaling), sliding_attention: optional(ropeScaling) }),
+  ),
+});
+type Gemma3Config = z.infer<typeof gemma3Config>;
+
+/** Every sixth layer has full attention. */
+const publishedPattern = 6;
+const publishedLocalTheta = 10_000;
+
+interface Gemma3Sizes {
+  readonly numAttentionHeads: number;
+  readonly numKeyValueHeads: number;
+  readonly headDim: number;
+  readonly intermediateSize: number;
+  readonly softmaxScale: number;
+  readonly slidingWindow: number;
+  readonly rope: { readonly full: RopeSpec; readonly sliding: RopeSpec };
+}
+
+/** `isFull`: one entry a layer. */
+function gemma3Layers(isFull: readonly boolean[], sizes: Gemma3Sizes): DecoderSpec['layers'] {
+  const { numAttentionHeads, numKeyValueHeads, headDim, softmaxScale, slidingWindow, rope } = sizes;
+  return isFull.map((full) => ({
+    postNorms: true,
+    attention: {
+      kind: 'grouped-query',
+      numAttentionHeads,
+      numKeyValueHeads,
+      headDim,
+      bias: { qkv: false, output: false },
+      qkNorm: true,
+      sinks: false,
+      ...(!full && { slidingWindow }),
+      rope: full ? rope.full : rope.sliding,
+      softmaxScale,
+    },
+    feedForward: { kind: 'dense', intermediateSize: sizes.intermediateSize, activation: { kind: 'gelu-gate' } },
+  }));
+}
+
+function fullLayers(config: Gemma3Config): boolean[] {
+  const pattern = config.sliding_window_pattern ?? publishedPattern;
+  return Array.from({ length: config.num_hidden_layers }, (_, layer) => {
+    const type = config.layer_types?.[layer];
+    if (type === undefined) return (layer + 1) % pattern === 0;
+    requireValue(`layer_types.${layer}`, type, 'full_attention', 'sliding_attention');
+    return type === 'full_attention';
+  });
+}
+
+function ropesFromConfig(config: Gemma3Config, dimensions: number): Gemma3Sizes['rope'] {
+  const { rope_parameters: byKind, rope_local_base_freq: localTheta = publishedLocalTheta, ...rest } = config;
+  const head = { dimensions, layout: 'half-split' } as const;
+  const plain = { ...rest, rope_parameters: byKind?.full_attention, rope_theta: config.rope_theta ?? 1_000_000 };
+  const sliding = {
+    ...rest,
+    rope_parameters: byKind?.sliding_attention,
+    rope_scaling: undefined,
+    rope_theta: localTheta,
+  };
+  return { full: ropeFromConfig(plain, head), sliding: ropeFromConfig(sliding, head) };
+}
+
+function specFromConfig(config: unknown): DecoderSpec {
+  const parsed = parseConfig(gemma3Config, config);
+  requireValue('hidden_activation', parsed.hidden_activation ?? 'gelu_pytorch_tanh', 'gelu_pytorch_tanh');
+  requireValue('attention_bias', parsed.attention_bias ?? false, false);
+  requireValue('attn_logit_softcapping', parsed.attn_logit_softcapping, undefined);
+  requireValue('final_logit_softcapping', parsed.final_logit_softcapping, undefined);
+  requireValue('use_bidirectional_attention', parsed.use_bidirectional_attention ?? false, false);
+  const headDim = parsed.head_dim ?? 256;
+  const rope = ropesFromConfig(parsed, headDim);
+  return checkedSpec({
+    family: 'gemma3',
+    vocabularySize: parsed.vocab_size,
+    hiddenSize: parsed.hidden_size,
+    normEpsilon: parsed.rms_norm_eps,
+    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope.full),
+    tiedEmbeddings: parsed.tie_word_embeddings ?? true,
+    embeddingScale: Math.sqrt(parsed.hidden_size),
+    layers: gemma3Layers(fullLayers(parsed), {
+      numAttentionHeads: parsed.num_attention_heads,
+      numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
+      headDim,
+      intermediateSize: parsed.intermediate_size,
+      softmaxScale: (parsed.query_pre_attn_scalar ?? 256) ** -0.5,
+      slidingWindow: parsed.sliding_window,
+      rope,
+    }),
+  });
+}
+
+async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
+  const sizes = ggufSizes(keys, gguf);
+  const { headDim: dimensions, contextTokens, numLayers, hiddenSize, numAttentionHeads } = sizes;
+  const full = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
+  const theta = keys.optionalNumber('rope.freq_base_swa') ?? publishedLocalTheta;
+  const pattern = keys.optionalSize('attention.sliding_window_pattern', limits.model.layers) ?? publishedPattern;
+  // The 27B model, which llama.cpp tells by its layers, divides by the width a head would have without head_dim.
+  const scaleDim = numLayers === 62 ? hiddenSize / numAttentionHeads : dimensions;
+  return checkedSpec({
+    family: 'gemma3',
+    vocabularySize: sizes.vocabularySize,
+    hiddenSize,
+    normEpsilon: sizes.normEpsilon,
+    contextTokens: contextTokensOf(contextTokens, full),
+    tiedEmbeddings: sizes.tiedEmbeddings,
+    embeddingScale: Math.sqrt(hiddenSize),
+    layers: gemma3Layers(
+      Array.from({ length: numLayers }, (_, layer) => (layer + 1) % pattern === 0),
+      {
+        ...sizes,
+        softmaxScale: scaleDim ** -0.5,
+        slidingWindow: keys.size('attention.sliding_window', limits.model.contextTokens),
+        rope: { full, sliding: { theta, dimensions, layout: 'half-split' } },
+      },
+    ),
+  });
+}
+
+const gemma3Names: DecoderNames = {
+  ...huggingFaceNames,
+  layer(index) {
+    const layer = `model.layers.${index}`;
+    return {
+      ...huggingFaceNames.layer(index),
+      attentionPostNorm: `${layer}.post_attention_layernorm.weight`,
+      feedForwardNorm: `${layer}.pre_feedforward_layernorm.weight`,
+      feedForwardPostNorm: `${layer}.post_feedforward_layernorm.weight`,
+    };
+  },
+};
+
+/** safetensors store norm weights less one; the converter to GGUF adds it. */
+const withWholeNorms = (table: TensorTable): TensorTable => ({
+  ...table,
+  weight: (name, shape, as) => {
+    const weight = table.weight(name, shape, as);
+    return name.endsWith('norm.weight') ? plusOne(weight) : weight;
+  },
+});
+
+export const gemma3: FamilyBuilder = {
+  modelTypes: ['gemma3_text'],
+  ggufArchitecture: 'gemma3',
+  specFromConfig,
+  specFromGguf,
+  weightsFromHuggingFace: (spec, file, config) =>
+    decoderWeights(spec, withWholeNorms(tensorTable(file, fp8BlockOf(config))), gemma3Names),
+  weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
+};

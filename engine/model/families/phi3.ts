@@ -1,0 +1,165 @@
+/**
+ * Phi-4 and Phi-3 (short context): Llama's architecture with q, k and v in one matrix, gate and up in another.
+ * Sources: transformers `models/phi3/modeling_phi3.py`; llama.cpp `convert_hf_to_gguf.py` (Phi3MiniModel).
+ */
+import { z } from 'zod';
+import { unsupported } from '../../errors.ts';
+import { limits } from '../../limits.ts';
+import type { DecoderSpec, GroupedQueryAttentionSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
+import { decoderWeights, groupedQuery, type LayerContext, type LayerTables } from '../weights/decoderWeights.ts';
+import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
+import type { Weight } from '../weights/weights.ts';
+import { selectRows } from '../weights/weightViews.ts';
+import type { FamilyBuilder } from './config.ts';
+import {
+  contextTokensOf,
+  decoderFields,
+  fp8BlockOf,
+  headDimOf,
+  optional,
+  parseConfig,
+  requireSiluActivation,
+  requireValue,
+  ropeFromConfig,
+  rotatedDimensions,
+  size,
+} from './config.ts';
+import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
+
+const phi3Config = z.looseObject({
+  ...decoderFields,
+  attention_bias: optional(z.boolean()),
+  sliding_window: optional(size(limits.model.contextTokens)),
+});
+
+type Phi3Attention = Omit<GroupedQueryAttentionSpec, 'kind' | 'bias' | 'qkNorm' | 'sinks' | 'softmaxScale'>;
+
+function phi3Layers(count: number, attention: Phi3Attention, intermediateSize: number): DecoderSpec['layers'] {
+  return Array.from({ length: count }, () => ({
+    attention: {
+      kind: 'grouped-query',
+      ...attention,
+      bias: { qkv: false, output: false },
+      qkNorm: false,
+      sinks: false,
+      softmaxScale: attention.headDim ** -0.5,
+    },
+    feedForward: { kind: 'dense', intermediateSize, activation: { kind: 'silu-gate' } },
+  }));
+}
+
+function specFromConfig(config: unknown): DecoderSpec {
+  const parsed = parseConfig(phi3Config, config);
+  requireSiluActivation(parsed);
+  requireValue('attention_bias', parsed.attention_bias ?? false, false);
+  const { sliding_window: slidingWindow } = parsed;
+  const headDim = headDimOf(parsed);
+  const dimensions = rotatedDimensions(config, headDim, 1);
+  const rope = ropeFromConfig(parsed, { dimensions, layout: 'half-split' });
+  const attention = {
+    numAttentionHeads: parsed.num_attention_heads,
+    numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
+    headDim,
+    ...(slidingWindow !== undefined && { slidingWindow }),
+    rope,
+  };
+  return checkedSpec({
+    family: 'phi3',
+    vocabularySize: parsed.vocab_size,
+    hiddenSize: parsed.hidden_size,
+    normEpsilon: parsed.rms_norm_eps,
+    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
+    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
+    layers: phi3Layers(parsed.num_hidden_layers, attention, parsed.intermediate_size),
+  });
+}
+
+async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
+  if (gguf.tensors.has('rope_factors_long.weight')) {
+    throw unsupported(
+      'GGUF tensor rope_factors_long.weight: Hearth doesn’t compute longrope (Phi-4-mini, Phi-3 128k).',
+    );
+  }
+  const sizes = ggufSizes(keys, gguf);
+  const { numAttentionHeads, numKeyValueHeads, headDim, contextTokens } = sizes;
+  const dimensions = keys.optionalSize('rope.dimension_count', limits.model.width) ?? headDim;
+  const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
+  // 0 in Phi-4's files: no window.
+  const slidingWindow = keys.optionalNumber('attention.sliding_window') ?? 0;
+  const window = slidingWindow > 0 && { slidingWindow };
+  return checkedSpec({
+    family: 'phi3',
+    vocabularySize: sizes.vocabularySize,
+    hiddenSize: sizes.hiddenSize,
+    normEpsilon: sizes.normEpsilon,
+    contextTokens: contextTokensOf(contextTokens, rope),
+    tiedEmbeddings: sizes.tiedEmbeddings,
+    layers: phi3Layers(
+      sizes.numLayers,
+      { numAttentionHeads, numKeyValueHeads, headDim, ...window, rope },
+      sizes.intermediateSize,
+    ),
+  });
+}
+
+/** `[q; k; v]` and `[gate; up]` by rows. */
+const tablesOf = (names: (layer: number) => { readonly qkv: string; readonly gateUp: string }): LayerTables => ({
+  attention(context) {
+    const { numAttentionHeads, numKeyValueHeads, headDim } = groupedQuery(context.layer);
+    const [queryRows, keyRows] = [numAttentionHeads * headDim, numKeyValueHeads * headDim];
+    const part = cut(context, names(context.index).qkv, queryRows + 2 * keyRows);
+    const output = context.table.linear(context.names.output, [context.spec.hiddenSize, queryRows], false);
+    return {
+      kind: 'grouped-query',
+      query: { weight: part(0, queryRows) },
+      key: { weight: part(queryRows, keyRows) },
+      value: { weight: part(queryRows + keyRows, keyRows) },
+      output,
+    };
+  },
+  feedForward(context) {
+    const { feedForward } = context.layer;
+    const { hiddenSize } = context.spec;
+    const { intermediateSize } = feedForward;
+    const part = cut(context, names(context.index).gateUp, 2 * intermediateSize);
+    const down = context.table.weight(`${context.names.down}.weight`, [hiddenSize, intermediateSize]);
+    return {
+      kind: 'dense',
+      gate: part(0, intermediateSize),
+      up: part(intermediateSize, intermediateSize),
+      down,
+    };
+  },
+});
+
+/** Parts of a matrix of `rows` rows: each from `offset` on, of `length` rows. */
+function cut({ table, spec: { hiddenSize } }: LayerContext, name: string, rows: number) {
+  const whole = table.weight(name, [rows, hiddenSize]);
+  return (offset: number, length: number): Weight =>
+    selectRows(whole, { period: rows, offset, length }, [length, hiddenSize]);
+}
+
+export const phi3: FamilyBuilder = {
+  modelTypes: ['phi3'],
+  ggufArchitecture: 'phi3',
+  specFromConfig,
+  specFromGguf,
+  weightsFromHuggingFace: (spec, file, config) =>
+    decoderWeights(
+      spec,
+      tensorTable(file, fp8BlockOf(config)),
+      huggingFaceNames,
+      tablesOf((layer) => ({
+        qkv: `model.layers.${layer}.self_attn.qkv_proj.weight`,
+        gateUp: `model.layers.${layer}.mlp.gate_up_proj.weight`,
+      })),
+    ),
+  weightsFromGguf: (spec, file) =>
+    decoderWeights(
+      spec,
+      tensorTable(file),
+      ggufNames,
+      tablesOf((layer) => ({ qkv: `blk.${layer}.attn_qkv.weight`, gateUp: `blk.${layer}.ffn_up.weight` })),
+    ),
+};
