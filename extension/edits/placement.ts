@@ -23,11 +23,77 @@ export function place(file: string, code: string, surroundings: Surroundings): s
   const eol = file.includes('\r\n') ? '\r\n' : '\n';
   const lines = file.split(/\r?\n/);
   const added = code.replace(/\r?\n$/, '').split(/\r?\n/);
+  const versions = isVersion(lines, added) ? [] : versionsOf(lines, added, surroundings.symbols);
+  if (versions.length > 0) return withVersions(lines, versions).join(eol);
   const range = replaced(lines, added, surroundings);
   const at = range?.start ?? Math.min(surroundings.cursorLine, lines.length);
   const removed = range === undefined ? 0 : range.end - range.start + 1;
   const indented = reindented(added, range === undefined ? '' : indentOf(lines.slice(range.start, range.end + 1)));
   return lines.toSpliced(at, removed, ...indented).join(eol);
+}
+
+/** A definition of the code, and the lines in whose place it stands; an empty range is before its start. */
+interface Version {
+  readonly code: readonly string[];
+  readonly start: number;
+  readonly removed: number;
+}
+
+/**
+ * Of several definitions, where each of them goes: in the place of its own symbol, or behind the one that the code has
+ * before it. Empty: they are fewer than two, or stand in each other's way, or the file has none of them.
+ */
+function versionsOf(
+  lines: readonly string[],
+  code: readonly string[],
+  symbols: readonly NamedRange[],
+): readonly Version[] {
+  const parts = definitionsOf(code);
+  const ranges = parts.map((part) => sameSymbol(lines, part, symbols));
+  const first = ranges.find((range) => range !== undefined);
+  if (parts.length < 2 || first === undefined) return [];
+  let end = first.start;
+  const versions = parts.map((part, index): Version => {
+    const range = ranges[index];
+    if (range === undefined)
+      return { code: end === first.start ? [...part, ''] : ['', ...part], start: end, removed: 0 };
+    end = range.end + 1;
+    return { code: part, start: range.start, removed: end - range.start };
+  });
+  const ordered = versions.toSorted((a, b) => a.start - b.start);
+  const apart = ordered.every(({ start, removed }, i) => start + removed <= (ordered[i + 1]?.start ?? lines.length));
+  return apart ? ordered : [];
+}
+
+function withVersions(lines: readonly string[], versions: readonly Version[]): string[] {
+  return versions.reduceRight(
+    (text, { code, start, removed }) => {
+      const indented = reindented(code, indentOf(lines.slice(start, start + removed)));
+      return text.toSpliced(start, removed, ...indented);
+    },
+    [...lines],
+  );
+}
+
+/** The code cut before each definition at its left edge; what stands directly above one belongs to it. */
+function definitionsOf(code: readonly string[]): string[][] {
+  const left = indentOf(code);
+  const heads = code.flatMap((line, index) =>
+    indentOf([line]) === left && definedName(line) !== undefined ? [index] : [],
+  );
+  const starts = heads.map((head, index) => {
+    if (index === 0) return 0;
+    const ends = (line: string): boolean =>
+      line.trim() === '' || indentOf([line]) !== left || /^\s*(?:[)\]}]|end\b)/.test(line);
+    const above = code.slice(0, head).findLastIndex(ends);
+    return Math.max(above + 1, (heads[index - 1] ?? 0) + 1);
+  });
+  return starts.map((start, index) => withoutBlankEnds(code.slice(start, starts[index + 1])));
+}
+
+function withoutBlankEnds(lines: readonly string[]): string[] {
+  const isFilled = (line: string): boolean => line.trim() !== '';
+  return lines.slice(Math.max(0, lines.findIndex(isFilled)), lines.findLastIndex(isFilled) + 1);
 }
 
 /**

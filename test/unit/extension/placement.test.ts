@@ -48,6 +48,26 @@ describe('the place of a code block in its file', () => {
     expect(place(file, code, nowhere)).toBe(file.replace('        return 1', '        a = 1\n        return 1'));
   });
 
+  it('puts each of several definitions in the place of its own, and a new one behind the one before it', () => {
+    const filler = Array.from({ length: 30 }, (_, i) => `x${i} = ${i}`).join('\n');
+    const python = `def a():\n    return 1\n\n\n${filler}\n\n\n@cached\ndef b():\n    return 2\n`;
+    const code =
+      '# First.\ndef a():\n    return 10\n\n\ndef new():\n    return 0\n\n\n@cached\ndef b():\n    return 20';
+    const at = [
+      { name: 'a', start: 0, end: 1 },
+      { name: 'b', start: 36, end: 38 },
+    ];
+    const expected = python
+      .replace('def a():\n    return 1\n', '# First.\ndef a():\n    return 10\n\ndef new():\n    return 0\n')
+      .replace('return 2', 'return 20');
+    expect(place(python, code, { ...nowhere, symbols: at, cursorLine: 20 })).toBe(expected);
+    const script = `${filler}\nfunction a() {\n  return 1;\n}\nfunction b() {\n  return 2;\n}\n`;
+    const both = 'function b() {\n  return 20;\n}\nfunction a() {\n  return 10;\n}';
+    expect(place(script, both, nowhere)).toBe(
+      script.replace('return 1;', 'return 10;').replace('return 2;', 'return 20;'),
+    );
+  });
+
   it('replaces the whole file if it is a version of it', () => {
     const code = file.replace('import x', 'import y').replace('return 1', 'return 11');
     expect(place(file, code, { ...nowhere, cursorLine: 5 })).toBe(code);
