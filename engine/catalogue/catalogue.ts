@@ -3,9 +3,9 @@ import { z } from 'zod';
 import { notFound } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { Family } from '../model/spec/spec.ts';
+import { places } from '../userHelp.ts';
 import { catalogueData } from './catalogueData.ts';
 import { isSafeFileName, isSha256 } from './paths.ts';
-import { places } from './userHelp.ts';
 
 const families = [
   'llama',

@@ -6,7 +6,7 @@ import { dirname } from 'node:path';
 import { HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { showBytes } from '../units.ts';
-import { places } from './userHelp.ts';
+import { places } from '../userHelp.ts';
 
 export function errorCode(error: unknown): string | undefined {
   const code = error instanceof Error ? Reflect.get(error, 'code') : undefined;

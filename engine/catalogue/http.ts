@@ -3,7 +3,7 @@ import type { Headers, Response } from 'undici';
 import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { isLoopback } from '../loopback.ts';
-import { certificateProblem, places } from './userHelp.ts';
+import { certificateProblem, places } from '../userHelp.ts';
 
 /** A failed request. `retry` says whether the same request may succeed later. */
 export class HttpFailure extends HearthError {

@@ -4,8 +4,8 @@ import type { Inspection, LayersOf } from '../model/spec/describe.ts';
 import type { Activation, AttentionSpec, FeedForwardSpec, RopeSpec, RouterSpec } from '../model/spec/spec.ts';
 import type { WeightRole } from '../model/weights/specTensors.ts';
 import { showBytes } from '../units.ts';
+import { places } from '../userHelp.ts';
 import type { InspectedModel } from './inspectModel.ts';
-import { places } from './userHelp.ts';
 
 // Rows about one model. Values are short enough to fit in a table with other models.
 

@@ -9,7 +9,7 @@ import { Agent, type Dispatcher, EnvHttpProxyAgent, fetch } from 'undici';
 import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { isLoopback } from '../loopback.ts';
-import { type Environment, places } from './userHelp.ts';
+import { type Environment, places } from '../userHelp.ts';
 
 export { fetch };
 

@@ -4,13 +4,13 @@ import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { invalidInput, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { places } from '../userHelp.ts';
 import type { CatalogueFile, Downloadable, HubSource, Source, WheelSource } from './catalogue.ts';
 import { download, type Expected, type RetryPolicy } from './download.ts';
 import { fileBytes, requireSpace, syncFolder } from './files.ts';
 import { HttpFailure, type HttpResponse } from './http.ts';
 import { type FinishedFile, findFinished, markFinished } from './partialFile.ts';
 import { downloadFolder, isSha256, safeFileName } from './paths.ts';
-import { places } from './userHelp.ts';
 import { extractEntry, findWheel } from './wheel.ts';
 
 export interface Endpoints {

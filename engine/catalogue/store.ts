@@ -4,6 +4,7 @@ import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, isAbsolute, join, resolve } from 'node:path';
 import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.ts';
 import { showBytes } from '../units.ts';
+import { places } from '../userHelp.ts';
 import {
   type CatalogueEntry,
   catalogue,
@@ -40,7 +41,6 @@ import { findInstalled, type Installed, install, listInstalled, manifestName, pa
 import { markFinished } from './partialFile.ts';
 import { defaultStoreDirectory, derivedDirectory, lockFile } from './paths.ts';
 import { type Endpoints, endpointsFrom, fetchModel, sourceName, stagedBytes, stagingFolder } from './sources.ts';
-import { places } from './userHelp.ts';
 
 export interface StoreOptions {
   /** Root of the store. Default: `defaultStoreDirectory`. */

@@ -9,24 +9,25 @@ import { HearthError, invalidInput, notFound, unsupported } from '../errors.ts';
 import { withSource } from '../formats/rangedFile.ts';
 import { parseIndex } from '../formats/safetensors.ts';
 import { limits } from '../limits.ts';
+import { places } from '../userHelp.ts';
 
 const indexName = 'model.safetensors.index.json';
-const again = 'Download it again: `hearth models pull OWNER/REPOSITORY` checks every file.';
+const again = (): string => `Download it again: ${places().pullRepository} checks every file.`;
 
 /** `Qwen2.5-Coder-7B-Instruct-AWQ` → `Qwen2.5-Coder-7B-Instruct`. */
 const bareName = (path: string): string =>
   basename(path).replace(/[-_.](awq|gptq|mlx|fp8|bnb|exl[23]|int[48]|w\dafp?\d+|[2-8]bits?|nvfp4)\b.*$/i, '');
 
 const takeGguf = (path: string): string =>
-  `Take a GGUF of the same model: look for "${bareName(path)} GGUF" on https://huggingface.co/models and run ` +
-  '`hearth models pull OWNER/REPOSITORY`.';
+  `Take a GGUF of the same model: look for "${bareName(path)} GGUF" on https://huggingface.co/models and take it with ` +
+  `${places().pullRepository}.`;
 
 /** @throws HearthError if the bytes at the start of a file show that it holds no GGUF. */
 export async function refuseUnusableFile(path: string): Promise<void> {
   const name = basename(path);
   const start = await beginningOf(path);
   const text = start.toString('latin1');
-  if (start.length === 0) throw invalidInput(`${name} is empty. ${again}`);
+  if (start.length === 0) throw invalidInput(`${name} is empty. ${again()}`);
   refuseWrongDownload(name, text);
   if (text.startsWith('GGUF')) return requireParts(path);
   if (/^(ggml|lmgg|tjgg|fmgg|algg)/.test(text)) {
@@ -52,12 +53,12 @@ function refuseWrongDownload(name: string, text: string): void {
   if (text.startsWith('version https://git-lfs.github.com/spec/')) {
     throw invalidInput(
       `${name} is a Git LFS pointer: the repository was cloned without its large files. ` +
-        'Run `git lfs pull` in it, or download the model with `hearth models pull OWNER/REPOSITORY`.',
+        `Run \`git lfs pull\` in it, or download the model with ${places().pullRepository}.`,
     );
   }
   if (/^(\xef\xbb\xbf)?\s*<(!doctype html|html|\?xml)/i.test(text)) {
     throw invalidInput(
-      `${name} is a web page, not a model: the page of the file, a sign-in or a proxy's answer was saved under its name. ${again}`,
+      `${name} is a web page, not a model: the page of the file, a sign-in or a proxy's answer was saved under its name. ${again()}`,
     );
   }
 }
@@ -79,7 +80,7 @@ function requireAll(wanted: readonly string[], present: ReadonlySet<string>): vo
   const [first] = missing;
   if (first === undefined) return;
   throw notFound(
-    `${missing.length} of ${wanted.length} files of the model are missing, the first is ${first}. ${again}`,
+    `${missing.length} of ${wanted.length} files of the model are missing, the first is ${first}. ${again()}`,
   );
 }
 
@@ -88,7 +89,7 @@ export async function refuseUnusableFolder(path: string): Promise<void> {
   const names = await readdir(path);
   if (names.length === 0) {
     throw notFound(
-      `${path} is an empty folder. A model folder has config.json, tokenizer.json and safetensors. ${again}`,
+      `${path} is an empty folder. A model folder has config.json, tokenizer.json and safetensors. ${again()}`,
     );
   }
   if (!names.includes('config.json')) throw withoutConfig(path, names);
@@ -110,13 +111,13 @@ export async function refuseUnusableWeights(path: string): Promise<void> {
   if (weights.length > 0) return;
   const pickle = names.find((name) => /\.(bin|pt|pth)$/.test(name));
   if (pickle !== undefined) throw unsupported(pickled(pickle, path));
-  throw notFound(`${path} has no weights: config.json is there, but no .safetensors file. ${again}`);
+  throw notFound(`${path} has no weights: config.json is there, but no .safetensors file. ${again()}`);
 }
 
 async function refuseWrongFiles(path: string, names: readonly string[]): Promise<void> {
   for (const name of names) {
     const start = await beginningOf(join(path, name));
-    if (start.length === 0) throw invalidInput(`${name} is empty. ${again}`);
+    if (start.length === 0) throw invalidInput(`${name} is empty. ${again()}`);
     refuseWrongDownload(name, start.toString('latin1'));
   }
 }
@@ -132,7 +133,7 @@ function withoutConfig(path: string, names: readonly string[]): HearthError {
   const other = names.find((name) => /\.(bin|pt|pth)$/.test(name));
   if (other !== undefined) return unsupported(pickled(other, path));
   const expected = 'A model folder has config.json, tokenizer.json and safetensors.';
-  return notFound(`${path} has no config.json, so it is not a model folder. ${expected} ${again}`);
+  return notFound(`${path} has no config.json, so it is not a model folder. ${expected} ${again()}`);
 }
 
 async function beginningOf(path: string): Promise<Buffer> {
@@ -191,6 +192,6 @@ export function unknownArchitecture(key: string, value: string, known: string): 
   }
   return unsupported(
     `Hearth doesn't run this architecture: ${key}: ${value} is not one of ${known}. ` +
-      '`hearth models list` shows models that it runs; llama-server and vLLM run more, and Hearth can use them as a server.',
+      `${places().list} shows models that it runs; llama-server and vLLM run more, and Hearth can use them as a server.`,
   );
 }

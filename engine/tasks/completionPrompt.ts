@@ -81,10 +81,10 @@ interface Room {
 }
 
 /**
- * Of the prompt, the part for the text after the cursor: some six lines. It stands behind the typed text, as models were
+ * Of the prompt, the part for the text after the cursor: some twelve lines. It stands behind the typed text, as models were
  * trained, and so is read again at every key.
  */
-const suffixShare = 1 / 32;
+const suffixShare = 1 / 16;
 
 /** Of the rest beside snippets and text after the cursor, the part for the text before it. */
 const prefixShare = 2 / 3;

@@ -1,10 +1,10 @@
 /** The HTTP side of a remote server: its address, its models, its failures in words for people. */
 import OpenAI, { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { z } from 'zod';
-import { certificateProblem } from '../../catalogue/userHelp.ts';
 import { type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/engineProtocol.ts';
+import { certificateProblem } from '../../userHelp.ts';
 import { eventsOf, notTheApi, openTransport, withoutCredentials } from './events.ts';
 
 /** What servers say of a model beside OpenAI's fields. */

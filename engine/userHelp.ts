@@ -24,6 +24,10 @@ export function places(env: Environment = process.env) {
       : 'Put them in HF_ENDPOINT or PIP_INDEX_URL (https://USER:PASSWORD@HOST).',
     mirror: editor ? '' : ' Set HF_ENDPOINT or PIP_INDEX_URL to a mirror.',
     pull: (id: string) => (editor ? 'under *Hearth: Models*' : `with \`hearth models pull ${id}\``),
+    /** Gets a model that is in no list. */
+    pullRepository: editor
+      ? '*A model on Hugging Face…* under *Hearth: Models*'
+      : '`hearth models pull OWNER/REPOSITORY`',
     withoutImport: editor ? 'choose *A model file…* under *Hearth: Models*' : 'pass `--model PATH`',
   };
 }
