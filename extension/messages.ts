@@ -263,6 +263,8 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('open-citation'), turn: name, text: name }),
   z.object({ type: z.literal('open-chip'), turn: name, id: name }),
   z.object({ type: z.literal('open-link'), href: z.string().max(limits.webview.linkChars) }),
+  /** A long text that was pasted into the box: it becomes an attachment. */
+  z.object({ type: z.literal('paste'), text: code }),
   z.object({ type: z.literal('remove-chip'), id: name }),
   z.object({ type: z.literal('add-context') }),
   z.object({ type: z.literal('download'), model: name }),

@@ -4,6 +4,9 @@ import { drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts
 import type { Host } from './host.ts';
 import { MentionMenu } from './mentions.ts';
 
+/** A pasted text with as many lines becomes an attachment. */
+const longLines = 40;
+
 /** Debounce of draft reports to the extension. */
 const draftMs = 150;
 
@@ -161,7 +164,10 @@ export class Composer {
   }
 
   #listen(): void {
-    this.#box.addEventListener('paste', (event) => this.#refuseFiles(event, event.clipboardData));
+    this.#box.addEventListener('paste', (event) => {
+      this.#refuseFiles(event, event.clipboardData);
+      this.#attachLongText(event);
+    });
     this.element.addEventListener('dragover', (event) => event.preventDefault());
     this.element.addEventListener('drop', (event) => this.#refuseFiles(event, event.dataTransfer));
     this.#box.addEventListener('input', () => {
@@ -188,6 +194,14 @@ export class Composer {
     if (!isFile && !isFromEditor) return;
     event.preventDefault();
     this.#refused.textContent = this.#host.texts.cannotAttach;
+  }
+
+  /** It would hide the question. */
+  #attachLongText(event: ClipboardEvent): void {
+    const text = (event.clipboardData?.getData('text/plain') ?? '').replaceAll('\r\n', '\n');
+    if (event.defaultPrevented || text.split('\n').length < longLines) return;
+    event.preventDefault();
+    this.#host.send({ type: 'paste', text });
   }
 
   #bringBack(event: KeyboardEvent): void {

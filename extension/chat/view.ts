@@ -1,4 +1,5 @@
 import * as vscode from 'vscode';
+import * as z from 'zod';
 import { sentence } from '../client/failure.ts';
 import type { ContextGatherer } from '../context/gather.ts';
 import { parseMentions } from '../context/mentions.ts';
@@ -28,6 +29,7 @@ export interface ChatViewParts extends Pick<Parts, 'engine' | 'proposals' | 'thi
 }
 
 const draftKey = 'hearth.draft';
+const pastedKey = 'hearth.pasted';
 const commands = {
   restart: 'hearth.restartEngine',
   'choose-model': 'hearth.chooseModel',
@@ -53,10 +55,11 @@ export class ChatView {
   constructor(parts: ChatViewParts) {
     this.#parts = parts;
     this.#draft = draft.catch({ text: '', start: 0, end: 0 }).parse(parts.memory.get(draftKey));
+    for (const text of z.array(z.string()).catch([]).parse(parts.memory.get(pastedKey))) parts.tracker.paste(text);
     this.#subscriptions = vscode.Disposable.from(
       parts.session.onMessage((message) => this.#post(message)),
       parts.engine.onView(() => this.#onEngine()),
-      parts.tracker.onChange(() => this.#postContext()),
+      parts.tracker.onChange(() => this.#onContext()),
       parts.thinking.onChange(() => this.#postEngine()),
       vscode.workspace.onDidGrantWorkspaceTrust(() => this.#postContext()),
       // The empty page names the server.
@@ -149,6 +152,8 @@ export class ChatView {
         return openLink(message.href);
       case 'remove-chip':
         return tracker.remove(message.id);
+      case 'paste':
+        return tracker.paste(message.text);
       case 'add-context':
         return tracker.add();
       case 'download':
@@ -215,8 +220,8 @@ export class ChatView {
 
   /** Asks with the context of this moment, even if the question is queued. */
   async ask(question: string): Promise<void> {
-    const { session, gatherer } = this.#parts;
-    const gathered = gatherer.gather(question, session.conversation);
+    const { session, gatherer, tracker } = this.#parts;
+    const gathered = gatherer.gather(question, session.conversation, tracker.takePasted());
     const open = async () => {
       const { attachments, omitted } = await gathered;
       return { answered: session.ask(question, attachments, omitted) };
@@ -260,6 +265,15 @@ export class ChatView {
     if (attached === undefined || attached.firstLine === 0) return;
     const { path, firstLine: line, text } = attached;
     await openPlace({ path, line, endLine: line + text.split('\n').length - 1 });
+  }
+
+  #onContext(): void {
+    const { memory, tracker } = this.#parts;
+    const pasted = tracker.pasted.map(({ text }) => text);
+    // Most changes are of the editor.
+    if (pasted.length > 0 || memory.get(pastedKey) !== undefined)
+      void memory.update(pastedKey, pasted.length > 0 ? pasted : undefined);
+    this.#postContext();
   }
 
   #onEngine(): void {

@@ -16,8 +16,8 @@ import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
 import { chatSettings } from '../settings.ts';
 import { type Mention, parseMentions } from './mentions.ts';
 import { promptSource, ruleSources } from './rules.ts';
-import { focusSource, mentionSources } from './sources.ts';
-import type { ContextTracker, Focus } from './tracker.ts';
+import { focusSource, mentionSources, textSource } from './sources.ts';
+import type { ContextTracker, Focus, Pasted } from './tracker.ts';
 
 /** Counted by the loaded model; estimated conservatively without one. */
 export async function countTokens(engine: EngineHost, texts: readonly string[]): Promise<number[]> {
@@ -50,14 +50,20 @@ export class ContextGatherer {
   }
 
   /** Uses the editor's state at the call, however long the search takes. */
-  async gather(question: string, conversation: Conversation): Promise<Gathered> {
+  async gather(question: string, conversation: Conversation, pasted: readonly Pasted[] = []): Promise<Gathered> {
     const mentions = parseMentions(question);
     const focus = this.tracker.wanted(chatSettings().includeActiveFile);
     const place = this.tracker.focus;
     const { sources: asked, missing } = await this.asked(mentions, place);
     const own = focus === undefined || asked.some(({ path }) => path === focus.path) ? [] : [focusSource(focus)];
     const found = await this.found(question, mentions, focus, conversation);
-    const sources = distinct([...(await this.rules(question, place)), ...asked, ...own, ...found]);
+    const sources = distinct([
+      ...(await this.rules(question, place)),
+      ...pasted.map(pastedSource),
+      ...asked,
+      ...own,
+      ...found,
+    ]);
     const counts = await countTokens(
       this.engine,
       sources.map(({ lines }) => lines.join('\n')),
@@ -93,7 +99,11 @@ export class ContextGatherer {
     }));
     const label = vscode.l10n.t('Repository');
     const found = this.searches(mentions, focus) && !mentions.some(({ kind }) => kind === 'repository');
-    return [...asked, ...own, ...(found ? [{ id: repositoryId, label, detail: '', tokens: 0 }] : [])];
+    const pasted = this.tracker.pasted.map(({ id, text }) => {
+      const { label: name } = pastedSource({ id, text });
+      return { id, label: name, detail: '', tokens: estimatedTokens(text) };
+    });
+    return [...pasted, ...asked, ...own, ...(found ? [{ id: repositoryId, label, detail: '', tokens: 0 }] : [])];
   }
 
   /** The repository's rules for the file in focus, and its prompt that the question names. */
@@ -146,6 +156,11 @@ export class ContextGatherer {
 /** Mentions are not search terms. */
 const withoutMentions = (question: string, mentions: readonly Mention[]): string =>
   mentions.reduce((text, mention) => text.replace(mention.text, ''), question).trim();
+
+const pastedSource = ({ id, text }: Pasted): Source => ({
+  ...textSource(id, vscode.l10n.t('Pasted text ({0} lines)', text.split('\n').length), text),
+  id,
+});
 
 const repositoryId = 'repository';
 

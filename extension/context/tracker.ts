@@ -33,11 +33,19 @@ export function focusOf(editor: vscode.TextEditor | undefined): Focus | undefine
 /** Editors that don't show the user's files. Looking at the log keeps the file in focus. */
 const foreignSchemes = new Set(['output', 'debug', 'vscode-scm', 'comment']);
 
-/** Follows the active editor, and remembers removed chips. */
+/** A long text that was pasted into the question box. */
+export interface Pasted {
+  readonly id: string;
+  readonly text: string;
+}
+
+/** Follows the active editor, and remembers removed chips and pasted texts. */
 export class ContextTracker {
   private readonly removed = new Set<string>();
   private readonly added = new Set<string>();
   private readonly changed = new vscode.EventEmitter<void>();
+  private texts: readonly Pasted[] = [];
+  private pastes = 0;
   readonly onChange = this.changed.event;
   private readonly subscriptions: vscode.Disposable;
   /** Focusing the webview may clear VS Code's active editor, so the last one is kept. */
@@ -70,7 +78,26 @@ export class ContextTracker {
     return this.removed.has(id);
   }
 
+  /** Goes with the next question. */
+  get pasted(): readonly Pasted[] {
+    return this.texts;
+  }
+
+  paste(text: string): void {
+    this.texts = [...this.texts, { id: `pasted:${this.pastes++}`, text }];
+    this.changed.fire();
+  }
+
+  /** They go with one question. */
+  takePasted(): readonly Pasted[] {
+    const taken = this.texts;
+    this.texts = [];
+    if (taken.length > 0) this.changed.fire();
+    return taken;
+  }
+
   remove(id: string): void {
+    this.texts = this.texts.filter((pasted) => pasted.id !== id);
     this.removed.add(id);
     this.changed.fire();
   }

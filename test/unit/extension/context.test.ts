@@ -237,6 +237,22 @@ describe('a question about the repository', () => {
   });
 });
 
+describe('a pasted text', () => {
+  it('is a chip until the next question, goes with that one alone, and can be removed', async () => {
+    const tracker = new ContextTracker();
+    const gatherer = new ContextGatherer(hostOf(clientOf()), tracker, undefined);
+    tracker.paste('one\ntwo\n');
+    tracker.paste('three');
+    expect(gatherer.chips('').map(({ label }) => label)).toEqual(['Pasted text (3 lines)', 'Pasted text (1 lines)']);
+    const [first] = gatherer.chips('');
+    tracker.remove(first?.id ?? '');
+    const { attachments } = await gatherer.gather('What is it?', emptyConversation('c'), tracker.takePasted());
+    expect(attachments.map(({ text, firstLine }) => [text, firstLine])).toEqual([['three', 0]]);
+    expect([tracker.takePasted(), gatherer.chips('')]).toEqual([[], []]);
+    tracker.dispose();
+  });
+});
+
 describe('mentions', () => {
   const found = (question: string) => parseMentions(question).map(({ kind, value, text }) => [kind, value, text]);
 

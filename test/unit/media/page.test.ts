@@ -474,6 +474,22 @@ describe('the chat page', () => {
     expect(refusedOf(drop, 'dataTransfer', { getData: () => 'file:///a.png' })).toBe(pageTexts().cannotAttach);
   });
 
+  it('makes a long pasted text an attachment, and leaves a short one to the box', () => {
+    const pasted = (text: string): Event => {
+      const event = new Event('paste', { bubbles: true, cancelable: true });
+      Object.defineProperty(event, 'clipboardData', {
+        value: { items: [], files: [], getData: (type: string) => (type === 'text/plain' ? text : '') },
+      });
+      $('#question').dispatchEvent(event);
+      return event;
+    };
+    sent = [];
+    expect(pasted('a\nb').defaultPrevented).toBe(false);
+    const long = Array.from({ length: 400 }, (_, i) => `line ${i}`);
+    expect(pasted(long.join('\r\n')).defaultPrevented).toBe(true);
+    expect(sent).toEqual([{ type: 'paste', text: long.join('\n') }]);
+  });
+
   it('offers downloads with their size', async () => {
     const offers = [{ id: 'small', label: 'Small (98 MB)', detail: '' }];
     await tell({ type: 'notice', notice: { kind: 'no-model', text: 'Hearth needs a model.', offers } });
