@@ -88,9 +88,17 @@ export class CompletionShape {
     const inside = tokens.filter(({ start }) => start < end);
     const repeats = this.#rest.length > 0 ? this.#repeatedRest(inside, ended) : this.#repeatedLine(text, inside, ended);
     const complete = scope !== undefined || closer < text.length || repeats?.isWhole === true;
-    const cut = this.#trimmed(text.slice(0, repeats?.at ?? end));
+    const cutAt = repeats?.at ?? end;
+    const last = tokens.findLast(({ start }) => start < cutAt);
+    const cut = this.#trimmed(text.slice(0, last && this.#isLastComma(last) ? last.start : cutAt));
     const uncut = this.#trimmed(text.slice(0, scope ?? endOfLine(text)));
     return { text: cut, complete, ...(uncut !== cut && ended && { uncut }) };
+  }
+
+  /** JSON takes no comma after the last entry. */
+  #isLastComma({ text, isCode }: Token): boolean {
+    const next = this.#rest[0] ?? this.#nextLine?.tokens[0];
+    return this.#lexicon.isData === true && next?.closes !== undefined && isCode && text === ',';
   }
 
   /** A line of it is as much as a statement. */

@@ -52,11 +52,12 @@ function candidatesOf({ text, uncut }: Shaped, prefix: string, isCutOff: boolean
       .join('\n')
       .trimEnd(),
   );
-  const atMarks = [...(lines.at(-1) ?? '').matchAll(/[)\]};,]+\s*$|[)\]}]|\s\S+$/g)].reverse();
+  // A second statement behind a finished one begins at a word.
+  const atMarks = [...(lines.at(-1) ?? '').matchAll(/[)\]};,]+\s*$|[)\]}]|\s+(?=\S)/g)].reverse();
   const inLine = atMarks.map(({ index }) => text.slice(0, text.length - (lines.at(-1) ?? '').length + index).trimEnd());
   const all = isCutOff
     ? [...whole, ...whole.map((own) => closed(own, prefix)), ...shorter.flatMap((own) => [own, closed(own, prefix)])]
-    : [...whole, ...inLine.slice(0, 4), ...shorter, ...whole.map((own) => closed(own, prefix))];
+    : [...whole, ...inLine.slice(0, 6), ...shorter, ...whole.map((own) => closed(own, prefix))];
   return [...new Set(all)].filter((own) => own.trim() !== '').slice(0, maxCandidates);
 }
 

@@ -34,6 +34,14 @@ describe('a completion of one line', () => {
     expect(shape('const a = ▮\n', '1 +', { multiline, ended: false })).toEqual({ text: '1 +', complete: false });
   });
 
+  it('has no comma after the last entry of JSON', () => {
+    const json = { language: 'json' };
+    expect(shown('{\n  "a": {\n    "build": ▮\n  }\n}\n', '"tsc",', json)).toBe('"tsc"');
+    expect(shown('{ "a": ▮ }', '[1, 2],', json)).toBe('[1, 2]');
+    expect(shown('{\n  "build": ▮\n  "x": 1\n}\n', '"tsc",', json)).toBe('"tsc",');
+    expect(shown('[▮]', '"a,', json)).toBe('"a,');
+  });
+
   it('drops blanks at its end and is empty when there is nothing else', () => {
     expect(shown('const a = ▮', '1;   ', { multiline })).toBe('1;');
     expect(shown('const a = ▮', '  \n  ', { multiline })).toBe('');

@@ -21,6 +21,11 @@ describe('a completion in a file that parses', () => {
     expect(await offered('|\n', 'const b = 1;\nconst = ;')).toBe('const b = 1;');
   });
 
+  it('loses a second statement behind a finished one', async () => {
+    expect(await offered('x = |\n', '1 y = 2', 'a.py')).toBe('1');
+    expect(await offered('const x = |\n', 'f(1) const y = 2;')).toBe('f(1)');
+  });
+
   it('is not offered when nothing of it parses', async () => {
     expect(await offered('const a = 1;\n|\n', ') => {{ ] of')).toBe('');
   });
