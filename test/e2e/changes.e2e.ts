@@ -11,11 +11,9 @@ import { answered } from './turns.ts';
 const word = '薪';
 const util = 'export const two = 2;';
 const answer = `Create \`play/util.js\`:\n\n\`\`\`js\n${util}\n\`\`\`\n\nThen run it:\n\n\`\`\`sh\nnode play/util.js\n\`\`\``;
-// One function with two changes apart: a block of several functions is placed at its first one.
-const sums = `def add(a, b):\n    first = a\n    # [${word}]\n    second = 2\n    return first + b\n`;
-const once = sums.replace('first = a', 'first = -a');
-const after = once.replace('first + b', 'first - b');
-const report = `Both turn round.\n\n\`\`\`python\n${after}\`\`\``;
+const sums = `# [${word}]\ndef add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n`;
+const after = sums.replace('a + b', 'b + a').replace('a - b', '-b + a');
+const report = `Both turn round.\n\n\`\`\`python\n${after.slice(after.indexOf('def add'))}\`\`\``;
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-scripted-'));
 const model = join(folder, 'scripted');
@@ -64,6 +62,7 @@ describeInEditor('code of an answer', { files: { 'sums.py': sums }, settings, ma
     const turn = await answered(await editor().chat(), 'How do I turn @file:sums.py round?');
     await turn.locator('[data-action=apply]').click();
     await tab('sums.py: proposed change').waitFor();
+    const first = sums.replace('a + b', 'b + a');
     await page.locator('.editor-group-container.active .modified-in-monaco-diff-editor .view-lines').click();
     await page.keyboard.press('Control+Home');
     await press('Accept This Part of the Change');
@@ -76,7 +75,7 @@ describeInEditor('code of an answer', { files: { 'sums.py': sums }, settings, ma
     await page.keyboard.press('Control+Z');
     await page.keyboard.press('Control+S');
     // Undoing takes back the second part alone.
-    await expect.poll(() => editor().read('sums.py')).toBe(once);
+    await expect.poll(() => editor().read('sums.py')).toBe(first);
     await page.keyboard.press('Control+Shift+Z');
     await page.keyboard.press('Control+S');
     await expect.poll(() => editor().read('sums.py')).toBe(after);
