@@ -1,5 +1,5 @@
 /**
- * `npm test` runs types and lint, the build, the default model with the built command line, unit tests with coverage, GPU tests
+ * `npm test` runs types and lint, the build, the default model with the built command line, unit tests, GPU tests
  * on software adapters, kernels compiled for other GPUs, and end-to-end tests. It starts with an empty home, to test what a fresh machine does. The last line
  * sums up all suites: `N passed, N failed, N skipped`.
  */
@@ -142,7 +142,7 @@ const inProject = { cwd: projectRoot };
 await step('Types and lint', () => npm(['run', 'check'], inProject));
 const built = await step('Build', () => npm(['run', 'build'], inProject));
 if (built) await downloadOnce();
-await suite('Unit tests', ['--coverage']);
+await suite('Unit tests', []);
 for (const adapter of adapters) await gpuSuite(adapter);
 await kernelGate();
 if (built) await suite('End-to-end tests', ['--config', 'test/e2e/vitest.config.ts']);

@@ -161,7 +161,10 @@ describe.skipIf(lavapipe && !everything)('each of 40 planted faults is found, an
     expect(Object.values(faults).flat()).toHaveLength(40);
   });
   for (const [name, planted] of Object.entries(faults)) {
-    it.each(planted)(`${name}: %s: %s instead of %s`, (...fault) => expectRight(name, fault));
+    // All of them take two minutes: HEARTH_TEST_GOLDENS=all.
+    it.each(planted.filter((_, i) => everything || i % 3 === 0))(`${name}: %s: %s instead of %s`, (...fault) =>
+      expectRight(name, fault),
+    );
   }
 });
 
