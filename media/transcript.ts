@@ -41,6 +41,7 @@ export class Transcript {
     });
     this.element = element('div', { class: 'transcript-area' }, [this.#scroller, this.#toEnd, this.#announcer]);
     this.#scroller.addEventListener('scroll', () => this.#onScroll(), { passive: true });
+    this.#list.addEventListener('focusin', ({ target }) => this.#onFocus(target));
     const observer = new ResizeObserver(() => this.#follow());
     observer.observe(this.#list);
     observer.observe(this.#scroller);
@@ -103,6 +104,12 @@ export class Transcript {
   #place(element: HTMLElement): void {
     const queued = element.dataset['state'] === 'queued';
     this.#list.insertBefore(element, queued ? null : this.#list.querySelector(':scope > [data-state="queued"]'));
+  }
+
+  /** Who walks to the last control by keyboard is at the end, where no button leads there. */
+  #onFocus(target: EventTarget | null): void {
+    const controls = this.#list.querySelectorAll('button, a[href], summary, [tabindex="0"]');
+    if (target === controls.item(controls.length - 1)) this.#scrollToEnd();
   }
 
   #onScroll(): void {

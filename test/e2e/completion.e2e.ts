@@ -2,9 +2,12 @@
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 
-const typed = 'def add(a, b):\n    """Return the sum of a and b."""\n    return ';
+// The editor indents the lines itself.
+const typed = 'def add(a, b):\n"""Return the sum of a and b."""\nreturn ';
+const start = 'import math\n\n';
+const files = { 'sums.py': 'import math\n', 'products.py': start, 'differences.py': start };
 
-describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } }, (editor) => {
+describeInEditor('inline completion', { files }, (editor) => {
   test('shows a suggestion, which Tab accepts', async () => {
     const { page } = editor();
     await editor().openFile('sums.py');
@@ -26,11 +29,9 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
 
   test('is accepted word by word, and the rest stays on offer', async () => {
     const { page } = editor();
-    await editor().openFile('sums.py');
+    await editor().openFile('products.py');
     await page.keyboard.press('Control+End');
-    await page.keyboard.type('\n\ndef multiply(a, b):\n    """Return the product of a and b."""\n    return ', {
-      delay: 15,
-    });
+    await page.keyboard.type('def multiply(a, b):\n"""Return the product of a and b."""\nreturn ', { delay: 15 });
     const ghost = page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first();
     await ghost.waitFor();
     const offered = async () => ((await ghost.textContent()) ?? '').replaceAll('\u00a0', ' ');
@@ -43,27 +44,24 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
     await page.keyboard.press('Escape');
     await page.keyboard.press('Control+S');
     const taken = before.slice(0, before.length - rest.length);
-    await expect.poll(() => editor().read('sums.py').trimEnd().endsWith(`return ${taken}`.trimEnd())).toBe(true);
+    await expect.poll(() => editor().read('products.py').trimEnd().endsWith(`return ${taken}`.trimEnd())).toBe(true);
   });
 
   test('offers nothing while paused', async () => {
     const { page } = editor();
+    await editor().openFile('differences.py');
+    const paused = editor().statusItem('SmolLM2').locator('.codicon-debug-pause');
     await editor().command('Hearth: Pause or Resume Completions');
+    await paused.waitFor();
     await page.keyboard.press('Control+End');
-    await page.keyboard.type('\n\ndef subtract(a, b):\n    return ', { delay: 15 });
+    await page.keyboard.type('def subtract(a, b):\n"""Return the difference of a and b."""\nreturn ', { delay: 15 });
+    await page.keyboard.press('Alt+Backslash');
     await page.waitForTimeout(3_000);
     expect(await page.locator('.ghost-text-decoration').count()).toBe(0);
     await editor().command('Hearth: Pause or Resume Completions');
-    // The palette closes before its command has run.
-    const offered = async () => {
-      await page.keyboard.type('a');
-      await page.keyboard.press('Backspace');
-      const ghost = page.locator('.ghost-text-decoration').first();
-      return ghost.waitFor({ timeout: 15_000 }).then(
-        () => true,
-        () => false,
-      );
-    };
-    await expect.poll(offered, { timeout: 60_000 }).toBe(true);
+    await paused.waitFor({ state: 'detached' });
+    // Asked for explicitly, it is shown however unsure the model is.
+    await page.keyboard.press('Alt+Backslash');
+    await page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first().waitFor();
   });
 });

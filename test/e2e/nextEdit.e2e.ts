@@ -30,14 +30,14 @@ describeInEditor(
       for (let i = 0; i < 'let '.length; i++) await keyboard.press('ArrowRight');
       for (let i = 0; i < 'total'.length; i++) await keyboard.press('Shift+ArrowRight');
       await keyboard.type('sum');
-      await offers('same change in line 3');
+      await offers('same change on line 3');
       await editor().screenshot('next-edit');
       await keyboard.press('Tab');
       await offers('Tab to accept');
       await keyboard.press('Tab');
-      await offers('same change in line 5');
+      await offers('same change on line 5');
       await keyboard.press('Escape');
-      await offers('same change in line 5', false);
+      await offers('same change on line 5', false);
       await keyboard.press('Control+S');
       const changed = text.replace('total = 0', 'sum = 0').replace('total += 1', 'sum += 1');
       await expect.poll(() => editor().read('sums.js')).toBe(changed);

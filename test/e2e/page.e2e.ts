@@ -135,7 +135,9 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
       const unseen: string[] = [];
       for (;;) {
         await page.keyboard.press('Tab');
-        const [label, visible] = await page.evaluate(() => {
+        const [label, visible] = await page.evaluate(async () => {
+          // The page has seen by then where it was scrolled to.
+          for (let i = 0; i < 2; i++) await new Promise((resolve) => requestAnimationFrame(resolve));
           const focused = document.activeElement;
           if (!(focused instanceof HTMLElement)) return ['', false] as const;
           const { outlineStyle, outlineColor } = getComputedStyle(focused);
