@@ -55,13 +55,13 @@ describeInEditor('inline completion', { files }, (editor) => {
     await paused.waitFor();
     await page.keyboard.press('Control+End');
     await page.keyboard.type('def subtract(a, b):\n"""Return the difference of a and b."""\nreturn ', { delay: 15 });
-    await page.keyboard.press('Alt+Backslash');
+    await editor().command('Trigger Inline Suggestion');
     await page.waitForTimeout(3_000);
     expect(await page.locator('.ghost-text-decoration').count()).toBe(0);
     await editor().command('Hearth: Pause or Resume Completions');
     await paused.waitFor({ state: 'detached' });
     // Asked for explicitly, it is shown however unsure the model is.
-    await page.keyboard.press('Alt+Backslash');
+    await editor().command('Trigger Inline Suggestion');
     await page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first().waitFor();
   });
 });
