@@ -1,5 +1,6 @@
 /** Lines as they were and as they would be, one text in the editor, until the user decides. Pure. */
 import { diffArrays } from 'diff';
+import { indentOf } from './placement.ts';
 
 export type LineKind = 'same' | 'removed' | 'added';
 
@@ -74,9 +75,7 @@ export function codeOf(answer: string, done: boolean): string[] | undefined {
 
 /** Small models forget the indentation of what they are shown: the first line's is put back before all. */
 export function reindented(code: readonly string[], before: readonly string[]): string[] {
-  const first = (lines: readonly string[]): string | undefined => lines.find((line) => line.trim() !== '');
-  const indentation = (line: string | undefined): string => /^[ \t]*/.exec(line ?? '')?.[0] ?? '';
-  const [own, wanted] = [indentation(first(code)), indentation(first(before))];
+  const [own, wanted] = [indentOf(code), indentOf(before)];
   if (own === wanted || !wanted.startsWith(own)) return [...code];
   const missing = wanted.slice(own.length);
   return code.map((line) => (line.trim() === '' ? line : missing + line));

@@ -206,7 +206,8 @@ function isVersion(lines: readonly string[], code: readonly string[]): boolean {
   return own.length > 0 && own.filter((line) => known.has(line)).length >= own.length / 2;
 }
 
-const indentOf = (lines: readonly string[]): string =>
+/** Of the first line that is not blank. */
+export const indentOf = (lines: readonly string[]): string =>
   /^\s*/.exec(lines.find((line) => line.trim() !== '') ?? '')?.[0] ?? '';
 
 /** Models write code without base indentation, so adds the indentation of the target. */

@@ -289,7 +289,7 @@ function isError(text: string): boolean {
 }
 
 /** Sends bytes, half-closes the connection, and returns the server's response. */
-function rawAnswer(port: number, text: string): Promise<string> {
+export function rawAnswer(port: number, text: string): Promise<string> {
   return new Promise((resolve) => {
     let answer = '';
     const socket = connect(port, '127.0.0.1', () => socket.end(text, 'latin1'));

@@ -5,6 +5,7 @@
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { answerOf, ScriptedEngine, startScripted, token } from '../unit/http/support.ts';
+import { rawAnswer } from './http.ts';
 
 export interface AccessFigures {
   readonly combinations: number;
@@ -44,20 +45,6 @@ const targets: readonly (readonly [method: string, path: string])[] = [
   ['OPTIONS', '/v1/chat/completions'],
 ];
 
-/** Sends bytes, half-closes, and returns what came. */
-function answerTo(port: number, text: string): Promise<string> {
-  return new Promise((done) => {
-    let answer = '';
-    const socket = connect(port, '127.0.0.1', () => socket.end(text, 'latin1'));
-    socket.setTimeout(15_000, () => socket.destroy());
-    socket.on('data', (chunk) => {
-      answer += chunk.toString('latin1');
-    });
-    socket.on('error', () => {});
-    socket.on('close', () => done(answer));
-  });
-}
-
 const header = (name: string, value: string | undefined): string =>
   value === undefined ? '' : `${name}: ${value}\r\n`;
 const bodyOf = (method: string): string =>
@@ -81,7 +68,7 @@ async function combinations(port: number, step: number, report: (problem: string
           if (right) allowed++;
           const headers = header('Host', host) + header('Origin', origin) + header('Authorization', authorisation);
           const what = `${method} ${path} ${JSON.stringify([host, origin, authorisation])}`;
-          const asking = answerTo(
+          const asking = rawAnswer(
             port,
             `${method} ${path} HTTP/1.1\r\n${headers}Connection: close\r\n${bodyOf(method)}`,
           ).then((answer) => {
@@ -135,7 +122,7 @@ async function smuggle(port: number, engine: ScriptedEngine, report: (problem: s
   const requests = smuggledRequests(port);
   for (const [number, text] of requests.entries()) {
     const before = engine.asked.length;
-    const answer = await answerTo(port, text);
+    const answer = await rawAnswer(port, text);
     // The hidden one names another host: it may be refused, never answered.
     const answered = answer.match(/HTTP\/1\.1 200 /g)?.length ?? 0;
     if (engine.asked.length - before > 1 || answered > 1) report(`smuggled ${number}: ${answer.slice(0, 300)}`);
@@ -170,7 +157,7 @@ async function hangUp(port: number, engine: ScriptedEngine, report: (problem: st
   for (let wait = 0; cancelled < count && wait < 500; wait++) await sleep(10);
   if (cancelled !== count) report(`${count - cancelled} questions of clients that left were not cancelled`);
   engine.answer = answer;
-  const after = await answerTo(
+  const after = await rawAnswer(
     port,
     `POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAuthorization: Bearer ${token}\r\nConnection: close\r\n${bodyOf('POST')}`,
   );

@@ -99,28 +99,31 @@ describe('the prompt of a conversation', () => {
   });
 });
 
+const opened: ChatSession[] = [];
+afterEach(async () => {
+  await Promise.all(opened.splice(0).map((session) => session.close()));
+});
+
+/** A session with an empty store, and what it tells the page. */
+async function openWith(files: FileAccess, client: EngineClient) {
+  const host = hostOf(client);
+  await host.client();
+  const store = new ChatStore(folder, log);
+  await store.restore();
+  const session = new ChatSession(host, store, new Thinking(new MemoryMemento(), host), log, files);
+  opened.push(session);
+  const said: ToPage[] = [];
+  session.onMessage((message) => said.push(message));
+  return { session, said, client };
+}
+
 describe('the chat session', () => {
   const files: FileAccess = {
     reread: (uri) =>
       Promise.resolve({ uri, path: 'src/b.ts', languageId: 'typescript', text: 'b', symbols: [], files: [] }),
     find: (path) => Promise.resolve(path.endsWith('a.ts') ? { path: 'src/a.ts', lines: 10 } : undefined),
   };
-  const opened: ChatSession[] = [];
-  afterEach(async () => {
-    await Promise.all(opened.splice(0).map((session) => session.close()));
-  });
-
-  async function open(client: EngineClient) {
-    const host = hostOf(client);
-    await host.client();
-    const store = new ChatStore(folder, log);
-    await store.restore();
-    const session = new ChatSession(host, store, new Thinking(new MemoryMemento(), host), log, files);
-    opened.push(session);
-    const said: ToPage[] = [];
-    session.onMessage((message) => said.push(message));
-    return { session, said, client };
-  }
+  const open = (client: EngineClient) => openWith(files, client);
   const last = (session: ChatSession) => session.turns.at(-1);
 
   it('warms up the conversation, except during an answer or if the model cannot chat', async () => {
@@ -325,22 +328,7 @@ describe('the queue of a chat', () => {
     reread: () => Promise.resolve(request),
     find: () => Promise.resolve(undefined),
   };
-  const opened: ChatSession[] = [];
-  afterEach(async () => {
-    await Promise.all(opened.splice(0).map((session) => session.close()));
-  });
-
-  async function open(client: EngineClient) {
-    const host = hostOf(client);
-    await host.client();
-    const store = new ChatStore(folder, log);
-    await store.restore();
-    const session = new ChatSession(host, store, new Thinking(new MemoryMemento(), host), log, files);
-    opened.push(session);
-    const said: ToPage[] = [];
-    session.onMessage((message) => said.push(message));
-    return { session, said };
-  }
+  const open = (client: EngineClient) => openWith(files, client);
   const state = ({ turns }: ChatSession) => turns.map(({ question, outcome }) => `${question} ${outcome.kind}`);
   const held = ({ turns }: ChatSession) => turns.flatMap(({ outcome }) => ('held' in outcome ? [outcome.held] : []));
   const idOf = ({ turns }: ChatSession, question: string) => turns.find((turn) => turn.question === question)?.id ?? '';
