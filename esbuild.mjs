@@ -25,10 +25,12 @@ const common = {
   logLevel: watch ? 'info' : 'warning',
   outdir,
   metafile: true,
-  loader: { '.wgsl': 'text', '.txt': 'text' },
+  // KaTeX's style names each font in three formats; every browser of VS Code reads the first.
+  loader: { '.wgsl': 'text', '.txt': 'text', '.woff2': 'file', '.woff': 'empty', '.ttf': 'empty' },
+  assetNames: 'fonts/[name]',
 };
 // Native modules stay in node_modules; the package carries the one platform's binaries.
-const external = ['vscode', 'onnxruntime-node', 'webgpu'];
+const external = ['vscode', 'koffi', 'onnxruntime-node', 'webgpu'];
 // Bundled CommonJS dependencies call require() and read __filename inside an ES module.
 const banner = {
   js: [
@@ -39,6 +41,9 @@ const banner = {
   ].join('\n'),
 };
 const node = { ...common, platform: 'node', target: 'node20', external };
+
+// The page loads the script as a function, and gives its text to the frame that draws.
+const asFunction = { banner: { js: 'globalThis.hearthDiagrams = () => {' }, footer: { js: '};' } };
 
 const builds = [
   { ...node, format: 'cjs', entryPoints: { extension: 'extension/extension.ts' }, outExtension: { '.js': '.cjs' } },
@@ -52,12 +57,19 @@ const builds = [
       indexer: 'engine/indexer.ts',
       cli: 'engine/cli.ts',
       grammarThread: 'engine/sampling/grammarThread.ts',
+      ggmlWorker: 'engine/backend/ggml/thread.ts',
       onnxWorker: 'engine/backend/onnx/graphThread.ts',
     },
     outExtension: { '.js': '.mjs' },
     banner,
   },
-  { ...common, platform: 'browser', target: 'es2022', format: 'iife', entryPoints: { chat: 'media/chat.ts' } },
+  ...['chat', 'diagrams'].map((name) => ({
+    ...common,
+    ...{ platform: 'browser', target: 'es2022', format: 'iife', entryPoints: { [name]: `media/${name}.ts` } },
+    // Mermaid is 7 MB; nobody reads its names in a log.
+    minifyIdentifiers: production && name === 'diagrams',
+    ...(name === 'diagrams' && asFunction),
+  })),
 ];
 
 for (const name of ['tree-sitter', ...grammars.map((grammar) => `tree-sitter-${grammar}`)]) {

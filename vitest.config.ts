@@ -1,3 +1,4 @@
+import './engine/runtime/noTelemetry.ts';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 

@@ -4,20 +4,21 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { z } from 'zod';
 import packageJson from '../package.json' with { type: 'json' };
-import { bench } from './cli/bench.ts';
-import { cache } from './cli/cache.ts';
-import { chat } from './cli/chat.ts';
-import { type Command, commandHelp, commonOptions, optionTable, readArguments } from './cli/command.ts';
-import { complete, generate, summarise } from './cli/complete.ts';
-import { logits } from './cli/decoder.ts';
-import { devices } from './cli/devices.ts';
-import { doctor, tune } from './cli/doctor.ts';
-import { index, search } from './cli/indexFolder.ts';
-import { inspect } from './cli/inspect.ts';
-import { models } from './cli/models.ts';
-import { replay } from './cli/replay.ts';
-import { serve } from './cli/serve.ts';
-import { printable, printableStatus, type Terminal } from './cli/terminal.ts';
+import { chat, complete, generate, index, search, summarise } from './cli/chat.ts';
+import {
+  type Command,
+  commandHelp,
+  commonOptions,
+  optionTable,
+  printable,
+  printableStatus,
+  readArguments,
+  type Terminal,
+} from './cli/command.ts';
+import { bench, logits } from './cli/decoder.ts';
+import { devices, doctor, replay, tune } from './cli/doctor.ts';
+import { cache, inspect, models } from './cli/models.ts';
+import { serve } from './cli/session.ts';
 import { HearthError, invalidInput } from './errors.ts';
 
 const commands: readonly Command[] = [

@@ -5,7 +5,7 @@
  * A message says what happened, what was kept and what to do next.
  */
 
-export const errorCodes = [
+const errorCodes = [
   /** Input from outside (model file, configuration, template, request) is malformed. */
   'invalid-input',
   /** The input is valid, but Hearth does not implement it (tensor type, architecture, operator). */

@@ -4,8 +4,8 @@
  */
 import { availableParallelism, constants, setPriority } from 'node:os';
 import type { Embedder } from './index/repository/embeddings.ts';
-import { IndexService } from './index/repository/service.ts';
-import { keepWasmUnoptimised } from './index/repository/wasmFlags.ts';
+import { IndexService } from './index/repository/repository.ts';
+import { keepWasmUnoptimised } from './index/syntax/grammars.ts';
 import { type indexNotices, indexRequests } from './protocol/indexProtocol.ts';
 import { notifier, serve } from './protocol/rpc.ts';
 import { serveChild } from './runtime/child.ts';
@@ -13,8 +13,8 @@ import { serveChild } from './runtime/child.ts';
 /** Leaves the GPU and half of the CPU to the engine. */
 const embedder = async (model: string, signal: AbortSignal): Promise<Embedder> => {
   // Loaded only if an embedding model is configured.
-  const { openEmbedder } = await import('./runtime/embedder.ts');
-  return openEmbedder(model, signal, { backend: 'onnx', threads: Math.ceil(availableParallelism() / 2) });
+  const { openEmbedder } = await import('./runtime/loadedModel.ts');
+  return openEmbedder(model, signal, { backend: 'cpu', threads: Math.ceil(availableParallelism() / 2) });
 };
 
 keepWasmUnoptimised();

@@ -119,16 +119,38 @@ export const limits = {
     // Time between two writes. Prompts change with every key, and writes wear the disk.
     pauseMs: 120_000,
   },
+  // Calls into native code that don't return: the process ends, and its windows start it again.
+  hang: {
+    // A call with no measure: a first pass (128 tokens of a 30B model take minutes on two old cores), compiling kernels, a
+    // load since its last progress; and a main thread that doesn't come back to its event loop.
+    callSeconds: 900,
+    // No pass is given up before that, nor before it took so many times as long as the slowest before, for as many tokens.
+    passSeconds: 60,
+    slowerPass: 30,
+  },
+  nextEdit: {
+    // A longer line is seldom changed by hand.
+    lineTokens: 96,
+    // Places and changes that a model is shown; it reads and writes a line for each place.
+    places: 2,
+    edits: 3,
+    // By then the cursor has moved.
+    timeoutMs: 60_000,
+  },
   generation: {
     // Pending requests of one class. An editor has a few; a team server has dozens.
     pendingRequestsPerClass: 64,
     // How long higher classes may block a class before it gets one step. Chat still makes visible progress while the
     // user types, and typing stays responsive. Warm-ups run only when nothing else does.
     patienceMs: { keystroke: Number.POSITIVE_INFINITY, chat: 1000, summary: 5000, 'warm-up': Number.POSITIVE_INFINITY },
+    // How long a model of a closed window stays loaded beside those of other windows: a reload takes some seconds.
+    keptMs: 30_000,
+    // A window waits this long for others to give up a model: a changed setting reaches all windows within a second.
+    settleMs: 2000,
     // A mask takes about a millisecond. Compiling a grammar takes up to a second, while other requests continue.
     choiceMs: 5,
-    // Nobody waits longer for an inline completion.
-    completionMs: 20_000,
+    // VS Code cancels at the next key and asks once for a place: a slow or busy machine may read its prompt for this long.
+    completionMs: 60_000,
     // Users don't read more than half a screen before accepting.
     completionLines: 24,
     // By then the cursor has moved.
@@ -194,12 +216,14 @@ export const limits = {
     changesBeforeScan: 500,
     // Time between two progress reports.
     stateMs: 1000,
-    // Different terms of one question, the longest; a pasted log has thousands, and each takes 0.1 ms to look up.
-    questionTerms: 120,
-    // Chunks that the terms of one question may match together: BM25 ranks about 1,000 of them a millisecond.
-    matchedChunks: 10_000,
+    // Different terms of one question, the longest; a pasted log has thousands, and each takes up to 1 ms to look up.
+    questionTerms: 64,
+    // Chunks that the terms of one question may match together: BM25 ranks about 500 of them a millisecond.
+    matchedChunks: 5_000,
     // Chunks that are read again for what BM25 doesn't see: literals, calls, flags.
     rereadChunks: 150,
+    // Characters of the files that hold those chunks; the best come first. Headers of registers have megabytes.
+    rereadChars: 3_000_000,
     // Answers of any kind in one message.
     results: 1000,
     // Names whose references a map counts: 0.2 s; a larger repository is ranked by imports and the first ones.
@@ -326,3 +350,6 @@ export const limits = {
     stopStringChars: 1024,
   },
 } as const;
+
+/** Whether an address is this computer's own. */
+export const isLoopback = (url: URL): boolean => /^(127(\.\d{1,3}){3}|localhost|\[::1\])$/.test(url.hostname);

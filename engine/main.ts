@@ -1,19 +1,28 @@
 /**
- * The engine process, a child of the extension, which inherits its channel. It opens no socket unless told to serve other
- * programs, and ends with its parent. Its stderr is its log.
+ * The engine process: a child of the extension, which inherits its channel and ends with its parent, or shared by several
+ * windows over a socket that only the user can open. It opens no other socket unless told to serve other programs.
  */
 
-import { LocalServer } from './http/localServer.ts';
+import { LocalServer } from './http/server.ts';
+import { limits } from './limits.ts';
 import type { clientNotices, DeltaStreams } from './protocol/engineProtocol.ts';
 import { notifier, Streams } from './protocol/rpc.ts';
-import { serveChild } from './runtime/child.ts';
-import { Switchboard, serveEngine } from './runtime/serveEngine.ts';
+import { sharedParams, sharedVariable } from './protocol/sharedEngine.ts';
+import { endOnHungCalls, openToDebugger, serveChild } from './runtime/child.ts';
+import { SharedModels } from './runtime/modelRoles.ts';
+import { Switchboard, serveEngine, startRecording } from './runtime/serveEngine.ts';
 import { Engine, type EngineOptions } from './runtime/service.ts';
+import { type ServeWindow, serveWindows } from './runtime/windows.ts';
 
-serveChild('engine', (connection, { log, lost }) => {
+const shared = new SharedModels();
+const record = startRecording();
+endOnHungCalls(shared.pool.calls);
+
+const serve: ServeWindow = (connection, { log, lost }) => {
   const streams: DeltaStreams = new Streams();
   const notify = notifier<typeof clientNotices>(connection, lost);
   const options: EngineOptions = {
+    shared,
     onDelta(delta) {
       // Goes to another program or to the extension.
       const receiver = streams.receiver(delta.stream) ?? ((other) => notify('delta', other));
@@ -21,8 +30,20 @@ serveChild('engine', (connection, { log, lost }) => {
     },
     onProgress: (progress) => notify('progress', progress),
     onModelChange: (change) => notify('modelChange', change),
+    onModelsChanged: () => notify('modelsChanged', {}),
   };
   const engine = new Engine(options);
   const server = new LocalServer(engine, streams, log);
-  serveEngine(connection, new Switchboard(engine, options), server, log);
-});
+  serveEngine(connection, new Switchboard(engine, options), server, log, record);
+  return () => {
+    void server.stop();
+    void engine.close(limits.generation.keptMs);
+  };
+};
+
+const windows = process.env[sharedVariable];
+delete process.env[sharedVariable];
+if (windows === undefined) {
+  await openToDebugger();
+  serveChild('engine', serve);
+} else await serveWindows('engine', sharedParams.parse(JSON.parse(windows)), serve);

@@ -2,7 +2,7 @@
  * The Markdown structure of an answer, for citations in the extension and rendering in the page. Both lex by the same
  * rules, so they agree on what is code.
  */
-import { Lexer, Tokenizer, type Tokens, type TokensList } from 'marked';
+import { Lexer, type Token, Tokenizer, type Tokens, type TokensList } from 'marked';
 import { limits } from './limits.ts';
 
 /** CommonMark would render a name such as `__init__.py` in bold. */
@@ -52,9 +52,50 @@ class BoundedLexer extends Lexer {
   }
 }
 
+/** A formula in TeX. `display`: on lines of its own. */
+export interface Formula {
+  readonly raw: string;
+  readonly tex: string;
+  readonly display: boolean;
+}
+type FormulaToken = Formula & Tokens.Generic;
+
+/** `$$…$$` and `\[…\]` on lines of their own; their end may be lines below. */
+const displayFormula = /^ {0,3}(?:\$\$([^$]+?)\$\$|\\\[([\s\S]+?)\\\])[ \t]*(?:\n|$)/;
+/** The same within a line. */
+const displayInline = /^(?:\$\$([^$\n]+?)\$\$|\\\[([^\n]+?)\\\])/;
+/** `\(…\)`, and `$…$` as Pandoc reads it: no space within its borders, no digit or letter after it. */
+const inlineFormula = /^(?:\\\(([^\n]+?)\\\)|\$((?![\s$])(?:\\[^\n]|[^$\\\n])+?)(?<!\s)\$(?![\w$]))/;
+
+function formulaToken(pattern: RegExp, src: string, display: boolean): FormulaToken | undefined {
+  const match = pattern.exec(src.slice(0, limits.markdown.formulaChars));
+  const tex = (match?.[1] ?? match?.[2] ?? '').trim();
+  return match === null || tex === '' ? undefined : { type: 'formula', raw: match[0], tex, display };
+}
+
+/** Neither prices nor variables of a shell are formulas: a dollar within a word begins none. */
+function inlineToken(src: string, before: Token | undefined): FormulaToken | undefined {
+  if (src.startsWith('$') && /[\w$\\]$/.test(before?.raw ?? '')) return undefined;
+  return formulaToken(displayInline, src, true) ?? formulaToken(inlineFormula, src, false);
+}
+
+function startOf(pattern: RegExp, src: string): number | undefined {
+  const at = src.search(pattern);
+  return at < 0 ? undefined : at;
+}
+
+const extensions = {
+  renderers: {},
+  childTokens: {},
+  block: [(src: string) => formulaToken(displayFormula, src, true)],
+  startBlock: [(src: string) => startOf(/\n {0,3}(?:\$\$|\\\[)/, src)],
+  inline: [(src: string, tokens: Token[]) => inlineToken(src, tokens.at(-1))],
+  startInline: [(src: string) => startOf(/\$|\\[([]/, src)],
+};
+
 /** Top-level blocks of a text. Their concatenated `raw` is the text. */
 export function lexMarkdown(markdown: string): TokensList {
-  return new BoundedLexer({ gfm: true, tokenizer: new BoundedTokenizer() }).lex(markdown);
+  return new BoundedLexer({ gfm: true, tokenizer: new BoundedTokenizer(), extensions }).lex(markdown);
 }
 
 /** Lookarounds of a citation, which must not be part of a longer word or path. */

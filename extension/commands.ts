@@ -2,16 +2,20 @@
 import * as vscode from 'vscode';
 import type { EngineHost } from './client/host.ts';
 import { writeCommitMessage } from './commit.ts';
-import { acceptedCommand } from './completion/provider.ts';
-import { useInChat } from './languageModel/register.ts';
-import { showMenu, toggleLanguage } from './menu.ts';
+import { acceptedCommand, type CompletionProvider } from './completion/provider.ts';
+import { failureQuestion } from './failures.ts';
+import { useInChat } from './languageModel/participant.ts';
 import type { LazyChat, Parts } from './parts.ts';
-import { showIndexMenu } from './repository/status.ts';
-import { chosenFolder, summaryRequest } from './summarise.ts';
-import { prepareTask, type Task, taskQuestion } from './tasks.ts';
-import { done } from './walkthrough.ts';
+import { suggestName } from './rename.ts';
+import type { RepositoryIndex } from './repository/repositoryIndex.ts';
+import { describePullRequest } from './review/pullRequest.ts';
+import { completionSettings, languageEnabled, writeSetting } from './settings.ts';
+import { indexSentence, showIndexMenu } from './status.ts';
+import { chosenFolder, prepareTask, summaryRequest, type Task, taskQuestion } from './summarise.ts';
+import { canThink, modeLabel, type Thinking } from './thinking.ts';
+import { tickStep } from './walkthrough.ts';
 
-export type CommandTable = Readonly<Record<string, (...args: unknown[]) => unknown>>;
+type CommandTable = Readonly<Record<string, (...args: unknown[]) => unknown>>;
 
 /** Every command that package.json declares, by its id. */
 export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
@@ -29,9 +33,9 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
   return {
     'hearth.openChat': show,
     'hearth.newChat': async () => (await show()).session.startNew(),
-    'hearth.chats': async () => (await chat.open()).sessions.show(),
-    'hearth.renameChat': async () => (await chat.open()).sessions.renameCurrent(),
-    'hearth.exportChat': async () => (await chat.open()).sessions.exportCurrent(),
+    'hearth.chats': async () => (await chat.open()).list.show(),
+    'hearth.renameChat': async () => (await chat.open()).list.renameCurrent(),
+    'hearth.exportChat': async () => (await chat.open()).list.exportCurrent(),
     'hearth.stop': async () => (await chat.open()).session.stop(),
     'hearth.summariseFile': async (target) => {
       const request = await summaryRequest(target);
@@ -47,9 +51,22 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
     'hearth.tests': task('tests'),
     'hearth.document': task('document'),
     'hearth.commitMessage': (view) => writeCommitMessage(engine, view),
+    'hearth.reviewChanges': (view) => parts.reviews.reviewChanges(view),
+    'hearth.reviewBranch': (view) => parts.reviews.reviewBranch(view),
+    'hearth.resolveComment': (thread) => parts.reviews.resolve(thread, true),
+    'hearth.reopenComment': (thread) => parts.reviews.resolve(thread, false),
+    'hearth.dismissComment': (thread) => parts.reviews.dismiss(thread),
+    'hearth.clearReview': () => parts.reviews.clear(),
+    'hearth.describePullRequest': (view) => describePullRequest(engine, view),
+    'hearth.suggestName': () => suggestName(engine),
+    'hearth.explainFailure': async () => {
+      const question = failureQuestion(parts.failures);
+      if (question !== undefined) await (await show()).view.ask(question);
+    },
     'hearth.acceptProposal': () => parts.proposals.accept(),
     'hearth.acceptProposalHunk': () => parts.proposals.acceptHunk(),
     'hearth.rejectProposal': () => parts.proposals.reject(),
+    'hearth.restoreChanges': () => parts.changes.chooseRestore(),
     'hearth.editInPlace': () => parts.inPlace.start(),
     'hearth.acceptEdit': (hunk) => parts.inPlace.decide('accept', hunk),
     'hearth.rejectEdit': (hunk) => parts.inPlace.decide('reject', hunk),
@@ -74,8 +91,8 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
       status.refresh();
     },
     [acceptedCommand]: () => {
-      done('hasAccepted');
-      return completion.computeAhead(vscode.window.activeTextEditor);
+      tickStep('hasAccepted');
+      return completion.accepted();
     },
     'hearth.acceptNextEdit': () => parts.nextEdit.accept(),
     'hearth.dismissNextEdit': () => parts.nextEdit.dismiss(),
@@ -109,4 +126,71 @@ async function clearCache(engine: EngineHost): Promise<void> {
   void vscode.window.showInformationMessage(
     vscode.l10n.t('Cache cleared. Removed {0} prompts ({1} MB) from the disk.', files, Math.ceil(bytes / 1e6)),
   );
+}
+
+/** Menu of the status bar. */
+async function showMenu(
+  engine: EngineHost,
+  thinking: Thinking,
+  completion: CompletionProvider,
+  index: RepositoryIndex,
+): Promise<void> {
+  const { state } = engine.view;
+  const card = state.kind === 'ready' ? state.card : undefined;
+  const languageId = vscode.window.activeTextEditor?.document.languageId;
+  const items: (vscode.QuickPickItem & { command?: string })[] = [
+    { label: `$(comment-discussion) ${vscode.l10n.t('Open chat')}`, command: 'hearth.openChat' },
+    {
+      label: `$(database) ${vscode.l10n.t('Choose a model…')}`,
+      ...(card === undefined ? {} : { description: card.name }),
+      command: 'hearth.chooseModel',
+    },
+    ...(card !== undefined && canThink(card.thinkingModes)
+      ? [
+          {
+            label: `$(lightbulb) ${vscode.l10n.t('Thinking…')}`,
+            description: modeLabel(thinking.mode(card)),
+            command: 'hearth.thinking',
+          },
+        ]
+      : []),
+    {
+      label: completion.paused
+        ? `$(debug-start) ${vscode.l10n.t('Resume completions')}`
+        : `$(debug-pause) ${vscode.l10n.t('Pause completions')}`,
+      command: 'hearth.toggleCompletions',
+    },
+    ...(languageId === undefined ? [] : [languageItem(languageId)]),
+    {
+      label: `$(search) ${vscode.l10n.t('Repository index…')}`,
+      description: indexSentence(index.view),
+      command: 'hearth.indexMenu',
+    },
+    { label: '', kind: vscode.QuickPickItemKind.Separator },
+    { label: `$(debug-restart) ${vscode.l10n.t('Restart the engine')}`, command: 'hearth.restartEngine' },
+    { label: `$(output) ${vscode.l10n.t('Show log')}`, command: 'hearth.showLog' },
+    { label: `$(settings-gear) ${vscode.l10n.t('Settings')}`, command: 'hearth.openSettings' },
+  ];
+  const chosen = await vscode.window.showQuickPick(items, { title: 'Hearth' });
+  if (chosen?.command !== undefined) await vscode.commands.executeCommand(chosen.command);
+}
+
+function languageItem(languageId: string): vscode.QuickPickItem & { command: string } {
+  const on = languageEnabled(completionSettings().languages, languageId);
+  return {
+    label: on
+      ? `$(circle-slash) ${vscode.l10n.t('Turn off completions in {0}', languageId)}`
+      : `$(check) ${vscode.l10n.t('Turn on completions in {0}', languageId)}`,
+    command: 'hearth.toggleLanguage',
+  };
+}
+
+async function toggleLanguage(): Promise<void> {
+  const languageId = vscode.window.activeTextEditor?.document.languageId;
+  if (languageId === undefined) {
+    void vscode.window.showInformationMessage(vscode.l10n.t('Open a file of the language first.'));
+    return;
+  }
+  const { languages } = completionSettings();
+  await writeSetting('completion.languages', { ...languages, [languageId]: !languageEnabled(languages, languageId) });
 }

@@ -5,7 +5,7 @@ import { lexMarkdown } from './answerMarkup.ts';
 import type { StreamHandlers } from './client/client.ts';
 import type { EngineHost } from './client/host.ts';
 import { countTokens } from './context/gather.ts';
-import { changesOf, gitRepository } from './git.ts';
+import { changesOf, gitRepository, rootOf } from './git.ts';
 
 const maxTokens = 200;
 
@@ -22,7 +22,7 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
   await vscode.window.withProgress({ location, title, cancellable: true }, async (_progress, token) => {
     const client = await engine.client();
     await client.ready();
-    const messages = [{ role: 'user' as const, content: question(await fitting(engine, diff)) }];
+    const messages = [{ role: 'user' as const, content: question((await fitting(engine, diff)).text) }];
     const params = { messages, maxTokens, responseFormat: subjectFormat, thinking: 'off' as const };
     await writeInto(repository.inputBox, (handlers) => client.chat(params, handlers, token));
   });
@@ -49,24 +49,20 @@ async function writeInto(box: MessageBox, chat: (handlers: StreamHandlers) => Pr
   }
 }
 
-const rootOf = (view: unknown): vscode.Uri | undefined =>
-  typeof view === 'object' && view !== null && 'rootUri' in view && view.rootUri instanceof vscode.Uri
-    ? view.rootUri
-    : undefined;
-
 /** As much of the diff as fits, from its beginning. */
-async function fitting(engine: EngineHost, diff: string): Promise<string> {
+export async function fitting(engine: EngineHost, diff: string): Promise<{ text: string; isWhole: boolean }> {
   const [tokens = 0] = await countTokens(engine, [diff]);
   const lines = diff.split('\n');
   const shape = { firstLine: 0, fileLines: 0, centre: 0, divisible: true, languageId: 'diff' } as const;
   const candidate = { id: 'diff', tier: 'asked', label: '', path: '', lines, tokens, ...shape } as const;
-  return plan([candidate], contextBudget(engine.current?.warmModel, 0)).chosen[0]?.text ?? '';
+  const [chosen] = plan([candidate], contextBudget(engine.current?.warmModel, 0)).chosen;
+  return { text: chosen?.text ?? '', isWhole: chosen?.start === 0 && chosen.end === lines.length - 1 };
 }
 
 const question = (diff: string): string =>
   `${diff}\n\nWrite the message of the commit with these changes: one line of at most 72 characters in the imperative, and nothing else.`;
 
-/** What a model says before the message: `Here is the commit message:`, `# Commit message`, `**Message:**`. */
+/** Introductions that models put before the message: `Here is the commit message:`, `# Commit message`, `**Message:**`. */
 const preamble =
   /^(?:#+\s*commit message.*|(?:#+\s*|\**)(?:(?:here|sure|okay|this|commit|message)\b[^\n`]*)?\bmessage\b[^\n`]*:\**)$/i;
 const label = /^\**(?:commit )?message:\**\s+/i;
@@ -129,7 +125,7 @@ function unwrapped(message: string): string {
   return message;
 }
 
-/** Where a message is written: source control's box, which may hold the user's draft. */
+/** The message's target: source control's box, which may hold the user's draft. */
 export interface MessageBox {
   value: string;
 }

@@ -1,25 +1,28 @@
 import { join } from 'node:path';
 import * as vscode from 'vscode';
 import type { OpenParams } from '../engine/protocol/indexProtocol.ts';
-import type { TokenFor } from './client/client.ts';
 import { isCancelled, sentence } from './client/failure.ts';
 import { EngineHost } from './client/host.ts';
+import type { TokenFor } from './client/modelLoader.ts';
 import { commandTable } from './commands.ts';
 import { CompletionContext } from './completion/context.ts';
-import { CompletionProvider } from './completion/provider.ts';
-import { WarmUp } from './completion/warmUp.ts';
+import { CompletionProvider, WarmUp } from './completion/provider.ts';
+import { Acceptance } from './completion/suggestions.ts';
+import { ChangeSets } from './edits/changeSets.ts';
+import { ChangeStore } from './edits/changeStore.ts';
 import { InPlaceEdits } from './edits/inPlace.ts';
 import { Proposals } from './edits/proposals.ts';
-import { registerLanguageModels } from './languageModel/register.ts';
+import { FailureWatch } from './failures.ts';
+import { registerLanguageModels } from './languageModel/participant.ts';
 import { limits } from './limits.ts';
-import { FirstRun } from './models/firstRun.ts';
+import { FirstRun } from './models/choose.ts';
 import { ModelManager } from './models/manager.ts';
+import { Foresight } from './nextEdit/foresight.ts';
 import { NextEdit } from './nextEdit/nextEdit.ts';
 import { LazyChat, type Parts } from './parts.ts';
 import { Remote } from './remote.ts';
-import { RepositoryIndex } from './repository/repositoryIndex.ts';
-import { IndexStatus } from './repository/status.ts';
-import { WorkspaceWatch, workspaceOptions } from './repository/workspace.ts';
+import { RepositoryIndex, WorkspaceWatch, workspaceOptions } from './repository/repositoryIndex.ts';
+import { Reviews } from './review/reviews.ts';
 import { Server } from './server.ts';
 import {
   indexEmbeddings,
@@ -27,15 +30,15 @@ import {
   networkEnvironment,
   networkSettings,
   serverSettings,
+  sharesEngine,
   writeSetting,
 } from './settings.ts';
-import { StatusBar } from './status.ts';
-import { TaskActions } from './tasks.ts';
+import { IndexStatus, StatusBar } from './status.ts';
+import { TaskActions } from './summarise.ts';
 import { Thinking } from './thinking.ts';
-import { done } from './walkthrough.ts';
+import { showFirstWindow, tickStep } from './walkthrough.ts';
 
 const chatViewId = 'hearth.chat';
-const firstWindowShown = 'hearth.firstWindowShown';
 
 let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | undefined;
 
@@ -50,11 +53,16 @@ export function activate(context: vscode.ExtensionContext): void {
   const models = new ModelManager(engine, (model) => searchWith(index, model));
   const firstRun = new FirstRun(engine, models, context.globalState, log);
   const nearby = new CompletionContext(index, log);
-  const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
+  const completion = new CompletionProvider(engine, log, nearby, new Acceptance(context.globalState), () =>
+    firstRun.warmUp(),
+  );
   const status = new StatusBar(engine, thinking, () => completion.state(vscode.window.activeTextEditor?.document));
   const proposals = new Proposals(index);
+  const changes = createChanges(context, proposals, log);
   const inPlace = new InPlaceEdits(engine, log);
-  const nextEdit = new NextEdit();
+  const reviews = new Reviews(engine, log);
+  const failures = new FailureWatch(log);
+  const nextEdit = new NextEdit(new Foresight(engine, log));
   const parts: Parts = {
     context,
     log,
@@ -68,13 +76,28 @@ export function activate(context: vscode.ExtensionContext): void {
     index,
     nextEdit,
     proposals,
+    changes,
     inPlace,
+    reviews,
+    failures,
     status,
   };
   const chat = new LazyChat(parts);
   const warmUp = new WarmUp((token) => readAhead(completion, chat, token), log);
   running = { engine, index, chat };
-  context.subscriptions.push(log, engine, server, thinking, models, status, index, proposals, inPlace);
+  context.subscriptions.push(
+    log,
+    engine,
+    server,
+    thinking,
+    models,
+    status,
+    index,
+    proposals,
+    inPlace,
+    reviews,
+    failures,
+  );
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
@@ -99,7 +122,7 @@ export function activate(context: vscode.ExtensionContext): void {
     engine.onView(() => status.refresh()),
     onceReady(engine, () => {
       warmUp.touch();
-      done('hasModel');
+      tickStep('hasModel');
     }),
     thinking.onChange(() => status.refresh()),
     vscode.workspace.onDidChangeConfiguration((event) => onSettings(event, parts)),
@@ -146,16 +169,27 @@ function onceReady(engine: EngineHost, run: () => void): vscode.Disposable {
 async function createClient(context: vscode.ExtensionContext, log: vscode.LogOutputChannel, tokenFor: TokenFor) {
   const { EngineClient } = await import('./client/client.ts');
   const entry = context.asAbsolutePath(join('dist', 'engine.mjs'));
-  return new EngineClient(() => ({ entry, env: engineEnvironment() }), log, tokenFor);
+  const { graceMs } = limits.engine;
+  const launch = () => ({ entry, env: engineEnvironment(), ...(sharesEngine() && { shared: { graceMs } }) });
+  return new EngineClient(launch, log, tokenFor);
 }
 
 function createIndex(context: vscode.ExtensionContext, log: vscode.LogOutputChannel): RepositoryIndex {
   const entry = context.asAbsolutePath(join('dist', 'indexer.mjs'));
   const create = async (options: () => OpenParams) => {
-    const { IndexClient } = await import('./repository/repositoryIndex.ts');
+    const { IndexClient } = await import('./repository/indexClient.ts');
     return new IndexClient(() => ({ entry, env: engineEnvironment() }), log, options);
   };
   return new RepositoryIndex(create, () => workspaceOptions(context.storageUri), log);
+}
+
+function createChanges(
+  context: vscode.ExtensionContext,
+  proposals: Proposals,
+  log: vscode.LogOutputChannel,
+): ChangeSets {
+  const folder = vscode.Uri.joinPath(context.storageUri ?? context.globalStorageUri, 'changes').fsPath;
+  return new ChangeSets(new ChangeStore(folder, log), proposals, log);
 }
 
 /** The index takes this embedding model; chosen once more, it tries again. */
@@ -219,7 +253,7 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
     // The process has the folder from its environment.
     if (parts.engine.current) parts.engine.current.restart().catch(report);
     if (indexEmbeddings() !== '') parts.index.reopen().catch(report);
-  } else if (networkSettings.some((key) => event.affectsConfiguration(key))) {
+  } else if ([...networkSettings, 'hearth.shareEngine'].some((key) => event.affectsConfiguration(key))) {
     // So has it proxies and certificates.
     if (parts.engine.current) parts.engine.current.restart().catch(report);
   } else if (loadSettings.some((key) => event.affectsConfiguration(key))) {
@@ -229,13 +263,4 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
   } else if (indexSettings.some((key) => event.affectsConfiguration(key))) {
     parts.index.reopen().catch(report);
   }
-}
-
-/** The first window that `npm start` opens, once a profile: the chat and the walkthrough, and not VS Code's own chat, which asks for an account. */
-async function showFirstWindow(extension: string, memory: vscode.Memento): Promise<void> {
-  if (process.env['HEARTH_FIRST_WINDOW'] !== '1' || memory.get(firstWindowShown) === true) return;
-  await memory.update(firstWindowShown, true);
-  await vscode.commands.executeCommand('workbench.action.closeAuxiliaryBar');
-  await vscode.commands.executeCommand('workbench.action.openWalkthrough', `${extension}#start`, false);
-  await vscode.commands.executeCommand('hearth.openChat');
 }

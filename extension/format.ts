@@ -1,3 +1,4 @@
+/** Numbers as people read them, in the language of VS Code. */
 import * as vscode from 'vscode';
 
 /** Decimal units, as disks and downloads are sold. */
@@ -30,3 +31,9 @@ export function formatAge(ms: number): string {
   if (minutes < 24 * 60) return vscode.l10n.t('{0} h ago', Math.floor(minutes / 60));
   return vscode.l10n.t('{0} d ago', Math.floor(minutes / (24 * 60)));
 }
+
+/** A time to wait. */
+export const formatDuration = (ms: number): string =>
+  ms < 90_000
+    ? vscode.l10n.t('{0} s', Math.max(1, Math.round(ms / 1000)))
+    : vscode.l10n.t('{0} min', Math.round(ms / 60_000));

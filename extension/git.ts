@@ -1,6 +1,6 @@
+/** The part of VS Code's own git extension that is used here. */
 import * as vscode from 'vscode';
 
-/** The part of the built-in git extension's interface that is used here. */
 interface GitExtension {
   getAPI(version: 1): { repositories: GitRepository[]; getRepository(uri: vscode.Uri): GitRepository | null };
 }
@@ -8,8 +8,15 @@ interface GitExtension {
 export interface GitRepository {
   readonly rootUri: vscode.Uri;
   readonly inputBox: { value: string };
+  /** `name` is absent if no branch is checked out. */
+  readonly state: { readonly HEAD: { readonly name?: string } | undefined };
   /** `cached`: of what is staged. */
   diff(cached?: boolean): Promise<string>;
+  diffBetween(from: string, to: string): Promise<readonly { readonly uri: vscode.Uri }[]>;
+  diffBetween(from: string, to: string, path: string): Promise<string>;
+  getMergeBase(one: string, other: string): Promise<string | undefined>;
+  getBranchBase?(branch: string): Promise<{ readonly remote?: string; readonly name?: string } | undefined>;
+  log(options: { range: string; maxEntries: number }): Promise<readonly { readonly message: string }[]>;
 }
 
 /** The repository of a file or source-control view, else the first; undefined where there is none, or no git. */
@@ -20,8 +27,42 @@ export async function gitRepository(uri: vscode.Uri | undefined): Promise<GitRep
   return (uri && api.getRepository(uri)) ?? api.repositories[0];
 }
 
+/** Of what a menu of source control was opened on. */
+export const rootOf = (view: unknown): vscode.Uri | undefined =>
+  typeof view === 'object' && view !== null && 'rootUri' in view && view.rootUri instanceof vscode.Uri
+    ? view.rootUri
+    : undefined;
+
 /** The staged changes; if there are none, all changes. */
 export async function changesOf(repository: GitRepository): Promise<string> {
   const staged = await repository.diff(true);
   return staged.trim() === '' ? repository.diff() : staged;
+}
+
+/** A branch since it left another one. */
+export interface BranchChanges {
+  /** The other branch. */
+  readonly base: string;
+  /** The commit that both have. */
+  readonly from: string;
+  readonly diff: string;
+}
+
+const usualBases = ['main', 'master', 'origin/main', 'origin/master', 'develop'];
+
+/** The commits of the branch that is checked out, against the branch that it began at; undefined: no base was found. */
+export async function branchChanges(repository: GitRepository): Promise<BranchChanges | undefined> {
+  const branch = repository.state.HEAD?.name;
+  const known = branch === undefined ? undefined : await repository.getBranchBase?.(branch).catch(() => undefined);
+  const own = [known?.remote, known?.name].filter((part) => part !== undefined).join('/');
+  const bases = [...(own === '' ? [] : [own]), ...usualBases].filter((base) => base !== branch);
+  for (const base of new Set(bases)) {
+    // Git fails where there is no such branch.
+    const from = await repository.getMergeBase(base, 'HEAD').catch(() => undefined);
+    if (from === undefined) continue;
+    const files = await repository.diffBetween(from, 'HEAD');
+    const diffs = await Promise.all(files.map(({ uri }) => repository.diffBetween(from, 'HEAD', uri.fsPath)));
+    return { base, from, diff: diffs.join('\n') };
+  }
+  return undefined;
 }

@@ -4,6 +4,63 @@ export const limits = {
     /** Lines before and after those that are edited, which the model reads too. */
     around: 40,
   },
+  agent: {
+    /** Answers with calls of tools to one question, and tokens of all of them: a model that goes in circles is ended. */
+    rounds: 25,
+    tokens: 32_768,
+    /** A command must be read before it is allowed. */
+    commandChars: 2_000,
+    /** How long a command is waited for: builds and tests take minutes. */
+    commandMs: 600_000,
+    /** Until a new shell has told VS Code that it is there. */
+    shellMs: 10_000,
+    /** Of a command's output, its end. */
+    outputChars: 16_000,
+    /** Of a result, what the page and the journal keep. */
+    shownChars: 4_000,
+    /** Files of one list, chunks and lines of one search, and files that a text is looked for in, up to a size. */
+    listed: 300,
+    chunks: 8,
+    lines: 100,
+    searchedFiles: 4_000,
+    searchedBytes: 512 * 1024,
+  },
+  review: {
+    /** Comments on one part of a diff: a model that finds more has misunderstood. */
+    comments: 5,
+    commentChars: 400,
+    /** More than that many comments take, also in scripts with several tokens a character. */
+    answerTokens: 4_096,
+    /** Of a line as the model reads it; longer ones are minified. */
+    lineChars: 400,
+  },
+  pullRequest: {
+    /** As git's subject lines. */
+    titleChars: 72,
+    summaryChars: 600,
+    points: 8,
+    pointChars: 160,
+    /** Whose messages are read. */
+    commits: 50,
+  },
+  failures: {
+    /** Of a command, what its chip shows. */
+    labelChars: 60,
+  },
+  rename: {
+    names: 5,
+    nameChars: 40,
+    /** Lines above and below the name that the model reads. */
+    around: 40,
+  },
+  edits: {
+    /** Of a file that an answer changes: its old content is kept for the checkpoint. */
+    fileBytes: 4 * 1024 * 1024,
+    /** Of one answer; who changes more has a tool of their own for it. */
+    files: 100,
+    /** Checkpoints of a workspace; the oldest are removed. */
+    sets: 50,
+  },
   engine: {
     /** Waits before each restart after a crash; after the last one the user is asked. A run of bad luck passes within
      * seconds, a broken installation must not burn a core for ever. */
@@ -12,8 +69,17 @@ export const limits = {
     healthyAfterMs: 120_000,
     /** From fork to the first answer. Slow disks and virus scanners take seconds, never a minute. */
     handshakeMs: 60_000,
+    /** Between two looks at whether a child process still sends its heartbeat, and how many looks in a row may find none.
+     * Looks are counted and not time: a computer that slept, or an extension host that was busy, has missed looks as well.
+     * Ten seconds are more than a process at low priority waits on a busy or swapping machine. */
+    heartbeatLookMs: 1_000,
+    silentLooks: 10,
     /** Between asking the engine to end and killing it; VS Code itself gives an extension about five seconds. */
     stopMs: 1_500,
+    /** How long an engine that windows share outlives the last one: a window that reloads takes up to some seconds. */
+    graceMs: 20_000,
+    /** Between two looks whether the engine that another window is starting is there. */
+    pollMs: 50,
     /** How long messages that were under way when the process ended may still arrive. */
     drainMs: 300,
     /** Lines of native output (ONNX Runtime, Dawn) are cut here before they reach the log. */
@@ -25,7 +91,7 @@ export const limits = {
     /** Prefix and suffix sent to the engine: whole files as people write them, so that it can parse them. What the model
      * gets of it is the engine's to cut. */
     prefixLines: 1024,
-    /** Of the lines before those, the first that imports are looked for in. */
+    /** Lines at the start of the file that are searched for imports. */
     importLines: 200,
     suffixLines: 512,
     /** The same in characters, for minified files: one line may be megabytes. */
@@ -63,8 +129,15 @@ export const limits = {
   nextEdit: {
     /** After the last key of an edit: half a name must not be offered everywhere. */
     settleMs: 400,
-    /** Of a file that is looked through; a hundred times what people edit by hand. */
+    /** Lines of a file that is searched; a hundred times what people edit by hand. */
     lines: 50_000,
+    /** After that pause, the model is asked: a completion at the cursor goes before. */
+    idleMs: 600,
+    /** What it is shown; at most what the engine takes. */
+    edits: 3,
+    places: 2,
+    /** Above and below the edited line; Sweep's models were trained on 21 lines. */
+    windowLines: 10,
   },
   chat: {
     /** A question typed or pasted by hand. */
@@ -75,6 +148,8 @@ export const limits = {
     journalBytes: 64 * 1024 * 1024,
     /** Streamed text is written to the journal this often: what a crash can take is what was said in this time. */
     journalFlushMs: 100,
+    /** Mentions that go along with every question of a chat. More fill any context. */
+    pins: 20,
     /** Between the last move of the cursor and the new context chip. */
     contextSettleMs: 80,
   },
@@ -95,11 +170,11 @@ export const limits = {
     settleMs: 300,
   },
   context: {
-    /** Of a mentioned folder, beside the names of all: more would not fit any context. */
+    /** Files of a mentioned folder that are attached, beside all names. More would not fit any context. */
     folderFiles: 40,
     /** Looked through for mentions and folders; beyond, typing a longer name finds them no more. */
     listedFiles: 20_000,
-    /** Of a folder's summary, as many as the engine takes; each takes seconds at least. */
+    /** Files of a folder's summary, as many as the engine accepts; each takes seconds at least. */
     summaryFiles: 2_000,
     /** How long a list of the workspace's files is used. */
     listMs: 10_000,
@@ -109,7 +184,7 @@ export const limits = {
     suggestions: 12,
     /** Definitions of one name; overloads and classes of the same name rarely have more. */
     symbols: 3,
-    /** Of rules for assistants; a longer file is no rule, or fills any context. */
+    /** Size of a file with rules for assistants. A longer one would fill any context. */
     ruleBytes: 64 * 1024,
     /** Instructions and prompts of a folder that are looked at. */
     ruleFiles: 100,
@@ -121,9 +196,9 @@ export const limits = {
      * prompts to the rest. */
     answerShare: 0.25,
     answerTokens: 16_384,
-    /** What VS Code's agent asks before the user's first word: about 18,300 tokens, most of them tools. */
+    /** Prompt of VS Code's agent before the user's first word: about 18,300 tokens, most of them tools. */
     agentPromptTokens: 20_000,
-    /** What a template adds to each message: role, begin and end. Between 3 and 6 in all families. */
+    /** Tokens that a template adds to each message: role, begin and end. Between 3 and 6 in all families. */
     framingTokens: 5,
     /** Calls of tools in one answer of @hearth, one round after the other. A model that goes in circles is ended. */
     toolRounds: 8,
@@ -141,6 +216,8 @@ export const limits = {
     depth: 24,
     /** Of one paragraph whose emphasis and links are read: about a page. Marked takes 50 ms for the worst of this length. */
     paragraphChars: 5_000,
+    /** Of one formula, longer ones are text. A page of derivation has 2,000; KaTeX takes 30 ms for the worst of this length. */
+    formulaChars: 2_000,
   },
   webview: {
     /** A code block or answer that is copied or inserted. The longest answers are some tens of kilobytes. */
@@ -149,5 +226,7 @@ export const limits = {
     linkChars: 2_048,
     /** Ids, paths and error texts. The longest path of any platform is 32,767 characters, real ones some hundred. */
     nameChars: 4_096,
+    /** Dropped at once; a context window holds a dozen files. */
+    droppedFiles: 50,
   },
 } as const;

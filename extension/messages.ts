@@ -17,18 +17,25 @@ export const chip = z.object({
   tokens: z.number(),
   /** The mention as written in the question. Absent if the chip is not a mention. */
   mention: z.string().optional(),
+  /** The mention that keeps it with every question of the chat. Absent if it can't be pinned. */
+  pin: z.string().optional(),
+  isPinned: z.boolean().optional(),
 });
 export type Chip = z.infer<typeof chip>;
 
-/** What a button of the page does; the extension knows how. */
+/** Action of a button on the page, carried out by the extension. */
 export const action = z.enum([
   ...['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings', 'trust'],
   /** During an answer. */
   ...['stop', 'answer-now'],
+  /** A new chat with the turns up to this one. */
+  'fork',
   /** For a queued question. */
   ...['send', 'remove'],
   /** Opens the picker. */
   'thinking',
+  /** Switches the agent of this chat on or off. */
+  'agent',
 ] as const);
 export type Action = z.infer<typeof action>;
 
@@ -73,6 +80,22 @@ export const citation = z.object({
 });
 export type Citation = z.infer<typeof citation>;
 
+/** Something that the agent did, does or asks for. */
+export const step = z.object({
+  id: z.string(),
+  title: z.string(),
+  /** All that the user must read before allowing it; '' if it asks for nothing. */
+  text: z.string(),
+  state: z.enum(['running', 'asks', 'done', 'refused', 'failed']),
+  /** Cut. */
+  result: z.string(),
+});
+export type Step = z.infer<typeof step>;
+
+/** This time, whenever it is asked again in this chat, or not at all in this chat. */
+export const permission = z.enum(['once', 'chat', 'never']);
+export type Permission = z.infer<typeof permission>;
+
 /** One question and its answer. */
 export const turn = z.object({
   id: z.string(),
@@ -83,6 +106,8 @@ export const turn = z.object({
   omitted: z.array(z.string()),
   thinking: z.string(),
   answer: z.string(),
+  /** Of the agent. Older journals have none. */
+  steps: z.array(step).default([]),
   /** Name of the model that answered. */
   model: z.string(),
   /** Citations that exist. */
@@ -92,6 +117,24 @@ export const turn = z.object({
   outcome,
 });
 export type Turn = z.infer<typeof turn>;
+
+/** What an answer would do to a file, or did. */
+export const changedFile = z.object({
+  id: z.string(),
+  kind: z.enum(['change', 'create', 'delete', 'rename']),
+  path: z.string(),
+  /** The new path of a renamed file. */
+  to: z.string().optional(),
+  /** Lines. */
+  added: z.number(),
+  removed: z.number(),
+  state: z.enum(['proposed', 'accepted', 'rejected']),
+});
+export type ChangedFile = z.infer<typeof changedFile>;
+
+/** All that an answer would change. */
+export const changes = z.object({ files: z.array(changedFile), isRestorable: z.boolean() });
+export type Changes = z.infer<typeof changes>;
 
 /** Notice above the question box when the engine cannot answer yet. */
 export const notice = z.discriminatedUnion('kind', [
@@ -116,6 +159,8 @@ export const controls = z.object({
   thinking: z.string(),
   thinkingOn: z.boolean(),
   canThink: z.boolean(),
+  /** Whether questions are answered with tools. `unavailable`: the model can't, or the folder is not trusted. */
+  agent: z.enum(['on', 'off', 'unavailable']),
   /** Tokens of the model's window; 0 while none is loaded. */
   contextTokens: z.number(),
 });
@@ -123,16 +168,30 @@ export type Controls = z.infer<typeof controls>;
 
 export const context = z.object({
   chips: z.array(chip),
-  /** What the active editor could add after its chip was removed. */
+  /** The attachment that the active editor could add after its chip was removed. */
   addable: z.string().optional(),
   /** The folder is not trusted, so it is not searched. */
   restricted: z.boolean(),
+  /** Of what is pinned and is not in the conversation yet, estimated. */
+  pinnedTokens: z.number(),
 });
 export type Context = z.infer<typeof context>;
 
-/** A suggestion for the mention that is being typed. */
+export const mentionKinds = [
+  'file',
+  'folder',
+  'symbol',
+  'selection',
+  'problems',
+  'diff',
+  'terminal',
+  'failure',
+  'repository',
+] as const;
+
+/** A suggestion for the mention, or for the name of a prompt, that is being typed. */
 export const suggestion = z.object({
-  kind: z.enum(['file', 'folder', 'symbol', 'selection', 'problems', 'diff', 'terminal', 'repository']),
+  kind: z.enum([...mentionKinds, 'prompt']),
   label: z.string(),
   detail: z.string(),
   /** Replaces the typed text. */
@@ -169,6 +228,8 @@ export const turnEvent = z.discriminatedUnion('type', [
     /** Tokens of the answer so far. Not journaled. */
     tokens: z.number().optional(),
   }),
+  /** A new step, or how one went on. */
+  z.object({ type: z.literal('step'), turn: id, step }),
   /** The final text, if it differs from the sum of the deltas. */
   z.object({ type: z.literal('text'), turn: id, thinking: z.string(), answer: z.string() }),
   /** Citations that exist and those that do not. Older journals lack the latter. */
@@ -209,6 +270,11 @@ export function applyEvent(turn: Turn, event: TurnEvent): void {
       turn.thinking = event.thinking;
       turn.answer = event.answer;
       return;
+    case 'step': {
+      const at = turn.steps.findIndex((known) => known.id === event.step.id);
+      turn.steps.splice(at < 0 ? turn.steps.length : at, 1, event.step);
+      return;
+    }
     case 'cited':
       turn.citations = event.citations;
       turn.missing = event.missing;
@@ -228,6 +294,8 @@ export const toPage = z.discriminatedUnion('type', [
   /** A new turn, or a queued one whose question was edited. */
   z.object({ type: z.literal('turn'), turn }),
   turnEvent,
+  /** The changes that a turn proposes; they follow the conversation. */
+  z.object({ type: z.literal('changes'), turn: id, changes }),
   z.object({ type: z.literal('notice'), notice }),
   z.object({ type: z.literal('controls'), controls }),
   z.object({ type: z.literal('context'), context }),
@@ -235,6 +303,8 @@ export const toPage = z.discriminatedUnion('type', [
   z.object({ type: z.literal('suggestions'), query: z.string(), items: z.array(suggestion) }),
   /** The draft when the page or the window closed. */
   z.object({ type: z.literal('draft'), draft }),
+  /** Mentions of what was dropped, for the box, and the names of what cannot be attached. */
+  z.object({ type: z.literal('dropped'), text: z.string(), refused: z.array(z.string()) }),
   z.object({ type: z.literal('focus') }),
 ]);
 export type ToPage = z.infer<typeof toPage>;
@@ -243,6 +313,8 @@ export type ToPage = z.infer<typeof toPage>;
 
 const code = z.string().max(limits.webview.codeChars);
 const name = z.string().max(limits.webview.nameChars);
+export const changesAct = z.enum(['show', 'accept', 'reject', 'restore']);
+export type ChangesAct = z.infer<typeof changesAct>;
 export const toHost = z.discriminatedUnion('type', [
   /** The page is loaded. */
   z.object({ type: z.literal('ready') }),
@@ -253,6 +325,10 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('insert'), text: code }),
   /** Shows the code as a change of the file that the turn is about. */
   z.object({ type: z.literal('apply'), turn: name, text: code }),
+  /** The answer to what a step asks. */
+  z.object({ type: z.literal('permit'), turn: name, step: name, answer: permission }),
+  /** Of the turn's changes: one, or all. */
+  z.object({ type: z.literal('changes'), turn: name, act: changesAct, file: name.optional() }),
   /** Puts a command into the terminal, without running it. */
   z.object({ type: z.literal('run'), text: code }),
   /** The draft: for chips of its mentions, and restored on the next page. */
@@ -265,7 +341,11 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('open-link'), href: z.string().max(limits.webview.linkChars) }),
   /** A long text that was pasted into the box: it becomes an attachment. */
   z.object({ type: z.literal('paste'), text: code }),
+  /** Addresses of files and folders that were dropped into the box. */
+  z.object({ type: z.literal('drop'), uris: z.array(name).max(limits.webview.droppedFiles) }),
   z.object({ type: z.literal('remove-chip'), id: name }),
+  /** Keeps what a mention names with every question of the chat, or no longer. */
+  z.object({ type: z.literal('pin'), mention: name, isPinned: z.boolean() }),
   z.object({ type: z.literal('add-context') }),
   z.object({ type: z.literal('download'), model: name }),
   z.object({ type: z.literal('action'), action, turn: name.optional() }),
@@ -295,6 +375,29 @@ export const texts = z.object({
   insert: z.string(),
   apply: z.string(),
   run: z.string(),
+  changes: z.string(),
+  newFile: z.string(),
+  deletedFile: z.string(),
+  renamedFile: z.string(),
+  lineCounts: z.string(),
+  showChange: z.string(),
+  acceptChange: z.string(),
+  rejectChange: z.string(),
+  acceptAll: z.string(),
+  rejectAll: z.string(),
+  accepted: z.string(),
+  rejected: z.string(),
+  restore: z.string(),
+  steps: z.string(),
+  allowOnce: z.string(),
+  allowChat: z.string(),
+  never: z.string(),
+  asks: z.string(),
+  refused: z.string(),
+  failed: z.string(),
+  agentOn: z.string(),
+  agentOff: z.string(),
+  agentUnavailable: z.string(),
   copyAnswer: z.string(),
   edit: z.string(),
   editNote: z.string(),
@@ -304,6 +407,7 @@ export const texts = z.object({
   thoughts: z.string(),
   thinkingMode: z.string(),
   cannotAttach: z.string(),
+  pictureName: z.string(),
   cannotThink: z.string(),
   chooseModel: z.string(),
   contextLabel: z.string(),
@@ -316,6 +420,8 @@ export const texts = z.object({
   missingPlace: z.string(),
   removeChip: z.string(),
   addChip: z.string(),
+  pin: z.string(),
+  unpin: z.string(),
   chipTokens: z.string(),
   stopped: z.string(),
   interrupted: z.string(),
@@ -327,6 +433,11 @@ export const texts = z.object({
   promptTokens: z.string(),
   figuresDetail: z.string(),
   image: z.string(),
+  diagram: z.string(),
+  diagramFailed: z.string(),
+  diagramSlow: z.string(),
+  diagramLong: z.string(),
+  showSource: z.string(),
   answered: z.string(),
   scrollDown: z.string(),
   download: z.string(),

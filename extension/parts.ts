@@ -3,13 +3,16 @@ import type * as vscode from 'vscode';
 import type { Chat } from './chat/chat.ts';
 import type { EngineHost } from './client/host.ts';
 import type { CompletionProvider } from './completion/provider.ts';
+import type { ChangeSets } from './edits/changeSets.ts';
 import type { InPlaceEdits } from './edits/inPlace.ts';
 import type { Proposals } from './edits/proposals.ts';
-import type { FirstRun } from './models/firstRun.ts';
+import type { FailureWatch } from './failures.ts';
+import type { FirstRun } from './models/choose.ts';
 import type { ModelManager } from './models/manager.ts';
 import type { NextEdit } from './nextEdit/nextEdit.ts';
 import type { Remote } from './remote.ts';
 import type { RepositoryIndex } from './repository/repositoryIndex.ts';
+import type { Reviews } from './review/reviews.ts';
 import type { Server } from './server.ts';
 import type { StatusBar } from './status.ts';
 import type { Thinking } from './thinking.ts';
@@ -27,8 +30,19 @@ export interface Parts {
   index: RepositoryIndex;
   nextEdit: NextEdit;
   proposals: Proposals;
+  changes: ChangeSets;
   inPlace: InPlaceEdits;
+  reviews: Reviews;
+  failures: FailureWatch;
   status: StatusBar;
+}
+
+/** The part of vscode.LogOutputChannel that the extension writes to. */
+export interface Log {
+  error(message: string): void;
+  warn(message: string): void;
+  info(message: string): void;
+  debug(message: string): void;
 }
 
 /** The chat, made when the view is first shown or a command needs it. */

@@ -1,10 +1,10 @@
 import * as vscode from 'vscode';
-import { isLoopback } from '../engine/loopback.ts';
-import type { RemoteModel } from '../engine/protocol/engineProtocol.ts';
+import { isLoopback } from '../engine/limits.ts';
+import type { RemoteModel } from '../engine/protocol/models.ts';
 import type { EngineHost } from './client/host.ts';
-import { remoteSettings, writeSetting } from './settings.ts';
+import { engineSettings, isAddress, serverAddresses, writeSetting } from './settings.ts';
 
-/** Whose token the hub's downloads use; mirrors in HF_ENDPOINT get it too, as with huggingface_hub. */
+/** The hub's address, whose token downloads use. Mirrors in HF_ENDPOINT get it too, as with huggingface_hub. */
 export const hubAddress = 'https://huggingface.co';
 
 /** The server that answers instead of this computer's engine: its address, its token, its model. */
@@ -24,7 +24,7 @@ export class Remote {
 
   /** Asks for the address, the token and, if there are several, the model. Saves nothing until the server answers. */
   async connect(): Promise<void> {
-    const url = await askAddress(remoteSettings()?.url ?? '');
+    const url = await askAddress(engineSettings().remote?.url ?? '');
     if (url === undefined) return;
     const before = await this.token(url);
     const token = await askToken(url, before === undefined);
@@ -43,11 +43,12 @@ export class Remote {
   }
 
   async setToken(): Promise<void> {
-    const remote = remoteSettings();
-    if (remote === undefined) return this.connect();
-    const token = await askToken(remote.url, true);
-    if (token === undefined || token === '') return;
-    await this.#secrets.store(secretKey(remote.url), token);
+    const addresses = serverAddresses();
+    if (addresses.length === 0) return this.connect();
+    const url = await oneOf(addresses);
+    const token = url && (await askToken(url, true));
+    if (!url || !token) return;
+    await this.#secrets.store(secretKey(url), token);
     await (await this.#engine.client()).reconnect();
   }
 
@@ -67,18 +68,20 @@ export class Remote {
   }
 
   async clearToken(): Promise<void> {
-    const remote = remoteSettings();
-    if (remote === undefined) {
+    const addresses = serverAddresses();
+    if (addresses.length === 0) {
       void vscode.window.showInformationMessage(vscode.l10n.t('No server is set. Models on this computer answer.'));
       return;
     }
-    await this.#secrets.delete(secretKey(remote.url));
-    void vscode.window.showInformationMessage(vscode.l10n.t('The token for {0} was removed.', hostOf(remote.url)));
+    const url = await oneOf(addresses);
+    if (url === undefined) return;
+    await this.#secrets.delete(secretKey(url));
+    void vscode.window.showInformationMessage(vscode.l10n.t('The token for {0} was removed.', hostOf(url)));
     await this.#engine.current?.reconnect();
   }
 
   async chooseModel(): Promise<void> {
-    const remote = remoteSettings();
+    const { remote } = engineSettings();
     if (remote === undefined) return this.connect();
     const here = { label: `$(vm) ${vscode.l10n.t('Use models on this computer')}`, here: true };
     const models = await this.#models(remote.url);
@@ -96,7 +99,7 @@ export class Remote {
     const models = await this.#models(url);
     if (models.length === 1) return '';
     const title = vscode.l10n.t('Models of {0}', hostOf(url));
-    const items = models.map((model) => item(model, remoteSettings()?.model));
+    const items = models.map((model) => item(model, engineSettings().remote?.model));
     return (await vscode.window.showQuickPick(items, { title }))?.id;
   }
 
@@ -130,12 +133,18 @@ async function askAddress(value: string): Promise<string | undefined> {
     value,
     ignoreFocusOut: true,
     validateInput: (text) =>
-      isAddress(text) ? undefined : vscode.l10n.t('The address must begin with https:// or http://'),
+      isAddress(text.trim()) ? undefined : vscode.l10n.t('The address must begin with https:// or http://'),
   });
   return url?.trim();
 }
 
-const isAddress = (text: string): boolean => /^https?:\/\//.test(text.trim()) && URL.canParse(text.trim());
+/** Asks where they are of different origins, each of which has a token of its own. */
+async function oneOf(addresses: readonly string[]): Promise<string | undefined> {
+  const origins = new Map(addresses.map((url) => [new URL(url).origin, url]));
+  if (origins.size === 1) return addresses[0];
+  const items = [...origins.values()].map((url) => ({ label: hostOf(url), url }));
+  return (await vscode.window.showQuickPick(items, { title: vscode.l10n.t('Servers') }))?.url;
+}
 
 /** '' leaves the stored token unchanged. */
 async function askToken(url: string, isNew: boolean): Promise<string | undefined> {

@@ -3,7 +3,7 @@ import * as vscode from 'vscode';
 import { sentence } from './client/failure.ts';
 import type { EngineHost } from './client/host.ts';
 import { limits } from './limits.ts';
-import type { Log } from './log.ts';
+import type { Log } from './parts.ts';
 import { serverSettings } from './settings.ts';
 
 const tokenKey = 'hearth.server.token';

@@ -1,15 +1,24 @@
 import * as vscode from 'vscode';
-import type { LoadParams, Sampling } from '../engine/protocol/engineProtocol.ts';
+import type { Sampling } from '../engine/protocol/engineProtocol.ts';
+import { backendChoice, type LoadParams } from '../engine/protocol/models.ts';
 
 /** The settings as typed values. They are read anew each time: VS Code caches them. */
 const section = 'hearth';
 
-export type Backend = NonNullable<LoadParams['backend']>;
-export type Multiline = 'auto' | 'always' | 'never';
+type Backend = NonNullable<LoadParams['backend']>;
+type Multiline = 'auto' | 'always' | 'never';
 /** Minimum confidence of a shown suggestion. */
 export type Confidence = 'eager' | 'balanced' | 'quiet';
 
+export interface RemoteSettings {
+  url: string;
+  /** Undefined: the only one that the server has. */
+  model: string | undefined;
+}
+
 export interface EngineSettings {
+  /** Undefined: this computer's engine answers. */
+  remote: RemoteSettings | undefined;
   /** Catalogue id, absolute path, or '' for the automatic choice. */
   model: string;
   /** The same for the model that completes; 'chat': the model that answers. */
@@ -57,29 +66,30 @@ const oneOf =
   (value): value is T =>
     choices.some((choice) => choice === value);
 
+/** These settings send code to a model. A workspace may turn them off, but not on against its user. */
+const ofUser = new Set(['chat.includeActiveFile', 'chat.searchWorkspace', 'chat.useRules']);
+
 /** settings.json may hold anything. A value that does not fit counts as not set: package.json declares the default. */
 function read<T>(key: string, fits: Fits<T>): T {
   const configuration = vscode.workspace.getConfiguration(section);
-  const value: unknown = configuration.get(key);
+  const isOff = ofUser.has(key) && configuration.inspect(key)?.globalValue === false;
+  const value: unknown = isOff ? false : configuration.get(key);
   if (fits(value)) return value;
   const declared: unknown = configuration.inspect(key)?.defaultValue;
   if (fits(declared)) return declared;
   throw new Error(`${section}.${key} has no default.`);
 }
 
-/** A workspace may turn off what sends code to a model, but not turn it on against its user. */
-function sends(key: string, isOn: boolean): boolean {
-  return isOn && vscode.workspace.getConfiguration(section).inspect(key)?.globalValue !== false;
-}
-
 /** In package.json 0 stands for "the model's own" or "automatic", because a settings editor has no empty number. */
 const orAutomatic = (value: number): number | undefined => (value > 0 ? Math.floor(value) : undefined);
 
 export function engineSettings(): EngineSettings {
+  const [url, remoteModel] = [read('remote.url', text).trim(), read('remote.model', text).trim()];
   return {
+    remote: url === '' ? undefined : { url, model: remoteModel === '' ? undefined : remoteModel },
     model: read('chat.model', text).trim(),
     completionModel: read('completion.model', text).trim(),
-    backend: read<Backend>('backend', oneOf('auto', 'webgpu', 'onnx', 'reference')),
+    backend: read<Backend>('backend', oneOf(...backendChoice.options)),
     contextTokens: orAutomatic(read('contextTokens', number)),
     threads: orAutomatic(read('threads', number)),
     cachePrecision: read<EngineSettings['cachePrecision']>('cachePrecision', oneOf('f32', 'f16', 'q8')),
@@ -87,20 +97,16 @@ export function engineSettings(): EngineSettings {
   };
 }
 
-export interface RemoteSettings {
-  url: string;
-  /** Undefined: the only one that the server has. */
-  model: string | undefined;
+/** Whether a setting or an input is the address of a server. */
+export const isAddress = (text: string): boolean => /^https?:\/\//.test(text) && URL.canParse(text);
+
+/** The servers of the settings, that for questions first. */
+export function serverAddresses(): string[] {
+  const { remote, completionModel } = engineSettings();
+  return [...(remote ? [remote.url] : []), ...(isAddress(completionModel) ? [completionModel] : [])];
 }
 
-/** Undefined: this computer's engine answers. */
-export function remoteSettings(): RemoteSettings | undefined {
-  const url = read('remote.url', text).trim();
-  const model = read('remote.model', text).trim();
-  return url === '' ? undefined : { url, model: model === '' ? undefined : model };
-}
-
-/** Of VS Code and ours, for the engine's environment (engine/catalogue/network.ts), which its process reads at its start. */
+/** Network settings of VS Code and Hearth as environment variables, which the engine's process reads at its start (engine/catalogue/network.ts). */
 export function networkEnvironment(): Record<string, string> {
   const http = vscode.workspace.getConfiguration('http');
   const isUsed = http.get<string>('proxySupport', 'override') !== 'off';
@@ -132,6 +138,9 @@ export function serverSettings(): { port: number } | undefined {
 
 export const modelsDirectory = (): string => read('modelsDirectory', text).trim();
 
+/** Windows share one engine. */
+export const sharesEngine = (): boolean => read('shareEngine', flag);
+
 export function completionSettings(): CompletionSettings {
   return {
     enabled: read('completion.enabled', flag),
@@ -151,15 +160,17 @@ export function chatSettings(): ChatSettings {
   if (topP !== null) sampling.topP = topP;
   return {
     instructions: read('chat.instructions', text).trim(),
-    includeActiveFile: sends('chat.includeActiveFile', read('chat.includeActiveFile', flag)),
-    searchWorkspace: sends('chat.searchWorkspace', read('chat.searchWorkspace', flag)),
-    useRules: sends('chat.useRules', read('chat.useRules', flag)),
+    includeActiveFile: read('chat.includeActiveFile', flag),
+    searchWorkspace: read('chat.searchWorkspace', flag),
+    useRules: read('chat.useRules', flag),
     maxTokens: orAutomatic(read('chat.maxTokens', number)),
     thinkingTokens: orAutomatic(read('chat.thinkingTokens', number)),
     sampling,
   };
 }
 
+export type NextEditModel = 'auto' | 'on' | 'off';
+export const nextEditModel = (): NextEditModel => read('nextEdit.model', oneOf('auto', 'on', 'off'));
 export const nextEditEnabled = (): boolean => read('nextEdit.enabled', flag);
 export const indexEnabled = (): boolean => read('index.enabled', flag);
 /** Catalogue id or absolute path; '': search by words alone. */

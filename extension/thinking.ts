@@ -1,7 +1,8 @@
 import * as vscode from 'vscode';
-import type { ChatParams, ModelCard, ThinkingMode } from '../engine/protocol/engineProtocol.ts';
+import type { ChatParams } from '../engine/protocol/engineProtocol.ts';
+import type { ModelCard, ThinkingMode } from '../engine/protocol/models.ts';
 import type { EngineHost } from './client/host.ts';
-import { chatSettings } from './settings.ts';
+import type { ChatSettings } from './settings.ts';
 
 const storageKey = 'hearth.thinking';
 
@@ -106,8 +107,8 @@ export class Thinking {
 export function answerOptions(
   card: ModelCard,
   thinking: Thinking,
+  { sampling, maxTokens, thinkingTokens }: ChatSettings,
 ): Pick<ChatParams, 'thinking' | 'thinkingTokens' | 'maxTokens' | 'sampling' | 'endRepetition'> {
-  const { sampling, maxTokens, thinkingTokens } = chatSettings();
   return {
     thinking: thinking.mode(card),
     sampling,

@@ -7,6 +7,7 @@
  *     .answer .thoughts (details), .answer-now, .answer-text with .citation, .progress-line, .turn-footer: .remark, .card.error [data-action],
  *       .again, .figures, .queue-line (queued): [data-action=send|remove]
  *     .code: .code-language, [data-action=apply|insert|copy]
+ *     .changes: li[data-kind=change|create|delete|rename][data-state=proposed|accepted|rejected][data-path], [data-act=accept|reject|restore]
  *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
  *   #restricted               the folder is not trusted, so nothing in it is searched
  *   #chips .chip[data-chip]   attachments of the question, each with a remove button
@@ -41,6 +42,9 @@ function handle(message: ToPage): void {
       transcript.show(message.turn);
       showState();
       return;
+    case 'changes':
+      transcript.showChanges(message.turn, message.changes);
+      return;
     case 'notice':
       composer.showNotice(message.notice);
       return;
@@ -55,6 +59,9 @@ function handle(message: ToPage): void {
       return;
     case 'draft':
       composer.restore(message.draft);
+      return;
+    case 'dropped':
+      composer.insertDropped(message.text, message.refused);
       return;
     case 'focus':
       composer.focus();

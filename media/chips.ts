@@ -3,7 +3,7 @@ import { drawIcon, element, fill, type Icon, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 
 /** Icons of mentions and of attachments that the planner adds. */
-const icons: Readonly<Record<Suggestion['kind'] | 'found' | 'map', Icon>> = {
+const icons: Readonly<Record<Exclude<Suggestion['kind'], 'prompt'> | 'found' | 'map', Icon>> = {
   file: 'file',
   folder: 'folder',
   symbol: 'symbol',
@@ -11,6 +11,7 @@ const icons: Readonly<Record<Suggestion['kind'] | 'found' | 'map', Icon>> = {
   problems: 'warning',
   diff: 'diff',
   terminal: 'terminal',
+  failure: 'terminal',
   repository: 'search',
   found: 'search',
   map: 'map',
@@ -41,12 +42,24 @@ export class ContextChips {
 
   #chip(chip: Chip): HTMLElement {
     const { texts } = this.#host;
+    const { pin, isPinned = false } = chip;
     const remove = iconButton('close', fill(texts.removeChip, chip.label), () => this.#onRemove(chip));
+    const pinning =
+      pin === undefined
+        ? []
+        : [
+            iconButton('pin', fill(isPinned ? texts.unpin : texts.pin, chip.label), () =>
+              this.#host.send({ type: 'pin', mention: pin, isPinned: !isPinned }),
+            ),
+          ];
+    pinning[0]?.setAttribute('aria-pressed', String(isPinned));
     return element('li', { class: 'chip', title: chipTitle(chip, this.#host), attributes: { 'data-chip': chip.id } }, [
       drawIcon(chipIcon(chip)),
       element('span', { class: 'chip-label', text: chip.label }),
       ...(chip.detail === '' ? [] : [element('span', { class: 'chip-detail', text: chip.detail })]),
-      remove,
+      ...pinning,
+      // A pin is taken out by its pin.
+      ...(isPinned ? [] : [remove]),
     ]);
   }
 

@@ -7,6 +7,9 @@ import { MentionMenu } from './mentions.ts';
 /** A pasted text with as many lines becomes an attachment. */
 const longLines = 40;
 
+/** As many addresses of dropped files are sent. */
+const maxDropped = 50;
+
 /** Debounce of draft reports to the extension. */
 const draftMs = 150;
 
@@ -26,9 +29,11 @@ export class Composer {
   readonly #stopButton: HTMLButtonElement;
   readonly #model: HTMLButtonElement;
   readonly #thinking: HTMLButtonElement;
+  readonly #agent: HTMLButtonElement;
   #running = false;
   #contextTokens = 0;
   #usedTokens = 0;
+  #pinnedTokens = 0;
   #sentDraft = JSON.stringify({ text: '', start: 0, end: 0 });
   #draftTimer: ReturnType<typeof setTimeout> | undefined;
   #shownNotice = '';
@@ -55,9 +60,11 @@ export class Composer {
     this.#stopButton.id = 'stop';
     this.#model = this.#control('model', 'model', texts.chooseModel, () => host.act('choose-model'));
     this.#thinking = this.#control('thinking', 'bulb', texts.cannotThink, () => host.act('thinking'));
+    this.#agent = this.#control('agent', 'tools', texts.agentUnavailable, () => this.#toggleAgent());
     const controls = [
       this.#model,
       this.#thinking,
+      this.#agent,
       element('span', { class: 'spacer' }),
       this.#usage.element,
       this.#sendButton,
@@ -124,22 +131,37 @@ export class Composer {
     label(this.#thinking, controls.canThink ? controls.thinking : '', title, title);
     this.#thinking.setAttribute('aria-pressed', String(controls.thinkingOn));
     this.#thinking.classList.toggle('unavailable', !controls.canThink);
+    this.#showAgent(controls.agent);
     this.#contextTokens = controls.contextTokens;
     this.showUsage(this.#usedTokens);
+  }
+
+  #toggleAgent(): void {
+    if (!this.#agent.classList.contains('unavailable')) this.#host.act('agent');
+  }
+
+  #showAgent(agent: Controls['agent']): void {
+    const { texts } = this.#host;
+    const titles = { on: texts.agentOn, off: texts.agentOff, unavailable: texts.agentUnavailable };
+    label(this.#agent, agent === 'on' ? texts.actions.agent : '', titles[agent], titles[agent]);
+    this.#agent.setAttribute('aria-pressed', String(agent === 'on'));
+    this.#agent.classList.toggle('unavailable', agent === 'unavailable');
   }
 
   showContext(context: Context): void {
     this.#chips.show(context);
     this.#restricted.hidden = !context.restricted;
+    this.#pinnedTokens = context.pinnedTokens;
+    this.showUsage(this.#usedTokens);
   }
 
   showSuggestions(query: string, items: readonly Suggestion[]): void {
     this.#mentions.show(query, items);
   }
 
-  /** Context window use after the last answer. */
+  /** Context window use after the last answer, and by what is pinned for the next one. */
   showUsage(usedTokens: number): void {
-    this.#usage.show(usedTokens, this.#contextTokens);
+    this.#usage.show(usedTokens + this.#pinnedTokens, this.#contextTokens);
     this.#usedTokens = usedTokens;
   }
 
@@ -152,7 +174,7 @@ export class Composer {
     this.#notice.replaceChildren(...this.#noticeParts(notice));
   }
 
-  #control(id: string, icon: 'model' | 'bulb', name: string, onClick: () => void): HTMLButtonElement {
+  #control(id: string, icon: 'model' | 'bulb' | 'tools', name: string, onClick: () => void): HTMLButtonElement {
     const button = element('button', {
       id,
       class: 'control',
@@ -169,7 +191,7 @@ export class Composer {
       this.#attachLongText(event);
     });
     this.element.addEventListener('dragover', (event) => event.preventDefault());
-    this.element.addEventListener('drop', (event) => this.#refuseFiles(event, event.dataTransfer));
+    this.element.addEventListener('drop', (event) => this.#drop(event));
     this.#box.addEventListener('input', () => {
       this.#refused.textContent = '';
       this.#onInput();
@@ -188,12 +210,41 @@ export class Composer {
   }
 
   /** The models read text: a picture or a file would be lost without a word. */
+  /** A picture from the clipboard, or files from outside of the editor, which tells no address of theirs. */
   #refuseFiles(event: Event, data: DataTransfer | null): void {
-    const isFile = [...(data?.items ?? [])].some(({ kind }) => kind === 'file') || (data?.files.length ?? 0) > 0;
-    const isFromEditor = (data?.getData('text/uri-list') ?? '') !== '';
-    if (!isFile && !isFromEditor) return;
+    const items = [...(data?.items ?? [])].filter(({ kind }) => kind === 'file');
+    const names = [...(data?.files ?? [])].map(({ name }) => name);
+    if (items.length + names.length === 0) return;
     event.preventDefault();
-    this.#refused.textContent = this.#host.texts.cannotAttach;
+    this.#refuse(names.length > 0 ? names : [this.#host.texts.pictureName]);
+  }
+
+  #refuse(names: readonly string[]): void {
+    this.#refused.textContent = fill(this.#host.texts.cannotAttach, names.join(', '));
+  }
+
+  /** Files and folders of the editor's Explorer and tabs become mentions. */
+  #drop(event: DragEvent): void {
+    const data = event.dataTransfer;
+    const list = data?.getData('application/vnd.code.uri-list') || data?.getData('text/uri-list') || '';
+    const uris = list.split(/\r?\n/).filter((line) => line !== '' && !line.startsWith('#'));
+    if (uris.length === 0) this.#refuseFiles(event, data);
+    else {
+      event.preventDefault();
+      this.#host.send({ type: 'drop', uris: uris.slice(0, maxDropped) });
+    }
+  }
+
+  /** Inserts mentions where the cursor is, apart from other words. */
+  insertDropped(text: string, refused: readonly string[]): void {
+    const box = this.#box;
+    if (text !== '') {
+      const before = box.value.slice(0, box.selectionStart);
+      box.setRangeText(`${/\S$/.test(before) ? ' ' : ''}${text} `, box.selectionStart, box.selectionEnd, 'end');
+      box.dispatchEvent(new Event('input', { bubbles: true }));
+      box.focus();
+    }
+    if (refused.length > 0) this.#refuse(refused);
   }
 
   /** It would hide the question. */

@@ -1,6 +1,7 @@
 /** Decorates rendered Markdown: buttons on code, links on citations. */
 import { placeBorders } from '../extension/answerMarkup.ts';
 import type { Citation } from '../extension/messages.ts';
+import { showDiagram } from './diagram.ts';
 import { asLink, confirmed, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 import { targetOf } from './markdown.ts';
@@ -20,6 +21,7 @@ export function decorateCode(block: HTMLElement, open: boolean, turn: string, ho
     pre.tabIndex = 0;
     pre.replaceWith(wrapper);
     wrapper.append(head, pre);
+    if (!open && language === 'mermaid') showDiagram(code, head, pre, host);
   }
   for (const table of block.querySelectorAll('table')) {
     const scroller = element('div', { class: 'table-scroll' });
@@ -85,7 +87,7 @@ function proseNodes(root: HTMLElement): Text[] {
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   const nodes: Text[] = [];
   for (let node = walker.nextNode(); node !== null; node = walker.nextNode()) {
-    if (node instanceof Text && node.parentElement?.closest('pre, .link, .missing-place, button') === null)
+    if (node instanceof Text && node.parentElement?.closest('pre, .link, .missing-place, .formula, button') === null)
       nodes.push(node);
   }
   return nodes;

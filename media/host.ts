@@ -24,9 +24,10 @@ export class Host {
     this.send({ type: 'action', action, ...(turn !== undefined && { turn }) });
   }
 
-  /** Reports and drops invalid messages. */
+  /** Reports and drops invalid messages, and hears nobody in a sandbox: a diagram. */
   listen(handle: (message: ToPage) => void): void {
     window.addEventListener('message', (event: MessageEvent<unknown>) => {
+      if (event.origin === 'null') return;
       const parsed = toPage.safeParse(event.data);
       if (parsed.success) handle(parsed.data);
       else this.#report(`message: ${z.prettifyError(parsed.error)}`);

@@ -1,6 +1,8 @@
 import DOMPurify from 'dompurify';
 import { Marked, type Token, type Tokens } from 'marked';
+import type { Formula } from '../extension/answerMarkup.ts';
 import { asLink } from './dom.ts';
+import { showFormula } from './formula.ts';
 import { highlight } from './highlight.ts';
 
 /**
@@ -9,12 +11,20 @@ import { highlight } from './highlight.ts';
  */
 const allowedTags = [
   ...['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'blockquote', 'pre', 'code', 'span', 'em', 'strong', 'del'],
-  ...['ul', 'ol', 'li', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'a'],
+  ...['ul', 'ol', 'li', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'a', 'div'],
 ];
-/** `name` carries the number of a link from the renderer to `activateLinks`, and is removed there. */
+/** `name` carries the number of a link or formula from the renderer to what replaces it. */
 const allowedAttributes = ['class', 'start', 'align', 'name'];
+/** One object: DOMPurify reads a new one at each call, which takes longer than a short block. */
+const allowed = {
+  ALLOWED_TAGS: allowedTags,
+  ALLOWED_ATTR: allowedAttributes,
+  ALLOW_DATA_ATTR: false,
+  ALLOW_ARIA_ATTR: false,
+  RETURN_DOM_FRAGMENT: true,
+} as const;
 const allowedClasses =
-  /^(hljs(-[\w-]+)?|language-[\w#+.-]{1,40}|language_|function_|class_|inherited__|invoke__|constant_|image|task)$/;
+  /^(hljs(-[\w-]+)?|language-[\w#+.-]{1,40}|language_|function_|class_|inherited__|invoke__|constant_|image|task|formula|block)$/;
 /** Longer code is highlighted only once it is complete. */
 const liveHighlightChars = 6_000;
 
@@ -41,13 +51,22 @@ export function offeredLink(href: string): string | undefined {
   return new URL(href).href;
 }
 
-function parserFor(options: RenderOptions, links: string[]): Marked {
+function parserFor(options: RenderOptions, links: string[], formulas: Formula[]): Marked {
   const link = (href: string, inner: string): string => {
     links.push(href);
     return `<a name="${links.length - 1}">${inner}</a>`;
   };
   return new Marked({
     gfm: true,
+    extensions: [
+      {
+        name: 'formula',
+        renderer({ raw, tex, display }) {
+          formulas.push({ raw: String(raw), tex: String(tex), display: display === true });
+          return `<span class="formula" name="${formulas.length - 1}"></span>`;
+        },
+      },
+    ],
     renderer: {
       html: ({ text }: Tokens.HTML | Tokens.Tag) => escapeText(text),
       image: ({ href, text }: Tokens.Image) =>
@@ -73,22 +92,32 @@ function codeMarkup(text: string, info: string, open: boolean): string {
   return `<pre><code class="hljs language-${language || 'text'}">${coloured ?? escapeText(text)}</code></pre>`;
 }
 
-export function renderBlocks(blocks: readonly Token[], options: RenderOptions): DocumentFragment {
+export const renderBlocks = (blocks: readonly Token[], options: RenderOptions): DocumentFragment =>
+  rendered(options, (parser) => parser.parser([...blocks]));
+
+/** Each block in a `div` of its own; the parser and the sanitiser, which cost more than a short block, run once. */
+export const renderEach = (blocks: readonly Token[], options: RenderOptions): HTMLElement[] =>
+  [
+    ...rendered(options, (parser) =>
+      blocks.map((block) => `<div class="block">${parser.parser([block])}</div>`).join(''),
+    ).children,
+  ].filter((child) => child instanceof HTMLElement);
+
+function rendered(options: RenderOptions, write: (parser: Marked) => string): DocumentFragment {
   const links: string[] = [];
-  const html = parserFor(options, links).parser([...blocks]);
-  const fragment = sanitise(html);
+  const formulas: Formula[] = [];
+  const fragment = sanitise(write(parserFor(options, links, formulas)));
+  for (const place of fragment.querySelectorAll<HTMLElement>('.formula')) {
+    const formula = formulas[Number(place.getAttribute('name') ?? NaN)];
+    place.removeAttribute('name');
+    if (formula !== undefined) showFormula(place, formula);
+  }
   activateLinks(fragment, links, options.onLink);
   return fragment;
 }
 
 function sanitise(html: string): DocumentFragment {
-  const fragment = DOMPurify.sanitize(html, {
-    ALLOWED_TAGS: allowedTags,
-    ALLOWED_ATTR: allowedAttributes,
-    ALLOW_DATA_ATTR: false,
-    ALLOW_ARIA_ATTR: false,
-    RETURN_DOM_FRAGMENT: true,
-  });
+  const fragment = DOMPurify.sanitize(html, allowed);
   for (const marked of fragment.querySelectorAll('[class]')) {
     const kept = [...marked.classList].filter((name) => allowedClasses.test(name));
     marked.setAttribute('class', kept.join(' '));

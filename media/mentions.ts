@@ -4,10 +4,12 @@ import { drawIcon, element } from './dom.ts';
 import type { Host } from './host.ts';
 
 /** `@` or `#` at the start of a word with the text after it. A quoted value may contain blanks. */
-const typing = /(?<![^\s(])([@#])((?:[\w-]+:"[^"\n]*)|[\w./:+-]*)$/;
+const mentioning = /(?<![^\s(])([@#])((?:[\w-]+:"[^"\n]*)|(?!\/)[\w./:+-]*)$/;
+/** `/` at the beginning of the question with the name of a prompt after it. */
+const naming = /^(\/)([\w.-]*)$/;
 const debounceMs = 60;
 
-/** Suggestions for a mention, above the box: a WAI-ARIA combobox. */
+/** Suggestions for a mention or a prompt's name, above the box: a WAI-ARIA combobox. */
 export class MentionMenu {
   readonly element: HTMLElement;
   readonly #host: Host;
@@ -42,11 +44,13 @@ export class MentionMenu {
   /** Called after each change of text or cursor. */
   update(): void {
     clearTimeout(this.#timer);
-    const query = this.#typed()?.[2];
-    if (query === undefined) {
+    const typed = this.#typed();
+    if (typed === undefined) {
       this.close();
       return;
     }
+    const [, sign, text = ''] = typed;
+    const query = sign === '/' ? `/${text}` : text;
     this.#query = query;
     this.#timer = setTimeout(() => this.#host.send({ type: 'suggest', query }), debounceMs);
   }
@@ -88,7 +92,9 @@ export class MentionMenu {
 
   #typed(): RegExpExecArray | undefined {
     const { selectionStart, selectionEnd, value } = this.#box;
-    return selectionStart === selectionEnd ? (typing.exec(value.slice(0, selectionStart)) ?? undefined) : undefined;
+    if (selectionStart !== selectionEnd) return undefined;
+    const before = value.slice(0, selectionStart);
+    return mentioning.exec(before) ?? naming.exec(before) ?? undefined;
   }
 
   #accept(index: number): void {

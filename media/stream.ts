@@ -1,13 +1,27 @@
-import type { Token } from 'marked';
+import type { Token, Tokens } from 'marked';
 import { lexMarkdown } from '../extension/answerMarkup.ts';
-import { type RenderOptions, renderBlocks } from './markdown.ts';
+import { type RenderOptions, renderBlocks, renderEach } from './markdown.ts';
+import { inSlices } from './slices.ts';
 
 /** A reference definition changes links above it, so the whole text must be rendered again. */
 const definition = /^ {0,3}\[[^\]\n]+\]:/m;
 
+/** A longer text is read and shown in pieces between which the page answers. Few answers are longer. */
+const pieceChars = 8_000;
+/** A longer list or table is shown as several. */
+const partItems = 250;
+
 interface Options extends Omit<RenderOptions, 'open'> {
   /** Called for each rendered block to add buttons. */
   decorate(block: HTMLElement, open: boolean): void;
+}
+
+interface Piece {
+  /** Blocks that no further character changes, and those after them. */
+  readonly settled: readonly Token[];
+  readonly open: readonly Token[];
+  /** Nothing follows. */
+  readonly isLast: boolean;
 }
 
 /**
@@ -22,6 +36,11 @@ export class StreamingMarkdown {
   #settled = 0;
   #tail: HTMLElement | undefined;
   #frame = 0;
+  /** Of a complete text: blocks that are read and not shown yet, and what is called when all are shown. */
+  #unshown: Token[][] = [];
+  #whenShown: (() => void) | undefined;
+  /** Numbers texts, so that no piece of an earlier one is shown. */
+  #run = 0;
 
   constructor(element: HTMLElement, options: Options) {
     this.element = element;
@@ -35,7 +54,7 @@ export class StreamingMarkdown {
   append(text: string): void {
     // The lexer counts every line end as one character.
     this.#text += text.replaceAll('\r', '');
-    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.draw());
+    this.#drawNextFrame();
   }
 
   /** Replaces everything; the text is complete. */
@@ -45,24 +64,35 @@ export class StreamingMarkdown {
     this.finish();
   }
 
-  /** Renders the complete text. */
-  finish(): void {
+  /** Renders the complete text: its first piece now, the others in slices. */
+  finish(whenShown: () => void = () => {}): void {
     this.#cancelFrame();
-    if (definition.test(this.#text)) this.#reset();
-    this.#advance();
-    if (this.#tail !== undefined) this.#fillBlock(this.#tail, lexMarkdown(this.#text.slice(this.#settled)), false);
+    const isGoingOn = this.#whenShown !== undefined;
+    this.#whenShown = whenShown;
+    if (isGoingOn) return;
+    const chars = definition.test(this.#text) ? Number.POSITIVE_INFINITY : pieceChars;
+    if (chars > pieceChars) this.#clear();
+    this.#tail?.remove();
     this.#tail = undefined;
-    this.#settled = this.#text.length;
+    this.#showPieces(chars, this.#run);
   }
 
   /** Renders the text received so far, once a frame. */
   draw(): void {
     this.#cancelFrame();
-    this.#advance();
-    const rest = this.#text.slice(this.#settled);
-    if (rest.trim() === '') return;
-    this.#tail ??= this.#newBlock();
-    this.#fillBlock(this.#tail, lexMarkdown(rest), true);
+    const { settled, open, isLast } = this.#nextPiece(pieceChars);
+    this.#settled += lengthOf(settled);
+    if (settled.length > 0) {
+      this.#tail?.remove();
+      this.#tail = undefined;
+    }
+    for (const part of partsOf(settled)) this.#show(part);
+    if (!isLast) this.#drawNextFrame();
+    else if (open.some(({ type }) => type !== 'space')) this.#showTail(open);
+  }
+
+  #drawNextFrame(): void {
+    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.draw());
   }
 
   #cancelFrame(): void {
@@ -71,36 +101,114 @@ export class StreamingMarkdown {
   }
 
   #reset(): void {
+    this.#clear();
+    this.#unshown = [];
+    this.#whenShown = undefined;
+    this.#run++;
+  }
+
+  #clear(): void {
     this.element.replaceChildren();
     this.#settled = 0;
     this.#tail = undefined;
   }
 
-  /**
-   * Settles every block except the last two and their blank lines: `3.` is a paragraph until the next character makes it an
-   * item of the list above.
-   */
-  #advance(): void {
-    const blocks = lexMarkdown(this.#text.slice(this.#settled));
-    const filled = blocks.flatMap((block, index) => (block.type === 'space' ? [] : [index]));
-    for (const block of blocks.slice(0, filled.at(-2) ?? 0)) {
-      this.#settled += block.raw.length;
-      if (block.type === 'space') continue;
-      this.#fillBlock(this.#tail ?? this.#newBlock(), [block], false);
-      this.#tail = undefined;
+  /** Of the text that is not settled: all of it, or a beginning of which something is settled. */
+  #nextPiece(pieceChars: number): Piece {
+    const rest = this.#text.slice(this.#settled);
+    for (let chars = pieceChars; chars < rest.length; chars *= 2) {
+      const settled = settledOf(lexMarkdown(rest.slice(0, chars)));
+      if (settled.length > 0) return { settled, open: [], isLast: false };
     }
-    if (this.#tail === undefined && filled.length > 0) this.#tail = this.#newBlock();
+    const blocks = lexMarkdown(rest);
+    const count = certain(blocks);
+    return { settled: blocks.slice(0, count), open: blocks.slice(count), isLast: true };
   }
 
-  #newBlock(): HTMLElement {
-    const block = document.createElement('div');
-    block.className = 'block';
-    this.element.append(block);
-    return block;
+  #showPieces(chars: number, run: number): void {
+    if (run !== this.#run) return;
+    if (this.#unshown.length === 0) {
+      const { settled, open, isLast } = this.#nextPiece(chars);
+      this.#settled = isLast ? this.#text.length : this.#settled + lengthOf(settled);
+      this.#unshown = partsOf([...settled, ...open]);
+    }
+    const part = this.#unshown.shift();
+    if (part) this.#show(part);
+    if (this.#unshown.length > 0 || this.#settled < this.#text.length) {
+      inSlices(this.element, () => this.#showPieces(chars, run));
+      return;
+    }
+    const whenShown = this.#whenShown;
+    this.#whenShown = undefined;
+    whenShown?.();
   }
 
-  #fillBlock(block: HTMLElement, tokens: readonly Token[], open: boolean): void {
-    block.replaceChildren(renderBlocks(tokens, { ...this.#options, open }));
-    this.#options.decorate(block, open);
+  #show(blocks: readonly Token[]): void {
+    const elements = renderEach(blocks, { ...this.#options, open: false });
+    this.element.append(...elements);
+    for (const element of elements) this.#options.decorate(element, false);
+  }
+
+  #showTail(blocks: readonly Token[]): void {
+    if (this.#tail === undefined) {
+      this.#tail = document.createElement('div');
+      this.#tail.className = 'block';
+      this.element.append(this.#tail);
+    }
+    this.#tail.replaceChildren(renderBlocks(blocks, { ...this.#options, open: true }));
+    this.#options.decorate(this.#tail, true);
   }
 }
+
+const lengthOf = (blocks: readonly Token[]): number => blocks.reduce((length, { raw }) => length + raw.length, 0);
+
+/**
+ * How many of the blocks no further character changes: all except the last two and their blank lines. `3.` is a paragraph
+ * until the next character makes it an item of the list above.
+ */
+function certain(blocks: readonly Token[]): number {
+  const filled = blocks.flatMap((block, index) => (block.type === 'space' ? [] : [index]));
+  return filled.at(-2) ?? 0;
+}
+
+/** What is certain of the beginning of a text: blocks, or the first items of a long list. */
+function settledOf(blocks: readonly Token[]): readonly Token[] {
+  const count = certain(blocks);
+  if (count > 0) return blocks.slice(0, count);
+  const at = blocks.findIndex(isList);
+  const list = blocks[at];
+  if (list === undefined || !isList(list) || list.items.length <= partItems + 1) return [];
+  const items = list.items.slice(0, partItems);
+  return [...blocks.slice(0, at), { ...list, items, raw: items.map(({ raw }) => raw).join('') }];
+}
+
+/** Blocks that are shown at once: usual ones together, each part of a long list or table alone. */
+function partsOf(blocks: readonly Token[]): Token[][] {
+  const parts: Token[][] = [[]];
+  for (const block of blocks) {
+    const cut = cutBlock(block);
+    if (cut.length > 1) parts.push(...cut.map((part) => [part]), []);
+    else if (block.type !== 'space') parts.at(-1)?.push(block);
+  }
+  return parts.filter(({ length }) => length > 0);
+}
+
+function cutBlock(block: Token): Token[] {
+  if (isList(block)) {
+    const { start } = block;
+    return chunks(block.items).map((items, i) => ({
+      ...block,
+      items,
+      start: start === '' ? start : start + i * partItems,
+    }));
+  }
+  return isTable(block) ? chunks(block.rows).map((rows) => ({ ...block, rows })) : [block];
+}
+
+const isList = (block: Token): block is Tokens.List => block.type === 'list';
+const isTable = (block: Token): block is Tokens.Table => block.type === 'table';
+
+const chunks = <Item>(items: readonly Item[]): Item[][] =>
+  Array.from({ length: Math.ceil(items.length / partItems) }, (_, i) =>
+    items.slice(i * partItems, (i + 1) * partItems),
+  );

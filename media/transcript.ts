@@ -1,4 +1,4 @@
-import type { Turn, TurnEvent } from '../extension/messages.ts';
+import type { Changes, Turn, TurnEvent } from '../extension/messages.ts';
 import { drawIcon, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 import { TurnView } from './turn.ts';
@@ -7,6 +7,10 @@ import { TurnView } from './turn.ts';
 const followPixels = 48;
 /** Screen readers announce this much of a finished answer. */
 const announcedChars = 1_000;
+
+/** Turns of an opened conversation that are shown at once; those before them follow in slices, so that the page answers keys. */
+const turnsAtOnce = 12;
+const sliceMs = 12;
 
 /** The conversation, or the welcome where there is none. */
 export class Transcript {
@@ -17,7 +21,10 @@ export class Transcript {
   readonly #scroller: HTMLElement;
   readonly #toEnd: HTMLButtonElement;
   readonly #announcer: HTMLElement;
-  readonly #turns = new Map<string, TurnView>();
+  #turns = new Map<string, TurnView>();
+  /** Turns of the conversation that are not shown yet; they come before all others. */
+  #earlier: Turn[] = [];
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #following = true;
   /** Scroll position at the last check. */
   #lastTop = 0;
@@ -62,14 +69,43 @@ export class Transcript {
 
   showAll(turns: readonly Turn[]): void {
     this.#turns.clear();
-    this.#list.replaceChildren(...turns.map((turn) => this.#make(turn)));
+    const first = Math.max(0, turns.length - turnsAtOnce);
+    this.#earlier = turns.slice(0, first);
+    this.#list.replaceChildren(...turns.slice(first).map((turn) => this.#make(turn)));
     this.#empty.hidden = turns.length > 0;
-    this.#scrollToEnd();
+    // The layout of many turns is a task of its own.
+    requestAnimationFrame(() => this.#scrollToEnd());
+    this.#showEarlierLater();
+  }
+
+  #showEarlierLater(): void {
+    clearTimeout(this.#timer);
+    if (this.#earlier.length > 0) this.#timer = setTimeout(() => this.#showEarlier(performance.now() + sliceMs), 0);
+  }
+
+  #showEarlier(untilMs: number): void {
+    const after = this.#turns;
+    this.#turns = new Map();
+    const views: HTMLElement[] = [];
+    while (this.#earlier.length > 0 && (views.length === 0 || performance.now() < untilMs)) {
+      const turn = this.#earlier.pop();
+      if (turn !== undefined) views.unshift(this.#make(turn));
+    }
+    this.#turns = new Map([...[...this.#turns].reverse(), ...after]);
+    this.#list.prepend(...views);
+    this.#showEarlierLater();
+  }
+
+  /** A turn that an event is about. */
+  #turn(id: string): TurnView | undefined {
+    if (!this.#turns.has(id) && this.#earlier.some((turn) => turn.id === id))
+      this.#showEarlier(Number.POSITIVE_INFINITY);
+    return this.#turns.get(id);
   }
 
   /** A new turn, or a queued one whose question was edited. */
   show(turn: Turn): void {
-    const known = this.#turns.get(turn.id);
+    const known = this.#turn(turn.id);
     if (known !== undefined) known.element.replaceWith(this.#make(turn));
     else {
       this.#place(this.#make(turn));
@@ -79,8 +115,12 @@ export class Transcript {
     this.#empty.hidden = true;
   }
 
+  showChanges(turn: string, changes: Changes): void {
+    this.#turn(turn)?.showChanges(changes);
+  }
+
   apply(event: TurnEvent): void {
-    const turn = this.#turns.get(event.turn);
+    const turn = this.#turn(event.turn);
     if (turn === undefined) return;
     turn.apply(event);
     if (event.type === 'start') this.#place(turn.element);

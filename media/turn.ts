@@ -1,15 +1,18 @@
 import {
   type Action,
   applyEvent,
+  type Changes,
   type Figures,
   type Outcome,
   type Turn,
   type TurnEvent,
 } from '../extension/messages.ts';
+import { changesCard } from './changes.ts';
 import { sentChips } from './chips.ts';
 import { decorateCode, linkCitations } from './decorations.ts';
 import { confirmed, drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts';
 import type { Host } from './host.ts';
+import { StepsView } from './steps.ts';
 import { StreamingMarkdown } from './stream.ts';
 
 type Running = Extract<Outcome, { kind: 'running' }>;
@@ -29,6 +32,8 @@ export class TurnView {
   readonly #thinking: StreamingMarkdown;
   readonly #answerNow: HTMLElement;
   readonly #answer: StreamingMarkdown;
+  readonly #steps: StepsView;
+  readonly #changes = element('div');
   readonly #progress: HTMLElement;
   readonly #footer: HTMLElement;
   /** Time and token count at the first delta. */
@@ -38,6 +43,7 @@ export class TurnView {
     this.#host = host;
     this.#turn = turn;
     const { texts } = host;
+    this.#steps = new StepsView(turn, host);
     this.#thinking = this.#markdown('thoughts-text');
     this.#answer = this.#markdown('answer-text');
     this.#thoughtsLabel = element('span', { text: texts.thinking });
@@ -54,7 +60,9 @@ export class TurnView {
         label,
         this.#thoughts,
         this.#answerNow,
+        this.#steps.element,
         this.#answer.element,
+        this.#changes,
         this.#progress,
         this.#footer,
       ]),
@@ -75,10 +83,15 @@ export class TurnView {
     return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
   }
 
+  showChanges(changes: Changes): void {
+    this.#changes.replaceChildren(changesCard(this.#turn.id, changes, this.#host));
+  }
+
   apply(event: TurnEvent): void {
     applyEvent(this.#turn, event);
     if (event.type === 'start') this.#footer.replaceChildren();
-    if (event.type === 'delta') this.#append(event);
+    if (event.type === 'step') this.#steps.show();
+    else if (event.type === 'delta') this.#append(event);
     else if (event.type === 'text') this.#showTexts();
     else this.#showOutcome();
   }
@@ -102,6 +115,7 @@ export class TurnView {
     this.element.dataset['state'] = outcome.kind;
     this.element.setAttribute('aria-busy', String(outcome.kind === 'running'));
     this.#showThoughts(outcome.kind === 'running');
+    this.#steps.show();
     if (outcome.kind === 'queued') this.#footer.replaceChildren(this.#queueLine(outcome));
     else if (outcome.kind === 'running') this.#showProgress(outcome);
     else this.#finish(outcome);
@@ -109,14 +123,17 @@ export class TurnView {
 
   #finish(outcome: Ended): void {
     this.#thinking.finish();
-    this.#answer.finish();
+    this.#answer.finish(() => this.#linkCitations());
     this.#progress.replaceChildren();
+    this.#footer.replaceChildren(...this.#remarks(outcome), this.#meta(outcome));
+  }
+
+  #linkCitations(): void {
     linkCitations(this.#answer.element, {
       ...{ citations: this.#turn.citations, missing: this.#turn.missing },
       missingLabel: this.#host.texts.missingPlace,
       open: ({ text }) => this.#host.send({ type: 'open-citation', turn: this.#turn.id, text }),
     });
-    this.#footer.replaceChildren(...this.#remarks(outcome), this.#meta(outcome));
   }
 
   #queueLine({ held }: Queued): HTMLElement {
@@ -219,7 +236,8 @@ export class TurnView {
       confirmed(copy, texts.copied);
     });
     const again = iconButton('again', texts.regenerate, () => this.#regenerate(), 'again');
-    const children = this.#answer.markdown === '' ? [again] : [copy, again];
+    const fork = iconButton('fork', texts.actions.fork, () => this.#host.act('fork', this.#turn.id), 'fork');
+    const children = this.#answer.markdown === '' ? [again] : [copy, again, fork];
     return element('div', { class: 'meta' }, [
       ...children,
       ...(figures && figures.generatedTokens > 0 ? [this.#figures(figures)] : []),

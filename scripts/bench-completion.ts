@@ -14,13 +14,13 @@ import { parseArgs } from 'node:util';
 import { defaultModelId } from '../engine/catalogue/catalogue.ts';
 import { HearthError } from '../engine/errors.ts';
 import { Repository } from '../engine/index/repository/repository.ts';
-import { startEngine } from '../engine/runtime/engineProcess.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
-import type { Snippet } from '../extension/completion/similar.ts';
+import type { Snippet } from '../extension/completion/moment.ts';
 import { limits } from '../extension/limits.ts';
 import { snippetsFor } from './completion/context.ts';
 import { type HeldOut, heldOutLines, momentIn } from './completion/heldOut.ts';
 import { sourceFolder, sources } from './context/sources.ts';
+import { startEngine } from './shared/engineProcess.ts';
 
 interface Result {
   readonly repository: string;
@@ -31,6 +31,9 @@ interface Result {
   readonly logProbability: number;
   readonly newPlaceMs: number;
   readonly nextKeyMs: number;
+  /** Of the next key, from the engine's receipt of the request; and what it had to read. */
+  readonly firstTokenMs: number;
+  readonly readTokens: number;
 }
 
 const { values } = parseArgs({
@@ -53,15 +56,17 @@ async function complete(
   held: HeldOut,
   snippets: readonly Snippet[],
   cursor: number,
-): Promise<{ text: string; logProbability: number; ms: number }> {
+): Promise<{ text: string; logProbability: number; ms: number; firstTokenMs: number; readTokens: number }> {
   const moment = momentIn(held, cursor);
   const { prefix, suffix, languageId } = moment;
   const place = { prefix, suffix, languageId, path: held.path, snippets: [...snippets] };
   const start = performance.now();
   // With a second candidate, the engine reports its confidence and still shows every completion.
   const asked = { ...place, maxTokens: 64, multiline: 'never', candidates: 2, sampling: { temperature: 0 } } as const;
-  const { text, logProbability = Number.NaN } = await patiently(() => engine.requests.complete(asked));
-  return { text, logProbability, ms: performance.now() - start };
+  const answer = await patiently(() => engine.requests.complete(asked));
+  const { text, logProbability = Number.NaN, statistics } = answer;
+  const { timeToFirstTokenMs: firstTokenMs, promptTokens, cachedTokens } = statistics;
+  return { text, logProbability, ms: performance.now() - start, firstTokenMs, readTokens: promptTokens - cachedTokens };
 }
 
 /** The engine stops after its time limit and keeps the prefilled chunks, so the request is retried. */
@@ -89,7 +94,7 @@ async function measure(name: string, folder: string): Promise<Result[]> {
       ['with', found],
     ] as const) {
       const { ms: newPlaceMs } = await complete(held, snippets, held.start);
-      const { text, logProbability, ms: nextKeyMs } = await complete(held, snippets, held.cursor);
+      const { text, logProbability, ms: nextKeyMs, ...read } = await complete(held, snippets, held.cursor);
       const exact = text.trim() === held.expected.trim() ? 1 : 0;
       const similarity = editSimilarity(text.trim(), held.expected.trim());
       results.push({
@@ -101,6 +106,7 @@ async function measure(name: string, folder: string): Promise<Result[]> {
         logProbability,
         newPlaceMs,
         nextKeyMs,
+        ...read,
       });
     }
     console.error(`${held.path}:${held.line + 1}  ${JSON.stringify(results.slice(-2))}`);
@@ -135,15 +141,23 @@ function print(all: readonly Result[]): void {
   console.log(
     `${card.name}, ${card.backend}, ${cpus()[0]?.model.trim()}, load ${(loadavg()[0] ?? 0).toFixed(1)}, given up ${givenUp} times\n`,
   );
-  console.log('| repository | context | n | exact | edit similarity | new place, p50 | p95 | next key, p50 | p95 |');
-  console.log('|---|---|---:|---:|---:|---:|---:|---:|---:|');
+  console.log(
+    '| repository | context | n | exact | edit similarity | new place, p50 | p95 | next key, p50 | p95 | its first token, p50 | p95 | tokens read, p50 | p95 |',
+  );
+  console.log('|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|');
   for (const name of [...new Set(all.map(({ repository }) => repository)), 'all']) {
     for (const context of ['without', 'with']) {
       const own = all.filter((one) => one.context === context && (name === 'all' || one.repository === name));
       const shares = [mean(own.map(({ exact }) => exact)), mean(own.map(({ similarity }) => similarity))];
-      const waits = [own.map(({ newPlaceMs }) => newPlaceMs), own.map(({ nextKeyMs }) => nextKeyMs)];
+      const waits = [
+        own.map(({ newPlaceMs }) => newPlaceMs),
+        own.map(({ nextKeyMs }) => nextKeyMs),
+        own.map(({ firstTokenMs }) => firstTokenMs),
+      ];
+      const read = own.map(({ readTokens }) => readTokens);
+      const tokens = [quantile(read, 0.5), quantile(read, 0.95)];
       const times = waits.flatMap((ms) => [quantile(ms, 0.5), quantile(ms, 0.95)]).map((ms) => `${ms.toFixed(0)} ms`);
-      const figures = [name, context, own.length, ...shares.map((share) => share.toFixed(2)), ...times];
+      const figures = [name, context, own.length, ...shares.map((share) => share.toFixed(2)), ...times, ...tokens];
       console.log(`| ${figures.join(' | ')} |`);
     }
   }

@@ -1,7 +1,7 @@
 /**
  * Memory of the engine process over many requests, against what the list of models says before a download.
  *
- *     npm run build && npm run bench:memory [-- --requests N] [--seed N] [--model ID]
+ *     npm run build && npm run bench:memory [-- --requests N] [--seed N] [--model ID] [--backend NAME]
  *
  * The requests are an hour's of one user: completions and warm-ups at changing places of this project's files, chats that
  * grow, and summaries, on the CPU.
@@ -11,15 +11,17 @@ import { glob } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { defaultModelId, requireEntry } from '../engine/catalogue/catalogue.ts';
-import { memoryNeededBytes } from '../engine/catalogue/fit.ts';
-import { startEngine } from '../engine/runtime/engineProcess.ts';
+import { processorNeededBytes } from '../engine/catalogue/fit.ts';
+import { backendChoice } from '../engine/protocol/models.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
+import { startEngine } from './shared/engineProcess.ts';
 
 const { values } = parseArgs({
   options: {
     requests: { type: 'string', default: '200' },
     seed: { type: 'string', default: '1' },
     model: { type: 'string', default: defaultModelId },
+    backend: { type: 'string', default: 'cpu' },
   },
 });
 
@@ -30,9 +32,9 @@ for await (const path of glob('engine/**/*.ts')) files.push({ path, text: readFi
 
 const engine = startEngine('dist/engine.mjs');
 const { requests } = engine;
-await requests.load({ model: values.model, backend: 'onnx', diskCacheBytes: 0 });
+await requests.load({ model: values.model, backend: backendChoice.parse(values.backend), diskCacheBytes: 0 });
 
-const statedBytes = memoryNeededBytes(requireEntry(values.model));
+const statedBytes = processorNeededBytes(requireEntry(values.model));
 const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(0);
 /** The machine may be busy. */
 const timeoutMs = 600_000;

@@ -13,7 +13,7 @@
  * prints the table measured so far.
  */
 import { parseArgs } from 'node:util';
-import { defaultThreads } from '../engine/backend/onnx/threads.ts';
+import { defaultThreads } from '../engine/backend/processor/threads.ts';
 import { findLlamaBench } from './bench/llamaBench.ts';
 import { findLlamaServer } from './bench/llamaServer.ts';
 import { measureLoad } from './bench/load.ts';

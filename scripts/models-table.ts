@@ -1,10 +1,18 @@
 /** `node scripts/models-table.ts` writes docs/models.md: which models run how on which machines. A test fails if it is outdated. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { usualContextTokens } from '../engine/backend/memoryPlan.ts';
 import { type CatalogueEntry, catalogue, defaultModelId } from '../engine/catalogue/catalogue.ts';
-import { choosePair, type Hardware, longestContext, memoryNeededBytes, placeOf } from '../engine/catalogue/fit.ts';
-import { speedOf } from '../engine/catalogue/speed.ts';
-import { showBytes } from '../engine/units.ts';
+import { choosePair } from '../engine/catalogue/choice.ts';
+import {
+  type Device,
+  type Hardware,
+  longestContext,
+  memoryNeededBytes,
+  placeOf,
+  speedOf,
+} from '../engine/catalogue/fit.ts';
+import { showBytes } from '../engine/texts.ts';
 import { machines } from './shared/machines.ts';
 import { projectRoot } from './shared/paths.ts';
 
@@ -24,7 +32,7 @@ function modelTable(entry: CatalogueEntry): string[] {
     const place = placeOf(entry, hardware);
     if (place === undefined) return [];
     const { decode, prefill } = speedOf(entry, place);
-    return [row([name, placeName[place.kind], context(entry, hardware), shown(decode), shown(prefill)])];
+    return [row([name, shownPlace(place), context(entry, place, hardware), shown(decode), shown(prefill)])];
   });
   const needs = `Needs ${showBytes(memoryNeededBytes(entry))} with a context of ${Math.min(8192, entry.contextTokens)} tokens.`;
   if (rows.length === 0) return ['', `## ${entry.name}`, '', `${needs} Fits on none of these machines.`];
@@ -32,10 +40,22 @@ function modelTable(entry: CatalogueEntry): string[] {
   return ['', `## ${entry.name}`, '', needs, '', head, row(['---', '---', '---:', '---:', '---:']), ...rows];
 }
 
-const placeName = { card: 'card', shared: 'GPU, shared memory', processor: 'CPU' };
+const placeName = { card: 'card', shared: 'GPU, shared memory', processor: 'CPU', split: 'CPU' };
+
+function shownPlace({ kind, cardShare, streamsExperts }: Device): string {
+  if (cardShare === undefined) return placeName[kind];
+  return `${Math.round(100 * cardShare)} % card, ${streamsExperts ? 'experts in memory' : placeName[kind]}`;
+}
+
 const shown = (speed: number): string => (speed < 10 ? speed.toFixed(1) : Math.round(speed).toLocaleString('en'));
 
-function context({ downloadBytes, cacheBytesPerToken, contextTokens }: CatalogueEntry, hardware: Hardware): string {
+function context(
+  { downloadBytes, cacheBytesPerToken, contextTokens }: CatalogueEntry,
+  { kind }: Device,
+  hardware: Hardware,
+): string {
+  // Layers are placed beside so much.
+  if (kind === 'split') return Math.min(usualContextTokens, contextTokens).toLocaleString('en');
   const cacheBytes = (tokens: number): number => tokens * cacheBytesPerToken;
   const tokens = longestContext({ weightBytes: downloadBytes, cacheBytes, longestTokens: contextTokens }, hardware);
   return tokens.toLocaleString('en');
@@ -47,8 +67,8 @@ export function modelsDocument(): string {
     '',
     '<!-- made by scripts/models-table.ts -->',
     '',
-    'What Hearth recommends and expects, before any download. Speeds are estimates from published memory bandwidths (`engine/catalogue/speed.ts`), not measurements;',
-    'contexts assume that no other program uses the memory. A model runs on one device: on the card if it fits there, otherwise on the CPU.',
+    'What Hearth recommends and expects, before any download. Speeds are estimates from published memory bandwidths (`engine/catalogue/fit.ts`), not measurements;',
+    'contexts assume that no other program uses the memory. A model runs on the card if it fits there; otherwise on card and CPU, some layers on each, or on the CPU. *Experts in memory*: they are sent to the card as tokens choose them.',
     '',
     ...pairTable(),
     ...catalogue.filter(({ roles }) => !roles.includes('embedding')).flatMap(modelTable),

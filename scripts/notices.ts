@@ -1,6 +1,6 @@
 /** Writes ThirdPartyNotices.txt with the licence of every bundled or shipped package. */
 import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { projectRoot } from './shared/paths.ts';
 
@@ -14,13 +14,13 @@ const manifest = z.object({
 
 const rule = '-'.repeat(80);
 
-/** `inputs`: files bundled by esbuild, relative to the project. `shipped`: packages copied as a whole. */
+/** `inputs`: files bundled by esbuild, `shipped`: folders of packages copied as a whole; both relative to the project. */
 export function notices(inputs: readonly string[], shipped: readonly string[]): string {
   const bundled = inputs.map(packageFolder).filter((folder) => folder !== undefined);
-  const folders = new Set([...bundled, ...shipped.map((name) => join('node_modules', name))]);
+  const folders = new Set([...bundled, ...shipped]);
   const entries = [...folders].map((folder) => notice(join(projectRoot, folder))).sort();
   const head = 'Hearth contains the following third-party software, each under its own licence.';
-  return `${[head, ...entries, ...linkedNotices(shipped)].join(`\n\n${rule}\n\n`)}\n`;
+  return `${[head, ...entries, ...linkedNotices(shipped.map((folder) => basename(folder)))].join(`\n\n${rule}\n\n`)}\n`;
 }
 
 /**
@@ -34,6 +34,7 @@ export function linkedNotices(shipped: readonly string[]): string[] {
   );
   return [
     read('linked.txt'),
+    read('ggml.txt'),
     ['DirectXShaderCompiler (dxcompiler.dll, in packages for Windows)', ...compilers].join('\n\n'),
     ...(shipped.includes('onnxruntime-node') ? [read('onnxruntime.txt')] : []),
   ];

@@ -34,7 +34,10 @@ export interface PartResult {
   readonly figures: readonly Readonly<Record<string, string | number>>[];
 }
 
-const families = ['llama', 'qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'deepseek-v3-fp8'];
+const families = [
+  ...['llama', 'qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'deepseek-v3-fp8'],
+  ...['gemma3', 'phi3', 'glm4-moe', 'qwen3-next', 'qwen3.5', 'qwen3.5-moe'],
+];
 const kept = join(projectRoot, '.cache', 'proof');
 
 const parts: readonly Part[] = [
@@ -42,6 +45,9 @@ const parts: readonly Part[] = [
   { name: 'device', files: ['test/gpu/device.test.ts'], goldens: 'all' },
   { name: 'cachePrecision', files: ['test/gpu/cachePrecision.test.ts'], goldens: 'all' },
   { name: 'pieces', files: ['test/gpu/pieces.test.ts'], goldens: 'all' },
+  { name: 'served', files: ['test/gpu/served.test.ts'], goldens: 'all' },
+  { name: 'chunkings', files: ['test/gpu/chunkings.test.ts'], goldens: 'all' },
+  { name: 'selfCheck', files: ['test/gpu/selfCheck.test.ts'], goldens: 'all' },
   ...families.flatMap((family) =>
     ['safetensors', 'GGUF'].map((format) => ({
       name: `${family}-${format}`,

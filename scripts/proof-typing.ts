@@ -16,7 +16,7 @@ import { Repository } from '../engine/index/repository/repository.ts';
 import { grammarOf } from '../engine/index/syntax/grammars.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 import { tokenizerFromDirectory } from '../engine/tokenizer/huggingFaceTokenizer.ts';
-import { fitting, keepOrder, type Snippet } from '../extension/completion/similar.ts';
+import { fitting, keepOrder, type Snippet } from '../extension/completion/moment.ts';
 import { limits } from '../extension/limits.ts';
 import { cachedShare } from './completion/cachedShare.ts';
 import { aroundOf, foundSnippets } from './completion/context.ts';

@@ -28,14 +28,15 @@ const vscode = await import('../test/unit/extension/vscode.ts');
 const { EngineConnection } = await import('../extension/client/connection.ts');
 const { EngineClient } = await import('../extension/client/client.ts');
 const { EngineHost } = await import('../extension/client/host.ts');
+const { Acceptance } = await import('../extension/completion/suggestions.ts');
 const { CompletionProvider } = await import('../extension/completion/provider.ts');
 const { ChatView } = await import('../extension/chat/view.ts');
 const { ChatSession } = await import('../extension/chat/session.ts');
 const { ChatStore } = await import('../extension/chat/store.ts');
 const { ContextGatherer } = await import('../extension/context/gather.ts');
 const { ContextTracker } = await import('../extension/context/tracker.ts');
-const { MentionSuggester } = await import('../extension/context/suggest.ts');
-const { IndexClient } = await import('../extension/repository/repositoryIndex.ts');
+const { MentionSuggester } = await import('../extension/context/mentions.ts');
+const { IndexClient } = await import('../extension/repository/indexClient.ts');
 const { RepositoryIndex } = await import('../extension/repository/repositoryIndex.ts');
 const { Thinking } = await import('../extension/thinking.ts');
 
@@ -100,7 +101,9 @@ const indexer: [number | undefined, string] = [index.pid, indexChild.observed];
 
 // ---- A completion ----
 
-const provider = new CompletionProvider(host, log, { snippets: async () => [], refresh: async () => {} }, () => {});
+const nothingLearned = new Acceptance({ get: (_key, usual) => usual, update: async () => {} });
+const nearby = { snippets: async () => [], refresh: async () => {} };
+const provider = new CompletionProvider(host, log, nearby, nothingLearned, () => Promise.resolve());
 let typed = 0;
 const completion = await observe([engine], async () => {
   const lines = `${text}${'x'.repeat(++typed)} = `.split('\n');
@@ -126,7 +129,9 @@ const gatherer = new ContextGatherer(host, tracker, index);
 const suggester = new MentionSuggester(index);
 const extensionUri = vscode.Uri.file(projectRoot);
 const parts = { engine: host, session, tracker, gatherer, suggester, thinking, log, memory, extensionUri };
-const view = new ChatView({ ...parts, proposals: undefined as never, models: undefined as never });
+const agent = { onChange: new vscode.EventEmitter<void>().event, isOn: () => false } as never;
+const changes = { onChange: new vscode.EventEmitter<string>().event, viewOf: async () => undefined } as never;
+const view = new ChatView({ ...parts, proposals: undefined as never, models: undefined as never, changes, agent });
 const ended = new vscode.EventEmitter<void>();
 const page = {
   options: {},

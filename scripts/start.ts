@@ -15,7 +15,8 @@ import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import { catalogue, defaultModelId, requireEntry } from '../engine/catalogue/catalogue.ts';
-import { choosePair, detectMachine } from '../engine/catalogue/fit.ts';
+import { choosePair } from '../engine/catalogue/choice.ts';
+import { detectMachine } from '../engine/catalogue/fit.ts';
 import { openStore } from '../engine/catalogue/store.ts';
 import { ensureCodeServer } from './code-server.ts';
 import { defaultPackagePath, isTarget, packageExtension } from './package.ts';
@@ -103,7 +104,9 @@ async function startInBrowser(folder: string, port: number, openBrowser: boolean
   const options = { entry, userDataDir, extensionsDir, port, password, workspaceTrust: true, openBrowser };
   await installExtension({ entry, userDataDir, extensionsDir }, vsix);
   const onOutput = (line: string) => {
-    if (/error|EADDRINUSE/i.test(line)) console.error(line);
+    // Natives that code-server goes without were named when it was installed.
+    const isKnown = line.includes('Could not locate the bindings file');
+    if (!isKnown && /error|EADDRINUSE/i.test(line)) console.error(line);
   };
   const server = await startServer({ ...options, environment: firstWindow, settings: quietSettings, onOutput }, folder);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void server.stop());

@@ -1,6 +1,6 @@
 /**
  * `npm run test:kernels` compiles the plans of published models with the real compilers of four GPUs, without the hardware
- * (Mesa's drivers, downloaded automatically on Debian). Checks the limits of kernels/ceilings.ts: every kernel compiles without
+ * (Mesa's drivers, downloaded automatically on Debian). Checks the limits of scripts/shared/kernelCeilings.ts: every kernel compiles without
  * spills, and no loop exceeds its instructions per weight or bank passes.
  *
  *     --cards Ada,M1     some cards         --rows 1,prompt     some plans        --write     docs/kernels.md as well
@@ -8,12 +8,12 @@
  * Exit status 77: Mesa is not available; the reason is printed.
  */
 import { parseArgs } from 'node:util';
-import { ceilings, wavefrontCeilings } from '../engine/backend/webgpu/kernels/ceilings.ts';
 import { sharedWavefronts } from './kernels/banks.ts';
 import { type Card, cards } from './kernels/cards.ts';
 import { type CardResult, measureCard } from './kernels/measure.ts';
 import { models } from './kernels/models.ts';
 import { writeReport } from './kernels/report.ts';
+import { ceilings, wavefrontCeilings } from './shared/kernelCeilings.ts';
 import { Unavailable } from './shared/mesa.ts';
 
 const { values } = parseArgs({
@@ -36,7 +36,7 @@ function faults({ card, kernels, failures, software }: CardResult): string[] {
   const costly = kernels.flatMap(({ label, kind, rows, perWeight }) => {
     if (rows !== 1 || perWeight === undefined) return [];
     const ceiling = ceilings[kind]?.[card.name];
-    if (ceiling === undefined) return [`${card.name}: ceilings.ts has no entry for ${kind}.`];
+    if (ceiling === undefined) return [`${card.name}: kernelCeilings.ts has no entry for ${kind}.`];
     return perWeight <= ceiling
       ? []
       : [`${card.name}: ${label} takes ${perWeight.toFixed(1)} instructions a weight; its ceiling is ${ceiling}.`];
@@ -49,7 +49,7 @@ function faults({ card, kernels, failures, software }: CardResult): string[] {
 function bankFaults(): string[] {
   return [...sharedWavefronts(models)].flatMap(([kernel, count]) => {
     const ceiling = wavefrontCeilings[kernel];
-    if (ceiling === undefined) return [`ceilings.ts has no entry for ${kernel}.`];
+    if (ceiling === undefined) return [`kernelCeilings.ts has no entry for ${kernel}.`];
     return count <= ceiling ? [] : [`${kernel}: ${count} passes through the banks; the ceiling is ${ceiling}.`];
   });
 }

@@ -3,7 +3,7 @@
  * on software adapters, kernels compiled for other GPUs, and end-to-end tests. It starts with an empty home, to test what a fresh machine does. The last line
  * sums up all suites: `N passed, N failed, N skipped`.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Adapter, adapterLaunch, adapters, Unavailable } from './on-adapter.ts';
 import { summaryVariable, type TestSummary, testSummary } from './reporter.ts';
@@ -12,24 +12,26 @@ import { leaveOwnHome, moveToOwnHome } from './shared/ownHome.ts';
 import { projectRoot } from './shared/paths.ts';
 import { npm, run } from './shared/process.ts';
 
+const inProject = { cwd: projectRoot };
+const scratch = join(projectRoot, '.cache', 'test');
 const total: TestSummary = { passed: 0, failed: [], skipped: [] };
 
-interface Part {
-  readonly title: string;
-  readonly startMs: number;
-}
-const parts: Part[] = [];
+const times: { readonly title: string; readonly seconds: number }[] = [];
 
-function heading(title: string): void {
-  parts.push({ title, startMs: performance.now() });
-  console.log(`\n──── ${title} ────\n`);
+const heading = (title: string): void => console.log(`\n──── ${title} ────\n`);
+
+async function timed<Result>(title: string, task: () => Promise<Result>): Promise<Result> {
+  const startMs = performance.now();
+  try {
+    return await task();
+  } finally {
+    times.push({ title, seconds: (performance.now() - startMs) / 1000 });
+  }
 }
 
 function printTimes(): void {
-  for (const [i, { title, startMs }] of parts.slice(0, -1).entries()) {
-    const seconds = ((parts[i + 1]?.startMs ?? startMs) - startMs) / 1000;
-    console.log(`${seconds.toFixed(0).padStart(6)} s  ${title}`);
-  }
+  heading('Times');
+  for (const { title, seconds } of times) console.log(`${seconds.toFixed(0).padStart(6)} s  ${title}`);
 }
 
 function printNamed(title: string, results: TestSummary['skipped']): void {
@@ -41,7 +43,7 @@ function printNamed(title: string, results: TestSummary['skipped']): void {
 async function step(title: string, task: () => Promise<unknown>): Promise<boolean> {
   heading(title);
   try {
-    await task();
+    await timed(title, task);
     return true;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
@@ -56,25 +58,25 @@ interface Launch {
   readonly env: Record<string, string>;
 }
 
+/** @param output a file descriptor that gets the output; without it, the output is shown */
 async function suite(
   title: string,
   args: readonly string[],
   launch: Launch = { command: [process.execPath], env: {} },
+  output?: number,
 ): Promise<void> {
-  heading(title);
-  const summaryPath = join(projectRoot, '.cache', 'test-summary.json');
-  mkdirSync(join(projectRoot, '.cache'), { recursive: true });
+  if (output === undefined) heading(title);
+  const summaryPath = join(scratch, `${title}.json`);
   rmSync(summaryPath, { force: true });
   const vitest = join(projectRoot, 'node_modules', 'vitest', 'vitest.mjs');
   const env = { ...process.env, ...launch.env, [summaryVariable]: summaryPath };
   const [program = process.execPath, ...before] = launch.command;
-  const failure = await run(
-    program,
-    [...before, vitest, 'run', ...args, '--reporter=default', '--reporter=./scripts/reporter.ts'],
-    { cwd: projectRoot, env },
-  ).then(
-    () => undefined,
-    (error: Error) => error,
+  const command = [...before, vitest, 'run', ...args, '--reporter=default', '--reporter=./scripts/reporter.ts'];
+  const failure = await timed(title, () =>
+    run(program, command, { ...inProject, env, output: output ?? 'inherit' }).then(
+      () => undefined,
+      (error: Error) => error,
+    ),
   );
   const summary = existsSync(summaryPath)
     ? testSummary.parse(JSON.parse(readFileSync(summaryPath, 'utf8')))
@@ -88,16 +90,31 @@ async function suite(
   }
 }
 
-async function gpuSuite(adapter: Adapter): Promise<void> {
-  const title = `GPU tests on ${adapter}`;
-  heading(`${adapter}, installed if missing`);
+/** Installs an adapter if it is missing. @returns how to run a program on it; undefined if it is not available */
+async function installed(adapter: Adapter): Promise<Launch | undefined> {
+  const title = `${adapter}, installed if missing`;
+  heading(title);
   try {
-    const { command, env } = adapterLaunch(adapter);
-    const launch = { command, env: { ...env, HEARTH_TEST_ADAPTER: adapter } };
-    await suite(title, ['--config', 'test/gpu/vitest.config.ts'], launch);
+    const { command, env } = await timed(title, async () => adapterLaunch(adapter));
+    return { command: ['nice', '-n', '19', ...command], env: { ...env, HEARTH_TEST_ADAPTER: adapter } };
   } catch (error) {
     if (!(error instanceof Unavailable)) throw error;
-    total.skipped.push({ name: title, reason: error.message });
+    total.skipped.push({ name: `GPU tests on ${adapter}`, reason: error.message });
+    return undefined;
+  }
+}
+
+/** At low priority, because they run next to the end-to-end tests, which mostly wait. Their output is shown at the end. */
+async function gpuSuites(launches: readonly (readonly [Adapter, Launch | undefined])[]): Promise<void> {
+  for (const [adapter, launch] of launches) {
+    if (launch === undefined) continue;
+    const title = `GPU tests on ${adapter}`;
+    const logPath = join(scratch, `${adapter}.log`);
+    const log = openSync(logPath, 'w');
+    await suite(title, ['--config', 'test/gpu/vitest.config.ts'], launch, log);
+    closeSync(log);
+    heading(title);
+    console.log(readFileSync(logPath, 'utf8'));
   }
 }
 
@@ -138,17 +155,19 @@ async function whyUnreachable(): Promise<string | undefined> {
 }
 
 moveToOwnHome();
-const inProject = { cwd: projectRoot };
+mkdirSync(scratch, { recursive: true });
 await step('Types and lint', () => npm(['run', 'check'], inProject));
 const built = await step('Build', () => npm(['run', 'build'], inProject));
 if (built) await downloadOnce();
 await suite('Unit tests', []);
-for (const adapter of adapters) await gpuSuite(adapter);
+const launches: [Adapter, Launch | undefined][] = [];
+for (const adapter of adapters) launches.push([adapter, await installed(adapter)]);
 await kernelGate();
+const gpu = gpuSuites(launches);
 if (built) await suite('End-to-end tests', ['--config', 'test/e2e/vitest.config.ts']);
+await gpu;
 
 printNamed('Skipped', total.skipped);
-heading('Times');
 leaveOwnHome();
 printTimes();
 // Last, where it is found even if the beginning of a long log is cut off.

@@ -4,12 +4,12 @@
  */
 
 import { HearthError, invalidInput } from '../errors.ts';
-import type { CacheDemand, Sequence, SequenceSerializer } from '../kv/sequence.ts';
+import type { CacheDemand, Sequence, SequenceSerializer } from '../kv/blockCache.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { DecoderWeights } from '../model/weights/weights.ts';
-import type { CachePrecision } from '../protocol/engineProtocol.ts';
+import type { CachePrecision } from '../protocol/models.ts';
 
-export type BackendName = 'reference' | 'onnx' | 'webgpu';
+export type BackendName = 'reference' | 'ggml' | 'onnx' | 'webgpu' | 'split';
 
 export interface LoadOptions {
   /** Longest sequence to support. Default: the model's trained context, or less if memory is short (memoryPlan.ts). */
@@ -22,6 +22,8 @@ export interface LoadOptions {
   readonly cachePrecision?: CachePrecision;
   /** Directory for files derived from the weights (packed graphs) and for what was learned of the device. Absent: nothing stays on disk. */
   readonly cacheDirectory?: string;
+  /** Models of other windows are loaded: memory that is not free now is refused, also where the system would make room. */
+  readonly besideOthers?: boolean;
   /** sha256 or another stable identifier of the weights; names the derived files. */
   readonly digest?: string;
   readonly onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
@@ -65,7 +67,8 @@ export interface Decoder {
   /**
    * Runs a forward pass: appends each slice's tokens to its sequence and computes logits.
    * @returns for each slice the requested rows, `[rows, vocabularySize]` f32, in a buffer the caller may keep. A
-   * headless spec (an embedding model) returns hidden states after the final norm, `[rows, hiddenSize]` f32.
+   * headless spec (an embedding model) returns hidden states after the final norm, `[rows, hiddenSize]` f32; an inner stage
+   * returns them as they leave its layers.
    * @throws HearthError `context-overflow` (nothing has changed), `out-of-memory`, `device-lost`.
    */
   run(batch: readonly SequenceSlice[]): Promise<Float32Array[]>;
@@ -193,6 +196,8 @@ export interface SequenceSlice {
   readonly sequence: Sequence;
   readonly tokens: readonly number[];
   readonly logits: 'none' | 'last' | 'all';
+  /** Present for a stage (`DecoderSpec.stage`): the tokens' hidden states as they enter it. `[tokens, hiddenSize]` */
+  readonly hidden?: Float32Array;
 }
 
 export interface DecoderMemory {
@@ -235,7 +240,10 @@ export function checkedBatch<Own extends Sequence>(
   return slices;
 }
 
-function checkTokens({ sequence, tokens }: SequenceSlice, { contextTokens, spec }: Decoder): void {
+function checkTokens({ sequence, tokens, hidden }: SequenceSlice, { contextTokens, spec }: Decoder): void {
+  if ((hidden?.length ?? 0) !== (spec.stage ? tokens.length * spec.hiddenSize : 0)) {
+    throw new Error('Hidden states are given to stages, one row a token.');
+  }
   const needed = sequence.length + tokens.length;
   if (needed > contextTokens) {
     throw new HearthError(
@@ -245,4 +253,56 @@ function checkTokens({ sequence, tokens }: SequenceSlice, { contextTokens, spec 
   }
   const strange = tokens.find((id) => !Number.isInteger(id) || id < 0 || id >= spec.vocabularySize);
   if (strange !== undefined) throw invalidInput(`Token ${strange} is not in the vocabulary.`);
+}
+
+// A batch that is computed in several passes.
+
+interface PassSlice {
+  readonly sequence: { readonly length: number; tokensUntilCheckpoint(length: number): number };
+  readonly tokens: readonly number[];
+  readonly logits: SequenceSlice['logits'];
+  readonly hidden?: Float32Array;
+}
+
+/**
+ * The batch in passes of at most so many tokens, each slice's in order; `index` says of which slice a piece is. A pass ends
+ * where a sequence is to keep its state.
+ */
+export function passesOf<Slice extends PassSlice>(
+  slices: readonly Slice[],
+  mostTokens: number,
+): { readonly index: number; readonly slice: Slice }[][] {
+  const passes: { index: number; slice: Slice }[][] = [[]];
+  let room = mostTokens;
+  for (const [index, slice] of slices.entries()) {
+    for (let at = 0; at < slice.tokens.length; ) {
+      if (room === 0) {
+        passes.push([]);
+        room = mostTokens;
+      }
+      const { length } = slice.sequence;
+      const tokens = slice.tokens.slice(at, at + Math.min(room, slice.sequence.tokensUntilCheckpoint(length + at)));
+      const width = (slice.hidden?.length ?? 0) / slice.tokens.length;
+      const hidden = slice.hidden?.subarray(at * width, (at + tokens.length) * width);
+      at += tokens.length;
+      const isLast = at === slice.tokens.length;
+      // A sequence is in a pass once.
+      room = isLast ? room - tokens.length : 0;
+      const logits = slice.logits === 'last' && !isLast ? 'none' : slice.logits;
+      passes.at(-1)?.push({ index, slice: { ...slice, tokens, logits, ...(hidden && { hidden }) } });
+    }
+  }
+  return passes;
+}
+
+/** Logits of two passes of a slice. */
+export function joined(
+  before: Float32Array = new Float32Array(),
+  after: Float32Array = new Float32Array(),
+): Float32Array {
+  if (before.length === 0) return after;
+  const both = new Float32Array(before.length + after.length);
+  both.set(before);
+  both.set(after, before.length);
+  return both;
 }

@@ -2,8 +2,11 @@
  * Whether a model fits, and how much context it gets: decided here alone, for the engine that loads it (each backend with its own needs and
  * memory), for the list of models and for `hearth inspect`. Bytes in, tokens out: nothing is measured here.
  */
+
+import { execFileSync } from 'node:child_process';
+import { freemem, totalmem } from 'node:os';
 import { HearthError } from '../errors.ts';
-import { showBytes } from '../units.ts';
+import { showBytes } from '../texts.ts';
 
 /** What holds weights, keys and values. */
 export interface MemoryPool {
@@ -80,17 +83,19 @@ const reserveBytes = (totalBytes: number): number => Math.max(cardReserve.leastB
 
 /**
  * The context that was asked for, or as much of the model's as memory holds. Memory of a GPU is taken at the load, so what is not available
- * is refused. The processor's cache grows with what is said, and the system makes room by and by: only what is beyond the machine is refused.
+ * is refused. The processor's cache grows with what is said, and the system makes room by and by: only what is beyond the machine is refused,
+ * or, beside models of other windows (`besideOthers`), what is not available.
  * @throws DoesNotFit
  */
-export function planMemory(needs: ModelNeeds, pool: MemoryPool, asked?: number): MemoryPlan {
+export function planMemory(needs: ModelNeeds, pool: MemoryPool, asked?: number, besideOthers = false): MemoryPlan {
   const wanted = asked ?? needs.longestTokens;
   const leastTokens = asked ?? Math.min(leastContextTokens, needs.longestTokens);
   const contextTokens = longestFitting(needs, usableBytes(pool), wanted);
   if (contextTokens >= leastTokens) return planOf(needs, usableBytes(pool), contextTokens, false);
-  const possibleTokens = pool.kind === 'host' ? longestFitting(needs, mostUsableBytes(pool), wanted) : contextTokens;
+  const mayCrowd = pool.kind === 'host' && !besideOthers;
+  const possibleTokens = mayCrowd ? longestFitting(needs, mostUsableBytes(pool), wanted) : contextTokens;
   if (possibleTokens >= leastTokens) return planOf(needs, usableBytes(pool), leastTokens, true);
-  throw refusal(needs, pool, { wanted: asked ?? leastTokens, possibleTokens });
+  throw refusal(needs, pool, { wanted: asked ?? leastTokens, possibleTokens, mayCrowd });
 }
 
 function planOf(needs: ModelNeeds, usable: number, contextTokens: number, isCrowded: boolean): MemoryPlan {
@@ -115,9 +120,13 @@ function longestFitting({ weightBytes, scratchBytes, cacheBytes }: ModelNeeds, b
 function refusal(
   needs: ModelNeeds,
   pool: MemoryPool,
-  { wanted, possibleTokens }: { readonly wanted: number; readonly possibleTokens: number },
+  {
+    wanted,
+    possibleTokens,
+    mayCrowd,
+  }: { readonly wanted: number; readonly possibleTokens: number; readonly mayCrowd: boolean },
 ): DoesNotFit {
-  const usable = pool.kind === 'host' ? mostUsableBytes(pool) : usableBytes(pool);
+  const usable = mayCrowd ? mostUsableBytes(pool) : usableBytes(pool);
   const parts = [
     `${showBytes(needs.weightBytes)} of weights`,
     `${showBytes(needs.cacheBytes(wanted))} for a context of ${wanted} tokens`,
@@ -125,7 +134,7 @@ function refusal(
   ];
   const total = showBytes(needs.weightBytes + needs.scratchBytes + needs.cacheBytes(wanted));
   const memory = pool.kind === 'host' ? 'memory' : 'GPU memory';
-  const room = `a model may take ${showBytes(usable)} of ${pool.name}${pool.kind === 'host' ? '' : ' now'}`;
+  const room = `a model may take ${showBytes(usable)} of ${pool.name}${mayCrowd ? '' : ' now'}`;
   const remedy =
     possibleTokens > 0 ? `A context of ${possibleTokens} tokens fits.` : 'No context fits beside the weights.';
   return new DoesNotFit(
@@ -133,4 +142,69 @@ function refusal(
     usable,
     possibleTokens,
   );
+}
+
+// What memory this machine has, and what a model could take of it now.
+
+/** What is asked of the operating system; tests answer in its place. */
+export interface HostSystem {
+  readonly platform: NodeJS.Platform;
+  readonly totalBytes: number;
+  /** `os.freemem()`: on Linux MemAvailable, on Windows what is available, on macOS the pages that hold nothing at all. */
+  readonly freeBytes: number;
+  /** Of the container (cgroups); 0, or more than the machine has: none. */
+  readonly limitBytes: number;
+  readonly residentBytes: number;
+  /** What `vm_stat` prints; empty where it cannot be run. */
+  vmStat(): string;
+}
+
+const programMs = 2000;
+
+const thisHost = (): HostSystem => ({
+  platform: process.platform,
+  totalBytes: totalmem(),
+  freeBytes: freemem(),
+  limitBytes: process.constrainedMemory(),
+  residentBytes: process.memoryUsage.rss(),
+  vmStat: () => {
+    try {
+      return execFileSync('/usr/bin/vm_stat', {
+        encoding: 'utf8',
+        timeout: programMs,
+        stdio: ['ignore', 'pipe', 'ignore'],
+      });
+    } catch {
+      return '';
+    }
+  },
+});
+
+export function hostMemory(system: HostSystem = thisHost()): MemoryPool {
+  const { limitBytes, residentBytes } = system;
+  const constrained = limitBytes > 0 && limitBytes < system.totalBytes;
+  const totalBytes = constrained ? limitBytes : system.totalBytes;
+  const available = system.platform === 'darwin' ? reclaimableBytes(system) : system.freeBytes;
+  return {
+    kind: 'host',
+    name: "this machine's memory",
+    totalBytes,
+    availableBytes: constrained ? Math.min(available, Math.max(0, limitBytes - residentBytes)) : available,
+  };
+}
+
+/**
+ * macOS keeps nearly all memory in use. What it gives back before it swaps are the pages that vm_stat counts as free, speculative, purgeable and
+ * inactive; where it cannot be asked, half of the memory is assumed.
+ */
+function reclaimableBytes({ totalBytes, freeBytes, vmStat }: HostSystem): number {
+  const text = vmStat();
+  const pageBytes = Number(/page size of (\d+) bytes/.exec(text)?.[1]);
+  const pages = ['free', 'speculative', 'purgeable', 'inactive'].map((kind) =>
+    Number(new RegExp(`Pages ${kind}: +(\\d+)`).exec(text)?.[1]),
+  );
+  const bytes = pageBytes * pages.reduce((sum, count) => sum + count, 0);
+  return Number.isFinite(bytes)
+    ? Math.max(freeBytes, Math.min(totalBytes, bytes))
+    : Math.max(freeBytes, totalBytes / 2);
 }

@@ -2,22 +2,11 @@
 import { z } from 'zod';
 import { notFound } from '../errors.ts';
 import { limits } from '../limits.ts';
-import type { Family } from '../model/spec/spec.ts';
-import { places } from '../userHelp.ts';
+import { families } from '../model/spec/spec.ts';
+import { places } from '../texts.ts';
 import { catalogueData } from './catalogueData.ts';
-import { isSafeFileName, isSha256 } from './paths.ts';
+import { isSafeFileName, isSha256 } from './files.ts';
 
-const families = [
-  'llama',
-  'qwen2',
-  'qwen3',
-  'qwen3-moe',
-  'gpt-oss',
-  'deepseek-v3',
-  'gemma3',
-  'phi3',
-  'glm4-moe',
-] as const satisfies readonly Family[];
 const digest = z.string().refine(isSha256, 'must be 64 lower-case hexadecimal digits');
 const fileName = z.string().refine(isSafeFileName, 'must be a plain file name');
 
@@ -107,7 +96,7 @@ export type CatalogueEntryInput = z.input<typeof catalogueEntry>;
  */
 export const openEntry = catalogueEntry.extend({ id: z.string().max(600), sources: z.array(source) });
 
-/** What a download needs to know of a model. */
+/** The part of a model's entry that a download needs. */
 export type Downloadable = Pick<CatalogueEntry, 'id' | 'name' | 'files' | 'sources' | 'downloadBytes'>;
 
 /** @throws ZodError if an entry is invalid, which is a bug in the catalogue. */

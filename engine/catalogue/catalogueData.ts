@@ -5,8 +5,16 @@
  * them from the hub, which announces them for each file.
  */
 import type { CatalogueEntryInput } from './catalogue.ts';
-import { deepSeek, gptOss, qwen3Experts } from './catalogueExperts.ts';
-import { apache, both, estimatedGguf, type HubGguf, hubGguf } from './catalogueShared.ts';
+import {
+  apache,
+  both,
+  deepSeek,
+  estimatedGguf,
+  gptOss,
+  type HubGguf,
+  hubGguf,
+  qwen3Experts,
+} from './catalogueExperts.ts';
 
 const smolLm2: CatalogueEntryInput = {
   id: 'smollm2-135m-instruct',

@@ -1,12 +1,90 @@
-/** Crash-safe disk operations: an interrupted write leaves either the old or the new state. Also progress reports. */
+/** Paths of the model store, and validation of names from outside. */
+
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { HearthError, throwIfAborted } from '../errors.ts';
+import { link, mkdir, open, readFile, rename, rm, stat, statfs, utimes, writeFile } from 'node:fs/promises';
+import { homedir, hostname } from 'node:os';
+import { dirname, isAbsolute, join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { z } from 'zod';
+import { cancelled, HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { showBytes } from '../units.ts';
-import { places } from '../userHelp.ts';
+import { places, showBytes } from '../texts.ts';
+
+/** True for 64 lower-case hexadecimal digits. */
+export function isSha256(text: string): boolean {
+  return /^[0-9a-f]{64}$/.test(text);
+}
+
+/** Windows reserves these names for devices, with any extension. */
+const deviceName = /^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)/i;
+
+/**
+ * True for one path component that names the same file on every platform: no separator, drive, stream, device, hidden or
+ * relative name.
+ */
+export function isSafeFileName(name: string): boolean {
+  return (
+    name.length <= limits.store.fileNameChars &&
+    /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) &&
+    !name.endsWith('.') &&
+    !deviceName.test(name)
+  );
+}
+
+export function safeFileName(name: string): string {
+  if (!isSafeFileName(name))
+    throw invalidInput(`${JSON.stringify(name.slice(0, 80))} is not a valid file name in the model store.`);
+  return name;
+}
+
+/** Folder of an installed model. Only a validated digest may become a folder name (CVE-2024-37032). */
+export function modelFolder(root: string, digest: string): string {
+  if (!isSha256(digest)) throw invalidInput(`${JSON.stringify(digest.slice(0, 80))} is not a SHA-256 digest.`);
+  return join(root, 'models', `sha256-${digest}`);
+}
+
+/** Staging folder of an unfinished download. */
+export function downloadFolder(root: string, key: string): string {
+  if (!isSha256(key)) throw invalidInput(`${JSON.stringify(key.slice(0, 80))} is not a SHA-256 digest.`);
+  return join(root, 'downloads', key);
+}
+
+/** Folder of KV-cache snapshots of all models. */
+export const snapshotDirectory = (root: string): string => join(root, 'sequences');
+
+/** Folder of files that are computed from models and named after their digests. */
+export const derivedDirectory = (root: string): string => join(root, 'derived');
+
+/** Folder of cached digests of models outside the store. */
+export const digestDirectory = (root: string): string => join(root, 'digests');
+
+export function lockFile(root: string, key: string): string {
+  if (!isSha256(key)) throw invalidInput(`${JSON.stringify(key.slice(0, 80))} is not a SHA-256 digest.`);
+  return join(root, 'locks', `${key}.lock`);
+}
+
+export interface Environment {
+  readonly platform: NodeJS.Platform;
+  readonly home: string;
+  readonly variables: Readonly<Record<string, string | undefined>>;
+}
+
+const currentEnvironment = (): Environment => ({ platform: process.platform, home: homedir(), variables: process.env });
+
+/** `$HEARTH_HOME`, or the platform's cache folder. */
+export function defaultStoreDirectory(environment: Environment = currentEnvironment()): string {
+  const { platform, home, variables } = environment;
+  const chosen = variables['HEARTH_HOME'];
+  if (chosen) return chosen;
+  if (platform === 'win32') return join(variables['LOCALAPPDATA'] ?? join(home, 'AppData', 'Local'), 'hearth');
+  if (platform === 'darwin') return join(home, 'Library', 'Caches', 'hearth');
+  const cache = variables['XDG_CACHE_HOME'];
+  // The XDG base directory specification says to ignore relative paths.
+  return join(cache !== undefined && isAbsolute(cache) ? cache : join(home, '.cache'), 'hearth');
+}
+
+// Crash-safe disk operations: an interrupted write leaves either the old or the new state. Also progress reports.
 
 export function errorCode(error: unknown): string | undefined {
   const code = error instanceof Error ? Reflect.get(error, 'code') : undefined;
@@ -66,7 +144,7 @@ export async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-export interface HashOptions {
+interface HashOptions {
   readonly algorithm?: 'sha256' | 'sha1';
   /** Hashed before the file. */
   readonly prefix?: string;
@@ -155,4 +233,141 @@ export function reporter(source: string, onProgress: WorkOptions['onProgress']) 
     last = now;
     onProgress?.({ phase, source, doneBytes, totalBytes });
   };
+}
+
+// A lock between processes that share a store, such as two VS Code windows and the command line. The lock is a file created
+// exclusively. Its holder touches it regularly; a lock whose holder died is taken over.
+
+const holder = z.object({ pid: z.number().int().positive(), host: z.string(), token: z.string() });
+
+const pollMs = 200;
+const touchMs = 5000;
+
+interface LockOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Called repeatedly while another process holds the lock. */
+  readonly onWait?: (() => void | Promise<void>) | undefined;
+}
+
+/** Waits for the lock at `path`, then runs `work` while holding it. */
+export async function withLock<T>(path: string, options: LockOptions, work: () => Promise<T>): Promise<T> {
+  const token = randomBytes(12).toString('hex');
+  await mkdir(dirname(path), { recursive: true }).catch((error) => {
+    throw diskError(error, path);
+  });
+  while (!(await acquire(path, token))) {
+    throwIfAborted(options.signal);
+    if (await removeIfStale(path)) continue;
+    await options.onWait?.();
+    await pause(options.signal);
+  }
+  const heart = setInterval(() => void touch(path), touchMs);
+  heart.unref();
+  try {
+    return await work();
+  } finally {
+    clearInterval(heart);
+    await release(path, token);
+  }
+}
+
+async function pause(signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await wait(pollMs, undefined, { signal });
+  } catch (error) {
+    if (signal?.aborted) throw cancelled('The download was cancelled.');
+    throw error;
+  }
+}
+
+/** Creates the lock atomically with its content: writes a temporary file and hard-links it. */
+async function acquire(path: string, token: string): Promise<boolean> {
+  const own = `${path}.${token}`;
+  try {
+    await writeFile(own, JSON.stringify({ pid: process.pid, host: hostname(), token }), { flag: 'wx' });
+    await link(own, path);
+    return true;
+  } catch (error) {
+    if (errorCode(error) === 'EEXIST') return false;
+    // Fallback for file systems without hard links (exFAT, some network drives).
+    if (errorCode(error) === 'EPERM' || errorCode(error) === 'ENOTSUP' || errorCode(error) === 'EOPNOTSUPP') {
+      return acquireWithoutLink(path, token);
+    }
+    throw diskError(error, path);
+  } finally {
+    await rm(own, { force: true });
+  }
+}
+
+async function acquireWithoutLink(path: string, token: string): Promise<boolean> {
+  try {
+    const handle = await open(path, 'wx');
+    await handle.writeFile(JSON.stringify({ pid: process.pid, host: hostname(), token }));
+    await handle.close();
+    return true;
+  } catch (error) {
+    if (errorCode(error) === 'EEXIST') return false;
+    throw diskError(error, path);
+  }
+}
+
+async function touch(path: string): Promise<void> {
+  const now = new Date();
+  // If the lock is gone, another process took it over. The digest check still protects the result.
+  await utimes(path, now, now).catch(() => undefined);
+}
+
+async function release(path: string, token: string): Promise<void> {
+  const current = holder.safeParse(await readJson(path)).data;
+  if (current?.token === token) await rm(path, { force: true });
+}
+
+/**
+ * Removes a stale lock; returns whether it did. A second lock guards the removal, because otherwise a slow process could
+ * remove a lock that another process has just taken over.
+ */
+async function removeIfStale(path: string): Promise<boolean> {
+  if (!(await isStale(path))) return false;
+  const guard = `${path}.takeover`;
+  try {
+    await writeFile(guard, '', { flag: 'wx' });
+  } catch (error) {
+    if (errorCode(error) !== 'EEXIST') throw diskError(error, path);
+    // Removal takes microseconds, so a guard this old was left by a process that died.
+    if ((await ageMs(guard)) > limits.store.lockStaleMs) await rm(guard, { force: true });
+    return false;
+  }
+  try {
+    if (!(await isStale(path))) return false;
+    await rm(path, { force: true });
+    return true;
+  } finally {
+    await rm(guard, { force: true });
+  }
+}
+
+async function isStale(path: string): Promise<boolean> {
+  const age = await ageMs(path);
+  if (age > limits.store.lockStaleMs) return true;
+  const current = holder.safeParse(await readJson(path)).data;
+  return current !== undefined && current.host === hostname() && !isAlive(current.pid);
+}
+
+/** Milliseconds since the file was touched, or 0 if there is none. */
+async function ageMs(path: string): Promise<number> {
+  try {
+    return Date.now() - (await stat(path)).mtimeMs;
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return 0;
+    throw error;
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return errorCode(error) === 'EPERM';
+  }
 }

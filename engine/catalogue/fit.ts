@@ -1,10 +1,10 @@
 /** Estimates which models this machine can run, before any download. */
-
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { hostMemory } from '../backend/hostMemory.ts';
+import { isFasterQuantisation } from '../backend/ggml/choice.ts';
 import {
   DoesNotFit,
+  hostMemory,
   type MemoryPool,
   type ModelNeeds,
   mostUsableBytes,
@@ -13,9 +13,8 @@ import {
 } from '../backend/memoryPlan.ts';
 import { graphicsCards, memoryOf } from '../backend/webgpu/device/graphicsCards.ts';
 import { HearthError } from '../errors.ts';
-import { showBytes } from '../units.ts';
-import type { CatalogueEntry } from './catalogue.ts';
-import { type Device, type Speed, speedOf } from './speed.ts';
+import { showBytes } from '../texts.ts';
+import type { CatalogueEntry, Downloadable } from './catalogue.ts';
 
 interface Gpu {
   readonly name: string;
@@ -97,21 +96,25 @@ const keystroke = { promptTokens: 128, tokens: 20 };
 const goodKeystrokeSeconds = 1.5;
 
 /** Sizes that decide whether a model fits and how fast it is. */
-export type Sizes = Pick<
+type Sizes = Pick<
   CatalogueEntry,
   'downloadBytes' | 'activeParameters' | 'bytesPerToken' | 'cacheBytesPerToken' | 'contextTokens'
->;
+> &
+  Computed;
+
+/** What decides which backend computes it on the processor; unknown: ONNX Runtime's share is assumed. */
+type Computed = Partial<Pick<CatalogueEntry, 'family' | 'quantisation'>>;
 
 /** Memory for the weights, the KV cache of a usual context and the runtime. */
-export function memoryNeededBytes(entry: Sizes): number {
+export function memoryNeededBytes(entry: Sizes, weightBytes = entry.downloadBytes): number {
   const contextTokens = Math.min(usualContextTokens, entry.contextTokens);
-  return entry.downloadBytes + contextTokens * entry.cacheBytesPerToken + overheadBytes;
+  return weightBytes + contextTokens * entry.cacheBytesPerToken + overheadBytes;
 }
 
 /** KV cache grows by `cacheBytesPerToken` per token; sliding-window layers are not counted. */
-function needsOf(entry: Sizes): ModelNeeds {
+function needsOf(entry: Sizes, weightBytes: number): ModelNeeds {
   return {
-    weightBytes: entry.downloadBytes,
+    weightBytes,
     scratchBytes: overheadBytes,
     cacheBytes: (tokens) => tokens * entry.cacheBytesPerToken,
     longestTokens: entry.contextTokens,
@@ -132,9 +135,9 @@ function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPo
 }
 
 /** Whether a usual context fits. */
-function fits(entry: Sizes, pool: MemoryPool | undefined): boolean {
+function fits(entry: Sizes, pool: MemoryPool | undefined, weightBytes = entry.downloadBytes): boolean {
   const usual = Math.min(usualContextTokens, entry.contextTokens);
-  return contextOn(needsOf(entry), pool, usual) === usual;
+  return contextOn(needsOf(entry, weightBytes), pool, usual) === usual;
 }
 
 /** Longest context that fits, up to `asked`; 0 if none does. */
@@ -161,40 +164,102 @@ export function memoryForModelBytes(hardware: Hardware): number {
   return Math.max(0, Math.max(card ? mostUsableBytes(card) : 0, mostUsableBytes(host)) - overheadBytes);
 }
 
-/** Where a model would run: the fastest device that holds a usual context. Undefined: nowhere. */
+/** Bytes that ONNX Runtime takes for those of the file, counted on published shapes (placement.test.ts); unknown: as Q4_K. */
+const packedShares: readonly (readonly [RegExp, number])[] = [
+  [/MXFP4/, 2],
+  [/Q[45]_1/, 1.25],
+  [/Q8_0/, 1.07],
+  [/(?:)/, 1.42],
+];
+const packedShare = ({ quantisation = '' }: Computed): number =>
+  packedShares.find(([pattern]) => pattern.test(quantisation))?.[1] ?? 1;
+
+/** Families that ggml leaves to ONNX Runtime (backend/ggml/index.ts). */
+const packedFamilies: ReadonlySet<CatalogueEntry['family']> = new Set(['deepseek-v3', 'qwen3-next', 'qwen3.5']);
+/** Whether ONNX Runtime computes it on the processor. */
+const isPacked = ({ family, quantisation }: Computed): boolean =>
+  quantisation === undefined ||
+  (family !== undefined && packedFamilies.has(family)) ||
+  !isFasterQuantisation(quantisation);
+
+/** Of the weights on the processor: the file's own, unless ONNX Runtime computes the model. */
+const processorBytes = (entry: Sizes): number =>
+  entry.downloadBytes * (entry.quantisation !== undefined && isPacked(entry) ? packedShare(entry) : 1);
+
+/**
+ * ONNX Runtime's arena keeps the memory of its largest passes. The most that was measured over 120 requests of the default model, beside
+ * what is counted as for every backend (docs/proof.md, "Memory of the engine over an hour of requests").
+ */
+const arenaBytes = 300e6;
+
+/** What the engine takes for it on the processor after an hour. */
+export const processorNeededBytes = (entry: Sizes): number =>
+  memoryNeededBytes(entry, processorBytes(entry)) + (isPacked(entry) ? arenaBytes : 0);
+
+/** Fewer layers on the card are not worth the crossing. */
+const leastCardShare = 0.1;
+
+/**
+ * The share of the layers that a card holds beside their part of a usual context, if the machine's memory holds the others as the CPU
+ * backend keeps them, or their experts as they are in the file.
+ */
+function splitOf(
+  entry: Sizes,
+  host: MemoryPool,
+  card: MemoryPool,
+): Pick<Device, 'cardShare' | 'streamsExperts'> | undefined {
+  const cacheBytes = Math.min(usualContextTokens, entry.contextTokens) * entry.cacheBytesPerToken;
+  const share = (mostUsableBytes(card) - overheadBytes) / (entry.downloadBytes + cacheBytes);
+  const left = (1 - share) * entry.downloadBytes;
+  const room = mostUsableBytes(host) - overheadBytes;
+  if (share < leastCardShare) return undefined;
+  if (left * packedShare(entry) + (1 - share) * cacheBytes <= room) return { cardShare: share };
+  // A mixture of experts reads a small part of its weights.
+  const hasExperts = entry.bytesPerToken < entry.downloadBytes / 2;
+  return hasExperts && left <= room ? { cardShare: share, streamsExperts: true } : undefined;
+}
+
+/** Where a model would run: the fastest device that holds a usual context, or card and processor together. Undefined: nowhere. */
 export function placeOf(entry: Sizes, hardware: Hardware): Device | undefined {
   const { gpu, cores } = hardware;
   const { host, card } = poolsOf(hardware);
   if (gpu && card && fits(entry, card)) return { kind: 'card', name: gpu.name, cores };
-  if (!fits(entry, host)) return undefined;
+  const split = card && splitOf(entry, host, card);
+  if (gpu && split) return { kind: 'split', name: gpu.name, cores, ...split };
+  if (!fits(entry, host, gpu?.unified ? entry.downloadBytes : processorBytes(entry))) return undefined;
   return gpu?.unified ? { kind: 'shared', name: gpu.name, cores } : { kind: 'processor', name: '', cores };
 }
 
-const runsWellInChat = ({ decode, prefill }: Speed): boolean =>
+export const runsWellInChat = ({ decode, prefill }: Speed): boolean =>
   decode >= goodChat.decode && prefill >= goodChat.prefill;
 
-const completesInTime = ({ decode, prefill }: Speed): boolean =>
+export const completesInTime = ({ decode, prefill }: Speed): boolean =>
   keystroke.promptTokens / prefill + keystroke.tokens / decode <= goodKeystrokeSeconds;
 
+/** The speed and the memory come first: VS Code cuts a long line of its list. */
 export function judge(entry: Sizes, hardware: Hardware): Fit {
-  const neededBytes = memoryNeededBytes(entry);
-  const needs = `needs about ${showBytes(neededBytes)} of memory`;
   const place = placeOf(entry, hardware);
+  const onProcessor = place ? place.kind === 'processor' : !hardware.gpu;
+  const neededBytes = onProcessor ? processorNeededBytes(entry) : memoryNeededBytes(entry);
+  const needs = `${showBytes(neededBytes)} of memory`;
   if (place === undefined) {
     const has = `this machine has ${showBytes(hardware.totalMemoryBytes)}`;
-    return { verdict: 'no', reason: `It ${needs}, but ${has}, part of which other programs use.` };
+    return { verdict: 'no', reason: `It needs about ${needs}, but ${has}, part of which other programs use.` };
   }
   const speed = speedOf(entry, place);
   const verdict = runsWellInChat(speed) ? 'good' : 'slow';
-  const words = `about ${shownSpeed(speed.decode)} tokens a second, and ${shownSpeed(speed.prefill)} of a prompt`;
-  if (place.kind === 'card') return { verdict, reason: `Fits in the memory of ${place.name}: ${needs}; ${words}.` };
-  const closing = neededBytes > hardware.freeMemoryBytes ? ' Close other programs first.' : '';
-  if (place.kind === 'shared')
-    return {
-      verdict,
-      reason: `Runs on ${place.name}, which shares this machine's memory: ${needs}; ${words}.${closing}`,
-    };
-  return { verdict, reason: `It ${needs}; this CPU reaches ${words}.${closing}` };
+  const rates = `about ${shownSpeed(speed.decode)} tokens/s, prompts ${shownSpeed(speed.prefill)} tokens/s`;
+  const closing = neededBytes > hardware.freeMemoryBytes && place.kind !== 'card' ? ' Close other programs first.' : '';
+  return { verdict, reason: `${needs}, ${rates}: ${whereOf(place)}.${place.cardShare === undefined ? closing : ''}` };
+}
+
+function whereOf({ kind, name, cardShare, streamsExperts }: Device): string {
+  if (cardShare !== undefined) {
+    const others = streamsExperts ? 'the experts of the others are sent to it' : 'the others on the CPU';
+    return `${Math.round(100 * cardShare)} % of its layers on ${name}, ${others}`;
+  }
+  if (kind === 'card') return `fits in the memory of ${name}`;
+  return kind === 'shared' ? `on ${name}, which shares this machine's memory` : 'on this CPU';
 }
 
 const shownSpeed = (speed: number): string => (speed < 2 ? speed.toFixed(1) : Math.round(speed).toString());
@@ -207,73 +272,189 @@ export function hardwareNeeds(entry: Sizes): string {
   return `About ${needs} of GPU memory; slow on a CPU.`;
 }
 
-export interface RecommendOptions {
-  /** Families that the engine can run; default: all. */
-  readonly families?: readonly CatalogueEntry['family'][];
-  readonly fallbackId: string;
+/**
+ * What ONNX Runtime's backend writes at the first load, about: a scale of four bytes for each 32 values makes 4-bit weights a quarter
+ * larger (SmolLM2 Q4_1: 122 MB of 98 MB), and unquantised ones become f32. ggml and a GPU take the file as it is.
+ */
+export function packedBytes(entry: Downloadable & Computed, { gpu }: Hardware): number {
+  const { files, downloadBytes } = entry;
+  if (gpu || !isPacked(entry)) return 0;
+  return Math.ceil(downloadBytes * (files.every(({ name }) => name.endsWith('.gguf')) ? 1.3 : 2));
 }
 
-/** What a machine should have: a model that answers and perhaps another that completes, or something small and quick. */
-export interface Choice {
-  readonly chat: CatalogueEntry | undefined;
-  /** Undefined: the chat model completes, or nothing that completes in time has room beside it. */
-  readonly completion: CatalogueEntry | undefined;
+// How fast a device would run a model, before any download. Decode is bound by the bandwidth of the memory with the
+// weights, prefill by arithmetic. Both are estimates from published bandwidths; the model list shows them as such.
+
+/** What computes: a graphics card, a GPU that shares the processor's memory, the processor, or card and processor some layers each. */
+export interface Device {
+  readonly kind: 'card' | 'shared' | 'processor' | 'split';
+  /** As the system or the driver names it; a processor has none. */
+  readonly name: string;
+  readonly cores: number;
+  /** Share of the layers on the card, if the processor computes the others, or their experts are sent to the card. */
+  readonly cardShare?: number;
+  readonly streamsExperts?: true;
 }
 
-/** The highest-ranked models with open licences that run well together. */
-export function choosePair(entries: readonly CatalogueEntry[], hardware: Hardware, options: RecommendOptions): Choice {
-  const open = entries.filter(({ licence, family }) => licence.open && (options.families?.includes(family) ?? true));
-  const well = (entry: CatalogueEntry, machine: Hardware, isGood: (speed: Speed) => boolean): boolean => {
-    const place = placeOf(entry, machine);
-    return place !== undefined && isGood(speedOf(entry, place));
+export interface Speed {
+  /** Tokens a second of one sequence. */
+  readonly decode: number;
+  /** Prompt tokens a second. */
+  readonly prefill: number;
+}
+
+/** Kernels reach this share of the published bandwidth (docs/kernels.md). */
+const bandwidthShare = 0.6;
+/** Multiply-adds per byte of bandwidth that prefill reaches: GPUs with matrix units on cards, without on shared memory. */
+const operationsPerByte = { card: 15, shared: 6 };
+/** Of 8-bit products, by one core with 256-bit vectors. */
+const operationsPerCore = 5e10;
+
+/** Dispatches, sampling and the scheduler, whatever the model's size: by token of decode and of prefill. */
+const overheadSeconds = { decode: 1e-3, prefill: 5e-5 };
+/** A token's hidden states from the processor to the card: a message between threads and a submission. */
+const crossingSeconds = 1e-3;
+
+/** Of one core; two channels of DDR4 reach about 25 GB/s in practice. */
+const bytesPerSecondPerCore = 8e9;
+const bytesPerSecondOfMemory = 25e9;
+
+export function speedOf(
+  entry: Pick<CatalogueEntry, 'bytesPerToken' | 'activeParameters' | 'downloadBytes'>,
+  device: Device,
+): Speed {
+  const { bytesPerToken, activeParameters } = entry;
+  const parts = partsOf(device);
+  // Layers are computed one after the other, so times add up.
+  const seconds = (amount: number, rate: 'bytes' | 'operations'): number =>
+    parts.reduce((sum, part) => sum + (amount * part.share) / part[rate], 0);
+  const crossings = crossingSeconds * (parts.length - 1);
+  return {
+    decode: 1 / (seconds(bytesPerToken, 'bytes') + overheadSeconds.decode + crossings),
+    prefill: 1 / (seconds(activeParameters, 'operations') + sentSeconds(entry, device) + overheadSeconds.prefill),
   };
-  const chats = open.filter((entry) => entry.roles.includes('chat') && well(entry, hardware, runsWellInChat));
-  // A graphics card must not idle while the processor computes.
-  const onCard = chats.filter((entry) => placeOf(entry, hardware)?.kind === 'card');
-  const pairs = (onCard.length > 0 ? onCard : chats).map((chat): Choice => {
-    if (chat.fillInTheMiddle && well(chat, hardware, completesInTime)) return { chat, completion: undefined };
-    const left = without(hardware, chat);
-    const small = open.filter((entry) => entry.fillInTheMiddle && entry.parameters <= promptParameters);
-    const able = small.filter((entry) => entry.id !== chat.id && well(entry, left, completesInTime));
-    return { chat, completion: highestRanked(able) };
+}
+
+/** A prompt token's share of the time in which all experts outside the card are sent. */
+function sentSeconds({ downloadBytes }: Pick<CatalogueEntry, 'downloadBytes'>, device: Device): number {
+  const { cardShare = 0, streamsExperts } = device;
+  return streamsExperts ? ((1 - cardShare) * downloadBytes) / (bytesPerSecondToCard * tokensAtOnce) : 0;
+}
+
+/** To a card: eight lanes of PCIe 4.0 carry 16 GB/s, and the driver copies everything once before. Not measured. */
+const bytesPerSecondToCard = 8e9;
+/** Tokens of a prompt that are computed at once: all experts of the streamed layers are sent for them. */
+const tokensAtOnce = 512;
+
+/** What computes which share of the layers, and how much a second. */
+interface Part {
+  readonly share: number;
+  readonly bytes: number;
+  readonly operations: number;
+}
+
+function partsOf({ kind, name, cores, cardShare = 0, streamsExperts }: Device): Part[] {
+  const gpu = (share: number, type: 'card' | 'shared'): Part => ({
+    share,
+    bytes: bandwidthOf(type, name) * bandwidthShare,
+    operations: bandwidthOf(type, name) * operationsPerByte[type],
   });
-  const complete = pairs.filter(({ chat, completion }) => completion !== undefined || chat?.fillInTheMiddle === true);
-  const candidates = complete.length > 0 ? complete : pairs;
-  const chat = highestRanked(candidates.flatMap((pair) => pair.chat ?? []));
-  return (
-    candidates.find((pair) => pair.chat === chat) ?? {
-      chat: entries.find(({ id }) => id === options.fallbackId),
-      completion: undefined,
-    }
-  );
+  const processor = {
+    share: 1 - cardShare,
+    bytes: Math.min(cores * bytesPerSecondPerCore, bytesPerSecondOfMemory),
+    operations: cores * operationsPerCore,
+  };
+  if (kind === 'processor') return [processor];
+  if (streamsExperts) return [{ ...gpu(1 - cardShare, 'card'), bytes: bytesPerSecondToCard }, gpu(cardShare, 'card')];
+  return kind === 'split' ? [processor, gpu(cardShare, 'card')] : [gpu(1, kind)];
 }
 
-/** Larger models than this are slow to complete with on most graphics cards, and take memory for little. */
-const promptParameters = 8e9;
-
-/** The machine with a loaded model. */
-function without(hardware: Hardware, entry: CatalogueEntry): Hardware {
-  const bytes = memoryNeededBytes(entry);
-  const { gpu } = hardware;
-  const isOnCard = placeOf(entry, hardware)?.kind === 'card';
-  if (isOnCard && gpu?.memoryBytes !== undefined)
-    return { ...hardware, gpu: { ...gpu, memoryBytes: gpu.memoryBytes - bytes } };
-  return { ...hardware, totalMemoryBytes: hardware.totalMemoryBytes - bytes };
+/** Bytes a second. An unknown device gets what the slowest of its kind that are still sold have. */
+function bandwidthOf(kind: 'card' | 'shared', name: string): number {
+  const found = bandwidths.find(([pattern]) => pattern.test(name));
+  const isMobile = kind === 'card' && /laptop|mobile|max-q/i.test(name);
+  const gigabytes = found?.[1] ?? { card: 224, shared: 50 }[kind];
+  return gigabytes * 1e9 * (isMobile ? mobileShare : 1);
 }
 
-/** The model that answers, of the pair. */
-export function chooseModel(entries: readonly CatalogueEntry[], hardware: Hardware, options: RecommendOptions) {
-  return choosePair(entries, hardware, options).chat;
-}
+/** Laptop versions have narrower or slower memory: 4090 576 of 1,008 GB/s, 4060 256 of 272, 3080 448 of 760. */
+const mobileShare = 0.6;
 
-const highestRanked = (entries: readonly CatalogueEntry[]): CatalogueEntry | undefined =>
-  entries.reduce<CatalogueEntry | undefined>(
-    (best, entry) => (best && best.rank >= entry.rank ? best : entry),
-    undefined,
-  );
-
-/** The highest-ranked chat model that fits in `bytes` of memory. */
-export function bestWithin(entries: readonly CatalogueEntry[], bytes: number): CatalogueEntry | undefined {
-  const fitting = entries.filter((entry) => entry.roles.includes('chat') && memoryNeededBytes(entry) <= bytes);
-  return highestRanked(fitting);
-}
+/**
+ * GB/s, from the manufacturers' data sheets. The first pattern that matches counts, so that "Max" stands before the plain chip.
+ * Where several versions share a name the slowest counts.
+ */
+const bandwidths: readonly (readonly [RegExp, number])[] = [
+  // Data centre
+  [/\bB200\b/, 8000],
+  [/\bH200\b/, 4800],
+  [/\bH100\b/, 2000],
+  [/\bA100\b/, 1555],
+  [/\bMI3\d\dX?\b/, 5300],
+  [/\bL40S?\b/, 864],
+  [/\bL4\b/, 300],
+  [/\bA10\b/, 600],
+  [/\bT4\b/, 320],
+  [/RTX 6000 Ada/, 960],
+  [/RTX A6000|RTX A5000/, 768],
+  [/RTX A4000/, 448],
+  // GeForce
+  [/RTX 5090/, 1792],
+  [/RTX 5080/, 960],
+  [/RTX 5070 Ti/, 896],
+  [/RTX 5070/, 672],
+  [/RTX 5060/, 448],
+  [/RTX 5050/, 320],
+  [/RTX 4090/, 1008],
+  [/RTX 4080/, 717],
+  [/RTX 4070 Ti SUPER/i, 672],
+  [/RTX 4070/, 504],
+  [/RTX 4060 Ti/, 288],
+  [/RTX 4060/, 272],
+  [/RTX 4050/, 192],
+  [/RTX 3090/, 936],
+  [/RTX 3080/, 760],
+  [/RTX 3070/, 448],
+  [/RTX 3060 Ti/, 448],
+  [/RTX 3060/, 360],
+  [/RTX 3050/, 168],
+  [/RTX 2080 Ti/, 616],
+  [/RTX 20[78]0/, 448],
+  [/RTX 2060/, 336],
+  [/GTX 16[56]0/, 128],
+  [/GTX 1080 Ti/, 484],
+  [/GTX 10[78]0/, 256],
+  // Radeon
+  [/RX 9070/, 640],
+  [/RX 9060/, 320],
+  [/RX 7900 XTX/, 960],
+  [/RX 7900 XT/, 800],
+  [/RX 7900/, 576],
+  [/RX 7800/, 624],
+  [/RX 7700/, 432],
+  [/RX 7600/, 288],
+  [/RX 6[89][05]0/, 512],
+  [/RX 67[05]0/, 320],
+  [/RX 66[05]0/, 224],
+  // Arc
+  [/Arc.* A7[57]0/, 512],
+  [/Arc.* A[35]80/, 186],
+  [/Arc.* B5[78]0/, 380],
+  // Shared memory
+  [/M\d Ultra/, 800],
+  [/M4 Max/, 410],
+  [/M3 Max/, 300],
+  [/M\d Max/, 400],
+  [/M4 Pro/, 273],
+  [/M3 Pro/, 150],
+  [/M\d Pro/, 200],
+  [/Apple M1\b/, 68],
+  [/Apple M[23]\b/, 100],
+  [/Apple M[4-9]\b/, 120],
+  [/8060S|8050S|Strix Halo/, 256],
+  [/\b8[89]0M\b/, 120],
+  [/\b7[468]0M\b/, 80],
+  [/Arc.* 1[34]0V|Lunar Lake/, 136],
+  [/GB10|DGX Spark/, 273],
+  [/Orin/, 200],
+];

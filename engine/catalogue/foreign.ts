@@ -1,14 +1,29 @@
 /** Models of other programs on this machine (Ollama, LM Studio, the hub's cache), used where they lie. */
-import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+
+import { constants } from 'node:fs';
+import { copyFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
-import { HearthError } from '../errors.ts';
+import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { type CatalogueEntry, openEntry } from './catalogue.ts';
-import { describeFiles } from './describeFiles.ts';
-import { errorCode, fileBytes, readJson, writeJson } from './files.ts';
-import { type Environment, isSha256 } from './paths.ts';
+import { checkOpens, openCheckpoint } from '../model/open.ts';
+import { describeModel, inspectSpec } from '../model/spec/describe.ts';
+import { type CatalogueEntry, type CatalogueFile, type HubSource, openEntry } from './catalogue.ts';
+import { type FinishedFile, markFinished } from './download.ts';
+import {
+  diskError,
+  type Environment,
+  errorCode,
+  fileBytes,
+  hashFile,
+  isSha256,
+  readJson,
+  requireSpace,
+  type WorkOptions,
+  writeJson,
+} from './files.ts';
+import { isCheckpointFile, quantisationOf } from './hub.ts';
 
 export interface ForeignModel {
   /** `ollama:qwen2.5-coder:7b`, `lm-studio:owner/name/file.gguf`, `hub-cache:owner/name` */
@@ -154,7 +169,7 @@ async function namesIn(folder: string): Promise<string[]> {
   }
 }
 
-// What a model of another program is, remembered by its size and date: reading a vocabulary takes a tenth of a second.
+// Caches the description of another program's model by size and date, because reading a vocabulary takes a tenth of a second.
 
 const remembered = z.record(
   z.string(),
@@ -162,7 +177,7 @@ const remembered = z.record(
 );
 
 /** `problem`: why Hearth can't run it. */
-export interface DescribedForeign {
+interface DescribedForeign {
   readonly model: ForeignModel;
   readonly entry?: CatalogueEntry | undefined;
   readonly problem?: string | undefined;
@@ -199,5 +214,178 @@ async function describeOrExplain({ id, name, path, owner }: ForeignModel) {
   } catch (error) {
     if (error instanceof HearthError) return { problem: error.message };
     throw error;
+  }
+}
+
+// Imports models from local files. A model of the catalogue is recognised by name and size, copied, and verified like a
+// download; any other is opened first, and copied if it opens.
+
+interface Collected {
+  readonly entry: CatalogueEntry;
+  /** False for a model that isn't in the catalogue. */
+  readonly known: boolean;
+  copyTo(folder: string, options: WorkOptions): Promise<readonly (FinishedFile & { readonly name: string })[]>;
+}
+
+/**
+ * Finds the catalogue entry whose files are at `path`, or describes the model there.
+ * @throws HearthError as `openModel` does, if it is no model that Hearth runs.
+ */
+export async function collect(path: string, entries: readonly CatalogueEntry[]): Promise<Collected> {
+  const isFolder = await isDirectory(path);
+  const folder = isFolder ? path : dirname(path);
+  for (const entry of entries) {
+    const pairs = pairUp(entry, path, folder, isFolder);
+    if (pairs && (await sizesMatch(pairs))) {
+      // Without digests, only opening tells a model from something else under its names.
+      if (entry.files.some(({ sha256 }) => sha256 === undefined)) await checkOpens(path);
+      return { entry, known: true, copyTo: (target, options) => copyAll(pairs, target, options) };
+    }
+  }
+  const names = await modelFiles(path, isFolder);
+  const pairs = names.map((name): Pair => [{ name: names.length === 1 ? 'model.gguf' : name }, join(folder, name)]);
+  const name = basename(path).replace(/(-\d{5}-of-\d{5})?\.gguf$/, '');
+  const entry = await describeFiles(path, {
+    id:
+      name
+        .toLowerCase()
+        .replaceAll(/[^a-z0-9.-]+/g, '-')
+        .replace(/^[^a-z0-9]+/, '') || 'model',
+    name,
+    description: `Imported from ${path}.`,
+    files: await Promise.all(pairs.map(([file, origin]) => withSize(file, origin))),
+    readTokenizer: true,
+  });
+  return { entry, known: false, copyTo: (target, options) => copyAll(pairs, target, options) };
+}
+
+async function withSize(file: CatalogueFile, path: string): Promise<CatalogueFile> {
+  const bytes = await fileBytes(path);
+  return { name: file.name, ...(bytes !== undefined && { bytes }) };
+}
+
+/** The GGUF, all parts of a split one, or what belongs to a checkpoint. */
+async function modelFiles(path: string, isFolder: boolean): Promise<string[]> {
+  if (isFolder) return (await readdir(path)).filter(isCheckpointFile).sort();
+  const name = basename(path);
+  const [, before, after] = /^(.*-)\d{5}(-of-\d{5}\.gguf)$/.exec(name) ?? [];
+  if (before === undefined || after === undefined) return [name];
+  const names = await readdir(dirname(path));
+  return names.filter((each) => each.startsWith(before) && each.endsWith(after)).sort();
+}
+
+type Pair = readonly [file: CatalogueFile, path: string];
+
+/** Maps the entry's files to files on disk. A single file may have any name, if its size is known. */
+function pairUp(entry: CatalogueEntry, path: string, folder: string, isFolder: boolean): readonly Pair[] | undefined {
+  const [only] = entry.files;
+  if (isFolder) return entry.files.map((file) => [file, join(folder, file.name)]);
+  return only?.bytes !== undefined && entry.files.length === 1 ? [[only, path]] : undefined;
+}
+
+async function sizesMatch(pairs: readonly Pair[]): Promise<boolean> {
+  for (const [file, path] of pairs) {
+    const bytes = await fileBytes(path);
+    if (bytes === undefined || (file.bytes !== undefined && bytes !== file.bytes)) return false;
+  }
+  return true;
+}
+
+async function copyAll(pairs: readonly Pair[], folder: string, options: WorkOptions) {
+  const sizes = await Promise.all(pairs.map(([, path]) => fileBytes(path)));
+  const totalBytes = sizes.reduce<number>((sum, bytes) => sum + (bytes ?? 0), 0);
+  await requireSpace(folder, [{ what: 'the copy', bytes: totalBytes }]);
+  let doneBytes = 0;
+  const copied: (FinishedFile & { readonly name: string })[] = [];
+  for (const [file, origin] of pairs) {
+    throwIfAborted(options.signal);
+    const finished = await copyOne(file, origin, folder, options.signal);
+    doneBytes += finished.bytes;
+    options.onProgress?.({ phase: 'copy', source: basename(origin), doneBytes, totalBytes });
+    copied.push({ ...finished, name: file.name });
+  }
+  return copied;
+}
+
+async function copyOne(file: CatalogueFile, origin: string, folder: string, signal: AbortSignal | undefined) {
+  const partial = join(folder, `${file.name}.partial`);
+  const path = join(folder, file.name);
+  try {
+    await copyFile(origin, partial, constants.COPYFILE_FICLONE);
+  } catch (error) {
+    throw diskError(error, partial);
+  }
+  const sha256 = await hashFile(partial, { signal });
+  if (file.sha256 !== undefined && file.sha256 !== sha256) {
+    await rm(partial, { force: true });
+    throw invalidInput(`${origin} has SHA-256 ${sha256} instead of ${file.sha256}: it is damaged or a different file.`);
+  }
+  const bytes = (await stat(partial)).size;
+  await markFinished(folder, file.name, bytes, sha256);
+  await rename(partial, path);
+  return { path, bytes, sha256 };
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR') throw notFound(`${path}: not found`);
+    throw error;
+  }
+}
+
+// Describes a model that isn't in the catalogue from its own files, by opening it.
+
+interface KnownAbout {
+  readonly id: string;
+  readonly name: string;
+  readonly description: string;
+  /** As the publisher states it; default: the file's own statement. */
+  readonly licence?: string;
+  readonly quantisation?: string;
+  readonly files?: CatalogueEntry['files'];
+  readonly sources?: readonly HubSource[];
+  /** Opens the tokenizer too, which takes up to a second. */
+  readonly readTokenizer?: boolean;
+}
+
+/**
+ * @param path a GGUF, or a folder with config.json and safetensors
+ * @throws HearthError as `openCheckpoint` does.
+ */
+export async function describeFiles(path: string, known: KnownAbout): Promise<CatalogueEntry> {
+  const { spec, weights, embedding, file, licence: stated, readTokenizer } = await openCheckpoint(path);
+  try {
+    const described = describeModel({ spec, weights });
+    const { cache, weights: sizes } = inspectSpec(spec, described.groups, []);
+    const licence = known.licence ?? stated ?? 'not stated';
+    const largest = Object.entries(described.bytesByType).sort(([, a], [, b]) => b - a)[0]?.[0] ?? '';
+    // A model that is used in place needs no list of files.
+    const files = known.files ?? [{ name: 'model.gguf', bytes: sizes.bytes }];
+    const tokenizer = known.readTokenizer ? await readTokenizer() : undefined;
+    return {
+      id: known.id,
+      name: known.name,
+      family: described.family,
+      description: known.description,
+      licence: { name: licence, url: 'https://spdx.org/licenses/', open: false },
+      parameters: described.parameters,
+      activeParameters: described.activeParameters,
+      quantisation: known.quantisation ?? quantisationOf(basename(path).replace(/\.gguf$/, '')) ?? largest,
+      downloadBytes: files.reduce((sum, { bytes = 0 }) => sum + bytes, 0),
+      downloadEstimated: false,
+      bytesPerToken: sizes.bytesPerToken,
+      // A model whose layers all have a sliding window doesn't grow; the schema wants a number above 0.
+      cacheBytesPerToken: Math.max(1, cache.bytesPerToken),
+      contextTokens: described.contextTokens,
+      fillInTheMiddle: tokenizer?.fillInTheMiddle !== undefined,
+      roles: embedding ? ['embedding'] : ['completion', 'chat'],
+      rank: 0,
+      files,
+      sources: [...(known.sources ?? [])],
+    };
+  } finally {
+    await file.close();
   }
 }

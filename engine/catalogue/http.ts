@@ -1,9 +1,8 @@
 /** HTTP for downloads: allowed addresses, bounded redirects, proxies, idle timeouts. */
 import type { Headers, Response } from 'undici';
 import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
-import { limits } from '../limits.ts';
-import { isLoopback } from '../loopback.ts';
-import { certificateProblem, places } from '../userHelp.ts';
+import { isLoopback, limits } from '../limits.ts';
+import { certificateProblem, places } from '../texts.ts';
 
 /** A failed request. `retry` says whether the same request may succeed later. */
 export class HttpFailure extends HearthError {

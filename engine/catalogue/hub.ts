@@ -7,11 +7,11 @@ import { invalidInput, notFound } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { requireArchitecture, specFromConfig } from '../model/open.ts';
 import { refuseUnusableConfig } from '../model/unusable.ts';
-import { showBytes } from '../units.ts';
+import { showBytes } from '../texts.ts';
 import type { CatalogueFile, Downloadable, HubSource } from './catalogue.ts';
+import { isSafeFileName, isSha256 } from './files.ts';
 import { type Fit, type Hardware, judge } from './fit.ts';
 import { get, getText, HttpFailure, statusFailure } from './http.ts';
-import { isSafeFileName, isSha256 } from './paths.ts';
 import { accessProblem, baseOf, type Endpoints, fromAnyHub } from './sources.ts';
 
 /** `owner/name`, or `owner/name:QUANT` for one of its files. */

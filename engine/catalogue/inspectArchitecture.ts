@@ -1,10 +1,15 @@
 /** Formats `hearth inspect`: a page about one model, or a table that compares several. */
 import { leastContextTokens } from '../backend/memoryPlan.ts';
 import type { Inspection, LayersOf } from '../model/spec/describe.ts';
-import type { Activation, AttentionSpec, FeedForwardSpec, RopeSpec, RouterSpec } from '../model/spec/spec.ts';
+import {
+  activationName,
+  type CachedAttentionSpec,
+  type FeedForwardSpec,
+  type RopeSpec,
+  type RouterSpec,
+} from '../model/spec/spec.ts';
 import type { WeightRole } from '../model/weights/specTensors.ts';
-import { showBytes } from '../units.ts';
-import { places } from '../userHelp.ts';
+import { places, showBytes } from '../texts.ts';
 import type { InspectedModel } from './inspectModel.ts';
 
 // Rows about one model. Values are short enough to fit in a table with other models.
@@ -84,16 +89,17 @@ function weightRows({ weights, quantisation, weightsKnownFrom, tiedEmbeddings }:
 
 const inPrecision = { f32: 'f32', f16: 'f16', q8: '8 bits' } as const;
 
-function cacheRows({ cache }: InspectedModel): Row[] {
+function cacheRows({ cache, attention }: InspectedModel): Row[] {
   const windowed = cache.windowBytes > 0;
+  const keepsStates = attention.some(({ spec }) => spec.kind === 'gated-delta');
   return [
     {
       label: 'KV a token',
       value: showBytes(cache.bytesPerToken),
-      why: `KV cache in ${inPrecision[cache.precision]}${windowed ? ', layers without a sliding window' : ''}; f32 on the CPU`,
+      why: `KV cache in ${inPrecision[cache.precision]}${windowed ? `, ${keepsStates ? 'layers with attention' : 'layers without a sliding window'}` : ''}; f32 on the CPU`,
     },
     {
-      label: 'KV of windows',
+      label: keepsStates ? 'States' : 'KV of windows',
       value: windowed ? showBytes(cache.windowBytes) : '',
       why: 'upper limit for any context length',
     },
@@ -137,7 +143,7 @@ const billions = (parameters: number): string =>
     : `${Number((parameters / 1e6).toPrecision(3))} million`;
 
 export function architectureRows(model: Inspection): Row[] {
-  const attention = model.attention[0]?.spec;
+  const attention = model.attention.flatMap(({ spec }) => (spec.kind === 'gated-delta' ? [] : [spec]))[0];
   // Publishers differ: OpenAI excludes the embedding, Qwen and DeepSeek include it.
   const withEmbedding = model.activeParameters + (model.tiedEmbeddings ? 0 : model.vocabularySize * model.hiddenSize);
   return [
@@ -151,6 +157,7 @@ export function architectureRows(model: Inspection): Row[] {
     { label: 'Layers', value: `${model.layers}, hidden size ${count(model.hiddenSize)}` },
     { label: 'Vocabulary', value: count(model.vocabularySize) },
     ...(attention ? [...attentionRows(attention), ...groupedQueryRows(attention), ...windowRows(model)] : []),
+    deltaRow(model),
     ...feedForwardRows(model),
     normRow(model, attention),
     ...(attention
@@ -159,7 +166,20 @@ export function architectureRows(model: Inspection): Row[] {
   ];
 }
 
-function attentionRows(attention: AttentionSpec): Row[] {
+function deltaRow({ attention, layers }: Inspection): Row {
+  const [delta] = attention.flatMap(({ spec, layers: number }) =>
+    spec.kind === 'gated-delta' ? [{ spec, number }] : [],
+  );
+  return {
+    label: 'Gated delta net',
+    value: delta
+      ? `${delta.spec.numValueHeads} states of ${delta.spec.keyHeadDim} x ${delta.spec.valueHeadDim}${where(delta.number, layers)}`
+      : '',
+    why: 'a state of constant size instead of keys and values',
+  };
+}
+
+function attentionRows(attention: CachedAttentionSpec): Row[] {
   const { kind, numAttentionHeads: heads } = attention;
   if (kind === 'latent') {
     const { nopeHeadDim, ropeHeadDim, valueHeadDim, queryRank, keyValueRank } = attention;
@@ -187,7 +207,7 @@ function attentionRows(attention: AttentionSpec): Row[] {
   ];
 }
 
-function groupedQueryRows(attention: AttentionSpec): Row[] {
+function groupedQueryRows(attention: CachedAttentionSpec): Row[] {
   const grouped = attention.kind === 'grouped-query' ? attention : undefined;
   const biases = [...(grouped?.bias.qkv ? ['q', 'k', 'v'] : []), ...(grouped?.bias.output ? ['output'] : [])];
   return [
@@ -257,12 +277,7 @@ function activation(feedForward: Inspection['feedForward']): string {
   return [...new Set(feedForward.map(({ spec }) => activationName(spec.activation)))].join('; ');
 }
 
-function activationName(spec: Activation): string {
-  if (spec.kind === 'gelu-gate') return 'GeGLU';
-  return spec.kind === 'silu-gate' ? 'SwiGLU' : `SwiGLU clamped at ${count(spec.limit)}`;
-}
-
-function normRow({ normEpsilon }: Inspection, attention: AttentionSpec | undefined): Row {
+function normRow({ normEpsilon }: Inspection, attention: CachedAttentionSpec | undefined): Row {
   const inside =
     attention?.kind === 'latent' ? '; the latents too' : attention?.qkNorm ? '; query and key heads too' : '';
   return { label: 'Normalisation', value: `RMS${inside}`, why: `before each block, epsilon ${normEpsilon}` };

@@ -7,9 +7,8 @@ import { readFileSync } from 'node:fs';
 import { rootCertificates } from 'node:tls';
 import { Agent, type Dispatcher, EnvHttpProxyAgent, fetch } from 'undici';
 import { HearthError, invalidInput } from '../errors.ts';
-import { limits } from '../limits.ts';
-import { isLoopback } from '../loopback.ts';
-import { type Environment, places } from '../userHelp.ts';
+import { isLoopback, limits } from '../limits.ts';
+import { type Environment, places } from '../texts.ts';
 
 export { fetch };
 

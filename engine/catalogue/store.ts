@@ -1,10 +1,9 @@
 /** The models on this machine: list, download, import, verify and remove. */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, isAbsolute, join, resolve } from 'node:path';
 import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.ts';
-import { showBytes } from '../units.ts';
-import { places } from '../userHelp.ts';
+import { places, showBytes } from '../texts.ts';
 import {
   type CatalogueEntry,
   catalogue,
@@ -13,19 +12,28 @@ import {
   findEntry,
   notInCatalogue,
 } from './catalogue.ts';
-import { describeFiles } from './describeFiles.ts';
-import { defaultRetry, type RetryPolicy } from './download.ts';
-import { DiskFull, diskError, errorCode, hashFile, reporter, type WorkOptions } from './files.ts';
 import {
-  chooseModel,
-  detectMachine,
-  type Fit,
-  type Hardware,
-  hardwareNeeds,
-  judge,
+  type Choice,
+  choosePair,
   type RecommendOptions,
-} from './fit.ts';
-import { describeForeign, type ForeignModel, isForeignId, listForeign } from './foreign.ts';
+  type Role,
+  rolesIn,
+  type Suitability,
+  suitabilityOf,
+} from './choice.ts';
+import { defaultRetry, markFinished, type RetryPolicy } from './download.ts';
+import {
+  DiskFull,
+  defaultStoreDirectory,
+  diskError,
+  errorCode,
+  lockFile,
+  reporter,
+  type WorkOptions,
+  withLock,
+} from './files.ts';
+import { detectMachine, type Fit, type Hardware, hardwareNeeds, judge, packedBytes } from './fit.ts';
+import { collect, describeFiles, describeForeign, type ForeignModel, isForeignId, listForeign } from './foreign.ts';
 import {
   chooseOffer,
   fitOf,
@@ -35,11 +43,16 @@ import {
   planDownload,
   readRepository,
 } from './hub.ts';
-import { collect } from './importModel.ts';
-import { withLock } from './lock.ts';
-import { findInstalled, type Installed, install, listInstalled, manifestName, pathToLoad } from './manifest.ts';
-import { markFinished } from './partialFile.ts';
-import { defaultStoreDirectory, derivedDirectory, lockFile } from './paths.ts';
+import {
+  findDamage,
+  findInstalled,
+  type Installed,
+  install,
+  listInstalled,
+  manifestName,
+  pathToLoad,
+  removeDerived,
+} from './manifest.ts';
 import { type Endpoints, endpointsFrom, fetchModel, sourceName, stagedBytes, stagingFolder } from './sources.ts';
 
 export interface StoreOptions {
@@ -71,7 +84,8 @@ export interface StoredModel {
   readonly needs: string;
   /** Whether this machine can run it. */
   readonly fit: Fit;
-  readonly recommended: boolean;
+  readonly recommendedFor: readonly Role[];
+  readonly suitability: Suitability;
 }
 
 export interface PullOptions extends WorkOptions {
@@ -97,12 +111,12 @@ export class Store {
   /** Lists all models of the catalogue, then those installed or found in other programs' folders. */
   async list(): Promise<readonly StoredModel[]> {
     const hardware = await this.#hardware();
-    const recommended = this.#choose(hardware);
+    const pair = this.#choose(hardware);
     const installed = await listInstalled(this.directory);
     const open = installed.flatMap(({ manifest: { id, entry } }) =>
       entry && !findEntry(id, this.#entries) ? [entry] : [],
     );
-    const own = [...this.#entries, ...open].map((entry) => this.#describe(entry, hardware, recommended, installed));
+    const own = [...this.#entries, ...open].map((entry) => this.#describe(entry, hardware, pair, installed));
     return [...(await Promise.all(own)), ...(await this.#listForeign(hardware))];
   }
 
@@ -133,9 +147,9 @@ export class Store {
   /** The recommended model for this machine. */
   async recommend(): Promise<StoredModel> {
     const hardware = await this.#hardware();
-    const chosen = this.#choose(hardware);
-    if (!chosen) throw notFound('The catalogue is empty.');
-    return this.#describe(chosen, hardware, chosen, await listInstalled(this.directory));
+    const pair = this.#choose(hardware);
+    if (!pair.chat) throw notFound('The catalogue is empty.');
+    return this.#describe(pair.chat, hardware, pair, await listInstalled(this.directory));
   }
 
   /** The path to load of a model on this machine (by id), or of an existing file or folder. */
@@ -219,7 +233,7 @@ export class Store {
     await this.#exclusively(entry, options, async () => {
       const installed = await findInstalled(this.directory, entry.id);
       if (!installed) throw notFound(`${entry.name} is not on this machine, so it cannot be verified.`);
-      const damaged = await this.#findDamage(installed, options);
+      const damaged = await findDamage(installed, options);
       if (damaged.length > 0) throw await this.#removeDamaged(entry, installed, damaged);
     });
     return this.get(id);
@@ -235,7 +249,7 @@ export class Store {
         // Removes the manifest first, so that a partly removed model counts as absent.
         if (installed) await rm(join(installed.folder, manifestName), { force: true });
         if (installed) await rm(installed.folder, { recursive: true, force: true });
-        await this.#removeDerived();
+        await removeDerived(this.directory);
         for (const source of entry.sources) {
           await rm(stagingFolder(this.directory, entry, source), { recursive: true, force: true });
         }
@@ -272,16 +286,16 @@ export class Store {
 
   async #listForeign(hardware: Hardware): Promise<readonly StoredModel[]> {
     const described = await describeForeign(await this.#foreign(), join(this.directory, 'foreign.json'));
-    return described.map(({ model, entry, problem = '' }) => ({
-      entry: entry ?? unknownEntry(model),
-      owner: model.owner,
-      state: 'present',
-      path: model.path,
-      partialBytes: 0,
-      needs: entry ? hardwareNeeds(entry) : '',
-      fit: entry ? judge(entry, hardware) : { verdict: 'no', reason: problem },
-      recommended: false,
-    }));
+    return described.map(({ model, entry, problem = '' }) => {
+      const { owner, path } = model;
+      const fit: Fit = entry ? judge(entry, hardware) : { verdict: 'no', reason: problem };
+      return {
+        ...{ entry: entry ?? unknownEntry(model), owner, state: 'present', path, partialBytes: 0, fit },
+        needs: entry ? hardwareNeeds(entry) : '',
+        recommendedFor: [],
+        suitability: entry ? suitabilityOf(entry, fit, { owner, recommendedFor: [] }) : {},
+      };
+    });
   }
 
   /** @throws HearthError because the files belong to another program, or because there is no such model. */
@@ -309,24 +323,22 @@ export class Store {
     return this.#options.hardware ?? detectMachine();
   }
 
-  #choose(hardware: Hardware): CatalogueEntry | undefined {
+  #choose(hardware: Hardware): Choice {
     const { families } = this.#options;
-    return chooseModel(this.#entries, hardware, { fallbackId: defaultModelId, ...(families && { families }) });
+    return choosePair(this.#entries, hardware, { fallbackId: defaultModelId, ...(families && { families }) });
   }
 
   async #describe(
     entry: CatalogueEntry,
     hardware: Hardware,
-    recommended: CatalogueEntry | undefined,
+    pair: Choice,
     models: readonly Installed[],
   ): Promise<StoredModel> {
     const installed = models.find((model) => model.manifest.id === entry.id);
-    const common = {
-      entry,
-      needs: hardwareNeeds(entry),
-      fit: judge(entry, hardware),
-      recommended: entry === recommended,
-    };
+    const fit = judge(entry, hardware);
+    const recommendedFor = rolesIn(pair, entry);
+    const suitability = suitabilityOf(entry, fit, { recommendedFor });
+    const common = { entry, needs: hardwareNeeds(entry), fit, recommendedFor, suitability };
     if (installed) return { ...common, state: 'present', path: pathToLoad(installed), partialBytes: 0 };
     const partialBytes = await stagedBytes(this.directory, entry);
     return { ...common, state: partialBytes > 0 ? 'partial' : 'absent', partialBytes };
@@ -397,39 +409,13 @@ export class Store {
     );
   }
 
-  async #findDamage({ folder, manifest }: Installed, options: WorkOptions): Promise<readonly string[]> {
-    const totalBytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);
-    const report = reporter(manifest.source, options.onProgress);
-    const damaged: string[] = [];
-    let doneBytes = 0;
-    for (const file of manifest.files) {
-      const onBytes = (bytes: number) => {
-        doneBytes += bytes;
-        report('verify', doneBytes, totalBytes);
-      };
-      const digest = await hashFile(join(folder, file.name), { signal: options.signal, onBytes });
-      if (digest !== file.sha256) damaged.push(file.name);
-    }
-    return damaged;
-  }
-
-  /** Removes what was computed from models that are no longer there. */
-  async #removeDerived(): Promise<void> {
-    const digests = new Set((await listInstalled(this.directory)).map(({ manifest }) => manifest.digest));
-    const folder = derivedDirectory(this.directory);
-    for (const name of await readdir(folder).catch(() => [])) {
-      const digest = /^[0-9a-f]{64}(?=\.)/.exec(name)?.[0];
-      if (digest !== undefined && !digests.has(digest)) await rm(join(folder, name), { force: true });
-    }
-  }
-
   /** Turns an installed model back into a partial download without the damaged files. */
   async #removeDamaged(entry: CatalogueEntry, installed: Installed, damaged: readonly string[]) {
     const { folder, manifest } = installed;
     const [first] = entry.sources;
     await rm(join(folder, manifestName), { force: true });
     for (const name of damaged) await rm(join(folder, name), { force: true });
-    await this.#removeDerived();
+    await removeDerived(this.directory);
     const intact = manifest.files.filter((file) => !damaged.includes(file.name));
     for (const file of intact) await markFinished(folder, file.name, file.bytes, file.sha256);
     if (first && intact.length > 0) {
@@ -472,15 +458,6 @@ function unknownEntry({ id, name, owner }: ForeignModel): ListedEntry {
   };
 }
 
-/**
- * What the CPU backend writes at the first load, about: a scale of four bytes for each 32 values makes 4-bit weights a quarter
- * larger (SmolLM2 Q4_1: 122 MB of 98 MB), and unquantised ones become f32. A GPU takes the file as it is.
- */
-function packedBytes({ files, downloadBytes }: Downloadable, { gpu }: Hardware): number {
-  if (gpu) return 0;
-  return Math.ceil(downloadBytes * (files.every(({ name }) => name.endsWith('.gguf')) ? 1.3 : 2));
-}
-
 async function exists(path: string): Promise<boolean> {
   try {
     await stat(path);
@@ -510,6 +487,7 @@ export function toModelEntry(model: StoredModel) {
     state: model.state,
     ...(model.path !== undefined && { path: model.path }),
     fit: model.fit,
-    recommended: model.recommended,
+    recommendedFor: [...model.recommendedFor],
+    suitability: model.suitability,
   };
 }

@@ -2,21 +2,34 @@
  * `hearth doctor` checks each part that Hearth needs and prints a report to paste into an issue. The report contains no user,
  * file or folder names. Each failed check says what is wrong and what to do.
  */
-
+import '../runtime/noTelemetry.ts';
 import { constants } from 'node:fs';
-import { access, mkdir, statfs } from 'node:fs/promises';
+import { access, mkdir, readFile, statfs } from 'node:fs/promises';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
+import * as z from 'zod';
 import packageJson from '../../package.json' with { type: 'json' };
 import type { TuningReport } from '../backend/backend.ts';
-import { defaultStoreDirectory, derivedDirectory } from '../catalogue/paths.ts';
+import { defaultStoreDirectory, derivedDirectory } from '../catalogue/files.ts';
 import { openStore } from '../catalogue/store.ts';
-import { invalidInput } from '../errors.ts';
-import { createReader } from '../index/syntax/treeSitter.ts';
-import { discoverDevices } from '../runtime/backends.ts';
-import { showBytes } from '../units.ts';
-import type { Command } from './command.ts';
+import { HearthError, invalidInput } from '../errors.ts';
+import { createReader } from '../index/syntax/grammars.ts';
+import {
+  chatParams,
+  completeParams,
+  countTokensParams,
+  generateParams,
+  summariseParams,
+  warmParams,
+} from '../protocol/engineProtocol.ts';
+import { loadParams } from '../protocol/models.ts';
+import { describeGgml, discoverDevices } from '../runtime/backends.ts';
+import { type RecordedRequest, recordedRequest } from '../runtime/serveEngine.ts';
+import { Engine } from '../runtime/service.ts';
+import { sharedEngines } from '../runtime/windows.ts';
+import { showBytes } from '../texts.ts';
+import { type Command, ProgressLine, type Terminal, type Values } from './command.ts';
 import { withDecoder } from './decoder.ts';
-import { json } from './session.ts';
+import { json, report } from './session.ts';
 
 export const tune: Command = {
   name: 'tune',
@@ -104,16 +117,17 @@ const checks: Readonly<Record<string, Check>> = {
     text: `${platform()} ${release()} ${arch()}, ${cpus()[0]?.model.trim() ?? 'unknown processor'}, ${availableParallelism()} threads, ${showBytes(totalmem())} of memory`,
   }),
   'CPU backend': async () => {
+    const ggml = await describeGgml();
     await import('onnxruntime-node');
-    return { state: 'ok', text: 'onnxruntime-node is loaded' };
+    return { state: ggml.usable ? 'ok' : 'limited', text: `onnxruntime-node is loaded; ${withoutPaths(ggml.text)}` };
   },
   Devices: async () =>
-    (await devices()).map(({ backend, found, description, notes }) => ({
+    (await findDevices()).map(({ backend, found, description, notes }) => ({
       state: found ? 'ok' : 'limited',
       text: withoutPaths(`${backend}: ${[description, ...notes].join(' ')}`),
     })),
   Tuning: async () => {
-    const reports = (await devices()).flatMap(({ tuning }) => tuning);
+    const reports = (await findDevices()).flatMap(({ tuning }) => tuning);
     const text = reports.map((report) => ['', ...showTuning(report)].join('\n    '));
     return text.map((table) => ({ state: 'ok', text: table }));
   },
@@ -142,6 +156,11 @@ const checks: Readonly<Record<string, Check>> = {
       text: `${present.length} models, ${showBytes(free)} free${present.length === 0 ? '; download one with `hearth models pull`' : ''}`,
     };
   },
+  'Shared engine': async () => {
+    const pids = sharedEngines();
+    const text = pids.length === 0 ? 'none runs now' : `of all windows: process ${pids.join(', ')}`;
+    return { state: 'ok', text };
+  },
   Network: async () => {
     const proxies = ['HEARTH_PROXY', 'HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'].filter(
       (name) => process.env[name],
@@ -151,7 +170,129 @@ const checks: Readonly<Record<string, Check>> = {
   },
 };
 
-const devices = () => discoverDevices(derivedDirectory(defaultStoreDirectory()));
+const findDevices = () => discoverDevices(derivedDirectory(defaultStoreDirectory()));
 
 /** Removes absolute paths, because they often contain the user's name. */
 const withoutPaths = (text: string): string => text.replaceAll(/(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'"]+){2,}/g, '(path)');
+
+export const devices: Command = {
+  name: 'devices',
+  usage: '',
+  summary: 'Lists the GPUs and the CPU, which of them Hearth uses, and why others are not used.',
+  options: [],
+  async run(values, terminal) {
+    values.none();
+    const found = await discoverDevices(derivedDirectory(defaultStoreDirectory()));
+    if (values.switch('json')) {
+      json(terminal, found);
+      return;
+    }
+    for (const { backend, description, notes } of found) {
+      const kind = backend === 'webgpu' ? 'GPU' : 'CPU';
+      terminal.out(`${kind}  ${[description, ...notes].join('\n     ')}\n`);
+    }
+    const first = found.find(({ usedByAuto }) => usedByAuto);
+    const choice =
+      first?.backend === 'webgpu'
+        ? 'the GPU if the model fits, GPU and CPU if some of its layers fit, otherwise the CPU'
+        : 'the CPU';
+    terminal.out(`\n--backend auto uses ${choice}.\n`);
+  },
+};
+
+// `hearth replay` repeats recorded requests, for debugging and timing.
+
+export const replay: Command = {
+  name: 'replay',
+  usage: 'FILE',
+  summary: 'Repeats requests that an engine recorded (HEARTH_RECORD=FILE) and prints results and times.',
+  options: [{ name: 'only', value: 'N', help: 'only request N (from 1), after the load before it' }],
+  async run(values, terminal) {
+    const requests = chosen(await recordedIn(values.only('The file of recorded requests')), values.count('only'));
+    const progress = new ProgressLine(terminal);
+    const engine = new Engine({ onDelta: () => {}, onProgress: (step) => report(progress, step) });
+    try {
+      for (const { number, request } of requests) await replayOne(engine, number, request, values, terminal);
+    } finally {
+      progress.end();
+      await engine.unload();
+    }
+  },
+};
+
+interface Numbered {
+  readonly number: number;
+  readonly request: RecordedRequest;
+}
+
+async function recordedIn(path: string): Promise<Numbered[]> {
+  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    throw new HearthError('not-found', `Could not read ${path}: ${error instanceof Error ? error.message : error}`);
+  });
+  const lines = text.split('\n').filter((line) => line !== '');
+  if (lines.length === 0) throw invalidInput(`${path} has no requests. Set HEARTH_RECORD before the engine starts.`);
+  return lines.map((line, i) => ({ number: i + 1, request: parsed(line, i + 1) }));
+}
+
+function parsed(line: string, number: number): RecordedRequest {
+  try {
+    return recordedRequest.parse(JSON.parse(line));
+  } catch {
+    throw invalidInput(`Line ${number} is not a recorded request.`);
+  }
+}
+
+function chosen(requests: readonly Numbered[], only: number | undefined): readonly Numbered[] {
+  if (only === undefined) return requests;
+  const one = requests[only - 1];
+  if (!one) throw invalidInput(`--only ${only} is out of range: the file has ${requests.length} requests.`);
+  const load = requests.slice(0, only - 1).findLast(({ request }) => request.method === 'load');
+  return load && one.request.method !== 'load' ? [load, one] : [one];
+}
+
+async function replayOne(
+  engine: Engine,
+  number: number,
+  { method, params }: RecordedRequest,
+  values: Values,
+  terminal: Terminal,
+): Promise<void> {
+  const start = performance.now();
+  const result = await answer(engine, method, params, values, terminal.signal).catch((error: unknown) => {
+    if (error instanceof z.ZodError) throw invalidInput(`Request ${number}: ${z.prettifyError(error)}`);
+    if (error instanceof HearthError) return { failed: error.code, message: error.message };
+    throw error;
+  });
+  const tookMs = Math.round(performance.now() - start);
+  if (values.switch('json')) json(terminal, { number, method, tookMs, result });
+  else terminal.out(`${number} ${method} ${tookMs} ms ${JSON.stringify(result)}\n`);
+}
+
+/** `--model` and `--backend` override the recorded values. */
+async function answer(
+  engine: Engine,
+  method: RecordedRequest['method'],
+  params: unknown,
+  values: Values,
+  signal: AbortSignal,
+): Promise<unknown> {
+  switch (method) {
+    case 'load': {
+      const recorded = loadParams.parse(params);
+      const backend = values.text('backend') === undefined ? recorded.backend : values.backend();
+      return engine.load({ ...recorded, backend, model: values.text('model') ?? recorded.model }, signal);
+    }
+    case 'complete':
+      return engine.complete(completeParams.parse(params), signal);
+    case 'warm':
+      return engine.warm(warmParams.parse(params), signal);
+    case 'chat':
+      return engine.chat(chatParams.parse(params), signal);
+    case 'generate':
+      return engine.generate(generateParams.parse(params), signal);
+    case 'summarise':
+      return engine.summarise(summariseParams.parse(params), signal);
+    case 'countTokens':
+      return engine.countTokens(countTokensParams.parse(params));
+  }
+}

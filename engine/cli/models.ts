@@ -1,11 +1,18 @@
+/** Commands about models on this machine: the store, inspection and saved KV caches. */
 import { defaultModelId } from '../catalogue/catalogue.ts';
+import { defaultStoreDirectory, snapshotDirectory } from '../catalogue/files.ts';
+import { detectMachine } from '../catalogue/fit.ts';
+import { inspectionText, usualContexts } from '../catalogue/inspectArchitecture.ts';
+import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts';
+import { openStore } from '../catalogue/store.ts';
 import { HearthError, invalidInput } from '../errors.ts';
-import type { ModelEntry } from '../protocol/engineProtocol.ts';
+import { clearSnapshots, listSnapshots } from '../kv/snapshotFile.ts';
+import type { ModelEntry } from '../protocol/models.ts';
 import { Engine } from '../runtime/service.ts';
-import { showBytes } from '../units.ts';
+import { showBytes } from '../texts.ts';
 import type { Command, Values } from './command.ts';
+import { ProgressLine, type Terminal } from './command.ts';
 import { json, report, sizeOf } from './session.ts';
-import { ProgressLine, type Terminal } from './terminal.ts';
 
 type Action = (engine: Engine, values: Values, terminal: Terminal) => Promise<void>;
 
@@ -91,7 +98,68 @@ function show(entry: ModelEntry, what: string, values: Values, terminal: Termina
 
 function describe(entry: ModelEntry): string {
   const state = { absent: '', partial: ', partially downloaded', present: ', on this machine' }[entry.state];
-  const recommended = entry.recommended ? ' (recommended here)' : '';
+  const recommended =
+    entry.recommendedFor.length > 0 ? ` (recommended here for ${entry.recommendedFor.join(' and ')})` : '';
   const place = entry.owner === undefined ? state : `, used in place from ${entry.owner}`;
   return `${entry.id}${recommended}\n  ${sizeOf(entry)}, ${entry.licence}${place}\n  ${entry.fit.reason}`;
+}
+
+export const inspect: Command = {
+  name: 'inspect',
+  usage: 'MODEL…',
+  summary:
+    'Describes a model, or compares several, without loading them: catalogue ids, files, folders or a config.json.',
+  options: [],
+  async run(values, terminal) {
+    if (values.positionals.length === 0) throw invalidInput('MODEL is missing. Usage: hearth inspect MODEL…');
+    const asked = values.count('context');
+    const contexts = [...new Set([...usualContexts, ...(asked === undefined ? [] : [asked])])].sort((a, b) => a - b);
+    const cachePrecision = values.cachePrecision() ?? 'f16';
+    const options = { contexts, cachePrecision, hardware: await detectMachine() };
+    const store = openStore();
+    const models: InspectedModel[] = [];
+    // Sequential, because each model may read tens of megabytes of vocabulary.
+    for (const name of values.positionals) models.push(await inspectModel(store, name, options));
+    if (values.switch('json')) json(terminal, models);
+    else terminal.out(inspectionText(models));
+  },
+};
+
+type CacheAction = (directory: string, values: Values, terminal: Terminal) => Promise<void>;
+
+const cacheActions: Readonly<Record<string, CacheAction>> = { list: listSaved, clear };
+
+export const cache: Command = {
+  name: 'cache',
+  usage: 'list | clear',
+  summary: 'Lists or removes the saved KV caches of long prompts.',
+  options: [],
+  async run(values, terminal) {
+    const name = values.only('list or clear');
+    const action = Object.hasOwn(cacheActions, name) ? cacheActions[name] : undefined;
+    if (!action) throw invalidInput(`'hearth cache' accepts ${Object.keys(cacheActions).join(' or ')}, not '${name}'.`);
+    await action(snapshotDirectory(defaultStoreDirectory()), values, terminal);
+  },
+};
+
+async function listSaved(directory: string, values: Values, terminal: Terminal): Promise<void> {
+  const entries = (await listSnapshots(directory)).map(({ path, bytes, usedMs, header: { model, tokens } }) => ({
+    path,
+    model,
+    tokens: tokens.length,
+    bytes,
+    used: new Date(usedMs).toISOString(),
+  }));
+  if (values.switch('json')) return json(terminal, entries);
+  for (const { path, model, tokens, bytes, used } of entries) {
+    terminal.out(`${model}, ${tokens} tokens, ${showBytes(bytes)}, last used ${used}\n  ${path}\n`);
+  }
+  const total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
+  terminal.out(`${entries.length} prompts, ${showBytes(total)}, in ${directory}\n`);
+}
+
+async function clear(directory: string, values: Values, terminal: Terminal): Promise<void> {
+  const removed = await clearSnapshots(directory);
+  if (values.switch('json')) json(terminal, removed);
+  else terminal.out(`Removed ${removed.files} prompts, ${showBytes(removed.bytes)}.\n`);
 }

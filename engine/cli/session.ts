@@ -1,22 +1,27 @@
 /** Runs an engine in the command's process: loads a model, prints its output, unloads it. */
+
+import { once } from 'node:events';
 import { defaultModelId } from '../catalogue/catalogue.ts';
 import { HearthError } from '../errors.ts';
-import { type Delta, loadParams, type ModelCard, type ModelEntry, type Progress } from '../protocol/engineProtocol.ts';
+import { servedName } from '../http/fields.ts';
+import { newToken, startHttpServer, tokenInFile } from '../http/server.ts';
+import type { Delta, DeltaStreams, Progress } from '../protocol/engineProtocol.ts';
+import { bySuitability, loadParams, type ModelCard, type ModelEntry } from '../protocol/models.ts';
+import { Streams } from '../protocol/rpc.ts';
 import { RemoteEngine } from '../runtime/remote/remoteEngine.ts';
 import { Engine } from '../runtime/service.ts';
-import type { Values } from './command.ts';
-import { ProgressLine, type Terminal } from './terminal.ts';
+import { type Command, ProgressLine, type Terminal, type Values } from './command.ts';
 
 /** Stream id of a command's only request. */
 export const stream = 'cli';
 
-export interface Session {
+interface Session {
   readonly engine: Engine;
   readonly card: ModelCard;
 }
 
 /** Prints the deltas of an answer. */
-export type Show = (delta: Delta) => void;
+type Show = (delta: Delta) => void;
 
 /** Loads the named or the default model, downloading it if needed, and unloads it after `run`. */
 export async function withEngine<Result>(
@@ -56,13 +61,9 @@ async function chooseModel(engine: Engine, values: Values, terminal: Terminal): 
   const named = values.text('model');
   if (named !== undefined) return named;
   const models = await engine.models.list();
-  const present = models.filter(
-    // Another program's models answer only if they are named.
-    ({ state, embedding, owner }) => state === 'present' && !embedding && owner === undefined,
-  );
-  const chosen =
-    present.find(({ recommended }) => recommended) ?? present.find(({ id }) => id === defaultModelId) ?? present[0];
-  if (chosen) return chosen.id;
+  // Another program's models answer only if they are named.
+  const best = bySuitability(models, 'chat').find(({ state, owner }) => state === 'present' && owner === undefined);
+  if (best) return best.id;
   const fallback = models.find(({ id }) => id === defaultModelId);
   if (!fallback) throw new HearthError('not-found', 'No model found. Choose one with --model.');
   terminal.err(`No model on this machine yet. Downloading ${sizeOf(fallback)}.\n`);
@@ -148,3 +149,46 @@ export async function withAnswerer(
     progress.end();
   }
 }
+
+/** Not a well-known port, so it is free on most machines. */
+const defaultPort = 8642;
+
+export const serve: Command = {
+  name: 'serve',
+  usage: '',
+  summary: 'Serves an OpenAI-compatible API on loopback until interrupted.',
+  options: [
+    { name: 'port', value: 'N', help: `port; 0 chooses a free one (${defaultPort})` },
+    {
+      name: 'token-file',
+      value: 'FILE',
+      help: 'store the token in this file, readable only by its owner (default: a new token, printed once)',
+    },
+  ],
+  async run(values, terminal) {
+    values.none();
+    const port = values.number('port', { least: 0, integer: true }) ?? defaultPort;
+    const file = values.text('token-file');
+    const token = file === undefined ? newToken() : await tokenInFile(file);
+    const streams: DeltaStreams = new Streams();
+    await withEngine(
+      values,
+      terminal,
+      (delta) => streams.receiver(delta.stream)?.(delta),
+      async ({ engine, card }) => {
+        const log = (line: string): void => terminal.err(`${line}\n`);
+        const server = await startHttpServer({ engine, streams, port, token, log });
+        try {
+          const address = `${server.address}/v1`;
+          const model = servedName(card);
+          const known = file === undefined ? { token } : { tokenFile: file };
+          if (values.switch('json')) json(terminal, { address, model, ...known });
+          else terminal.out(`Serving ${model} at ${address}; ${Object.entries(known).flat().join(': ')}\n`);
+          if (!terminal.signal.aborted) await once(terminal.signal, 'abort');
+        } finally {
+          await server.close();
+        }
+      },
+    );
+  },
+};

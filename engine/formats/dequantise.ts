@@ -1,6 +1,7 @@
 /** Converts stored bytes of any tensor type to f32 values. */
-import { blockLayout, float8E4m3Values, float8E5m2Values, float8E8m0Values, float16Values } from './blocks.ts';
+
 import type { TensorType } from './tensor.ts';
+import { blockLayout, float8E4m3Values, float8E5m2Values, float8E8m0Values, float16Values } from './tensor.ts';
 
 /** Fills `destination`. */
 type Decode = (bytes: Uint8Array, destination: Float32Array) => void;

@@ -2,12 +2,11 @@
 import { basename, dirname, join } from 'node:path';
 import { invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { showBytes } from '../units.ts';
-import { byteLengthOf } from './blocks.ts';
+import { showBytes } from '../texts.ts';
 import { ByteReader, type ByteSource, quoted } from './byteReader.ts';
 import { type GgufMetadata, type GgufValue, metadataNumber, optionalMetadata, readGgufValue } from './ggufMetadata.ts';
-import { RangedTensorFile, type StoredTensor, withSource } from './rangedFile.ts';
 import type { TensorFile, TensorType } from './tensor.ts';
+import { byteLengthOf, RangedTensorFile, type StoredTensor, withSource } from './tensor.ts';
 
 export interface GgufFile extends TensorFile, GgufMetadata {
   readonly version: 2 | 3;

@@ -3,11 +3,10 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HearthError, invalidInput, notFound } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { byteLengthOf } from './blocks.ts';
 import { ByteReader, type ByteSource, quoted } from './byteReader.ts';
 import { JsonReader } from './jsonReader.ts';
-import { RangedTensorFile, type StoredTensor, withSource } from './rangedFile.ts';
 import type { TensorFile, TensorType } from './tensor.ts';
+import { byteLengthOf, RangedTensorFile, type StoredTensor, withSource } from './tensor.ts';
 
 /** transformers `SAFE_WEIGHTS_NAME` and `SAFE_WEIGHTS_INDEX_NAME`. */
 const singleName = 'model.safetensors';

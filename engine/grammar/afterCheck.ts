@@ -1,25 +1,24 @@
-/** Checks an answer by ajv where a schema says more than can be enforced while it is written. */
+/** Checks a finished answer with ajv against the parts of a schema that can't be enforced during generation. */
 import { Ajv, type AnySchemaObject, type Options } from 'ajv';
 import { Ajv2019 } from 'ajv/dist/2019.js';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import type { Form, Part } from './machine.ts';
 import { patternDfa } from './patterns.ts';
-import { unsupportedSchema } from './refusals.ts';
-import { type Draft, isObject, SchemaDocument } from './schemaDocument.ts';
+import { type Draft, isObject, SchemaDocument, unsupportedSchema } from './schemaDocument.ts';
 
-/** The same patterns as those that are enforced. */
+/** Uses the same patterns as the grammar. */
 const regExp = Object.assign(
   (pattern: string) => {
     const dfa = patternDfa(pattern);
-    // ajv takes patterns that are printed alike for one.
+    // ajv caches patterns by their printed form.
     return { test: (text: string): boolean => dfa.has(text), toString: () => pattern };
   },
   { code: 'patternDfa' },
 );
 
 /**
- * @returns what is wrong with a value, in ajv's words; `undefined`: nothing.
- * @throws HearthError where ajv does not know the schema's keywords.
+ * @returns ajv's description of the violation; `undefined` if there is none.
+ * @throws HearthError if ajv does not know the schema's keywords.
  */
 export function afterCheck(schema: unknown, keywords: readonly string[]): (value: unknown) => string | undefined {
   const options: Options = { strict: false, validateSchema: false, validateFormats: false, code: { regExp } };
@@ -35,14 +34,14 @@ export function afterCheck(schema: unknown, keywords: readonly string[]): (value
 
 function checkerOf(draft: Draft, schema: unknown, options: Options): Ajv | Ajv2019 | Ajv2020 {
   if (draft <= 7) return new Ajv(options);
-  // Without `$schema`, tuples may be meant in the older way, which 2019-09 knows beside nearly all of 2020-12.
+  // Without `$schema`, tuples may use the older syntax. 2019-09 supports it and nearly all of 2020-12.
   const isNew =
     isObject(schema) &&
     (/2020-12/.test(String(schema['$schema'])) || /"(prefixItems|\$dynamicRef)":/.test(JSON.stringify(schema)));
   return isNew ? new Ajv2020(options) : new Ajv2019(options);
 }
 
-/** Without `$schema`, whose metaschemas are not needed, and with the bounds of draft 4 as they are since draft 6. */
+/** Drops `$schema`, since metaschemas are not needed, and converts draft 4's bounds to those of draft 6. */
 function forChecker(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(forChecker);
   if (!isObject(schema)) return schema;
@@ -62,21 +61,21 @@ function forChecker(schema: unknown): unknown {
   };
 }
 
-// What an answer that follows a form breaks of the keywords that could not be enforced.
+// Checks a constrained answer against the keywords that could not be enforced.
 
 const checks = new Map<unknown, ReturnType<typeof afterCheck>>();
 
-/** @throws HearthError where a schema can't be checked afterwards either. */
+/** @throws HearthError if a schema can't be checked afterwards either. */
 export function prepareCheck(form: Form, keywords: readonly string[]): void {
   for (const schema of form.flatMap((parts) => parts.flatMap((part) => (part.kind === 'json' ? [part.schema] : []))))
     check(schema, keywords);
 }
 
-/** @returns in one sentence, or `undefined`. */
+/** @returns the violation as one sentence, or `undefined`. */
 export function violationOf(form: Form, text: string, keywords: readonly string[]): string | undefined {
   const written = form.flatMap((parts) => jsonIn(parts, text));
   const wrongs = written.map(({ schema, value }) => check(schema, keywords)(value));
-  // Of several alternatives one is enough.
+  // One matching alternative is enough.
   return wrongs.includes(undefined) ? undefined : wrongs[0];
 }
 

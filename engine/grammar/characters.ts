@@ -1,19 +1,21 @@
-/** A code point as it arrives byte by byte: in UTF-8, or as an escape of JSON. */
-import type { Dfa, Edge } from './dfa.ts';
+/** Decodes a code point byte by byte, from UTF-8 or from a JSON escape. */
+import type { Dfa, Edge, TextSet } from './dfa.ts';
+import type { SchemaShapes } from './schemaShapes.ts';
+import type { ArrayShape, Node, ObjectShape } from './shapes.ts';
 
-export type Partial =
-  /** `value`: the bits so far, `left` bytes of UTF-8 to come; the code point lies between. */
+type Partial =
+  /** `value`: the bits so far; `left`: UTF-8 bytes that follow. The code point lies between the bounds. */
   | { readonly kind: 'utf8'; readonly left: number; readonly value: number; readonly lo: number; readonly hi: number }
-  /** The same where all code points that are possible lead to one state. */
+  /** The same if all possible code points lead to one state. */
   | { readonly kind: 'any'; readonly left: number; readonly code: number; readonly to: number }
   /** After the backslash. */
   | { readonly kind: 'escape' }
-  /** `left` hexadecimal digits to come. */
+  /** `left`: hexadecimal digits that follow. */
   | { readonly kind: 'hex'; readonly left: number; readonly value: number; readonly high: number }
-  /** After the first half of a pair: the backslash, then `u`. */
+  /** After the first half of a surrogate pair: expects the backslash, then `u`. */
   | { readonly kind: 'half'; readonly at: 0 | 1; readonly high: number };
 
-export const partialKey = (partial: Partial | undefined): string => {
+const partialKey = (partial: Partial | undefined): string => {
   switch (partial?.kind) {
     case undefined:
       return '';
@@ -37,7 +39,7 @@ const shortEscapes: ReadonlyMap<number, number> = new Map(
   ),
 );
 
-/** Written as `\uXXXX` by JSON writers: control characters, those of HTML, and all beyond ASCII. */
+/** JSON writers escape these as `\uXXXX`: control characters, HTML's special characters, and everything beyond ASCII. */
 const hexEscaped: readonly (readonly [number, number])[] = [
   [0, 0x1f],
   [0x26, 0x27],
@@ -46,14 +48,14 @@ const hexEscaped: readonly (readonly [number, number])[] = [
   [0x7f, 0x10ffff],
 ];
 
-/** Which code points may come: those with an edge whose target leads to an end. */
-export interface Live {
+/** The allowed next code points: those with an edge to a state from which the end can be reached. */
+interface Live {
   readonly some: (from: number, to: number) => boolean;
-  /** The state that all of them lead to; `undefined`: there is no such one. */
+  /** The state that all of them lead to; `undefined` if they differ. */
   readonly one: (from: number, to: number) => number | undefined;
 }
 
-/** @param written every code point counts, not only where it leads. */
+/** @param written keeps the code points themselves, not only the states they lead to. */
 export function liveEdges(dfa: Dfa, state: number, written: boolean, leads: (state: number) => boolean): Live {
   const edges = dfa.edges[state] ?? [];
   return {
@@ -78,10 +80,10 @@ function overlapping(edges: readonly Edge[], from: number, to: number): readonly
   return edges.slice(low, end);
 }
 
-/** A whole code point, or more of one; `undefined`: none that may come begins so. */
+/** A complete or partial code point; `undefined` if no allowed one begins like this. */
 export type Read = { readonly code: number } | { readonly partial: Partial } | undefined;
 
-/** The first byte of a code point as it stands in a text of UTF-8. */
+/** The first byte of a code point in UTF-8 text. */
 export function readPlain(byte: number, live: Live): Read {
   if (byte < 0x80) return live.some(byte, byte) ? { code: byte } : undefined;
   if (byte >= 0xc2 && byte <= 0xdf) return narrowed(1, byte & 0x1f, 0x80, live);
@@ -90,7 +92,7 @@ export function readPlain(byte: number, live: Live): Read {
   return undefined;
 }
 
-/** The first byte within a JSON string; its closing quote is not asked here. */
+/** The first byte of a character in a JSON string. Does not handle the closing quote. */
 export function readQuoted(byte: number, live: Live): Read {
   if (byte < 0x20 || byte === 0x22) return undefined;
   if (byte !== backslash) return readPlain(byte, live);
@@ -168,3 +170,127 @@ function lowHalf(left: number, value: number, high: number, lo: number, hi: numb
 }
 
 const pairCode = (high: number, low: number): number => 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+
+// Positions of a thread of the machine: within a literal, a value, a number, a text, an array or an object.
+
+/** Whitespace between JSON tokens: none, one space, or a line break and an indentation. */
+type Gap = 'none' | 'space' | number;
+const maxColumns = 64;
+
+export type Place =
+  | { readonly kind: 'end' }
+  | { readonly kind: 'literal'; readonly bytes: Uint8Array; readonly at: number }
+  | { readonly kind: 'value'; readonly node: Node; readonly source: SchemaShapes; readonly maySpace: boolean }
+  | { readonly kind: 'number'; readonly dfa: Dfa; readonly state: number }
+  | {
+      readonly kind: 'text';
+      readonly set: TextSet;
+      readonly state: number;
+      readonly count: number;
+      readonly partial: Partial | undefined;
+      /** Bare: without quotes and escapes; it ends where the next part begins. */
+      readonly quoted: boolean;
+      readonly names?: PropertyName;
+    }
+  | {
+      readonly kind: 'array';
+      readonly source: SchemaShapes;
+      readonly shape: ArrayShape;
+      readonly index: number;
+      /** Items so far that match `contains`. */
+      readonly found: readonly number[];
+      readonly phase: Phase;
+      readonly gap: Gap;
+    }
+  | {
+      readonly kind: 'object';
+      readonly source: SchemaShapes;
+      readonly shape: ObjectShape;
+      /** Names so far, sorted. */
+      readonly seen: readonly string[];
+      readonly phase: Phase;
+      readonly gap: Gap;
+    };
+
+/** After the opening bracket, after an element, or after a comma. */
+type Phase = 'first' | 'after' | 'next';
+
+/** The text is a property's name. */
+export interface PropertyName {
+  /** The name so far; `undefined`: any name of the region. */
+  readonly written: string | undefined;
+  /** The value's node if the name is not declared. */
+  readonly value: Node | undefined;
+}
+
+export interface Thread {
+  readonly id: number;
+  readonly place: Place;
+  /** The position to continue at when this one has ended. */
+  readonly below: Thread | undefined;
+}
+
+export type Of<Kind extends Place['kind']> = Extract<Place, { readonly kind: Kind }>;
+
+export const mark = {
+  space: 0x20,
+  quote: 0x22,
+  comma: 0x2c,
+  openArray: 0x5b,
+  closeArray: 0x5d,
+  openObject: 0x7b,
+  closeObject: 0x7d,
+} as const;
+
+export const textPlace = (set: TextSet, quoted: boolean): Of<'text'> => ({
+  kind: 'text',
+  set,
+  state: 0,
+  count: 0,
+  partial: undefined,
+  quoted,
+});
+
+export function widened(gap: Gap, byte: number): Gap | undefined {
+  if (gap === 'none') return byte === mark.space ? 'space' : byte === 0x0a ? 0 : undefined;
+  if (gap === 'space' || gap >= maxColumns) return undefined;
+  return byte === mark.space || byte === 0x09 ? gap + 1 : undefined;
+}
+
+const byteKeys = new WeakMap<Uint8Array, string>();
+function bytesKey(bytes: Uint8Array): string {
+  const known = byteKeys.get(bytes) ?? new TextDecoder().decode(bytes);
+  byteKeys.set(bytes, known);
+  return known;
+}
+
+const sourceNumbers = new WeakMap<SchemaShapes, number>();
+let sources = 0;
+function sourceKey(source: SchemaShapes): number {
+  const known = sourceNumbers.get(source) ?? ++sources;
+  sourceNumbers.set(source, known);
+  return known;
+}
+
+const nameKey = (names: PropertyName | undefined): string =>
+  names ? `${names.value?.id ?? ''}=${names.written === undefined ? '?' : `"${names.written}`}` : '';
+
+/** Equal for equivalent positions. */
+export function placeKey(place: Place): string {
+  switch (place.kind) {
+    case 'end':
+      return 'end';
+    case 'literal':
+      return `l${place.at},${bytesKey(place.bytes)}`;
+    case 'value':
+      return `v${sourceKey(place.source)},${place.node.id},${place.maySpace}`;
+    case 'number':
+      return `n${place.dfa.id},${place.state}`;
+    case 'text':
+      return `t${place.set.key},${place.state},${place.count},${place.quoted},${partialKey(place.partial)},${nameKey(place.names)}`;
+    case 'array':
+      return `a${sourceKey(place.source)},${place.source.idOf(place.shape)},${place.index},${place.found.join()},${place.phase},${place.gap}`;
+    case 'object':
+      return `o${sourceKey(place.source)},${place.source.idOf(place.shape)},${JSON.stringify(place.seen)},${place.phase},${place.gap}`;
+  }
+}

@@ -1,5 +1,5 @@
-/** Deterministic automata over code points: the sets of texts that patterns, numbers and names of properties may be. */
-import { countSteps, GrammarLimit } from './refusals.ts';
+/** Deterministic automata over code points: sets of allowed texts for patterns, numbers and property names. */
+import { countSteps, GrammarLimit, invalidSchema } from './schemaDocument.ts';
 
 export interface Edge {
   readonly lo: number;
@@ -9,17 +9,17 @@ export interface Edge {
 
 const lastCodePoint = 0x10ffff;
 const maxStates = 20_000;
-/** Of classes of Unicode, which have hundreds of ranges. */
+/** For Unicode classes, which have hundreds of ranges. */
 const maxEdges = 500_000;
 
-/** State 0 is the start. Every other state can be reached and leads to an accepting one, so a walk never ends in a dead end. */
+/** State 0 is the start. Every other state is reachable and leads to an accepting one, so there are no dead ends. */
 export class Dfa {
   static #made = 0;
   /** Edges of each state, sorted and disjoint. */
   readonly edges: readonly (readonly Edge[])[];
   readonly accepts: readonly boolean[];
   readonly id = ++Dfa.#made;
-  /** Products with others, which schemas ask for again and again. */
+  /** Cached products with other automata; schemas need the same ones repeatedly. */
   readonly #joined = new Map<string, Dfa>();
 
   private constructor(edges: readonly (readonly Edge[])[], accepts: readonly boolean[]) {
@@ -59,7 +59,7 @@ export class Dfa {
   }
 
   static readonly never = new Dfa([[]], [false]);
-  /** Any text; a surrogate is no code point of a text. */
+  /** Any text. A surrogate is not a code point of a text. */
   static readonly always = new Dfa(
     [
       [
@@ -143,7 +143,7 @@ export class Dfa {
     return this.#combined(other, (own, its) => own && !its, 'first');
   }
 
-  /** The state after `code`; `undefined`: no text goes on so. */
+  /** The state after `code`; `undefined` if no text continues with it. */
   next(state: number, code: number): number | undefined {
     const own = this.edges[state] ?? [];
     let low = 0;
@@ -158,7 +158,7 @@ export class Dfa {
     return undefined;
   }
 
-  /** Whatever character comes, the state stays. */
+  /** Whether every character keeps this state. */
   staysAt(state: number): boolean {
     const [first, second, ...more] = this.edges[state] ?? [];
     if (first?.lo !== 0 || first.hi !== 0xd7ff || second?.lo !== 0xe000 || second.hi !== lastCodePoint) return false;
@@ -174,11 +174,11 @@ export class Dfa {
     return this.accepts[state] === true;
   }
 
-  /** How many texts there are, at most `limit`. */
+  /** The number of texts, counted up to `limit`. */
   count(limit: number): number {
     const known = new Map<number, number>();
     const count = (state: number, depth: number): number => {
-      // A path longer than the number of states has a circle; no name is as long as the other bound.
+      // A path longer than the number of states has a cycle; no name reaches the other bound.
       if (depth > Math.min(this.edges.length, 2000)) return limit;
       const before = known.get(state);
       if (before !== undefined) return before;
@@ -216,7 +216,7 @@ export class Dfa {
   }
 }
 
-/** Ranges that two lists of edges cut each other into; -1: no edge. */
+/** Splits the ranges of two edge lists at each other's borders; -1: no edge. */
 function pairs(
   first: readonly Edge[],
   second: readonly Edge[],
@@ -248,4 +248,150 @@ function joined(edges: readonly Edge[]): Edge[] {
     else kept.push(edge);
   }
   return kept;
+}
+
+// Texts that an automaton accepts, with bounds on their length in code points. Counting outside the automaton keeps it small.
+
+const maxTable = 8_000_000;
+/** Cells that cost as much as one step elsewhere. */
+const cellsPerStep = 16;
+
+export class TextSet {
+  readonly dfa: Dfa;
+  readonly min: number;
+  readonly max: number;
+  /** `[count][state]`: whether a text of the set begins like this. Computed on first use. */
+  #alive: Uint8Array | undefined;
+
+  private constructor(dfa: Dfa, min: number, max: number) {
+    this.dfa = dfa;
+    this.min = min;
+    this.max = max;
+  }
+
+  static readonly any = new TextSet(Dfa.always, 0, Number.POSITIVE_INFINITY);
+
+  static of(dfa: Dfa, min = 0, max = Number.POSITIVE_INFINITY): TextSet {
+    return dfa.isAll && min === 0 && max === Number.POSITIVE_INFINITY ? TextSet.any : new TextSet(dfa, min, max);
+  }
+
+  get key(): string {
+    return `${this.dfa.id},${this.min},${this.max}`;
+  }
+
+  get isAll(): boolean {
+    return this === TextSet.any;
+  }
+
+  and(other: TextSet): TextSet {
+    return TextSet.of(this.dfa.and(other.dfa), Math.max(this.min, other.min), Math.min(this.max, other.max));
+  }
+
+  /** The complement of all of these, as a union of sets. */
+  complement(): readonly TextSet[] {
+    const others = Dfa.always.without(this.dfa);
+    return [
+      ...(others.isEmpty ? [] : [TextSet.of(others)]),
+      ...(this.min > 0 ? [TextSet.of(Dfa.always, 0, this.min - 1)] : []),
+      ...(this.max < Number.POSITIVE_INFINITY ? [TextSet.of(Dfa.always, this.max + 1)] : []),
+    ];
+  }
+
+  /** Higher counts are equivalent. */
+  get #counted(): number {
+    return this.max < Number.POSITIVE_INFINITY ? this.max : this.min;
+  }
+
+  /** Counts one more code point. */
+  counted(count: number): number {
+    return this.max < Number.POSITIVE_INFINITY ? count + 1 : Math.min(count + 1, this.min);
+  }
+
+  ends(state: number, count: number): boolean {
+    return this.dfa.accepts[state] === true && count >= this.min && count <= this.max;
+  }
+
+  /** Whether a text of the set begins with `count` code points that lead to `state`. */
+  leads(state: number, count: number): boolean {
+    if (count > this.max || this.min > this.max || this.dfa.isEmpty) return false;
+    if (this.dfa.isAll || (this.min === 0 && this.max === Number.POSITIVE_INFINITY)) return true;
+    this.#alive ??= this.#table();
+    return this.#alive[Math.max(0, count - this.#spare) * this.dfa.edges.length + state] === 1;
+  }
+
+  /** Counts from 0 on that are equivalent: while as many code points are left as there are states, every state can still end. */
+  get #spare(): number {
+    const isLong = this.min === 0 && this.max < Number.POSITIVE_INFINITY;
+    return isLong ? Math.max(0, this.max - this.dfa.edges.length) : 0;
+  }
+
+  get isEmpty(): boolean {
+    return !this.leads(0, 0);
+  }
+
+  /** The same texts as an automaton without a length. */
+  toDfa(): Dfa {
+    if (this.min === 0 && this.max === Number.POSITIVE_INFINITY) return this.dfa;
+    return Dfa.explore<readonly [number, number]>({
+      start: [0, 0],
+      key: ([state, count]) => state * (this.#counted + 2) + count,
+      accepts: ([state, count]) => this.ends(state, count),
+      step: ([state, count]) =>
+        count >= this.max
+          ? []
+          : (this.dfa.edges[state] ?? []).map(({ lo, hi, to }) => ({ lo, hi, to: [to, this.counted(count)] as const })),
+    });
+  }
+
+  #table(): Uint8Array {
+    const { edges, accepts } = this.dfa;
+    const last = this.#counted - this.#spare;
+    if ((last + 1) * edges.length > maxTable)
+      throw new GrammarLimit('steps for a pattern beside minLength or maxLength', maxTable);
+    countSteps(((last + 1) * edges.length) / cellsPerStep);
+    const alive = new Uint8Array((last + 1) * edges.length);
+    const infinite = this.max === Number.POSITIVE_INFINITY;
+    for (let count = last; count >= 0; count--) {
+      const further = Math.min(count + 1, last);
+      for (const [state, own] of edges.entries()) {
+        const ends = accepts[state] === true && count >= this.min;
+        // Without an upper bound, every state can continue from the minimum length.
+        const lives =
+          (infinite && count === last) ||
+          ends ||
+          (count < last && own.some(({ to }) => alive[further * edges.length + to] === 1));
+        alive[count * edges.length + state] = lives ? 1 : 0;
+      }
+    }
+    return alive;
+  }
+}
+
+/** Texts without the tag and without carriage returns, which could imitate a framing token. */
+export function textWithout(tag: string): Dfa {
+  const characters = [...tag];
+  const codes = [...new Set(characters)].map((character) => character.codePointAt(0) ?? 0).sort((a, b) => a - b);
+  if (characters.length === 0) throw invalidSchema('', 'a tag is empty');
+  const after = (read: number, code: number): number => {
+    const written = [...characters.slice(0, read), String.fromCodePoint(code)].join('');
+    for (let length = Math.min(read + 1, characters.length); length > 0; length--)
+      if (written.endsWith(characters.slice(0, length).join(''))) return length;
+    return 0;
+  };
+  return Dfa.explore<number>({
+    start: 0,
+    key: (read) => read,
+    accepts: () => true,
+    step: (read) => {
+      const edges: { lo: number; hi: number; to: number }[] = [];
+      let from = 0;
+      for (const code of [...codes, 0x0d, 0xd800].sort((a, b) => a - b)) {
+        if (from < code) edges.push({ lo: from, hi: code - 1, to: 0 });
+        const to = after(read, code);
+        if (code < 0xd800 && code !== 0x0d && to < characters.length) edges.push({ lo: code, hi: code, to });
+        from = code === 0xd800 ? 0xe000 : code + 1;
+      }
+      return [...edges, { lo: from, hi: 0x10ffff, to: 0 }];
+    },
+  });
 }

@@ -1,21 +1,19 @@
-/** What each keyword of JSON Schema allows, as shapes. A keyword says nothing of values of other types. */
+/** Converts each JSON Schema keyword to shapes. A keyword does not restrict values of other types. */
 import { HearthError } from '../errors.ts';
-import { Dfa } from './dfa.ts';
+import { Dfa, TextSet } from './dfa.ts';
 import { anyInteger, anyNumber, bounded, multipleOf, numberLiterals, type Relation } from './numbers.ts';
 import { patternDfa } from './patterns.ts';
-import { invalidSchema } from './refusals.ts';
-import { type Draft, isObject, type SchemaObject } from './schemaDocument.ts';
+import { type Draft, invalidSchema, isObject, type SchemaObject } from './schemaDocument.ts';
 import type { Clause, Contained, Node, Nodes, ShapeAlgebra, Shapes } from './shapes.ts';
-import { TextSet } from './textSet.ts';
 
 export interface KeywordContext {
   readonly schema: SchemaObject;
-  /** JSON pointer, for whoever reads a refusal. */
+  /** JSON pointer, for error messages. */
   readonly at: string;
   readonly draft: Draft;
   readonly nodes: Nodes;
   readonly algebra: ShapeAlgebra;
-  /** @throws HearthError where it is no schema. */
+  /** @throws HearthError if it is not a schema. */
   readonly node: (schema: unknown, at: string) => Node;
 }
 
@@ -92,7 +90,7 @@ function literalShapes(context: KeywordContext, values: readonly unknown[]): Sha
 
 const literalSchema = (value: unknown): SchemaObject => synthetic({ const: value });
 
-/** Equal schemas of ours are one, so that they are one node. */
+/** Reuses equal generated schemas, so that they share a node. */
 const syntheticSchemas = new Map<string, SchemaObject>();
 function synthetic(schema: SchemaObject): SchemaObject {
   const key = JSON.stringify(schema);
@@ -107,7 +105,7 @@ export function numberShapes({ schema, at, algebra }: KeywordContext): Shapes {
   const add = (key: 'minimum' | 'maximum', relation: '>' | '<', exclusiveKey: string): void => {
     const bound = numberAt(schema, key, at);
     const exclusive = schema[exclusiveKey];
-    // Draft 4: a flag beside the bound.
+    // Draft 4 has a flag beside the bound.
     if (typeof exclusive === 'boolean') {
       if (bound !== undefined) limits.push([exclusive ? relation : `${relation}=`, bound]);
       return;
@@ -174,7 +172,7 @@ function patternAt(pattern: unknown, at: string, keyword: string): Dfa {
 export function arrayShapes(context: KeywordContext): Shapes {
   const { schema, at, draft, nodes, algebra, node } = context;
   const { items, prefixItems, additionalItems, unevaluatedItems, uniqueItems } = schema;
-  // Up to 2019-09 a list under `items` is what `prefixItems` is since.
+  // Up to 2019-09, a list under `items` means what `prefixItems` means since.
   const tuple = Array.isArray(items) ? items : draft >= 2020 && Array.isArray(prefixItems) ? prefixItems : [];
   const declared = Array.isArray(items) ? additionalItems : items;
   const rest = declared ?? (plainBeside(schema, ['contains']) ? unevaluatedItems : undefined);
@@ -201,7 +199,7 @@ function containsOf({ schema, at, draft, node }: KeywordContext): readonly Conta
   return [{ node: node(contains, `${at}/contains`), from: 0, min, max }];
 }
 
-/** No other keyword evaluates parts of the value, so that "unevaluated" is "additional". */
+/** If no other keyword evaluates parts of the value, "unevaluated" equals "additional". */
 function plainBeside(schema: SchemaObject, more: readonly string[] = []): boolean {
   const others = [
     '$ref',
@@ -222,7 +220,7 @@ export function objectShapes(context: KeywordContext): Shapes {
   const { schema, at, algebra } = context;
   const { unevaluatedProperties, additionalProperties } = schema;
   const required = schema['required'];
-  // Draft 3 had a flag here, which some still write.
+  // Draft 3 had a flag here, and some schemas still use it.
   const isList = Array.isArray(required) && required.every((name) => typeof name === 'string');
   if (required !== undefined && typeof required !== 'boolean' && !isList)
     throw invalidSchema(at, 'required must be an array of texts');
@@ -262,7 +260,7 @@ function clauseOf({ schema, at, nodes, node }: KeywordContext): Clause | undefin
   return clause.properties.size + clause.patterns.length > 0 || clause.additional !== nodes.all ? clause : undefined;
 }
 
-/** Keywords whose schemas are about the value itself: all of these hold. */
+/** Keywords whose schemas apply to the value itself; all must hold. */
 export function appliedNodes(context: KeywordContext): readonly Node[] {
   const { schema, at, draft, nodes, node } = context;
   const part = (key: string): Node => (schema[key] === undefined ? nodes.all : node(schema[key], `${at}/${key}`));
@@ -283,7 +281,7 @@ export function appliedNodes(context: KeywordContext): readonly Node[] {
   ];
 }
 
-/** `dependentRequired`, `dependentSchemas`, and `dependencies` which was both up to draft 7. */
+/** `dependentRequired`, `dependentSchemas`, and `dependencies`, which was both until draft 7. */
 function dependencyNodes({ schema, at, nodes, node }: KeywordContext): readonly Node[] {
   const entries = ['dependentRequired', 'dependentSchemas', 'dependencies'].flatMap((key) =>
     isObject(schema[key]) ? Object.entries(schema[key]) : [],
@@ -298,7 +296,7 @@ function dependencyNodes({ schema, at, nodes, node }: KeywordContext): readonly 
 
 const requiring = (names: readonly string[]): SchemaObject => synthetic({ required: [...new Set(names)] });
 
-// Patterns of the `format`s that are enforced; the others are remarks, as JSON Schema has it.
+// Patterns of the `format`s that are enforced. The others are annotations, as JSON Schema defines.
 
 const leapDay = '([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29';
 const monthDay =
@@ -311,7 +309,7 @@ const byte = '(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])';
 const ipv4 = `${byte}(\\.${byte}){3}`;
 const group = '[0-9A-Fa-f]{1,4}';
 
-/** RFC 4291: eight groups, of which one run of zeros may be left out. */
+/** RFC 4291: eight groups; one run of zeros may be left out. */
 const ipv6 = [
   `(${group}:){7}${group}`,
   `(${group}:){1,7}:`,

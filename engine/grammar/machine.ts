@@ -1,39 +1,51 @@
 /**
- * Follows a form byte by byte: a pushdown automaton whose states are made when they are first reached, and kept. Several
- * threads go along where several alternatives are open. Every state leads to an end, so that no prefix is a dead end.
+ * Follows a grammar byte by byte: a pushdown automaton whose states are created on first use and cached. Several
+ * threads run while several alternatives are open. Every state leads to an end, so no prefix is a dead end.
  */
-import { liveEdges, type Read, readOn, readPlain, readQuoted } from './characters.ts';
+import {
+  liveEdges,
+  mark,
+  type Of,
+  type Place,
+  type PropertyName,
+  placeKey,
+  type Read,
+  readOn,
+  readPlain,
+  readQuoted,
+  type Thread,
+  textPlace,
+  widened,
+} from './characters.ts';
 import type { Dfa } from './dfa.ts';
-import { type NextNames, unknownName } from './objectPlan.ts';
-import { mark, type Of, type Place, type PropertyName, placeKey, type Thread, textPlace, widened } from './places.ts';
-import { countSteps } from './refusals.ts';
-import { SchemaShapes } from './schemaShapes.ts';
+import { TextSet, textWithout } from './dfa.ts';
+import { countSteps } from './schemaDocument.ts';
+import { type NextNames, SchemaShapes, unknownName } from './schemaShapes.ts';
 import type { ArrayShape, Node, ObjectShape } from './shapes.ts';
-import { TextSet, textWithout } from './textSet.ts';
 
-// What a grammar is made of: literal texts, JSON by a schema, and texts up to a tag.
+// Parts of a grammar: literal texts, JSON by a schema, and text up to a tag.
 
 export type Part =
-  /** A framing token in it is its name after a carriage return, which no other text of a grammar holds. */
+  /** A framing token is written as its name after a carriage return, which no other text of a grammar contains. */
   | { readonly kind: 'literal'; readonly text: string }
   | { readonly kind: 'json'; readonly schema: unknown }
-  /** Any text that does not hold the tag. */
+  /** Any text without the tag. */
   | { readonly kind: 'without'; readonly tag: string };
 
-/** Alternatives, each one part after the other. */
+/** Alternatives; each is a sequence of parts. */
 export type Form = readonly (readonly Part[])[];
 
 export interface State {
   readonly id: number;
   readonly threads: readonly Thread[];
-  /** By byte; `null`: nothing goes on so. */
+  /** By byte; `null`: not allowed. */
   readonly next: (State | null | undefined)[];
   readonly mayEnd: boolean;
-  /** So many characters of a JSON string may be written whatever they are; those with a meaning of their own apart. */
+  /** This many characters of a JSON string may be anything, except those with a special meaning. */
   readonly room: number;
 }
 
-/** Beyond, all are made anew. */
+/** Above this, all states are discarded and rebuilt. */
 const maxStates = 6000;
 
 export class Machine {
@@ -42,10 +54,10 @@ export class Machine {
   readonly #threads = new Map<string, Thread>();
   readonly #states = new Map<string, State>();
   #made = 0;
-  /** Names that are not declared are written down: for what is taken, not for what may be. */
+  /** Keeps undeclared names. Needed for accepted text, not for masks. */
   #exact = false;
 
-  /** @throws HearthError for a schema that cannot be followed. */
+  /** @throws HearthError for a schema that cannot be enforced. */
   constructor(form: Form) {
     const sources = new Map<unknown, SchemaShapes>();
     const end = this.#thread({ kind: 'end' }, undefined);
@@ -53,7 +65,7 @@ export class Machine {
     this.sources = [...sources.values()];
   }
 
-  /** Keywords that let more through than they allow. */
+  /** Keywords that are only partly enforced. */
   get loose(): readonly string[] {
     return [...new Set(this.sources.flatMap(({ loose }) => [...loose]))];
   }
@@ -71,7 +83,7 @@ export class Machine {
     return state;
   }
 
-  /** What bytes that were chosen lead to; `null`: the form does not take them. */
+  /** The state after the chosen bytes; `null` if the grammar does not allow them. */
   take(state: State, bytes: Uint8Array): State | null {
     let threads = state.threads;
     this.#exact = true;
@@ -87,7 +99,7 @@ export class Machine {
     return threads.length === 0 ? null : this.state(threads);
   }
 
-  /** The state in which all names that are not declared are alike, so that there are few to look at. */
+  /** The state with all undeclared names merged, so that few states are computed. */
   abstracted(state: State): State {
     return this.state(
       state.threads.map((thread) => {
@@ -98,7 +110,7 @@ export class Machine {
     );
   }
 
-  /** @param state abstracted. */
+  /** @param state an abstracted one. */
   step(state: State, byte: number): State | null {
     const known = state.next[byte];
     if (known !== undefined) return known;
@@ -109,7 +121,7 @@ export class Machine {
     return next;
   }
 
-  /** Gives all states back; they are made anew when they are reached. */
+  /** Discards all states; they are rebuilt when they are reached. */
   forget(): void {
     for (const state of this.#states.values()) state.next.length = 0;
     this.#states.clear();
@@ -262,7 +274,7 @@ export class Machine {
     }
   }
 
-  /** The values that may stand next, by what they are counted as. */
+  /** The values that may come next, by how `contains` counts them. */
   #items(place: Of<'array'>, below: Thread): readonly Thread[] {
     const { source, shape, index, found } = place;
     if (index >= shape.max) return [];
@@ -290,7 +302,7 @@ export class Machine {
     });
   }
 
-  /** So many items can be had at least as the array needs. */
+  /** Whether the array can still get as many items as it needs. */
   #reaches({ source, shape }: Of<'array'>, count: number): boolean {
     for (let i = count; i < Math.min(shape.min, shape.prefix.length + 1); i++)
       if (!source.isSatisfiable(shape.prefix[i] ?? shape.rest)) return false;
@@ -349,7 +361,7 @@ function canEndArray({ shape, index, found }: Of<'array'>): boolean {
 const capped = (count: number, own: ArrayShape['contains'][number] | undefined): number =>
   own && own.max === Number.POSITIVE_INFINITY ? Math.min(count, own.min) : count;
 
-/** Places beyond are all alike. */
+/** Higher positions are equivalent. */
 function capIndex({ prefix, min, max, contains }: ArrayShape, index: number): number {
   const last = Math.max(prefix.length, min, ...contains.map(({ from }) => from));
   return max === Number.POSITIVE_INFINITY ? Math.min(index, last) : index;

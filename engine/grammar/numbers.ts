@@ -2,13 +2,13 @@
 import { Dfa } from './dfa.ts';
 import { patternDfa } from './patterns.ts';
 
-/** JavaScript and Python write 17 significant digits, and zeros before them. */
+/** JavaScript and Python write up to 17 significant digits after leading zeros. */
 const plain = '-?(0|[1-9][0-9]{0,39})(\\.[0-9]{1,40})?';
 const significand = '[1-9](\\.[0-9]{1,20})?[eE]';
 const largest = '1(\\.([0-6][0-9]{0,19}|7([0-8][0-9]{0,18})?|79[0-6][0-9]{0,17}|7976931348623157))?[eE]\\+?308';
-/** Exponents as programs write them: after one digit before the point, and as far as a double goes. */
+/** Exponents as programs write them: one digit before the point, within a double's range. */
 const scientific = `-?(${significand}(\\+?([0-9]{1,2}|[12][0-9]{2}|30[0-7])|-([0-9]{1,2}|[12][0-9]{2}|3[01][0-9]|32[0-4]))|${largest})`;
-/** Where JavaScript writes exponents: below 1e-6, and from 1e21 on. */
+/** JavaScript writes exponents below 1e-6 and from 1e21 on. */
 const tiny = `${significand}-(0?[7-9]|[1-9][0-9]|[12][0-9]{2}|3[01][0-9]|32[0-4])`;
 const huge = `(${significand}\\+?(2[1-9]|[3-9][0-9]|[12][0-9]{2}|30[0-7])|${largest})`;
 
@@ -22,7 +22,7 @@ const once = <Value>(make: () => Value): (() => Value) => {
 
 const plainNumber = once(() => patternDfa(`^${plain}$`));
 export const anyNumber = once(() => plainNumber().or(patternDfa(`^(${scientific})$`)));
-/** One number of each kind stands for all of them. */
+/** One number of each kind represents all of them. */
 const exponents = once(() => [
   { value: 1e-7, dfa: patternDfa(`^${tiny}$`) },
   { value: -1e-7, dfa: patternDfa(`^-${tiny}$`) },
@@ -30,7 +30,7 @@ const exponents = once(() => [
   { value: -1e21, dfa: patternDfa(`^-${huge}$`) },
 ]);
 export const anyInteger = once(() => patternDfa('^-?(0|[1-9][0-9]{0,39})$'));
-/** One text a value: among these, what is not of a set is of its complement. */
+/** One text for each value, so that a text outside of a set is in its complement. */
 const canonical = once(() => patternDfa('^(?!-0$)-?(0|[1-9][0-9]{0,39})(\\.[0-9]{0,39}[1-9])?$'));
 
 export const otherNumber = (set: Dfa): Dfa => canonical().without(set);
@@ -48,7 +48,7 @@ export function bounded(relation: Relation, bound: number): Dfa {
   return known;
 }
 
-/** A bound within a kind would need its digits compared: then none of it is taken, and digits must be written out. */
+/** A bound within a kind would need a comparison of digits: then the kind is left out, and digits must be written in full. */
 function exponentsBeyond(relation: Relation, bound: number): Dfa {
   const isWithin = (value: number): boolean =>
     value * bound > 0 && (Math.abs(value) < 1 ? Math.abs(bound) < 1e-6 : Math.abs(bound) >= 1e21);
@@ -61,7 +61,7 @@ function exponentsBeyond(relation: Relation, bound: number): Dfa {
 function beyond(relation: Relation, bound: number): Dfa {
   const upward = relation.startsWith('>');
   const strict = !relation.endsWith('=');
-  // What lies between a bound and the next double would be rounded to one of them.
+  // Values between a bound and the next double would be rounded to one of them.
   if (strict && bound !== 0) return beyond(upward ? '>=' : '<=', nextDouble(bound, upward));
   const digits = digitsOf(Math.abs(bound));
   return Dfa.explore<Comparison>({
@@ -83,7 +83,7 @@ function nextDouble(value: number, upward: boolean): number {
   return view.getFloat64(0);
 }
 
-/** Values of JSON as they may be written. */
+/** JSON numbers in all allowed spellings. */
 export function numberLiterals(values: readonly number[]): Dfa {
   return Dfa.literals(values.flatMap(textsOf));
 }
@@ -98,7 +98,7 @@ function textsOf(value: number): readonly string[] {
 /** Multiples need one state for each remainder. */
 const maxRemainders = 4000;
 
-/** @returns `undefined` where the divisor needs too many states. */
+/** @returns `undefined` if the divisor needs too many states. */
 export function multipleOf(divisor: number): Dfa | undefined {
   const { whole, fraction } = digitsOf(divisor);
   const scaled = Number(whole + fraction);
@@ -112,7 +112,7 @@ export function multipleOf(divisor: number): Dfa | undefined {
     step: ({ place, remainder, decimals }) =>
       steps(place).flatMap(({ code, digit, to }) => {
         if (digit === undefined) return [{ lo: code, hi: code, to: { place: to, remainder, decimals } }];
-        // Past the divisor's decimals only zeros may stand.
+        // Only zeros may follow the divisor's decimals.
         if (decimals === fraction.length && to === 'fraction')
           return digit === 0 ? [{ lo: code, hi: code, to: { place: to, remainder, decimals } }] : [];
         const next = (remainder * 10 + digit) % scaled;
@@ -134,15 +134,15 @@ type Place = 'sign' | 'first' | 'zero' | 'whole' | 'point' | 'fraction';
 interface Comparison {
   readonly place: Place;
   readonly negative: boolean;
-  /** Digits of the whole part, then of the fraction, as far as they matter. */
+  /** Digits of the integer part, then of the fraction, as far as they matter. */
   readonly read: number;
-  /** How the digits so far stand to the bound's: -1 below, 1 above. */
+  /** How the digits so far compare to the bound's: -1 below, 1 above. */
   readonly order: -1 | 0 | 1;
 }
 
 interface Digits {
   readonly whole: string;
-  /** Without zeros at its end. */
+  /** Without trailing zeros. */
   readonly fraction: string;
 }
 
@@ -157,7 +157,7 @@ function compare({ place, negative, read, order }: Comparison, bound: Digits) {
       return { place: to, negative, read: kept, order: order || against(digit, bound.whole[read]) };
     }
     if (order !== 0) return { place: to, negative, read: 0, order };
-    // Decimals beyond are all compared with zeros.
+    // Further decimals are compared with zeros.
     const further = Math.min(read + 1, bound.fraction.length);
     return { place: to, negative, read: further, order: against(digit, bound.fraction[read] ?? '0') };
   }
@@ -172,7 +172,7 @@ function wholeOrder(read: number, order: Comparison['order'], { whole }: Digits)
   return read < whole.length ? -1 : read > whole.length ? 1 : order;
 }
 
-/** Of the value to the bound, with both signs. */
+/** Compares the value with the bound, signs included. */
 function orderOf(state: Comparison, boundNegative: boolean, bound: Digits): number {
   const isFraction = state.place === 'fraction';
   const rest = /[1-9]/.test(bound.fraction.slice(isFraction ? state.read : 0));
@@ -191,7 +191,7 @@ interface NumberStep {
   readonly to: Place;
 }
 
-/** How a plain number goes on, by code. */
+/** Next states of a plain number, by code point. */
 function steps(place: Place): readonly NumberStep[] {
   const sign = { code: 0x2d, digit: undefined, to: 'first' } as const;
   const point = { code: 0x2e, digit: undefined, to: 'point' } as const;
@@ -216,7 +216,7 @@ const firstDigits: readonly NumberStep[] = digitSteps('whole').map((step) =>
   step.digit === 0 ? { ...step, to: 'zero' } : step,
 );
 
-/** Decimal digits of a number as JavaScript writes it shortest, without an exponent. */
+/** Decimal digits of JavaScript's shortest form of a number, without an exponent. */
 function digitsOf(value: number): Digits {
   const [, first = '0', rest = '', exponent = '0'] = /^(\d)(?:\.(\d+))?e([+-]\d+)$/.exec(value.toExponential()) ?? [];
   const digits = first + rest;

@@ -1,6 +1,6 @@
 /**
- * ECMAScript patterns as automata: a text matches where the pattern is found anywhere in it. refa parses them (classes,
- * flags, Unicode's properties); assertions are followed here, since refa makes automata of patterns without any.
+ * ECMAScript patterns as automata: a text matches if the pattern is found anywhere in it. refa parses them (classes,
+ * flags, Unicode's properties). Assertions are handled here, because refa's automata don't support them.
  */
 import {
   type CharSet,
@@ -10,14 +10,14 @@ import {
   type Element as RefaElement,
 } from 'refa';
 import { Dfa, type Edge } from './dfa.ts';
-import { countSteps, GrammarLimit } from './refusals.ts';
+import { countSteps, GrammarLimit } from './schemaDocument.ts';
 
 type Concatenation = NoParent<RefaConcatenation>;
 type Element = NoParent<RefaElement>;
 
 const bounds = { nodes: 20_000, states: 5000, steps: 1_000_000 } as const;
 
-/** @throws SyntaxError where it is no pattern, GrammarLimit where its automaton is too large. */
+/** @throws SyntaxError if it is not a pattern, GrammarLimit if its automaton is too large. */
 export function patternDfa(source: string): Dfa {
   const { alternatives, maxCharacter } = parse(source);
   const work = { steps: 0, nodes: 0 };
@@ -49,7 +49,7 @@ function parse(source: string): { alternatives: readonly Concatenation[]; maxCha
   throw new SyntaxError(failure instanceof Error ? failure.message : String(failure));
 }
 
-/** Classes of characters that no class of the pattern tells apart. */
+/** Classes of characters that the pattern does not distinguish. */
 class Atoms {
   readonly #sets = new Map<string, CharSet>();
   readonly #maxCharacter: number;
@@ -77,11 +77,11 @@ class Atoms {
   #cut(): ReadonlyMap<string, ReadonlySet<number>> {
     if (this.#members) return this.#members;
     const sets = [...this.#sets];
-    // Where each set begins and ends; surrogates are no characters of a text.
+    // Borders of each set. Surrogates are not characters of a text.
     const changes = new Map<number, number[]>([0, 0xd800, 0xe000, 0x110000].map((at) => [at, []]));
     for (const [index, [, set]] of sets.entries()) {
       for (const { min, max } of set.ranges) {
-        // Without the u flag the last unit stands for all that comes after it.
+        // Without the u flag, the last code unit represents everything after it.
         const end = max === this.#maxCharacter ? 0x110000 : max + 1;
         for (const at of [min, end]) changes.set(at, [...(changes.get(at) ?? []), index]);
       }
@@ -117,7 +117,7 @@ function collectClasses(alternatives: readonly Concatenation[], atoms: Atoms): v
 
 interface Context {
   readonly atoms: Atoms;
-  /** The look-behinds of the whole pattern: each follows the text from its beginning. */
+  /** The look-behinds of the whole pattern. Each one reads the text from its beginning. */
   readonly behind: Machine[];
   readonly work: { steps: number; nodes: number };
 }
@@ -126,7 +126,7 @@ interface Assertion {
   readonly kind: 'ahead' | 'behind';
   readonly negate: boolean;
   readonly machine: Machine;
-  /** Of a look-behind: its place among them. */
+  /** Index of a look-behind. */
   readonly index: number;
   readonly to: number;
 }
@@ -137,7 +137,7 @@ interface PatternNode {
   readonly assertions: Assertion[];
 }
 
-/** What must hold of the rest of the text. */
+/** A condition on the rest of the text. */
 interface Obligation {
   readonly machine: Machine;
   readonly state: MachineState;
@@ -152,12 +152,12 @@ interface Thread {
 interface MachineState {
   readonly id: number;
   readonly threads: readonly Thread[];
-  /** State of each look-behind, where this machine follows them. */
+  /** State of each look-behind, if this machine tracks them. */
   readonly behind: readonly MachineState[];
   readonly next: (MachineState | undefined)[];
 }
 
-/** Nondeterministic: a state is a set of places in the pattern, each with what it has promised about the rest. */
+/** Nondeterministic: a state is a set of positions in the pattern, each with its conditions on the rest of the text. */
 class Machine {
   static #made = 0;
   readonly #id = ++Machine.#made;
@@ -166,10 +166,10 @@ class Machine {
   readonly #start: number;
   readonly #end: number;
   readonly #states = new Map<string, MachineState>();
-  /** After the end anything may follow. */
+  /** Anything may follow the end. */
   readonly #open: boolean;
 
-  /** @param where `anywhere` in the text; `ahead`: from its start on; `behind`: up to its end. */
+  /** @param where `anywhere` in the text; `ahead`: from its start; `behind`: up to its end. */
   constructor(alternatives: readonly Concatenation[], where: 'anywhere' | 'ahead' | 'behind', context: Context) {
     this.#context = context;
     this.#open = where !== 'behind';
@@ -255,7 +255,7 @@ class Machine {
     this.#nodes[from]?.assertions.push({ kind, negate, machine, index, to });
   }
 
-  /** @param behind what the look-behinds have read so far. */
+  /** @param behind states of the look-behinds. */
   begin(behind: readonly MachineState[]): MachineState {
     return this.#state([{ node: this.#start, obligations: [] }], behind);
   }
@@ -277,7 +277,7 @@ class Machine {
     return next;
   }
 
-  /** The text may end here. */
+  /** Whether the text may end here. */
   accepts(state: MachineState): boolean {
     return state.threads.some(
       ({ node, obligations }) =>
@@ -285,7 +285,7 @@ class Machine {
     );
   }
 
-  /** `true`, `false`: whatever comes, it will be accepted, or not. */
+  /** `true` or `false`: accepted or rejected regardless of what follows. */
   #certain(state: MachineState): boolean | undefined {
     if (state.threads.length === 0) return false;
     const done = this.#open && state.threads.some(({ node, obligations }) => node === this.#end && !obligations.length);
@@ -322,7 +322,7 @@ class Machine {
   }
 
   #interned(threads: readonly (readonly [string, Thread])[], behind: readonly MachineState[]): MachineState {
-    // Once it is found, nothing that is still open matters.
+    // Once it is found, open alternatives no longer matter.
     const free = threads.find(([, { node, obligations }]) => this.#open && node === this.#end && !obligations.length);
     const kept = free ? [free] : [...threads].sort(([a], [b]) => (a < b ? -1 : 1));
     const read = free || kept.length === 0 ? [] : behind;
@@ -363,7 +363,7 @@ class Machine {
   }
 }
 
-/** Without promises that will hold whatever comes; `undefined`: one will not. */
+/** Drops conditions that always hold; `undefined` if one never holds. */
 function settled(thread: Thread, certain: (obligation: Obligation) => boolean | undefined): Thread | undefined {
   if (thread.obligations.length === 0) return thread;
   const open = new Map<string, Obligation>();

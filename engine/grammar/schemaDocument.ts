@@ -1,6 +1,7 @@
 /** A JSON Schema with its identifiers: which schema a `$ref` names, and which draft each part is written in. */
+
+import { HearthError, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { GrammarLimit, invalidSchema, unsupportedSchema } from './refusals.ts';
 
 export type Draft = 4 | 6 | 7 | 2019 | 2020;
 export type SchemaObject = Readonly<Record<string, unknown>>;
@@ -32,7 +33,7 @@ export class SchemaDocument {
   readonly #resources = new Map<string, Resource>();
   #count = 0;
 
-  /** @throws HearthError where identifiers clash, or it is too deep or too large. */
+  /** @throws HearthError if identifiers clash, or if it is too deep or too large. */
   constructor(schema: unknown) {
     this.root = schema;
     this.draft = isObject(schema) ? draftOf(schema['$schema'], 2020, '') : 2020;
@@ -56,7 +57,7 @@ export class SchemaDocument {
     return location;
   }
 
-  /** @returns the schema that a reference names, `true` and `false` too. */
+  /** @returns the schema that a reference names, which may be `true` or `false`. */
   resolve(reference: unknown, from: SchemaObject): SchemaObject | boolean {
     const { at, resource } = this.locate(from);
     if (typeof reference !== 'string') throw invalidSchema(at, '$ref must be a text');
@@ -72,7 +73,7 @@ export class SchemaDocument {
     return this.#pointed(target, fragment, at, reference);
   }
 
-  /** Whether `$dynamicRef`, which depends on the way to it, can only mean one schema. */
+  /** Whether `$dynamicRef`, which depends on the path to it, can refer to only one schema. */
   isOnlyDynamicAnchor(name: string): boolean {
     let found = 0;
     for (const schema of this.#locations.keys()) {
@@ -91,7 +92,7 @@ export class SchemaDocument {
     }
     if (typeof value === 'boolean') return value;
     if (!isObject(value)) throw invalidSchema(at, `there is nothing at $ref '${reference}'`);
-    // It may stand where no keyword puts a schema.
+    // It may be at a place where no keyword has a schema.
     if (!this.#locations.has(value)) this.#enter(value, { ...location, at: fragment }, 0);
     return value;
   }
@@ -121,7 +122,7 @@ export class SchemaDocument {
   #identified(schema: SchemaObject, outer: Location): Location {
     const draft = draftOf(schema['$schema'], outer.draft, outer.at);
     const id = schema[draft === 4 ? 'id' : '$id'];
-    // Up to draft 7, what stands beside a reference does not count.
+    // Until draft 7, keywords beside a reference are ignored.
     if (typeof id !== 'string' || (draft <= 7 && '$ref' in schema)) return { ...outer, draft };
     if (id.startsWith('#')) {
       this.#anchor({ ...outer, draft }, id.slice(1), schema);
@@ -166,6 +167,72 @@ function draftOf(declared: unknown, outer: Draft, at: string): Draft {
   const [, draft] =
     /^https?:\/\/json-schema\.org\/(?:draft-0|draft\/)(3|4|6|7|2019|2020)\b/.exec(String(declared)) ?? [];
   if (draft === '3') throw unsupportedSchema(at, 'draft 3 of JSON Schema is not known; draft 4 and later are');
-  // A metaschema of somebody's own: its keywords are those of its parent, which is not fetched.
+  // A custom metaschema: assumed to have its parent's keywords. It is not fetched.
   return draft === undefined ? outer : (Number(draft) as Draft);
+}
+
+// Errors that refuse a schema, worded for its author.
+
+/** The schema is valid but too large to enforce. */
+export class GrammarLimit extends HearthError {
+  constructor(bound: string, limit: number) {
+    super('unsupported', `The JSON Schema needs too many ${bound} (at most ${limit}); simplify it.`);
+  }
+}
+
+/** The schema takes more steps than a request may. Unlike GrammarLimit, checking a part afterwards does not help. */
+class TooManySteps extends HearthError {
+  constructor(steps: number) {
+    super('unsupported', `The JSON Schema takes more than ${steps / 1e6} million steps to follow; simplify it.`);
+  }
+}
+
+// Counts the steps of one request at a time, as the grammar thread serves them. Unlike a time limit, they don't depend on what else
+// the machine computes.
+let steps = { left: Number.POSITIVE_INFINITY, allowed: Number.POSITIVE_INFINITY };
+
+/** Runs `work` with a bound on its steps: automaton states, alternatives and machine states. */
+export function withinSteps<Result>(allowed: number, work: () => Result): Result {
+  steps = { left: allowed, allowed };
+  try {
+    return work();
+  } finally {
+    steps = { left: Number.POSITIVE_INFINITY, allowed: Number.POSITIVE_INFINITY };
+  }
+}
+
+export function countSteps(count: number): void {
+  steps.left -= count;
+  if (steps.left < 0) throw new TooManySteps(steps.allowed);
+}
+
+/** @param at JSON pointer of the faulty schema. */
+export const invalidSchema = (at: string, problem: string): HearthError =>
+  invalidInput(`The JSON Schema is invalid at '${at}': ${problem}.`);
+
+export const unsupportedSchema = (at: string, problem: string): HearthError =>
+  unsupported(`The JSON Schema can't be followed at '${at}': ${problem}.`);
+
+// Bounds on a schema from outside, checked before anything traverses it.
+
+/** @throws GrammarLimit if it is too deep or too large. Does not recurse, because depth could exhaust the stack. */
+export function checkSchemaBounds(schema: unknown): void {
+  const { schemaDepth, schemaChars, schemaValues } = limits.generation;
+  const open: (readonly [unknown, number])[] = [[schema, 0]];
+  let values = 0;
+  let characters = 0;
+  for (let next = open.pop(); next; next = open.pop()) {
+    const [value, depth] = next;
+    if (++values > schemaValues) throw new GrammarLimit('values', schemaValues);
+    if (typeof value === 'string') characters += value.length;
+    if (typeof value !== 'object' || value === null) continue;
+    // Each level of schemas has a level of keywords.
+    if (depth >= 2 * schemaDepth) throw new GrammarLimit('levels of depth', schemaDepth);
+    for (const [key, part] of Object.entries(value)) {
+      if (!Array.isArray(value)) characters += key.length;
+      open.push([part, depth + 1]);
+    }
+    if (characters > schemaChars) throw new GrammarLimit('characters', schemaChars);
+  }
+  if (characters > schemaChars) throw new GrammarLimit('characters', schemaChars);
 }

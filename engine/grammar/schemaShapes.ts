@@ -1,5 +1,7 @@
-/** Brings the schemas of a document into shapes, each when a value of it is first looked at. */
+/** Converts the schemas of a document to shapes, each on first use. */
 import { limits } from '../limits.ts';
+import type { TextSet } from './dfa.ts';
+import { Dfa } from './dfa.ts';
 import {
   appliedNodes,
   arrayShapes,
@@ -10,12 +12,19 @@ import {
   typeShapes,
   valueShapes,
 } from './keywords.ts';
-import { ObjectPlan } from './objectPlan.ts';
-import { countSteps, GrammarLimit, invalidSchema, unsupportedSchema } from './refusals.ts';
-import { isObject, SchemaDocument, type SchemaObject } from './schemaDocument.ts';
+import {
+  countSteps,
+  GrammarLimit,
+  invalidSchema,
+  isObject,
+  SchemaDocument,
+  type SchemaObject,
+  unsupportedSchema,
+} from './schemaDocument.ts';
 import {
   type ArrayShape,
   arrayKey,
+  type Clause,
   type Node,
   Nodes,
   type ObjectShape,
@@ -24,10 +33,10 @@ import {
   type Shapes,
 } from './shapes.ts';
 
-/** A schema leads back to itself before any value begins. */
+/** A schema refers to itself before any value begins. */
 class Circle extends Error {}
 
-/** Looked at so deep to tell two alternatives of a `oneOf` apart: what tells them apart stands at the top. */
+/** Depth to which alternatives of a `oneOf` are compared. What distinguishes them is near the top. */
 const disjointDepth = 4;
 
 /** Nodes; a schema of a hundred properties has a hundred. */
@@ -37,7 +46,7 @@ export class SchemaShapes {
   readonly nodes = new Nodes();
   readonly algebra = new ShapeAlgebra(this.nodes);
   readonly root: Node;
-  /** Keywords that let more through than they allow. */
+  /** Keywords that are only partly enforced. */
   readonly loose = new Set<string>();
   readonly #document: SchemaDocument;
   readonly #shapes = new Map<Node, Shapes>();
@@ -47,17 +56,17 @@ export class SchemaShapes {
   readonly #shapeIds = new WeakMap<object, number>();
   readonly #shapeKeys = new Map<string, number>();
 
-  /** @throws HearthError for a schema that is invalid, or that needs more than is followed. */
+  /** @throws HearthError for a schema that is invalid or beyond the limits. */
   constructor(schema: unknown) {
     this.#document = new SchemaDocument(schema);
     this.root = this.#node(schema, '');
-    // What is wrong anywhere is said before an answer begins.
+    // Reports errors anywhere in the schema before the answer begins.
     for (const part of this.#document.schemas) this.of(this.nodes.schema(part));
     if (!this.isSatisfiable(this.root)) throw invalidSchema('', 'no value satisfies it');
     this.#lookAhead();
   }
 
-  /** Looks into what values may hold, as far as it is soon done, so that a refusal comes before an answer begins. */
+  /** Converts nested schemas within a small bound, so that most refusals come before the answer begins. */
   #lookAhead(): void {
     const seen = new Set([this.root]);
     for (const node of seen) {
@@ -89,7 +98,7 @@ export class SchemaShapes {
     }
   }
 
-  /** A value of it can be written. */
+  /** Whether it has any value. */
   isSatisfiable(node: Node): boolean {
     return this.#possible(node, new Map(), Number.POSITIVE_INFINITY).possible;
   }
@@ -101,7 +110,7 @@ export class SchemaShapes {
     return plan;
   }
 
-  /** The same for equal shapes. */
+  /** Returns the same node for equal shapes. */
   idOf(shape: ArrayShape | ObjectShape): number {
     const known = this.#shapeIds.get(shape);
     if (known !== undefined) return known;
@@ -123,7 +132,7 @@ export class SchemaShapes {
     return form.kind === 'schema' ? this.#located(form.schema).at : '';
   }
 
-  /** A schema that we made up ourselves stands nowhere. */
+  /** A generated schema has no location. */
   #located(schema: object): { readonly at: string; readonly draft: KeywordContext['draft'] } {
     return this.#document.has(schema) ? this.#document.locate(schema) : { at: '', draft: 2020 };
   }
@@ -172,7 +181,7 @@ export class SchemaShapes {
     return shapes;
   }
 
-  /** Exactly one: alternatives that exclude each other, or else each without the others. */
+  /** Exactly one: the alternatives if they exclude each other, otherwise each one without the others. */
   #oneOf({ schema, at }: KeywordContext): Shapes {
     const parts: unknown = schema['oneOf'];
     if (!Array.isArray(parts) || parts.length === 0) throw invalidSchema(at, 'oneOf must be an array of schemas');
@@ -195,8 +204,8 @@ export class SchemaShapes {
   }
 
   /**
-   * A value must end: a node that is only possible if it holds itself is not.
-   * @returns `from`: how far out the nodes stand that were taken for impossible on the way; only without any is it certain.
+   * A value must be finite: a node that is possible only if it contains itself is not possible.
+   * @returns `from`: the outermost node assumed impossible on the way. The result is certain only without one.
    */
   #possible(node: Node, path: Map<Node, number>, depth: number): { possible: boolean; from: number } {
     const known = this.#satisfiable.get(node);
@@ -204,7 +213,7 @@ export class SchemaShapes {
     countSteps(1);
     const own = path.get(node);
     if (own !== undefined) return { possible: false, from: own };
-    // Where it is not looked into, it is taken for possible.
+    // Assumed possible if it has not been converted.
     if (depth === 0) return { possible: true, from: Number.POSITIVE_INFINITY };
     if (path.size > limits.generation.schemaDepth * 2)
       throw new GrammarLimit('levels of depth', limits.generation.schemaDepth * 2);
@@ -230,7 +239,7 @@ export class SchemaShapes {
     return { possible, from: from >= at ? Number.POSITIVE_INFINITY : from };
   }
 
-  /** While alternatives are compared, a schema that is being opened is none to look into. */
+  /** While alternatives are compared, a schema that is being converted is not entered. */
   #lookedAt(node: Node, depth: number): Shapes | undefined {
     if (depth === Number.POSITIVE_INFINITY) return this.of(node);
     try {
@@ -249,7 +258,7 @@ export class SchemaShapes {
     );
   }
 
-  /** How many of the items from `index` on may be of what the array must contain. */
+  /** How many items from `index` on may match `contains`. */
   containable(shape: ArrayShape, contained: number, index: number, has: (node: Node) => boolean): number {
     const { prefix, rest } = shape;
     const own = shape.contains[contained];
@@ -263,4 +272,119 @@ export class SchemaShapes {
     const left = shape.max - Math.max(index, prefix.length, own.from);
     return left > 0 && has(this.nodes.and([rest, own.node])) ? found + left : found;
   }
+}
+
+// The properties that an object may have next, given those it has.
+
+/** Higher counts of names are treated as unlimited. */
+const manyNames = 100_000;
+
+/** Undeclared names whose values share a node. */
+interface Region {
+  readonly names: Dfa;
+  readonly value: Node;
+}
+
+export interface NextNames {
+  readonly declared: Dfa;
+  readonly regions: readonly Region[];
+}
+
+/** A property with an unknown name, different from the others. */
+export const unknownName = '\u0000';
+
+class ObjectPlan {
+  readonly #shape: ObjectShape;
+  readonly #nodes: Nodes;
+  /** Names that `propertyNames` allows. */
+  readonly #names: Dfa;
+  readonly #declared: readonly string[];
+  #regions: readonly Region[] | undefined;
+  readonly #next = new Map<string, NextNames>();
+
+  constructor(shape: ObjectShape, nodes: Nodes, texts: (node: Node) => readonly TextSet[]) {
+    this.#shape = shape;
+    this.#nodes = nodes;
+    this.#names = shape.names.reduce((left, node) => left.and(union(texts(node))), Dfa.always);
+    const declared = shape.clauses.flatMap(({ properties }) => [...properties.keys()]);
+    this.#declared = [...new Set([...declared, ...shape.required])];
+  }
+
+  /** The node of the property's value. */
+  value(name: string): Node {
+    if (!this.#names.has(name)) return this.#nodes.none;
+    return this.#nodes.and(this.#shape.clauses.flatMap((clause) => ofClause(clause, name)));
+  }
+
+  /** For declared properties, and for others that match no pattern. */
+  values(): readonly Node[] {
+    const others = this.#nodes.and(this.#shape.clauses.map(({ additional }) => additional));
+    return [...this.#declared.map((name) => this.value(name)), others];
+  }
+
+  isPossible(has: (node: Node) => boolean): boolean {
+    const { required, min, max } = this.#shape;
+    if (required.length > max || !required.every((name) => has(this.value(name)))) return false;
+    if (min <= required.length) return true;
+    const further = this.#further(has).reduce((sum, { names }) => sum + names.count(manyNames), 0);
+    return this.#declared.filter((name) => has(this.value(name))).length + further >= min;
+  }
+
+  canEnd(seen: readonly string[]): boolean {
+    const { required, min } = this.#shape;
+    return seen.length >= min && required.every((name) => seen.includes(name));
+  }
+
+  /** The names that may follow these. @param has whether a value is certainly possible. */
+  next(seen: readonly string[], has: (node: Node) => boolean): NextNames {
+    const key = JSON.stringify(seen);
+    const known = this.#next.get(key);
+    if (known) return known;
+    const { required, max } = this.#shape;
+    const missing = required.filter((name) => !seen.includes(name));
+    const isFull = seen.length + missing.length >= max;
+    const open = isFull ? missing : this.#declared.filter((name) => !seen.includes(name) && has(this.value(name)));
+    this.#regions ??= this.#further(has);
+    const taken = Dfa.literals(seen.filter((name) => name !== unknownName && !this.#declared.includes(name)));
+    const regions = isFull ? [] : this.#regions.map(({ names, value }) => ({ names: names.without(taken), value }));
+    const names = { declared: Dfa.literals(open), regions: regions.filter((region) => !region.names.isEmpty) };
+    if (this.#next.size > 256) this.#next.clear();
+    this.#next.set(key, names);
+    return names;
+  }
+
+  /** Undeclared names, divided into regions by the patterns. */
+  #further(has: (node: Node) => boolean): readonly Region[] {
+    let cut: { readonly names: Dfa; readonly matched: ReadonlySet<Dfa> }[] = [
+      { names: this.#names.without(Dfa.literals(this.#declared)), matched: new Set() },
+    ];
+    const patterns = new Set(this.#shape.clauses.flatMap((clause) => clause.patterns.map(({ dfa }) => dfa)));
+    for (const pattern of patterns) {
+      cut = cut
+        .flatMap(({ names, matched }) => [
+          { names: names.and(pattern), matched: new Set([...matched, pattern]) },
+          { names: names.without(pattern), matched },
+        ])
+        .filter(({ names }) => !names.isEmpty);
+    }
+    const regions = cut.map(({ names, matched }) => {
+      const nodes = this.#shape.clauses.flatMap((clause) => ofPatterns(clause, (dfa) => matched.has(dfa)));
+      return { names, value: this.#nodes.and(nodes) };
+    });
+    return regions.filter(({ names, value }) => !names.isEmpty && has(value));
+  }
+}
+
+const union = (texts: readonly TextSet[]): Dfa => texts.reduce((all, text) => all.or(text.toDfa()), Dfa.never);
+
+function ofClause(clause: Clause, name: string): readonly Node[] {
+  const named = clause.properties.get(name);
+  const matching = clause.patterns.filter(({ dfa }) => dfa.has(name)).map(({ node }) => node);
+  if (named) return [named, ...matching];
+  return matching.length > 0 ? matching : [clause.additional];
+}
+
+function ofPatterns({ patterns, additional }: Clause, matches: (dfa: Dfa) => boolean): readonly Node[] {
+  const matching = patterns.filter(({ dfa }) => matches(dfa)).map(({ node }) => node);
+  return matching.length > 0 ? matching : [additional];
 }

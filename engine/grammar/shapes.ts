@@ -1,10 +1,9 @@
-/** What a value may be, by its type: the form into which every schema is brought before a value of it is written. */
-import { Dfa } from './dfa.ts';
+/** What a value may be, by its type. Every schema is converted to this form before its values are generated. */
+import { Dfa, TextSet } from './dfa.ts';
 import { anyNumber, otherNumber } from './numbers.ts';
-import { countSteps, GrammarLimit } from './refusals.ts';
-import { TextSet } from './textSet.ts';
+import { countSteps, GrammarLimit } from './schemaDocument.ts';
 
-/** A schema, or several of them joined; looked into when a value of it begins. Equal ones are one object. */
+/** One schema or a conjunction of several, converted when a value of it begins. Equal ones are the same object. */
 export interface Node {
   readonly id: number;
   readonly form:
@@ -30,7 +29,7 @@ export interface ArrayShape {
   readonly contains: readonly Contained[];
 }
 
-/** `properties`, `patternProperties` and `additionalProperties` that stand beside each other. */
+/** `properties`, `patternProperties` and `additionalProperties` of one schema. */
 export interface Clause {
   readonly properties: ReadonlyMap<string, Node>;
   readonly patterns: readonly { readonly dfa: Dfa; readonly node: Node }[];
@@ -45,21 +44,21 @@ export interface ObjectShape {
   readonly names: readonly Node[];
 }
 
-/** A value is of it if it is of any of the alternatives of its type. */
+/** A value matches if it matches any alternative of its type. */
 export interface Shapes {
   readonly words: ReadonlySet<'null' | 'true' | 'false'>;
   readonly numbers: Dfa;
   readonly texts: readonly TextSet[];
   readonly arrays: readonly ArrayShape[];
   readonly objects: readonly ObjectShape[];
-  /** Keywords of which more is let through than they allow: they are checked when the answer is there. */
+  /** Partly enforced keywords, which are checked when the answer is complete. */
   readonly loose: ReadonlySet<string>;
 }
 
 const infinite = Number.POSITIVE_INFINITY;
 const maxAlternatives = 512;
 
-/** Makes nodes, each once. */
+/** Creates each node once. */
 export class Nodes {
   readonly #known = new Map<string, Node>();
   readonly #schemas = new Map<object, Node>();
@@ -127,7 +126,7 @@ export class ShapeAlgebra {
     };
   }
 
-  /** All at once: one after the other would compare each with all before it. */
+  /** All at once, because joining them one by one would compare each with all before it. */
   or(all: readonly Shapes[]): Shapes {
     const [only] = all;
     if (only && all.length === 1) return only;
@@ -158,7 +157,7 @@ export class ShapeAlgebra {
     };
   }
 
-  /** Everything that it is not; where that cannot be said exactly, more, and `loose`. */
+  /** The complement. If it can't be expressed exactly, a superset marked `loose`. */
   not(shapes: Shapes): Shapes {
     if (shapes.loose.size > 0) return { ...this.any, loose: shapes.loose };
     const loose = new Set<string>();
@@ -236,7 +235,7 @@ export class ShapeAlgebra {
     ];
   }
 
-  /** `undefined`: that some unnamed property is of another kind cannot be asked for. */
+  /** `undefined`: requiring that some unnamed property is of another kind can't be expressed. */
   #otherObjects({ clauses, required, min, max, names }: ObjectShape): readonly ObjectShape[] | undefined {
     const { all } = this.#nodes;
     const open = clauses.every(

@@ -1,11 +1,11 @@
-/** A vocabulary as a tree of bytes, walked once for every state of a grammar that is met. */
+/** A vocabulary as a tree of bytes, traversed once for each grammar state. */
 import type { Machine, State } from './machine.ts';
 
-/** Every token in its spelling of bytes: `bytes[starts[id] … starts[id + 1]]`. */
+/** The bytes of every token: `bytes[starts[id] … starts[id + 1]]`. */
 export interface Vocabulary {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly starts: Uint32Array<ArrayBuffer>;
-  /** 1: it frames text and is never part of it. */
+  /** 1: a framing token, never part of text. */
   readonly special: Uint8Array<ArrayBuffer>;
   readonly endIds: readonly number[];
 }
@@ -13,15 +13,15 @@ export interface Vocabulary {
 const carriageReturn = 0x0d;
 
 export class TokenTrie {
-  /** Nodes in depth-first order: the byte that leads there, its depth, and the first node that is not below it. */
+  /** Nodes in depth-first order: the byte that leads to the node, its depth, and the first node that is not below it. */
   readonly #byte: Uint8Array;
   readonly #depth: Uint16Array;
   readonly #end: Uint32Array;
-  /** The tokens that end there: `#tokens[#first … #first + #ending]`; several may be spelled alike. */
+  /** The tokens that end at the node: `#tokens[#first … #first + #ending]`. Several may have the same bytes. */
   readonly #first: Uint32Array;
   readonly #ending: Uint16Array;
   readonly #tokens: Uint32Array;
-  /** Where a character ends and all that follows is text without marks of JSON: how many characters at most; else -1. */
+  /** If a character ends here and all below is text without JSON's special characters: the most characters, otherwise -1. */
   readonly #plain: Int16Array;
   readonly #nodes: number;
   readonly #vocabulary: Vocabulary;
@@ -69,8 +69,8 @@ export class TokenTrie {
   }
 
   /**
-   * The bytes that a grammar sees of a token. A text with a carriage return could pretend to be a framing token, which is
-   * spelled with one: no grammar takes it.
+   * The bytes of a token as the grammar sees them. Text with a carriage return could imitate a framing token, which is
+   * written with one, so no grammar allows it.
    */
   spelled(id: number): Uint8Array {
     const { bytes, starts, special } = this.#vocabulary;
@@ -79,7 +79,7 @@ export class TokenTrie {
     return own.includes(carriageReturn) ? own.subarray(0, 0) : own;
   }
 
-  /** `[⌈vocabulary / 32⌉]`, a bit for every token that the grammar takes next. */
+  /** `[⌈vocabulary / 32⌉]`, one bit for each token that the grammar allows next. */
   mask(machine: Machine, from: State): Int32Array<ArrayBuffer> {
     const start = machine.abstracted(from);
     const mask = new Int32Array(Math.ceil(this.#vocabulary.special.length / 32));
@@ -122,7 +122,7 @@ export class TokenTrie {
 
   #plainBelow(): Int16Array {
     const plain = new Int16Array(this.#nodes);
-    // Of UTF-8, where the path to each node stands.
+    // The UTF-8 state of the path to each node.
     const states: Utf8[] = new Array(this.#maxDepth + 1);
     states[0] = { left: 0, lo: 0, hi: 0 };
     const at: Utf8[] = new Array(this.#nodes);
@@ -133,7 +133,7 @@ export class TokenTrie {
       at[node] = own;
     }
     for (let node = this.#nodes - 1; node > 0; node--) {
-      // A character counts where it begins, whether it ends within the token or not.
+      // A character counts at its first byte, even if it does not end within the token.
       const begins = at[node]?.left === 0 ? 1 : 0;
       let most = 0;
       for (let child = node + 1; child < (this.#end[node] ?? 0); child = this.#end[child] ?? this.#nodes) {
@@ -142,13 +142,13 @@ export class TokenTrie {
       }
       plain[node] = most;
     }
-    // Within a character the machine is asked.
+    // Within a character, asks the machine.
     for (let node = 1; node < this.#nodes; node++) if (at[node]?.left !== 0) plain[node] = impossible;
     return plain;
   }
 }
 
-/** What bytes of UTF-8 must still come. */
+/** The UTF-8 bytes that must follow. */
 interface Utf8 {
   readonly left: number;
   readonly lo: number;
@@ -168,7 +168,7 @@ function plainStep(from: Utf8 | undefined, byte: number): Utf8 {
   if (byte < 0x20 || byte === 0x22 || byte === 0x5c) return broken;
   if (byte < 0x80) return whole;
   if (byte >= 0xc2 && byte <= 0xdf) return { left: 1, lo: 0x80, hi: 0xbf };
-  // Overlong forms and surrogates are shut out by the second byte.
+  // The second byte excludes overlong forms and surrogates.
   if (byte >= 0xe0 && byte <= 0xef)
     return { left: 2, lo: byte === 0xe0 ? 0xa0 : 0x80, hi: byte === 0xed ? 0x9f : 0xbf };
   if (byte >= 0xf0 && byte <= 0xf4)
@@ -176,7 +176,7 @@ function plainStep(from: Utf8 | undefined, byte: number): Utf8 {
   return broken;
 }
 
-/** Ids by their bytes, without those that have none. As texts: sorting these takes V8 a tenth of the time. */
+/** Ids sorted by their bytes, without tokens that have none. Sorts strings, which takes V8 a tenth of the time. */
 function inOrder(spelled: readonly Uint8Array[]): number[] {
   const end = '\0';
   const texts = spelled.flatMap((bytes, id) => {

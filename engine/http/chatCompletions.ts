@@ -4,20 +4,37 @@ import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
-import type { ChatResult, Delta, ThinkingMode, TokenLogprob } from '../protocol/engineProtocol.ts';
+import type { ChatResult, Delta, TokenLogprob } from '../protocol/engineProtocol.ts';
+import type { ThinkingMode } from '../protocol/models.ts';
 import type { Exchange } from './exchange.ts';
 import {
+  allOf,
+  ask,
+  chatRequest,
+  finishOf,
+  loadedCard,
+  nowSeconds,
+  type Serving,
+  thinkingTokensOf,
+  usageOf,
+} from './exchange.ts';
+import {
+  chatFormat,
   chatLogprobs,
   checkModel,
   choiceSampling,
   choicesField,
+  choiceWord,
   constraintFields,
   constraintOf,
   endFields,
   endOf,
   fingerprintOf,
   formatOf,
+  functionTool,
   logprobsOf,
+  message,
+  messageOf,
   optional,
   optionalOrOff,
   reasoningEffort,
@@ -29,29 +46,11 @@ import {
   streamOptions,
   thinkingOf,
   tokensField,
-  unsupported,
-} from './fields.ts';
-import {
-  chatFormat,
-  choiceWord,
-  functionTool,
-  message,
-  messageOf,
   toolChoiceOf,
   toolList,
   toolOf,
-} from './messages.ts';
-import {
-  allOf,
-  ask,
-  chatRequest,
-  finishOf,
-  loadedCard,
-  nowSeconds,
-  type Serving,
-  thinkingTokensOf,
-  usageOf,
-} from './serving.ts';
+  unsupported,
+} from './fields.ts';
 
 // Thinking settings under the names of OpenAI, OpenRouter, vLLM and llama-server.
 

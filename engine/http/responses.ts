@@ -5,45 +5,44 @@ import type OpenAI from 'openai';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
 import type { ChatMessage, ChatResult, Delta, ToolCall } from '../protocol/engineProtocol.ts';
-import { badRequest, type Exchange } from './exchange.ts';
-import {
-  checkModel,
-  constraintFields,
-  constraintOf,
-  endFields,
-  endOf,
-  formatOf,
-  optional,
-  reasoningEffort,
-  refuseFields,
-  samplingFields,
-  samplingOf,
-  stopField,
-  thinkingOf,
-  tokensField,
-  unsupported,
-} from './fields.ts';
-import {
-  callArguments,
-  choiceWord,
-  content,
-  functionTool,
-  responsesFormat,
-  textOf,
-  toolChoiceOf,
-  toolList,
-  toolOf,
-} from './messages.ts';
 import {
   ask,
+  badRequest,
   chatRequest,
+  type Exchange,
   finishOf,
   loadedCard,
   nowSeconds,
   type Serving,
   thinkingTokensOf,
   usageOf,
-} from './serving.ts';
+} from './exchange.ts';
+import {
+  callArguments,
+  checkModel,
+  choiceWord,
+  constraintFields,
+  constraintOf,
+  content,
+  endFields,
+  endOf,
+  formatOf,
+  functionTool,
+  optional,
+  reasoningEffort,
+  refuseFields,
+  responsesFormat,
+  samplingFields,
+  samplingOf,
+  stopField,
+  textOf,
+  thinkingOf,
+  tokensField,
+  toolChoiceOf,
+  toolList,
+  toolOf,
+  unsupported,
+} from './fields.ts';
 
 // Converts the Responses API's items to a conversation: messages, reasoning, function calls and their outputs.
 

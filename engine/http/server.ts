@@ -2,25 +2,25 @@
  * An OpenAI-compatible server on loopback, off by default. It checks access first, then the route, then a bounded queue,
  * then the body.
  */
-
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
 import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
 import type OpenAI from 'openai';
+import type { z } from 'zod';
 import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
-import type { ModelCard } from '../protocol/engineProtocol.ts';
+import type { DeltaStreams, ServerAddress, startServerParams } from '../protocol/engineProtocol.ts';
+import type { ModelCard } from '../protocol/models.ts';
+import type { Engine } from '../runtime/service.ts';
 import { chatCompletions } from './chatCompletions.ts';
-import { completions } from './completions.ts';
-import { embeddings } from './embeddings.ts';
-import { ApiError, apiError, Exchange, tooManyRequests } from './exchange.ts';
+import { completions, embeddings } from './completions.ts';
+import { ApiError, apiError, Exchange, loadedCard, type Serving, tooManyRequests } from './exchange.ts';
 import { checkModel, servedName } from './fields.ts';
 import { responses } from './responses.ts';
-import { loadedCard, type Serving } from './serving.ts';
 
-export interface HttpServerOptions extends Serving {
+interface HttpServerOptions extends Serving {
   /** 0: any free port. */
   readonly port: number;
   readonly token: string;
@@ -57,7 +57,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     // Interval at which both time limits are checked.
     connectionsCheckingInterval: 1000,
   });
-  server.maxConnections = connections;
+  limitConnections(server, connections);
   const port = await listen(server, options.port);
   const desk = new Desk(options, new Access(port, options.token));
   const receive = (request: IncomingMessage, response: ServerResponse): void => void desk.receive(request, response);
@@ -74,7 +74,44 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   };
 }
 
-async function listen(server: ReturnType<typeof createServer>, port: number): Promise<number> {
+/**
+ * A connection too many takes the place of another one that is owed nothing: the first of those that never sent the head of a
+ * request, or else of those whose requests were answered. So slow senders shut nobody out.
+ */
+function limitConnections(server: Server, most: number): void {
+  const [silent, idle] = [new Set<Socket>(), new Set<Socket>()];
+  /** Requests that are being answered. */
+  const running = new Map<Socket, number>();
+  let count = 0;
+  // Those that gave way are closed within the same turn of the event loop or the next.
+  server.maxConnections = 2 * most;
+  server.on('connection', (socket: Socket) => {
+    count++;
+    silent.add(socket);
+    socket.once('close', () => {
+      count--;
+      silent.delete(socket);
+      idle.delete(socket);
+      running.delete(socket);
+    });
+    if (count > most) [...silent, ...idle][0]?.destroy();
+  });
+  const begin = ({ socket }: IncomingMessage, response: ServerResponse): void => {
+    silent.delete(socket);
+    idle.delete(socket);
+    running.set(socket, (running.get(socket) ?? 0) + 1);
+    response.once('close', () => {
+      if (socket.destroyed) return;
+      const left = (running.get(socket) ?? 1) - 1;
+      running.set(socket, left);
+      if (left === 0) idle.add(socket);
+    });
+  };
+  server.on('request', begin);
+  server.on('checkContinue', begin);
+}
+
+async function listen(server: Server, port: number): Promise<number> {
   try {
     server.listen(port, '127.0.0.1');
     await once(server, 'listening');
@@ -269,4 +306,47 @@ async function readToken(path: string): Promise<string> {
   if (token.length >= limits.server.tokenChars && !/\s/.test(token)) return token;
   const least = limits.server.tokenChars;
   throw invalidInput(`${path} holds no token: one word of at least ${least} characters. Remove the file to get one.`);
+}
+
+// The OpenAI-compatible server in the engine process: off by default, at most one.
+
+export class LocalServer {
+  readonly #engine: Engine;
+  readonly #streams: DeltaStreams;
+  readonly #log: (line: string) => void;
+  #running: HttpServer | undefined;
+  /** Starts and stops are sequential. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(engine: Engine, streams: DeltaStreams, log: (line: string) => void) {
+    this.#engine = engine;
+    this.#streams = streams;
+    this.#log = log;
+  }
+
+  /** Replaces a running server. @throws HearthError `unavailable` if the port is in use. */
+  start({ port, token }: z.output<typeof startServerParams>): Promise<ServerAddress> {
+    return this.#inTurn(async () => {
+      await this.#close();
+      const parts = { engine: this.#engine, streams: this.#streams, log: this.#log };
+      this.#running = await startHttpServer({ ...parts, port, token });
+      return { address: `${this.#running.address}/v1` };
+    });
+  }
+
+  stop(): Promise<void> {
+    return this.#inTurn(() => this.#close());
+  }
+
+  async #close(): Promise<void> {
+    const running = this.#running;
+    this.#running = undefined;
+    await running?.close();
+  }
+
+  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
 }

@@ -1,17 +1,106 @@
-/**
- * The KV cache of a decoder: its sequences, the blocks that they share, and whether more fit. Every decision about memory
- * is made here; a backend supplies memory by block (`BlockStorage`).
- */
-import { HearthError } from '../errors.ts';
+/** Sequences of the KV cache as every backend offers them, and the cache of the production backends that holds them. */
+import { HearthError, invalidInput } from '../errors.ts';
 import { type BlockCopy, type BlockGroup, BlockPool, BlockTable, heldBlocks } from './blocks.ts';
-import {
-  type CacheDemand,
-  checkShape,
-  piecesFor,
-  type Sequence,
-  type SequenceSerializer,
-  type SequenceShape,
-} from './sequence.ts';
+import { StateTable } from './states.ts';
+
+/** The KV cache of one token sequence in one decoder. */
+export interface Sequence {
+  /** Number of cached tokens. */
+  readonly length: number;
+  /**
+   * Removes all tokens from position `length` on.
+   * @returns the resulting length: less than `length` if a sliding window no longer has what that position attends to,
+   * or if the state of recurrent layers at that position was not kept.
+   */
+  truncate(length: number): number;
+  /** The length that `truncate(length)` would return. */
+  reachable(length: number): number;
+  /**
+   * Sets the lengths, past or future, that a caller is likely to truncate to; replaces earlier ones and is copied to
+   * forks. The sequence keeps a checkpoint of its sliding windows at most of these lengths (`selectCheckpoints`).
+   */
+  setCheckpoints(lengths: readonly number[]): void;
+  /** A sequence with the same cached tokens. Shares memory if the backend can. */
+  fork(): Sequence;
+  dispose(): void;
+}
+
+/** A sequence and the number of tokens about to be appended to it. */
+export interface CacheDemand {
+  readonly sequence: Sequence;
+  readonly tokens: number;
+}
+
+/** Which tokens of a sequence are cached. */
+export interface SequenceShape {
+  readonly tokens: number;
+  /**
+   * For each window group (layers with the same sliding window): cached position ranges, flattened as start, end,
+   * start, end, …
+   */
+  readonly ranges: readonly (readonly number[])[];
+}
+
+/** Exports a sequence's keys and values and imports them again. A restored sequence computes bit-identical results. */
+export interface SequenceSerializer {
+  /** Names the byte layout: everything that the bytes depend on besides weights and spec. */
+  readonly format: string;
+  shapeOf(sequence: Sequence): SequenceShape;
+  /**
+   * Byte lengths of the pieces of such a sequence, in order.
+   * @throws HearthError `invalid-input` if this decoder can't hold that shape.
+   */
+  pieceBytes(shape: SequenceShape): readonly number[];
+  /** The sequence must not change until the iteration ends. */
+  save(sequence: Sequence): AsyncIterable<Uint8Array>;
+  /** Whether the KV cache can take such a sequence now. */
+  canAllocate(shape: SequenceShape): boolean;
+  /**
+   * Takes ownership of the pieces' memory.
+   * @throws HearthError `out-of-memory`, `device-lost`, and errors of `pieces`; the partial sequence is then disposed.
+   */
+  restore(shape: SequenceShape, pieces: AsyncIterable<Uint8Array>): Promise<Sequence>;
+}
+
+// Validation of restored sequences.
+
+/**
+ * @param windows sliding window of each window group in tokens; undefined: full attention.
+ * @throws HearthError `invalid-input` unless the shape fits the context and the sequence can be continued.
+ */
+export function checkShape(
+  { tokens, ranges }: SequenceShape,
+  contextTokens: number,
+  windows: readonly (number | undefined)[],
+): void {
+  const fits = Number.isInteger(tokens) && tokens > 0 && tokens <= contextTokens && ranges.length === windows.length;
+  if (fits && windows.every((window, group) => canContinue(ranges[group] ?? [], tokens, window))) return;
+  throw invalidInput(`A stored sequence of ${tokens} tokens doesn't fit this model.`);
+}
+
+/** Ranges must ascend without touching, and the last one must hold everything that the next token attends to. */
+function canContinue(ranges: readonly number[], tokens: number, window: number | undefined): boolean {
+  const ascends = ranges.every((at, i) => Number.isInteger(at) && at > (ranges[i - 1] ?? -1));
+  const firstSeen = window === undefined ? 0 : Math.max(0, tokens - window + 1);
+  const [first = tokens, end] = ranges.slice(-2);
+  return ascends && ranges.length % 2 === 0 && end === tokens && first <= firstSeen;
+}
+
+/** Yields the pieces with their index. @throws Error if a piece doesn't have its size or is missing. */
+export async function* piecesFor(
+  sizes: readonly number[],
+  pieces: AsyncIterable<Uint8Array>,
+): AsyncGenerator<readonly [number, Uint8Array]> {
+  let index = 0;
+  for await (const piece of pieces) {
+    if (piece.byteLength !== sizes[index]) throw new Error(`Piece ${index} of a stored sequence has the wrong size.`);
+    yield [index++, piece];
+  }
+  if (index < sizes.length) throw new Error('A stored sequence is missing pieces.');
+}
+
+// The KV cache of a decoder: its sequences, the blocks that they share, and whether more fit. Every decision about memory
+// is made here; a backend supplies memory by block (`BlockStorage`).
 
 /** What a backend supplies. It copies the blocks that `BlockCache.prepare` names. */
 export interface BlockStorage {
@@ -36,11 +125,11 @@ export interface BlockStorage {
 export class CachedSequence implements Sequence {
   readonly id: number;
   length = 0;
-  /** One for each window group. */
-  readonly tables: readonly BlockTable[];
+  /** One for each window group, and one for the states of recurrent layers. */
+  readonly tables: readonly (BlockTable | StateTable)[];
   readonly #cache: BlockCache;
 
-  constructor(id: number, cache: BlockCache, tables: readonly BlockTable[]) {
+  constructor(id: number, cache: BlockCache, tables: CachedSequence['tables']) {
     this.id = id;
     this.#cache = cache;
     this.tables = tables;
@@ -66,6 +155,12 @@ export class CachedSequence implements Sequence {
 
   setCheckpoints(lengths: readonly number[]): void {
     for (const table of this.tables) table.setCheckpoints(lengths);
+  }
+
+  /** Most tokens of a pass from `length` on that ends where a state is to be kept, or before. */
+  tokensUntilCheckpoint(length: number): number {
+    const states = this.tables.find((table) => table instanceof StateTable);
+    return states?.tokensUntilCheckpoint(length) ?? Number.POSITIVE_INFINITY;
   }
 
   fork(): CachedSequence {
@@ -112,7 +207,7 @@ export class BlockCache implements SequenceSerializer {
   }
 
   create(): CachedSequence {
-    return this.#add(this.pools.map((pool) => new BlockTable(pool)));
+    return this.#add(this.pools.map((pool) => (pool.group.isState ? new StateTable(pool) : new BlockTable(pool))));
   }
 
   fork(sequence: CachedSequence): CachedSequence {
@@ -122,7 +217,7 @@ export class BlockCache implements SequenceSerializer {
     return this.#add(tables, sequence);
   }
 
-  #add(tables: readonly BlockTable[], from?: CachedSequence): CachedSequence {
+  #add(tables: CachedSequence['tables'], from?: CachedSequence): CachedSequence {
     const sequence = new CachedSequence(this.#created++, this, tables);
     sequence.length = from?.length ?? 0;
     this.#sequences.add(sequence);
@@ -203,7 +298,8 @@ export class BlockCache implements SequenceSerializer {
   }
 
   pieceBytes(shape: SequenceShape): number[] {
-    const windows = this.pools.map(({ group }) => group.slidingWindow);
+    // The next token needs the last state only.
+    const windows = this.pools.map(({ group }) => (group.isState ? 1 : group.slidingWindow));
     checkShape(shape, this.#contextTokens, windows);
     const blocks = this.#blocksOf(shape);
     return this.storage.layers.map(({ group, blockBytes }) => (blocks[group] ?? 0) * blockBytes);

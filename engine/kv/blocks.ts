@@ -8,6 +8,8 @@ import { HearthError } from '../errors.ts';
 export interface BlockGroup {
   /** Query i attends to key j iff `0 <= i - j < slidingWindow`; undefined: to every earlier key. */
   readonly slidingWindow?: number | undefined;
+  /** A block is not of keys and values but the state after a token (states.ts); `blockTokens` is 1 then. */
+  readonly isState?: boolean;
   readonly blockTokens: number;
   /** Bytes of one block in all layers of the group. */
   readonly blockBytes: number;

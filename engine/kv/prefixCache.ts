@@ -4,7 +4,7 @@
  * request has used are evicted first, then the least recently used. All requests of a model share the cache, but each
  * owner (request class) keeps its own few sequences: a keystroke evicts keystrokes, not the chat.
  */
-import type { CacheDemand, Sequence } from './sequence.ts';
+import type { CacheDemand, Sequence } from './blockCache.ts';
 
 export interface PrefixCacheOptions {
   readonly decoder: {
@@ -119,7 +119,7 @@ export class PrefixCache {
     for (const idle of this.#idle) this.#drop(idle);
   }
 
-  /** Of unused restored sequences the last: they were restored most recently used first. */
+  /** Of unused restored sequences, drops the last: they were restored most recently used first. */
   #nextToEvict(): IdleSequence | undefined {
     const [oldest] = this.#idle;
     return [...this.#idle].findLast(({ owner }) => owner === undefined) ?? oldest;

@@ -6,8 +6,8 @@
 import { createHash } from 'node:crypto';
 import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
+import type { Sequence, SequenceSerializer } from './blockCache.ts';
 import { type PrefixCache, PrefixTree } from './prefixCache.ts';
-import type { Sequence, SequenceSerializer } from './sequence.ts';
 import {
   listSnapshots,
   readSnapshotPieces,
@@ -356,7 +356,7 @@ class SnapshotPreloader {
     await this.joinOrCancel([]);
   }
 
-  /** Of these, the restored snapshots that a request uses for the first time. */
+  /** The restored snapshots among these that a request uses for the first time. */
   firstUsed(among: readonly Snapshot[]): Snapshot[] {
     return among.filter(({ path }) => this.#unused.delete(path));
   }

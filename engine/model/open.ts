@@ -1,20 +1,20 @@
-/** Opens a checkpoint: finds its family, and its weights by role. */
+/** A checkpoint opened for use: its spec, weights and tokenizer. */
+
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HearthError, invalidInput } from '../errors.ts';
+import { z } from 'zod';
+import { HearthError, invalidInput, unsupported } from '../errors.ts';
 import { openGguf } from '../formats/gguf.ts';
 import { metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
-import { requireFile } from '../formats/rangedFile.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
-import type { TensorFile } from '../formats/tensor.ts';
+import { requireFile, type TensorFile } from '../formats/tensor.ts';
 import { limits } from '../limits.ts';
 import { tokenizerFromGguf } from '../tokenizer/ggufTokenizer.ts';
-import { tokenizerFromDirectory } from '../tokenizer/huggingFaceTokenizer.ts';
+import { readOptionalJson, tokenizerFromDirectory } from '../tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { FamilyBuilder } from './families/config.ts';
+import { type FamilyBuilder, type GgufKeys, ggufKeys, type PublishedSampling } from './families/config.ts';
 import { deepseekV3 } from './families/deepseekV3.ts';
 import { gemma3 } from './families/gemma3.ts';
-import { ggufKeys } from './families/ggufKeys.ts';
 import { glm4Moe } from './families/glm4Moe.ts';
 import { gptOss, isOriginal } from './families/gptOss.ts';
 import { llama } from './families/llama.ts';
@@ -22,15 +22,8 @@ import { phi3 } from './families/phi3.ts';
 import { qwen2 } from './families/qwen2.ts';
 import { qwen3 } from './families/qwen3.ts';
 import { qwen3Moe } from './families/qwen3Moe.ts';
-import {
-  type Checkpoint,
-  embeddingFromDirectory,
-  embeddingFromGguf,
-  type Model,
-  withModelPrefix,
-  withoutHead,
-} from './model.ts';
-import type { DecoderSpec } from './spec/spec.ts';
+import { qwen3Next, qwen35, qwen35Moe } from './families/qwen3Next.ts';
+import type { DecoderSpec, Family } from './spec/spec.ts';
 import {
   refuseUnusableConfig,
   refuseUnusableFile,
@@ -38,8 +31,117 @@ import {
   refuseUnusableWeights,
   unknownArchitecture,
 } from './unusable.ts';
+import type { DecoderWeights } from './weights/weights.ts';
 
-const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3, gemma3, phi3, glm4Moe];
+export interface Checkpoint {
+  /** Directory or file the checkpoint was opened from. */
+  readonly path: string;
+  readonly spec: DecoderSpec;
+  readonly weights: DecoderWeights;
+  /** What its publisher recommends; absent: nothing. */
+  readonly sampling?: PublishedSampling | undefined;
+  /** Present for embedding models, whose spec is `headless`. */
+  readonly embedding?: EmbeddingSpec;
+  readonly file: TensorFile;
+  /** As the file states it; absent if it doesn't. */
+  readonly licence?: string;
+  /**
+   * Takes as long as everything else that opening does. @returns undefined for test checkpoints without a vocabulary.
+   * @throws HearthError `invalid-input` or `unsupported`, naming the fault.
+   */
+  readTokenizer(): Promise<Tokenizer | undefined>;
+}
+
+/** A checkpoint with its tokenizer, if it has one. */
+export interface Model extends Omit<Checkpoint, 'readTokenizer'> {
+  readonly tokenizer?: Tokenizer;
+}
+
+// Recognises embedding models: decoders whose last token's hidden state, after the final norm, is the text's vector.
+// Sources: sentence-transformers' `modules.json` layout (`1_Pooling/config.json`, `config_sentence_transformers.json`);
+// llama.h `enum llama_pooling_type`, which GGUF stores as `<architecture>.pooling_type`.
+
+interface EmbeddingSpec {
+  /** Prepended to queries; the chunks searched get no prefix. */
+  readonly queryPrefix: string;
+}
+
+/** From Qwen3-Embedding's `config_sentence_transformers.json`; its GGUF files don't contain it. */
+const qwen3QueryPrefix = 'Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:';
+
+const ggufPooling = ['none', 'mean', 'cls', 'last', 'rank'] as const;
+
+const poolingConfig = z.looseObject({
+  pooling_mode_lasttoken: z.boolean().nullish(),
+});
+const sentenceTransformers = z.looseObject({ prompts: z.record(z.string(), z.string()).nullish() });
+
+/** @throws HearthError `unsupported` for other kinds of pooling. */
+async function embeddingFromDirectory(path: string, family: Family): Promise<EmbeddingSpec | undefined> {
+  const json = (name: string) => readOptionalJson(join(path, name), limits.model.configBytes);
+  const pooling = await json('1_Pooling/config.json');
+  if (pooling === undefined) return undefined;
+  const parsed = poolingConfig.safeParse(pooling);
+  if (!parsed.success)
+    throw invalidInput("1_Pooling/config.json isn't a pooling configuration of sentence-transformers.");
+  if (parsed.data.pooling_mode_lasttoken !== true) {
+    throw unsupported('1_Pooling/config.json: Hearth supports only last-token pooling (pooling_mode_lasttoken).');
+  }
+  const prompts = sentenceTransformers.safeParse(await json('config_sentence_transformers.json'));
+  return { queryPrefix: prompts.data?.prompts?.['query'] ?? defaultPrefix(family) };
+}
+
+/** @throws HearthError `unsupported` for other kinds of pooling. */
+export function embeddingFromGguf(keys: GgufKeys, family: Family): EmbeddingSpec | undefined {
+  const pooling = keys.optionalNumber('pooling_type') ?? 0;
+  const name = ggufPooling[pooling] ?? String(pooling);
+  if (name === 'none') return undefined;
+  if (name !== 'last') {
+    throw unsupported(
+      `GGUF key ${keys.architecture}.pooling_type: Hearth supports only last-token pooling, not ${name}.`,
+    );
+  }
+  if (keys.optionalBoolean('attention.causal') === false) {
+    throw unsupported(`GGUF key ${keys.architecture}.attention.causal: non-causal attention isn't supported.`);
+  }
+  return { queryPrefix: defaultPrefix(family) };
+}
+
+const defaultPrefix = (family: Family): string => (family === 'qwen3' ? qwen3QueryPrefix : '');
+
+/** Embeddings need no head, even if the checkpoint has one. */
+const withoutHead = (spec: DecoderSpec): DecoderSpec => ({ ...spec, headless: true, tiedEmbeddings: true });
+
+/**
+ * Published embedding models lack the prefix `model.` in tensor names: they were saved without the class that adds it.
+ */
+function withModelPrefix(file: TensorFile): TensorFile {
+  if (!file.tensors.has('embed_tokens.weight')) return file;
+  const prefix = 'model.';
+  const tensors = new Map([...file.tensors].map(([name, info]) => [prefix + name, { ...info, name: prefix + name }]));
+  return {
+    tensors,
+    read: (name, ...range) => file.read(name.slice(prefix.length), ...range),
+    close: () => file.close(),
+  };
+}
+
+// Opens a checkpoint: finds its family, and its weights by role.
+
+const families: readonly FamilyBuilder[] = [
+  llama,
+  qwen2,
+  qwen3,
+  qwen3Moe,
+  gptOss,
+  deepseekV3,
+  gemma3,
+  phi3,
+  glm4Moe,
+  qwen3Next,
+  qwen35,
+  qwen35Moe,
+];
 
 /** Opens a checkpoint and reads its tokenizer. @throws HearthError as `openCheckpoint` and `readTokenizer` do. */
 export async function openModel(path: string): Promise<Model> {
@@ -99,6 +201,7 @@ async function openDirectory(path: string): Promise<Checkpoint> {
     spec,
     weights: family.weightsFromHuggingFace(spec, withModelPrefix(file), config),
     readTokenizer: async () => fitting(spec, await tokenizerFromDirectory(path)),
+    sampling: family.sampling,
     ...(embedding && { embedding }),
     file,
   }));
@@ -117,7 +220,7 @@ async function openGgufModel(path: string): Promise<Checkpoint> {
     const readTokenizer = async () => fitting(spec, tokenizerFromGguf(file.metadata));
     const licence = optionalMetadata(file, 'general.license', metadataString);
     const stated = { ...(embedding && { embedding }), ...(licence !== undefined && { licence }) };
-    return { path, spec, weights, ...stated, file, readTokenizer };
+    return { path, spec, weights, sampling: family.sampling, ...stated, file, readTokenizer };
   });
 }
 

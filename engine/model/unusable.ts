@@ -6,10 +6,10 @@ import { open, readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { HearthError, invalidInput, notFound, unsupported } from '../errors.ts';
-import { withSource } from '../formats/rangedFile.ts';
 import { parseIndex } from '../formats/safetensors.ts';
+import { withSource } from '../formats/tensor.ts';
 import { limits } from '../limits.ts';
-import { places } from '../userHelp.ts';
+import { places } from '../texts.ts';
 
 const indexName = 'model.safetensors.index.json';
 const again = (): string => `Download it again: ${places().pullRepository} checks every file.`;
@@ -141,6 +141,7 @@ async function beginningOf(path: string): Promise<Buffer> {
     throw new HearthError('not-found', `${path} cannot be opened.`, { cause: error });
   });
   try {
+    if ((await file.stat()).isDirectory()) throw invalidInput(`${path} is a folder where a file belongs. ${again()}`);
     const { bytesRead, buffer } = await file.read(Buffer.alloc(512), 0, 512, 0);
     return buffer.subarray(0, bytesRead);
   } finally {

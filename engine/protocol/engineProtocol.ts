@@ -4,8 +4,24 @@
  */
 import * as z from 'zod';
 import { limits } from '../limits.ts';
+import {
+  connectParams,
+  hubOffer,
+  loadParams,
+  modelCard,
+  modelChange,
+  modelEntry,
+  modelName,
+  modelNames,
+  offersParams,
+  pullParams,
+  remoteModel,
+  remoteServerParams,
+  schedulerStatistics,
+  thinkingMode,
+  unloadParams,
+} from './models.ts';
 import { done, type Notices, none, type Requests, type Streams } from './rpc.ts';
-import { schedulerStatistics } from './statistics.ts';
 
 export const protocolVersion = 1;
 
@@ -15,18 +31,17 @@ export const protocolVersion = 1;
  */
 export const engineNodeOptions = ['--max-semi-space-size=8'];
 
-// ---- Shared shapes ----
-
 /**
- * KV-cache precision. `q8`: up to 32 values of a row form a block with one f32 scale (largest magnitude / 127) and are
- * stored as int8 multiples of it (ggml's Q8_0 with a wider scale).
+ * Environment of the engine process. glibc keeps what was freed: in an arena for each thread, and large pieces too once it has seen
+ * one freed. With one arena and a fixed border they go back to the system. Other C libraries ignore these variables.
  */
-export const cachePrecisions = ['f32', 'f16', 'q8'] as const;
-export type CachePrecision = (typeof cachePrecisions)[number];
+export const engineMemoryVariables = {
+  MALLOC_ARENA_MAX: '1',
+  MALLOC_MMAP_THRESHOLD_: '131072',
+  MALLOC_TRIM_THRESHOLD_: '131072',
+} as const;
 
-export const backendChoice = z.enum(['auto', 'webgpu', 'onnx', 'reference']);
-export const thinkingMode = z.enum(['off', 'on', 'low', 'medium', 'high']);
-export type ThinkingMode = z.infer<typeof thinkingMode>;
+// ---- Shared shapes ----
 
 export const sampling = z.object({
   /** Temperature 0 is greedy. Defaults are the model's published values. */
@@ -59,130 +74,6 @@ export type Statistics = z.infer<typeof statistics>;
  */
 export const finishReason = z.enum(['stop', 'length', 'context', 'repetition', 'cancelled']);
 export type FinishReason = z.infer<typeof finishReason>;
-
-// ---- Models ----
-
-export const modelCard = z.object({
-  /** Catalogue id, or the path of the model. */
-  id: z.string(),
-  name: z.string(),
-  family: z.string(),
-  backend: z.string(),
-  /** Address of the remote server that answers. Absent if the engine answers itself. */
-  host: z.string().optional(),
-  contextTokens: z.number(),
-  parameters: z.number(),
-  weightBytes: z.number(),
-  /** Supported thinking modes. `['off']`: the model cannot think. */
-  thinkingModes: z.array(thinkingMode),
-  fillInTheMiddle: z.boolean(),
-  chat: z.boolean(),
-  /** The prompt format supports tools. */
-  toolCalling: z.boolean(),
-  /** Vector length. Set only for embedding models, which cannot chat or complete. */
-  embeddingDimensions: z.number().optional(),
-  /** Notes for the user: precision, backend fallbacks. */
-  notes: z.array(z.string()),
-});
-export type ModelCard = z.infer<typeof modelCard>;
-
-/** The loaded model changed: after device loss it was set up again or moved to the CPU. */
-export const modelChange = z.object({ message: z.string(), card: modelCard });
-export type ModelChange = z.infer<typeof modelChange>;
-
-/** What a loaded model does. The chat model also completes where no model has that role. */
-export const modelRoles = ['chat', 'completion'] as const;
-export type ModelRole = (typeof modelRoles)[number];
-
-export const loadParams = z.object({
-  role: z.enum(modelRoles).default('chat'),
-  /** Catalogue id, or an absolute path to a GGUF file or a safetensors directory. */
-  model: z.string(),
-  backend: backendChoice.default('auto'),
-  contextTokens: z.number().int().min(16).optional(),
-  threads: z.number().int().min(1).max(1024).optional(),
-  /** KV-cache precision; default f16. */
-  cachePrecision: z.enum(cachePrecisions).optional(),
-  /** Disk space for KV-cache snapshots of all models; 0 disables them. */
-  diskCacheBytes: z.number().int().min(0).default(limits.cache.snapshotBytes),
-});
-export type LoadParams = z.input<typeof loadParams>;
-
-/** Absent role: all models. */
-export const unloadParams = z.object({ role: z.enum(modelRoles).optional() });
-
-/** An OpenAI-compatible server chosen by the user. */
-export const remoteServerParams = z.object({
-  /** Base URL, including `/v1`. */
-  url: z.string().max(2048),
-  token: z.string().max(8192).optional(),
-});
-export type RemoteServerParams = z.infer<typeof remoteServerParams>;
-
-/** Forwards requests to this server until the next load. */
-export const connectParams = remoteServerParams.extend({
-  /** Model name; default: the server's only model. */
-  model: z.string().optional(),
-  /** Context limit; also assumed if the server does not report its own. */
-  contextTokens: z.number().int().min(16).optional(),
-});
-export type ConnectParams = z.infer<typeof connectParams>;
-
-export const remoteModel = z.object({
-  id: z.string(),
-  /** Absent if unknown. */
-  contextTokens: z.number().optional(),
-});
-export type RemoteModel = z.infer<typeof remoteModel>;
-
-/** Whether this machine can run a model, with the reason for the user. */
-const modelFit = z.object({ verdict: z.enum(['good', 'slow', 'no']), reason: z.string() });
-
-export const modelEntry = z.object({
-  id: z.string(),
-  name: z.string(),
-  description: z.string(),
-  licence: z.string(),
-  family: z.string(),
-  /** An embedding model: for search only, not for chat or completion. */
-  embedding: z.boolean(),
-  /** Trained to complete between what stands before and after the cursor. */
-  fillInTheMiddle: z.boolean(),
-  /** Context that the model was trained for. The model card of the loaded model has the actual context. */
-  contextTokens: z.number(),
-  parameters: z.number(),
-  downloadBytes: z.number(),
-  /** State on disk. */
-  state: z.enum(['absent', 'partial', 'present']),
-  path: z.string().optional(),
-  /** The program whose folder has the files; absent for Hearth's own. Hearth neither changes nor removes them. */
-  owner: z.string().optional(),
-  fit: modelFit,
-  recommended: z.boolean(),
-});
-export type ModelEntry = z.infer<typeof modelEntry>;
-
-/** One model of a repository on the hub. */
-export const hubOffer = z.object({
-  /** For `pullModel`: `owner/repository:Q4_K_M`. */
-  id: z.string(),
-  label: z.string(),
-  bytes: z.number(),
-  files: z.number(),
-  /** Absent if the repository doesn't state it. */
-  licence: z.string().optional(),
-  /** Estimated from the size. */
-  fit: modelFit,
-});
-export type HubOffer = z.infer<typeof hubOffer>;
-
-/** A catalogue id, or `owner/repository[:QUANT]` on the hub. `token`: the hub's access token; default `HF_TOKEN`. */
-export const pullParams = z.object({ model: z.string(), token: z.string().optional() });
-export const offersParams = z.object({ repository: z.string(), token: z.string().optional() });
-
-export const modelName = z.object({ model: z.string() });
-/** One model is described; several are compared. */
-export const modelNames = z.object({ models: z.array(z.string()).min(1) });
 
 // ---- Embeddings ----
 
@@ -227,6 +118,8 @@ export const completeParams = z.object({
   candidates: z.number().int().min(1).max(8).default(1),
   /** Required confidence; `eager` shows every completion. */
   confidence: z.enum(['eager', 'balanced', 'quiet']).default('eager'),
+  /** Learned from the user: 1 allows half the distance from certainty, −1 twice. */
+  strictness: z.number().min(-1).max(1).default(0),
   /** Streams the raw model output without trimming; `stream` identifies its deltas. */
   whole: z.boolean().default(false),
   stream: z.string().optional(),
@@ -247,6 +140,30 @@ export const completeResult = z.object({
   statistics,
 });
 export type CompleteResult = z.infer<typeof completeResult>;
+
+/** What may be changed next, after some changes. See tasks/nextEdit.ts. */
+export const nextEditParams = z.object({
+  path: z.string(),
+  /** The last change of a line comes last. */
+  edits: z
+    .array(z.object({ path: z.string(), above: z.string(), before: z.string(), after: z.string() }))
+    .min(1)
+    .max(limits.nextEdit.edits),
+  /** The lines round the cursor, now and before the last change. Lines count from 0. */
+  window: z.object({ firstLine: z.number().int().min(0), text: z.string(), before: z.string() }),
+  /** Lines that may want the same change, the likeliest first. */
+  places: z
+    .array(z.object({ line: z.number().int().min(0), above: z.string(), text: z.string() }))
+    .max(limits.nextEdit.places),
+});
+export type NextEditParams = z.input<typeof nextEditParams>;
+
+export const nextEditResult = z.object({
+  /** What the line is to become. Absent: nothing that is sure enough. */
+  edit: z.object({ line: z.number(), text: z.string(), logProbability: z.number() }).optional(),
+  finish: finishReason,
+});
+export type NextEditResult = z.infer<typeof nextEditResult>;
 
 export const toolCall = z.object({
   /** Unique in the conversation; the tool's result refers to it. */
@@ -493,6 +410,7 @@ export const engineRequests = {
   unload: { params: unloadParams, result: done },
   status: { params: none, result: engineStatus },
   complete: { params: completeParams, result: completeResult },
+  nextEdit: { params: nextEditParams, result: nextEditResult },
   warm: { params: warmParams, result: warmResult },
   chat: { params: chatParams, result: chatResult },
   generate: { params: generateParams, result: chatResult },
@@ -518,4 +436,12 @@ export const engineNotices = {
 } satisfies Notices;
 
 /** Notifications from the engine to the client. */
-export const clientNotices = { delta, progress, modelChange } satisfies Notices;
+export const clientNotices = {
+  delta,
+  progress,
+  modelChange,
+  /** A model was downloaded or removed by any window, or an attempt at it failed. */
+  modelsChanged: none,
+  /** A line of the engine's log, where several windows share the engine. */
+  log: z.object({ line: z.string() }),
+} satisfies Notices;

@@ -8,6 +8,9 @@ import { type CancellationToken, ErrorCodes, type MessageConnection, ResponseErr
 import * as z from 'zod';
 import { HearthError, isErrorCode } from '../errors.ts';
 
+/** Environment variable that names the descriptor which a child process writes a byte to twice a second. */
+export const heartbeatVariable = 'HEARTH_HEARTBEAT_FD';
+
 export interface Request {
   readonly params: z.ZodType;
   readonly result: z.ZodType;
@@ -60,24 +63,35 @@ export function proxy<Table extends Requests, Token>(
   return Object.fromEntries(calls) as Client<Table, Token>;
 }
 
-/** Serves `table` on a connection that is not listening yet. Logs errors outside of `errorCodes` with their stack. */
+/**
+ * Serves `table` on a connection that is not listening yet. Logs errors outside of `errorCodes` with their stack. Requests end
+ * with the connection.
+ */
 export function serve<Table extends Requests>(
   connection: MessageConnection,
   table: Table,
   implementation: Implementation<Table>,
   log: (line: string) => void,
 ): void {
+  const running = new Set<AbortController>();
+  connection.onClose(() => {
+    for (const controller of running) controller.abort();
+  });
   const answer = async <Name extends keyof Table & string>(
     name: Name,
     schema: Table[Name]['params'],
     params: unknown,
     token: CancellationToken,
   ): Promise<Result<Table[Name]>> => {
+    const controller = controllerOf(token);
+    running.add(controller);
     try {
-      return await implementation[name](parse(schema, params, name), signalOf(token));
+      return await implementation[name](parse(schema, params, name), controller.signal);
     } catch (error) {
       if (!(error instanceof HearthError)) log(`'${name}' failed: ${error instanceof Error ? error.stack : error}`);
       throw responseOf(error);
+    } finally {
+      running.delete(controller);
     }
   };
   for (const [name, { params: schema }] of Object.entries(table)) {
@@ -92,13 +106,14 @@ export function listen<Table extends Notices>(
   handlers: { readonly [Name in keyof Table]?: (value: z.output<Table[Name]>) => void },
   log: (line: string) => void,
 ): void {
-  const hear = <Name extends keyof Table & string>(name: Name, schema: Table[Name], raw: unknown): void => {
-    const parsed = schema.safeParse(raw);
-    if (parsed.success) handlers[name]?.(parsed.data as z.output<Table[Name]>);
-    else log(`Dropped an invalid '${name}' notification: ${z.prettifyError(parsed.error)}`);
-  };
   for (const [name, schema] of Object.entries(table)) {
-    if (handlers[name]) connection.onNotification(name, (raw: unknown) => hear(name, schema as Table[string], raw));
+    const handle: ((value: z.output<Table[string]>) => void) | undefined = handlers[name];
+    if (!handle) continue;
+    connection.onNotification(name, (raw: unknown) => {
+      const parsed = schema.safeParse(raw);
+      if (parsed.success) handle(parsed.data as z.output<Table[string]>);
+      else log(`Dropped an invalid '${name}' notification: ${z.prettifyError(parsed.error)}`);
+    });
   }
 }
 
@@ -124,14 +139,24 @@ export class Streams<Receiver> {
     return this.#receivers.get(stream);
   }
 
-  /** Calls `ask` with the name of a new stream, which `receiver` receives until the request ends. */
-  async with<Result>(receiver: Receiver, ask: (stream: string) => Promise<Result>): Promise<Result> {
+  /** @returns the name of a new stream, which `receiver` receives until it is closed. */
+  open(receiver: Receiver): string {
     const stream = randomUUID();
     this.#receivers.set(stream, receiver);
+    return stream;
+  }
+
+  close(stream: string): void {
+    this.#receivers.delete(stream);
+  }
+
+  /** Calls `ask` with the name of a stream that is open until the request ends. */
+  async with<Result>(receiver: Receiver, ask: (stream: string) => Promise<Result>): Promise<Result> {
+    const stream = this.open(receiver);
     try {
       return await ask(stream);
     } finally {
-      this.#receivers.delete(stream);
+      this.close(stream);
     }
   }
 }
@@ -142,11 +167,11 @@ function parse<Schema extends z.ZodType>(schema: Schema, params: unknown, method
   throw new HearthError('invalid-input', `Invalid parameters of '${method}': ${z.prettifyError(parsed.error)}`);
 }
 
-function signalOf(token: CancellationToken): AbortSignal {
+function controllerOf(token: CancellationToken): AbortController {
   const controller = new AbortController();
   if (token.isCancellationRequested) controller.abort();
   else token.onCancellationRequested(() => controller.abort());
-  return controller.signal;
+  return controller;
 }
 
 // ---- Errors on the wire: the error's data is `{ code }` with a code of engine/errors.ts, or `internal` ----

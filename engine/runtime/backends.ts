@@ -1,6 +1,8 @@
 /** The backends of this machine, in the order in which `auto` tries them. */
 
+import './noTelemetry.ts';
 import { cpus } from 'node:os';
+import { basename } from 'node:path';
 import type { Backend, BackendName, Decoder, LoadOptions, TuningReport } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { describeGpu } from '../backend/webgpu/device/adapter.ts';
@@ -8,12 +10,18 @@ import { detectHardware } from '../catalogue/fit.ts';
 import { HearthError } from '../errors.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { DecoderWeights } from '../model/weights/weights.ts';
-import { showBytes } from '../units.ts';
+import { showBytes } from '../texts.ts';
 
-export const backendChoices = ['auto', 'webgpu', 'onnx', 'reference'] as const satisfies readonly (
-  | BackendName
-  | 'auto'
-)[];
+/** `cpu`: the fastest backend on the processor that computes the model. */
+export const backendChoices = [
+  'auto',
+  'webgpu',
+  'split',
+  'cpu',
+  'ggml',
+  'onnx',
+  'reference',
+] as const satisfies readonly (BackendName | 'auto' | 'cpu')[];
 export type BackendChoice = (typeof backendChoices)[number];
 
 export interface Candidate {
@@ -22,7 +30,7 @@ export interface Candidate {
   readonly open: (choice: BackendChoice) => Promise<Backend>;
 }
 
-/** The fastest first. */
+/** The fastest first. `auto` tries `split` where a graphics card works but the model doesn't fit it. */
 export const candidates: readonly Candidate[] = [
   {
     name: 'webgpu',
@@ -33,9 +41,30 @@ export const candidates: readonly Candidate[] = [
         selfCheck: true,
       }),
   },
+  {
+    name: 'split',
+    open: async (choice) =>
+      (await import('../backend/split/index.ts')).createSplitBackend({
+        gpu: { refuseSoftware: choice === 'auto' },
+        selfCheck: true,
+      }),
+  },
+  // Keeps the file's own bits, and starts sooner; the next one computes every model.
+  {
+    name: 'ggml',
+    open: async (choice) =>
+      (await import('../backend/ggml/index.ts')).createGgmlBackend({
+        exactWeights: false,
+        onlyWhereFaster: choice !== 'ggml',
+      }),
+  },
   { name: 'onnx', open: async () => (await import('../backend/onnx/index.ts')).onnxBackend },
   { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
 ];
+
+/** Whether a choice may lead to this backend. */
+export const mayTake = (choice: BackendChoice, name: BackendName): boolean =>
+  choice === 'auto' || choice === name || (choice === 'cpu' && (name === 'ggml' || name === 'onnx'));
 
 export interface LoadedDecoder {
   readonly decoder: Decoder;
@@ -54,11 +83,12 @@ export async function loadDecoder(
   options: LoadOptions,
   among: readonly Candidate[] = candidates,
 ): Promise<LoadedDecoder> {
-  const chosen = among.filter(({ name }) => choice === 'auto' || choice === name);
+  const chosen = among.filter(({ name }) => mayTake(choice, name));
   if (chosen.length === 0) throw new HearthError('unsupported', `The backend '${choice}' is not part of this version.`);
   const notes: string[] = [];
   let failure: HearthError | undefined;
   for (const candidate of chosen) {
+    if (choice === 'auto' && candidate.name === 'split' && !(failure instanceof DoesNotFit)) continue;
     try {
       const backend = await open(candidate, choice);
       return { decoder: await backend.load(spec, weights, options), notes };
@@ -94,7 +124,7 @@ const mayTryNext = (error: unknown): error is HearthError =>
 // Describes the compute devices of this machine, for people who wonder why something is slow or unused.
 
 interface Device {
-  readonly backend: 'webgpu' | 'onnx';
+  readonly backend: 'webgpu' | 'ggml' | 'onnx';
   readonly found: boolean;
   /** Whether `auto` uses it if the model fits. */
   readonly usedByAuto: boolean;
@@ -110,7 +140,7 @@ interface Device {
  * @param derived the directory where loads keep what they learned of a device (`LoadOptions.cacheDirectory`)
  */
 export async function discoverDevices(derived: string): Promise<Device[]> {
-  return [await discoverGpu(derived), processor()];
+  return [await discoverGpu(derived), await processor()];
 }
 
 async function discoverGpu(derived: string): Promise<Device> {
@@ -141,16 +171,28 @@ async function discoverGpu(derived: string): Promise<Device> {
   }
 }
 
-function processor(): Device {
+/** Whether ggml can be used, in a sentence. */
+export async function describeGgml(): Promise<{ readonly usable: boolean; readonly text: string }> {
+  try {
+    const { chooseLibraries } = await import('../backend/ggml/library.ts');
+    return { usable: true, text: `ggml with ${basename(chooseLibraries().kernels)}` };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return { usable: false, text: `ggml can't be used, so ONNX Runtime computes all models: ${reason}` };
+  }
+}
+
+async function processor(): Promise<Device> {
+  const ggml = await describeGgml();
   const { cores, totalMemoryBytes, freeMemoryBytes } = detectHardware();
   const name = cpus()[0]?.model.trim() ?? 'The processor';
   const memory = `${showBytes(freeMemoryBytes)} of ${showBytes(totalMemoryBytes)} of memory are free`;
   return {
-    backend: 'onnx',
+    backend: ggml.usable ? 'ggml' : 'onnx',
     found: true,
     usedByAuto: true,
     description: `${name}: ${cores} threads; ${memory}.`,
-    notes: [],
+    notes: ggml.usable ? [] : [ggml.text],
     tuning: [],
   };
 }

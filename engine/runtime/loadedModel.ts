@@ -4,33 +4,44 @@ import { basename, dirname, join } from 'node:path';
 import type { BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
-import { bestWithin } from '../catalogue/fit.ts';
-import { storedDigest } from '../catalogue/modelDigest.ts';
-import { derivedDirectory } from '../catalogue/paths.ts';
-import { firstIssue, HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import { bestWithin } from '../catalogue/choice.ts';
+import { derivedDirectory } from '../catalogue/files.ts';
+import { storedDigest } from '../catalogue/manifest.ts';
+import { openStore } from '../catalogue/store.ts';
+import { firstIssue, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
+import type { Embedder } from '../index/repository/embeddings.ts';
 import { PrefixCache } from '../kv/prefixCache.ts';
 import { type Digest, Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
-import type { Checkpoint } from '../model/model.ts';
-import { openCheckpoint } from '../model/open.ts';
+import { type Checkpoint, openCheckpoint } from '../model/open.ts';
 import { longestContextTokens, withContext } from '../model/spec/describe.ts';
-import type { DecoderSpec } from '../model/spec/spec.ts';
+import { type DecoderSpec, isRecurrent } from '../model/spec/spec.ts';
 import { listWeights } from '../model/weights/specTensors.ts';
 import { type PromptFormat, promptFormatOf } from '../prompt/formats/promptFormat.ts';
-import type { CachePrecision, ModelCard } from '../protocol/engineProtocol.ts';
+import type { CachePrecision, ModelCard } from '../protocol/models.ts';
 import { Grammars } from '../sampling/grammar.ts';
 import { prepareHealing } from '../sampling/logitsProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { generationConfig, samplingDefaults } from '../sampling/samplingDefaults.ts';
+import type { RequestClass } from '../scheduler/job.ts';
 import { engineScheduler, type Machine, type Scheduler } from '../scheduler/scheduler.ts';
-import type { SharedDevice } from '../scheduler/sharedDevice.ts';
-import { Speculation } from '../scheduler/speculation.ts';
-import type { EmbeddingModel } from '../tasks/embed.ts';
+import type { SharedDevice } from '../scheduler/sharing.ts';
+import { Speculation } from '../scheduler/tokensPerStep.ts';
+import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../tasks/embed.ts';
+import { runInSlices } from '../tasks/generate.ts';
+import { isTrainedOnEdits } from '../tasks/nextEdit.ts';
 import { readOptionalJson } from '../tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type BackendChoice, type Candidate, candidates, type LoadedDecoder, loadDecoder } from './backends.ts';
+import {
+  type BackendChoice,
+  type Candidate,
+  candidates,
+  type LoadedDecoder,
+  loadDecoder,
+  mayTake,
+} from './backends.ts';
 
-export interface LoadRequest {
+interface LoadRequest {
   /** The name that the user gave, and its path. */
   readonly id: string;
   readonly name: string;
@@ -50,6 +61,8 @@ export interface LoadRequest {
   readonly onChange?: (change: { readonly message: string; readonly card: ModelCard }) => void;
   /** The device that other loaded models use too. */
   readonly device?: SharedDevice;
+  /** See `LoadOptions`. */
+  readonly besideOthers?: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -70,7 +83,7 @@ export interface LoadedModel {
 export async function loadModel(request: LoadRequest): Promise<LoadedModel> {
   const checkpoint = await openCheckpoint(request.path);
   try {
-    const sampling = samplingDefaults(checkpoint.spec.family, await readGenerationConfig(request.path));
+    const sampling = samplingDefaults(checkpoint.sampling, await readGenerationConfig(request.path));
     let reading: Promise<Text> | undefined;
     const read = (): Promise<Text> => {
       reading ??= readText(checkpoint);
@@ -116,11 +129,12 @@ export async function decoderFor(
   among?: readonly Candidate[],
 ): Promise<LoadedDecoder> {
   const spec = specFor(model, request);
-  const { threads, cachePrecision, storeDirectory, onProgress, meanwhile, signal } = request;
+  const { threads, cachePrecision, storeDirectory, onProgress, meanwhile, signal, besideOthers = false } = request;
   const digest = storeDirectory === undefined ? undefined : storedDigest(model.path, storeDirectory);
   const options: LoadOptions = {
     onProgress,
     signal,
+    besideOthers,
     ...(request.contextTokens !== undefined && { contextTokens: request.contextTokens }),
     ...(meanwhile && { meanwhile }),
     ...(threads !== undefined && { threads }),
@@ -207,7 +221,8 @@ function machineOf(decoder: Decoder, { name, snapshots }: LoadRequest): Machine 
     decoder,
     cache,
     ...(isKept && { snapshots: new Snapshots({ ...snapshots, model: name, decoder, cache }) }),
-    speculation: new Speculation(),
+    // A rejected draft would take a state back to its last checkpoint.
+    ...(!isRecurrent(decoder.spec) && { speculation: new Speculation() }),
   };
 }
 
@@ -218,7 +233,7 @@ function recoveryOf(
   take: (recovered: Recovered) => Machine,
 ): (loss: HearthError, lost: Decoder) => Promise<Machine> {
   // The load request was answered long ago, so nothing cancels this load.
-  const again = { ...request, signal: new AbortController().signal, onProgress: () => {} };
+  const again = { ...request, signal: new AbortController().signal, besideOthers: false, onProgress: () => {} };
   const recovery = new Recovery({
     choice: request.backend,
     load: (among) => decoderFor(model, again, among),
@@ -244,6 +259,7 @@ function modelCard(
     weightBytes: bytesOf(model),
     thinkingModes: [...(format?.thinkingModes ?? ['off' as const])],
     fillInTheMiddle: !embedding && tokenizer?.fillInTheMiddle !== undefined,
+    ...(tokenizer && isTrainedOnEdits(`${id} ${name}`, tokenizer) && { foreseesEdits: true }),
     chat: !embedding && tokenizer?.chatTemplate !== undefined,
     toolCalling: format?.toolCalling ?? false,
     ...(embedding && { embeddingDimensions: decoder.spec.hiddenSize }),
@@ -309,10 +325,10 @@ export class Recovery {
     this.#lastLossMs = lossMs;
     await lost.dispose();
     const among = (this.#options.candidates ?? candidates).filter(({ name }) => !this.#givenUp.has(name));
-    if (choice !== 'auto' && this.#givenUp.has(choice)) {
+    if (!among.some(({ name }) => mayTake(choice, name))) {
       throw new HearthError(
         'device-lost',
-        `${loss.message} This is the second time in ten minutes: load the model again, or choose the CPU (backend 'onnx').`,
+        `${loss.message} This is the second time in ten minutes: ${['cpu', 'ggml', 'onnx'].includes(choice) ? 'restart the engine.' : "load the model again, or choose the CPU (backend 'cpu')."}`,
         { cause: loss },
       );
     }
@@ -325,4 +341,52 @@ function noticeOf(loss: HearthError, before: Decoder, after: Decoder): string {
   if (after.backend === before.backend)
     return `${loss.message} It was set up again, and answers go on where they stood.`;
   return `${loss.message} Answers go on where they stood, computed by '${after.backend}' and slower. Load the model again to try the GPU once more.`;
+}
+
+// The embedding model of the index. It runs in the indexer process, beside the engine's model.
+
+/** The largest chunk has about 1000 tokens. */
+const contextTokens = 1024;
+
+interface EmbedderOptions {
+  readonly backend: BackendChoice;
+  readonly threads?: number | undefined;
+  readonly storeDirectory?: string;
+}
+
+/** @throws HearthError `not-found` for a model that is not on this machine, `unsupported` for one that gives no vectors. */
+export async function openEmbedder(
+  model: string,
+  signal: AbortSignal,
+  { backend, threads, storeDirectory }: EmbedderOptions,
+): Promise<Embedder> {
+  const store = openStore(storeDirectory === undefined ? {} : { directory: storeDirectory });
+  const { path, name } = await store.locate(model);
+  const request = { id: model, name, path, backend, contextTokens, threads, storeDirectory: store.directory, signal };
+  const loaded = await loadModel({ ...request, onProgress: () => {} });
+  const { embedding } = loaded;
+  if (!embedding) {
+    await loaded.close();
+    throw unsupported(`${name} is no embedding model; choose one that is, say qwen3-embedding-0.6b.`);
+  }
+  return {
+    dimensions: embedding.dimensions,
+    document: (text, signal) => vectorOf(embedding, text, { requestClass: 'warm-up', signal }),
+    question: (text) => vectorOf(embedding, embedding.queryPrefix + text, { requestClass: 'chat' }),
+    close: () => loaded.close(),
+  };
+}
+
+async function vectorOf(
+  model: EmbeddingModel,
+  text: string,
+  request: { readonly requestClass: RequestClass; readonly signal?: AbortSignal },
+): Promise<Float32Array> {
+  const tokens = cutToContext(
+    await runInSlices(embeddingTokens(model.tokenizer, text), request),
+    model.scheduler.decoder.contextTokens,
+  );
+  const [vector] = await embedAll(model, [tokens], request);
+  if (!vector) throw new Error('The model returned no vector for a text.');
+  return vector;
 }

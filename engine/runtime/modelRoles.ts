@@ -1,35 +1,29 @@
 /**
- * The loaded models by role: one that chats, and perhaps another one that completes code. Both share the device. A model
- * that has both roles is loaded once.
+ * A window's loaded models by role: one that chats, and perhaps another one that completes code. All share the device. A model
+ * that has both roles, or is used by several windows, is loaded once (modelPool.ts).
  */
 import type { z } from 'zod';
-import { ModelDigest } from '../catalogue/modelDigest.ts';
-import { snapshotDirectory } from '../catalogue/paths.ts';
-import type { Store } from '../catalogue/store.ts';
+import { type StoreProgress, snapshotDirectory } from '../catalogue/files.ts';
+import { detectMachine } from '../catalogue/fit.ts';
+import { inspectionText, usualContexts } from '../catalogue/inspectArchitecture.ts';
+import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts';
+import { openStore, type Store, toModelEntry } from '../catalogue/store.ts';
 import { throwIfAborted } from '../errors.ts';
-import { limits } from '../limits.ts';
+import { listSnapshots, removeSnapshot } from '../kv/snapshotFile.ts';
 import { checkOpens } from '../model/open.ts';
+import type { Progress } from '../protocol/engineProtocol.ts';
 import {
+  type HubOffer,
   type loadParams,
   type ModelCard,
-  type ModelChange,
+  type ModelEntry,
   type ModelRole,
   modelRoles,
-  type Progress,
-} from '../protocol/engineProtocol.ts';
-import { SharedDevice } from '../scheduler/sharedDevice.ts';
-import { type LoadedModel, loadModel } from './loadedModel.ts';
+} from '../protocol/models.ts';
+import type { LoadedModel } from './loadedModel.ts';
+import { type ModelCopy, ModelPool, type ModelUser, sameWeights, sameWish, weightsKeyOf } from './modelPool.ts';
 
 type LoadParams = z.output<typeof loadParams>;
-
-/** A loaded model, and what tells it apart. */
-export interface Held {
-  readonly key: string;
-  /** The same in `key`s that differ in the context alone. */
-  readonly weights: string;
-  readonly loaded: LoadedModel;
-  readonly digest: ModelDigest;
-}
 
 interface Loading {
   readonly key: string;
@@ -37,30 +31,21 @@ interface Loading {
   readonly abort: () => void;
 }
 
-export interface ModelRolesOptions {
-  readonly store: Store;
-  readonly onProgress: (progress: Progress) => void;
-  /** Called when a model's lost device was replaced. */
-  readonly onChange: (change: ModelChange) => void;
-}
-
 export class ModelRoles {
-  readonly #options: ModelRolesOptions;
-  readonly #held = new Map<ModelRole, Held>();
+  readonly #pool: ModelPool;
+  readonly #user: ModelUser;
+  readonly #held = new Map<ModelRole, ModelCopy>();
   /** The latest load of a role while it runs; it will replace the role's model. */
   readonly #loading = new Map<ModelRole, Loading>();
   /** Loads and unloads are sequential. */
   #turn: Promise<unknown> = Promise.resolve();
-  readonly #device = new SharedDevice({
-    patienceMs: limits.generation.patienceMs,
-    now: () => performance.now(),
-  });
 
-  constructor(options: ModelRolesOptions) {
-    this.#options = options;
+  constructor(pool: ModelPool, user: ModelUser) {
+    this.#pool = pool;
+    this.#user = user;
   }
 
-  get(role: ModelRole): Held | undefined {
+  get(role: ModelRole): ModelCopy | undefined {
     return this.#held.get(role);
   }
 
@@ -72,7 +57,7 @@ export class ModelRoles {
   /** Tells the role's model, its settings and its weights apart from all others. */
   label(role: ModelRole): string {
     const held = this.#held.get(role);
-    return `${held?.key} ${held?.digest.label}`;
+    return `${held && keyOf(held.wish)} ${held?.digest.label}`;
   }
 
   isLoading(role: ModelRole): boolean {
@@ -87,12 +72,12 @@ export class ModelRoles {
     const running = this.#loading.get(role);
     if (running?.key === key) return running.card;
     const held = this.#held.get(role);
-    if (!running && held?.key === key) return held.loaded.card;
+    if (!running && held && sameWish(held.wish, params)) return held.loaded.card;
     running?.abort();
     const controller = new AbortController();
     const abort = (): void => controller.abort();
     signal?.addEventListener('abort', abort, { once: true });
-    const card = this.#inTurn(() => this.#replace(params, key, controller.signal));
+    const card = this.#inTurn(() => this.#replace(params, controller.signal));
     const loading = { key, card, abort };
     this.#loading.set(role, loading);
     try {
@@ -103,19 +88,22 @@ export class ModelRoles {
     }
   }
 
-  async unload(role: ModelRole): Promise<void> {
+  /** @param keepMs how long a model stays loaded that nobody uses any more. */
+  async unload(role: ModelRole, keepMs?: number): Promise<void> {
     this.#loading.get(role)?.abort();
-    await this.#inTurn(() => this.#drop(role));
+    await this.#inTurn(() => this.#drop(role, keepMs));
   }
 
-  async #replace(params: LoadParams, key: string, signal: AbortSignal): Promise<ModelCard> {
+  async #replace(params: LoadParams, signal: AbortSignal): Promise<ModelCard> {
     throwIfAborted(signal);
-    const { path, name } = await this.#options.store.locate(params.model);
+    const { path } = await this.#pool.store.locate(params.model);
     // A model that can't be opened must not cost the user the one that works.
     await checkOpens(path);
-    const weights = weightsKeyOf(params);
-    const sameWeights = modelRoles.filter((role) => role !== params.role && this.#held.get(role)?.weights === weights);
-    const [other] = sameWeights;
+    const sameModel = modelRoles.filter((role) => {
+      const held = role === params.role ? undefined : this.#held.get(role);
+      return held && sameWeights(held.wish, params);
+    });
+    const [other] = sameModel;
     // The chat model's context is long enough to complete with, but not the other way round.
     const shared = other !== undefined && params.role === 'completion' ? this.#held.get(other) : undefined;
     if (shared) {
@@ -123,49 +111,25 @@ export class ModelRoles {
       this.#held.set(params.role, shared);
       return shared.loaded.card;
     }
-    const roles = [params.role, ...sameWeights];
+    const roles = [params.role, ...sameModel];
     for (const role of roles) await this.#drop(role);
-    const loaded = await this.#open(params, { path, name }, signal);
-    for (const role of roles) this.#held.set(role, { key, weights, ...loaded });
-    return loaded.loaded.card;
+    const copy = await this.#pool.take(params, this.#user, signal);
+    for (const role of roles) this.#held.set(role, copy);
+    return this.#cardFor(params, copy);
   }
 
-  async #open(
-    params: LoadParams,
-    { path, name }: { path: string; name: string },
-    signal: AbortSignal,
-  ): Promise<Pick<Held, 'loaded' | 'digest'>> {
-    const { directory } = this.#options.store;
-    const digest = await ModelDigest.of(path, directory);
-    const loaded = await loadModel({
-      ...params,
-      id: params.model,
-      name,
-      path,
-      device: this.#device,
-      ...(params.role === 'completion' && { mostContextTokens: limits.generation.completionContextTokens }),
-      storeDirectory: directory,
-      snapshots: { directory: snapshotDirectory(directory), limitBytes: params.diskCacheBytes, digest },
-      onProgress: ({ doneBytes, totalBytes }) =>
-        this.#options.onProgress({
-          task: 'load',
-          subject: params.model,
-          message: `Loading ${name}`,
-          done: doneBytes,
-          total: totalBytes,
-          unit: 'bytes',
-        }),
-      onChange: (change) => this.#options.onChange(change),
-      signal,
-    });
-    return { loaded, digest };
+  /** The card says where another window's settings hold. */
+  #cardFor(wish: LoadParams, { wish: loadedFor, loaded: { card } }: ModelCopy): ModelCard {
+    if (wish.role === 'completion' || wish.contextTokens === loadedFor.contextTokens) return card;
+    const note = `Another window uses this model with ${card.contextTokens} tokens of context, so this window does too.`;
+    return { ...card, notes: [...card.notes, note] };
   }
 
-  async #drop(role: ModelRole): Promise<void> {
+  async #drop(role: ModelRole, keepMs?: number): Promise<void> {
     const held = this.#held.get(role);
     this.#held.delete(role);
-    const isUsed = [...this.#held.values()].some(({ loaded }) => loaded === held?.loaded);
-    if (!isUsed) await held?.loaded.close();
+    const isUsed = [...this.#held.values()].some((other) => other === held);
+    if (held && !isUsed) await this.#pool.release(held, this.#user, keepMs);
   }
 
   #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -175,7 +139,127 @@ export class ModelRoles {
   }
 }
 
-const weightsKeyOf = ({ model, backend, threads, cachePrecision, diskCacheBytes }: LoadParams): string =>
-  JSON.stringify([model, backend, threads, cachePrecision, diskCacheBytes]);
-
 const keyOf = (params: LoadParams): string => `${weightsKeyOf(params)} ${params.contextTokens ?? ''}`;
+
+// The models on disk, as the protocol shows them, with progress.
+
+interface HubOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** The hub's access token; default: `HF_TOKEN`. */
+  readonly token?: string | undefined;
+}
+
+export class EngineModels {
+  readonly #store: Store;
+  readonly #onProgress: (progress: Progress) => void;
+  readonly #onChanged: () => void;
+
+  /** `onChanged` is called after each attempt to download or remove a model. */
+  constructor(store: Store, onProgress: (progress: Progress) => void, onChanged: () => void = () => {}) {
+    this.#store = store;
+    this.#onProgress = onProgress;
+    this.#onChanged = onChanged;
+  }
+
+  async list(): Promise<ModelEntry[]> {
+    return (await this.#store.list()).map(toModelEntry);
+  }
+
+  async recommend(): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.recommend());
+  }
+
+  /** Models of a repository on the hub: `owner/repository`. */
+  async offers(repository: string, options: HubOptions): Promise<HubOffer[]> {
+    return this.#store.offers(repository, options);
+  }
+
+  async pull(id: string, options: HubOptions): Promise<ModelEntry> {
+    try {
+      return toModelEntry(await this.#store.pull(id, { ...options, onProgress: (step) => this.#report(id, step) }));
+    } finally {
+      this.#onChanged();
+    }
+  }
+
+  /** Imports a file or folder. */
+  async add(path: string, signal?: AbortSignal): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.add(path, { signal, onProgress: (step) => this.#report(path, step) }));
+  }
+
+  async verify(id: string, signal?: AbortSignal): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.verify(id, { signal, onProgress: (step) => this.#report(id, step) }));
+  }
+
+  /** With its snapshots and what was computed from its weights. */
+  async remove(id: string): Promise<ModelEntry> {
+    const removed = await this.#store.remove(id);
+    const snapshots = await listSnapshots(snapshotDirectory(this.#store.directory));
+    const own = snapshots.filter(({ header }) => header.model === removed.entry.name);
+    await Promise.all(own.map(removeSnapshot));
+    this.#onChanged();
+    return toModelEntry(removed);
+  }
+
+  /** Explains a model, or compares several, without loading or downloading them. */
+  async inspect(names: readonly string[]): Promise<string> {
+    const options = { contexts: usualContexts, hardware: await detectMachine() };
+    const models: InspectedModel[] = [];
+    // Sequential, because each may read tens of megabytes of vocabulary.
+    for (const name of names) models.push(await inspectModel(this.#store, name, options));
+    return inspectionText(models);
+  }
+
+  #report(subject: string, { phase, source, doneBytes, totalBytes }: StoreProgress): void {
+    const messages: Record<StoreProgress['phase'], string> = {
+      waiting: 'Waiting for another process that gets the same model',
+      download: `Downloading from ${source}`,
+      extract: `Unpacking from ${source}`,
+      verify: 'Verifying',
+      copy: `Copying from ${source}`,
+    };
+    this.#onProgress({
+      task: phase === 'verify' ? 'verify' : 'download',
+      subject,
+      message: messages[phase],
+      done: doneBytes,
+      total: totalBytes,
+      unit: 'bytes',
+    });
+  }
+}
+
+/** News for every window: progress of a download, and its end. */
+interface ModelNews {
+  readonly onProgress: (progress: Progress) => void;
+  readonly onModelsChanged?: () => void;
+}
+
+/** What the windows of one engine share: the store, the loaded models, and news of downloads. */
+export class SharedModels {
+  readonly store: Store;
+  readonly pool: ModelPool;
+  readonly models: EngineModels;
+  readonly #windows = new Set<ModelNews>();
+
+  /** @param storeDirectory absent: the platform's cache folder. */
+  constructor(storeDirectory?: string) {
+    this.store = openStore(storeDirectory === undefined ? {} : { directory: storeDirectory });
+    this.pool = new ModelPool({ store: this.store });
+    this.models = new EngineModels(
+      this.store,
+      (progress) => {
+        for (const { onProgress } of this.#windows) onProgress(progress);
+      },
+      () => {
+        for (const { onModelsChanged } of this.#windows) onModelsChanged?.();
+      },
+    );
+  }
+
+  /** @returns what ends it. */
+  join(window: ModelNews): () => void {
+    this.#windows.add(window);
+    return () => this.#windows.delete(window);
+  }
+}

@@ -5,34 +5,40 @@ import type { MessageConnection } from 'vscode-jsonrpc/node';
 import * as z from 'zod';
 import { cancelled } from '../errors.ts';
 import {
-  type connectParams,
   type EngineRequests,
   type EngineStatus,
   engineNotices,
   engineRequests,
-  type loadParams,
-  type ModelCard,
-  type RemoteModel,
-  type RemoteServerParams,
+  type NextEditResult,
+  type nextEditParams,
   type ServerAddress,
   type startServerParams,
-  type unloadParams,
   type WarmResult,
   type warmParams,
 } from '../protocol/engineProtocol.ts';
+import type {
+  connectParams,
+  loadParams,
+  ModelCard,
+  ModelRole,
+  RemoteModel,
+  RemoteServerParams,
+  unloadParams,
+} from '../protocol/models.ts';
+import { modelRoles } from '../protocol/models.ts';
 import { type Implementation, listen, serve } from '../protocol/rpc.ts';
 import type { RemoteEngine, RemoteOptions } from './remote/remoteEngine.ts';
 import type { Engine } from './service.ts';
 
-// Sends requests to the local chat model or to the remote server, whichever was loaded or connected last; completions to
-// the local completion model if there is one.
+// Sends a role's requests to its local model or its remote server, whichever was loaded or connected last; completions go
+// where chats go if nothing has that role.
 
 export class Switchboard {
   readonly engine: Engine;
   readonly #options: RemoteOptions;
-  #remote: RemoteEngine | undefined;
-  /** Numbers loads and connections; the latest one wins. */
-  #turn = 0;
+  readonly #remotes = new Map<ModelRole, RemoteEngine>();
+  /** Numbers a role's loads and connections; the latest one wins. */
+  readonly #turns = new Map<ModelRole, number>();
 
   constructor(engine: Engine, options: RemoteOptions) {
     this.engine = engine;
@@ -40,30 +46,33 @@ export class Switchboard {
   }
 
   async load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
-    if (params.role === 'chat') this.#forgetRemote();
+    this.#forgetRemote(params.role);
     return this.engine.load(params, signal);
   }
 
-  /** Unloads the local chat model first. After a failed connection no model is available. */
+  /** Unloads the role's local model first. After a failed connection the role has none. */
   async connect(params: z.output<typeof connectParams>, signal?: AbortSignal): Promise<ModelCard> {
-    const turn = this.#forgetRemote();
-    await this.engine.unload({ role: 'chat' });
+    const { role } = params;
+    const turn = this.#forgetRemote(role);
+    await this.engine.unload({ role });
     // Loaded on demand, because most users never connect.
     const { RemoteEngine } = await import('./remote/remoteEngine.ts');
     const remote = await RemoteEngine.connect(params, this.#options, signal);
-    if (turn !== this.#turn) throw cancelled('Another model was requested in the meantime.');
-    this.#remote = remote;
+    if (turn !== this.#turns.get(role)) throw cancelled('Another model was requested in the meantime.');
+    this.#remotes.set(role, remote);
     return remote.card;
   }
 
   async unload(params: z.output<typeof unloadParams> = {}): Promise<void> {
-    if (params.role !== 'completion') this.#forgetRemote();
+    for (const role of params.role ? [params.role] : modelRoles) this.#forgetRemote(role);
     await this.engine.unload(params);
   }
 
-  #forgetRemote(): number {
-    this.#remote = undefined;
-    return ++this.#turn;
+  #forgetRemote(role: ModelRole): number {
+    const turn = (this.#turns.get(role) ?? 0) + 1;
+    this.#turns.set(role, turn);
+    this.#remotes.delete(role);
+    return turn;
   }
 
   async remoteModels(server: RemoteServerParams, signal?: AbortSignal): Promise<RemoteModel[]> {
@@ -74,23 +83,30 @@ export class Switchboard {
 
   status(): EngineStatus {
     const status = this.engine.status();
-    return this.#remote === undefined ? status : { ...status, state: 'ready', model: this.#remote.card };
+    const chat = this.#remotes.get('chat');
+    return chat === undefined ? status : { ...status, state: 'ready', model: chat.card };
   }
 
   /** A remote server manages its own cache, so there is no warm-up. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
-    const isRemote = params.kind === 'completion' ? this.completer !== this.engine : this.#remote !== undefined;
+    const isRemote = params.kind === 'completion' ? this.completer !== this.engine : this.answerer !== this.engine;
     if (isRemote) return { promptTokens: 0, cachedTokens: 0, finish: 'stop' };
     return this.engine.warm(params, signal);
   }
 
+  /** A server's models are not asked: what they are sent counts, and nobody measured them. */
+  async nextEdit(params: z.output<typeof nextEditParams>, signal?: AbortSignal): Promise<NextEditResult> {
+    return this.completer === this.engine ? this.engine.nextEdit(params, signal) : { finish: 'stop' };
+  }
+
   /** The engine for requests that both can answer. */
   get answerer(): Pick<Engine, 'chat' | 'summarise' | 'countTokens'> {
-    return this.#remote ?? this.engine;
+    return this.#remotes.get('chat') ?? this.engine;
   }
 
   get completer(): Pick<Engine, 'complete'> {
-    return this.engine.hasRole('completion') ? this.engine : (this.#remote ?? this.engine);
+    const own = this.engine.hasRole('completion') ? this.engine : undefined;
+    return this.#remotes.get('completion') ?? own ?? this.#remotes.get('chat') ?? this.engine;
   }
 }
 
@@ -100,15 +116,15 @@ export interface OwnServer {
   readonly stop: () => Promise<void>;
 }
 
-/** Serves `board` on a connection that doesn't listen yet. */
+/** Serves `board` on a connection that doesn't listen yet, and records its requests in the file `record`. */
 export function serveEngine(
   connection: MessageConnection,
   board: Switchboard,
   server: OwnServer,
   log: (line: string) => void,
+  record?: string,
 ): void {
   const answers = implementation(board, server);
-  const record = process.env['HEARTH_RECORD'];
   if (record) log(`Every request is recorded in ${record}.`);
   serve(connection, engineRequests, record ? recording(answers, record) : answers, log);
   listen(connection, engineNotices, { answerNow: (stream) => board.engine.answerNow(stream) }, log);
@@ -126,6 +142,7 @@ function implementation(board: Switchboard, server: OwnServer): Implementation<E
     unload: (params) => board.unload(params).then(() => null),
     status: () => board.status(),
     complete: (params, signal) => board.completer.complete(params, signal),
+    nextEdit: (params, signal) => board.nextEdit(params, signal),
     warm: (params, signal) => board.warm(params, signal),
     chat: (params, signal) => board.answerer.chat(params, signal),
     generate: (params, signal) => engine.generate(params, signal),
@@ -135,7 +152,7 @@ function implementation(board: Switchboard, server: OwnServer): Implementation<E
     hubOffers: ({ repository, token }, signal) => models.offers(repository, { signal, token }),
     pullModel: ({ model, token }, signal) => models.pull(model, { signal, token }),
     verifyModel: ({ model }, signal) => models.verify(model, signal),
-    removeModel: ({ model }) => models.remove(model),
+    removeModel: ({ model }) => engine.removeModel(model),
     inspectModels: (params) => models.inspect(params.models),
     clearCache: () => engine.clearCache(),
   };
@@ -157,9 +174,16 @@ export const recordedRequest = z.object({
 });
 export type RecordedRequest = z.infer<typeof recordedRequest>;
 
-/** Wraps an implementation to write each request to `path` before it runs. Replaces an existing file. */
-function recording(implementation: Implementation<EngineRequests>, path: string): Implementation<EngineRequests> {
+/** Replaces the file of an earlier recording. @returns where requests are recorded, if at all. */
+export function startRecording(): string | undefined {
+  const path = process.env['HEARTH_RECORD'];
+  if (!path) return undefined;
   writeFileSync(path, '', { mode: 0o600 });
+  return path;
+}
+
+/** Wraps an implementation to write each request to `path` before it runs. */
+function recording(implementation: Implementation<EngineRequests>, path: string): Implementation<EngineRequests> {
   const record = (method: RecordedMethod, params: unknown): void =>
     appendFileSync(path, `${JSON.stringify({ atMs: Date.now(), method, params } satisfies RecordedRequest)}\n`);
   const recorded = <Name extends RecordedMethod>(name: Name): Implementation<EngineRequests>[Name] => {

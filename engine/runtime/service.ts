@@ -1,8 +1,8 @@
 /** The engine: the requests to the loaded models. It knows no transport; rpc.ts adds one. */
 import { join } from 'node:path';
 import type { z } from 'zod';
-import { snapshotDirectory } from '../catalogue/paths.ts';
-import { openStore, type Store } from '../catalogue/store.ts';
+import { snapshotDirectory } from '../catalogue/files.ts';
+import type { Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
 import { callId, firstFreeCall, type OutputPiece } from '../prompt/conversation.ts';
@@ -18,49 +18,61 @@ import {
   type EngineStatus,
   type embedParams,
   type generateParams,
-  type loadParams,
-  type ModelCard,
-  type ModelChange,
-  type ModelRole,
-  modelRoles,
+  type NextEditResult,
+  type nextEditParams,
   type Progress,
   protocolVersion,
   type Sampling,
   type SummariseResult,
   type streamName,
   type summariseParams,
-  type unloadParams,
   type WarmResult,
   type warmParams,
 } from '../protocol/engineProtocol.ts';
+import {
+  type loadParams,
+  type ModelCard,
+  type ModelChange,
+  type ModelEntry,
+  type ModelRole,
+  modelRoles,
+  type unloadParams,
+} from '../protocol/models.ts';
 import { seededRandom } from '../sampling/random.ts';
 import { greedy, type SamplerSettings, type TokenLogprob } from '../sampling/sampler.ts';
 import { samplerSettings } from '../sampling/samplingDefaults.ts';
 import { type ChatAnswer, type ChatModel, chat, prepareChat } from '../tasks/chat.ts';
 import { complete } from '../tasks/complete.ts';
+import { CutAhead, completionToWarm, promptAfterCut, warmUp } from '../tasks/completionPrompt.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
 import { type Generated, type GenerationStatistics, runInSlices } from '../tasks/generate.ts';
+import { foreseeEdit } from '../tasks/nextEdit.ts';
 import { continueText, requireShort } from '../tasks/rawText.ts';
 import type { Summariser } from '../tasks/summarise.ts';
-import { CutAhead, completionToWarm, promptAfterCut, warmUp } from '../tasks/warmUp.ts';
 import type { LoadedModel } from './loadedModel.ts';
-import { EngineModels } from './modelRequests.ts';
-import { ModelRoles } from './modelRoles.ts';
+import type { ModelUser } from './modelPool.ts';
+import { type EngineModels, ModelRoles, SharedModels } from './modelRoles.ts';
 import { Summaries, SummaryCache } from './summaries.ts';
 
 export interface EngineOptions {
+  /** Shared with other windows; absent: its own. */
+  readonly shared?: SharedModels;
   /** The folder of models; absent: the platform's cache folder. */
   readonly storeDirectory?: string;
   readonly onDelta: (delta: Delta) => void;
   readonly onProgress: (progress: Progress) => void;
   /** Called when the loaded model's lost device was replaced. */
   readonly onModelChange?: (change: ModelChange) => void;
+  /** Called after a model was downloaded or removed by any window, or an attempt at it failed. */
+  readonly onModelsChanged?: () => void;
 }
 
+/** As one window, or the command line, sees it. */
 export class Engine {
-  readonly models: EngineModels;
   readonly #options: EngineOptions;
-  readonly #store: Store;
+  readonly #shared: SharedModels;
+  readonly #user: ModelUser;
+  readonly #leave: () => void;
   readonly #roles: ModelRoles;
   #last: GenerationStatistics | undefined;
   /** Ends the thinking of running chats, by stream. */
@@ -69,13 +81,34 @@ export class Engine {
 
   constructor(options: EngineOptions) {
     this.#options = options;
-    this.#store = openStore(options.storeDirectory === undefined ? {} : { directory: options.storeDirectory });
-    this.models = new EngineModels(this.#store, options.onProgress);
-    this.#roles = new ModelRoles({
-      store: this.#store,
+    this.#shared = options.shared ?? new SharedModels(options.storeDirectory);
+    this.#leave = this.#shared.join(options);
+    this.#user = {
       onProgress: options.onProgress,
       onChange: (change) => options.onModelChange?.(change),
-    });
+    };
+    this.#roles = new ModelRoles(this.#shared.pool, this.#user);
+  }
+
+  get models(): EngineModels {
+    return this.#shared.models;
+  }
+
+  get #store(): Store {
+    return this.#shared.store;
+  }
+
+  /** The window is gone. Its models stay loaded for a while if no other window uses them. */
+  async close(keepMs: number): Promise<void> {
+    this.#leave();
+    this.#cutAhead.pause();
+    await Promise.all(modelRoles.map((role) => this.#roles.unload(role, keepMs)));
+  }
+
+  /** @throws HearthError `unavailable` while another window uses it. */
+  async removeModel(id: string): Promise<ModelEntry> {
+    if (!this.#shared.pool.isUsedByOthers(id, this.#user)) return this.models.remove(id);
+    throw new HearthError('unavailable', `Another window uses ${id}, so it was not removed. Close that window first.`);
   }
 
   /** Loads the model of a role in place of the one that has it. A later load cancels an earlier one. */
@@ -93,7 +126,7 @@ export class Engine {
   }
 
   async clearCache(): Promise<ClearedCache> {
-    for (const model of this.#roles.all) await model.clearCache();
+    for (const model of this.#shared.pool.all) await model.clearCache();
     return clearSnapshots(snapshotDirectory(this.#store.directory));
   }
 
@@ -140,6 +173,15 @@ export class Engine {
     // A partial completion is useless.
     if (completion.finish === 'cancelled') throw cancelled();
     return { ...completion, alternatives: [...completion.alternatives] };
+  }
+
+  /** Only while nothing else is computed. */
+  async nextEdit(params: z.output<typeof nextEditParams>, signal?: AbortSignal): Promise<NextEditResult> {
+    const { foreseesEdits = false, ...writer } = this.#readyToComplete();
+    const { random } = samplerOf({}, greedy);
+    const foreseen = await foreseeEdit(writer, { ...params, random, signal }, foreseesEdits);
+    if (foreseen.finish === 'cancelled') throw cancelled();
+    return foreseen;
   }
 
   /** Computes a prompt into the cache before its request arrives. */
@@ -301,8 +343,8 @@ export class Engine {
   }
 
   #readyToEmbed(): EmbeddingModel {
-    const { embedding, card } = this.#loaded();
-    if (embedding) return embedding;
+    const { embedding, card, scheduler } = this.#loaded();
+    if (embedding) return { ...embedding, scheduler: scheduler.for(this.#user) };
     throw unsupported(`${card.name} is no embedding model, so it gives no vectors; load one (qwen3-embedding-0.6b).`);
   }
 
@@ -315,7 +357,15 @@ export class Engine {
     const { scheduler, text, card, sampling } = this.#loaded(role);
     if (card.embeddingDimensions !== undefined)
       throw unsupported(`${card.name} is an embedding model: it gives vectors, and neither chats nor completes.`);
-    if (text) return { scheduler, ...text, contextTokens: card.contextTokens, sampling, now: () => new Date() };
+    if (text)
+      return {
+        scheduler: scheduler.for(this.#user),
+        ...text,
+        contextTokens: card.contextTokens,
+        foreseesEdits: card.foreseesEdits,
+        sampling,
+        now: () => new Date(),
+      };
     throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
   }
 
@@ -340,6 +390,7 @@ interface Delivery {
 }
 
 interface ReadyModel extends ChatModel {
+  readonly foreseesEdits: boolean | undefined;
   readonly sampling: SamplerSettings;
 }
 

@@ -2,7 +2,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { cancelled, HearthError } from '../errors.ts';
-import { checkSchemaBounds } from '../grammar/refusals.ts';
+import { checkSchemaBounds } from '../grammar/schemaDocument.ts';
 import type { Vocabulary } from '../grammar/tokenTrie.ts';
 import { limits } from '../limits.ts';
 import type { AnswerGrammar } from '../prompt/plans/answerPlan.ts';
@@ -140,7 +140,17 @@ export class Grammars {
     this.#current = undefined;
   }
 
-  async #answered({ walk, request, signal }: Ask): Promise<Reply> {
+  /** If the thread ends, asks its replacement once: another request, or the system, may have ended it. */
+  async #answered(ask: Ask): Promise<Reply> {
+    try {
+      return await this.#answeredByThread(ask);
+    } catch (error) {
+      if (!(error instanceof ThreadEnded)) throw error;
+      return await this.#answeredByThread(ask);
+    }
+  }
+
+  async #answeredByThread({ walk, request, signal }: Ask): Promise<Reply> {
     const worker = await this.#running();
     // Starting the thread takes a second.
     if (signal?.aborted) throw cancelled();
@@ -227,9 +237,8 @@ export class Grammars {
 /** @throws HearthError if the thread ends first; the signal's reason if it is aborted. */
 function nextMessage(worker: Worker, signal?: AbortSignal): Promise<FromGrammarThread> {
   return new Promise<FromGrammarThread>((resolve, reject) => {
-    const ended = (): void => settle(() => reject(new HearthError('unavailable', threadFailed)));
-    const failed = (error: Error): void =>
-      settle(() => reject(new HearthError('unavailable', failureOf(error), { cause: error })));
+    const ended = (): void => settle(() => reject(new ThreadEnded('unavailable', threadFailed)));
+    const failed = (error: Error): void => settle(() => reject(failureOf(error)));
     const answered = (answer: FromGrammarThread): void => settle(() => resolve(answer));
     const aborted = (): void => settle(() => reject(signal?.reason));
     const settle = (then: () => void): void => {
@@ -245,11 +254,16 @@ function nextMessage(worker: Worker, signal?: AbortSignal): Promise<FromGrammarT
 /** The thread refuses a schema and continues. */
 class Refusal extends HearthError {}
 
+/** A new thread may answer. */
+class ThreadEnded extends HearthError {}
+
 const threadFailed = 'The thread that follows JSON Schemas has failed and was replaced; ask again.';
-const failureOf = (error: Error & { readonly code?: string }): string =>
+const failureOf = (error: Error & { readonly code?: string }): HearthError =>
   error.code === 'ERR_WORKER_OUT_OF_MEMORY'
-    ? 'The JSON Schema needs more memory than it may have; simplify it.'
-    : threadFailed;
+    ? new HearthError('unavailable', 'The JSON Schema needs more memory than it may have; simplify it.', {
+        cause: error,
+      })
+    : new ThreadEnded('unavailable', threadFailed, { cause: error });
 
 export async function spellingOf(tokenizer: Tokenizer): Promise<Vocabulary> {
   const { vocabularySize } = tokenizer;

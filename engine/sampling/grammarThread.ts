@@ -5,7 +5,7 @@
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { type ErrorCode, HearthError } from '../errors.ts';
 import { type Form, Machine, type State } from '../grammar/machine.ts';
-import { GrammarLimit, withinSteps } from '../grammar/refusals.ts';
+import { GrammarLimit, withinSteps } from '../grammar/schemaDocument.ts';
 import { TokenTrie, type Vocabulary } from '../grammar/tokenTrie.ts';
 import { limits } from '../limits.ts';
 

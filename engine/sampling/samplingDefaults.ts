@@ -1,6 +1,6 @@
 /** Default sampling settings: the publisher's values if there are any, else conservative ones. */
 import { z } from 'zod';
-import type { Family } from '../model/spec/spec.ts';
+import type { PublishedSampling } from '../model/families/config.ts';
 import { greedy, type SamplerSettings } from './sampler.ts';
 
 /** The sampling keys of `generation_config.json`. Unknown keys are ignored. */
@@ -14,29 +14,12 @@ export const generationConfig = z.looseObject({
 });
 export type GenerationConfig = z.infer<typeof generationConfig>;
 
-/** From the model cards, for files without a generation_config.json (GGUF). */
-const published: Readonly<Record<Family, Partial<SamplerSettings>>> = {
-  // SmolLM2-Instruct's card.
-  llama: { temperature: 0.2, topP: 0.9 },
-  // Qwen2.5-Coder's generation_config.json.
-  qwen2: { temperature: 0.7, topP: 0.8, topK: 20, repetitionPenalty: 1.1 },
-  // "Best practices" of the Qwen3 cards, thinking.
-  qwen3: { temperature: 0.6, topP: 0.95, topK: 20 },
-  'qwen3-moe': { temperature: 0.6, topP: 0.95, topK: 20 },
-  // openai/gpt-oss, README: "We recommend sampling with temperature=1.0 and top_p=1.0".
-  'gpt-oss': { temperature: 1 },
-  // DeepSeek-V3's generation_config.json.
-  'deepseek-v3': { temperature: 0.6, topP: 0.95 },
-  // Gemma 3's generation_config.json.
-  // Phi-4's generation_config.json has none.
-  phi3: {},
-  // "GLM-4.5" card and generation_config.json.
-  'glm4-moe': { temperature: 0.6 },
-  gemma3: { temperature: 1, topP: 0.95, topK: 64 },
-};
-
-export function samplingDefaults(family: Family, config: GenerationConfig | undefined): SamplerSettings {
-  const fromCard = { ...greedy, ...published[family] };
+/** `published`: what the model card says, for models without a generation_config.json. */
+export function samplingDefaults(
+  published: PublishedSampling | undefined,
+  config: GenerationConfig | undefined,
+): SamplerSettings {
+  const fromCard = { ...greedy, ...published };
   if (config === undefined || (config.temperature == null && config.do_sample !== false)) return fromCard;
   return {
     ...greedy,

@@ -1,9 +1,11 @@
 /** A request in the scheduler, from submission to its outcome. */
 import type { SamplingSlice } from '../backend/backend.ts';
+import { HearthError, invalidInput } from '../errors.ts';
 import type { Lease } from '../kv/prefixCache.ts';
+import type { ClassStatistics, SchedulerStatistics } from '../protocol/models.ts';
 import type { FreeTokens } from '../sampling/logitsProcessor.ts';
 import type { QueuedRequest } from './requestQueue.ts';
-import type { Drafter } from './speculation.ts';
+import type { Drafter } from './tokensPerStep.ts';
 
 // Decides what the engine computes next, as a pure function.
 
@@ -86,6 +88,8 @@ function sliceOf<Request extends Candidate>(request: Request, roomTokens: number
 
 export interface TokenRequest {
   readonly requestClass: RequestClass;
+  /** The window that asks; absent: all such requests are of one. */
+  readonly owner?: object | undefined;
   readonly prompt: readonly number[];
   /** Prompt lengths at which later prompts may diverge; absent: only the end. */
   readonly boundaries?: readonly number[] | undefined;
@@ -119,6 +123,35 @@ export interface TokenOutcome {
   /** Equal to `endedMs` when nothing was generated. */
   readonly firstTokenMs: number;
   readonly endedMs: number;
+}
+
+/** Where an answer ends besides its own limit, and what its tokens are sampled from. */
+export interface AnswerEnds {
+  readonly contextTokens: number;
+  /** Logits of a row. */
+  readonly width: number;
+  readonly now: () => number;
+}
+
+/** @throws HearthError `invalid-input`, `context-overflow` */
+export function requirePrompt(prompt: readonly number[], contextTokens: number): void {
+  if (prompt.length === 0) throw invalidInput('The prompt is empty.');
+  if (prompt.length <= contextTokens) return;
+  throw new HearthError(
+    'context-overflow',
+    `The prompt has ${prompt.length} tokens; the context holds ${contextTokens}. Shorten it or load the model with a longer context.`,
+  );
+}
+
+/** A request's part of a forward pass, as the decoder takes it. */
+export function inputOf({ request, tokens, drafts, logits }: StepSlice<Job>) {
+  const { sequence } = request;
+  const start = sequence.length;
+  return {
+    sequence,
+    tokens: [...request.tokens.slice(start, start + tokens), ...request.drafts.slice(0, drafts)],
+    logits,
+  };
 }
 
 export class Job implements QueuedRequest {
@@ -156,6 +189,10 @@ export class Job implements QueuedRequest {
     return this.request.requestClass;
   }
 
+  get owner(): object | undefined {
+    return this.request.owner;
+  }
+
   get boundaries(): readonly number[] {
     return this.request.boundaries ?? [this.request.prompt.length];
   }
@@ -185,6 +222,44 @@ export class Job implements QueuedRequest {
     return this.lease.sequence;
   }
 
+  /**
+   * Samples the next token, and one more after each accepted draft token. Each is sampled from the model's own
+   * distribution, so draft tokens change only the speed.
+   * @param logits `[1 + drafts, vocabulary]`
+   */
+  async choose(
+    drafts: readonly number[],
+    logits: Float32Array | undefined,
+    ends: AnswerEnds,
+  ): Promise<TokenOutcome['finish'] | undefined> {
+    const { width } = ends;
+    if (logits?.length !== (1 + drafts.length) * width)
+      throw new Error('The decoder returned no logits for a slice that asked for them.');
+    for (let row = 0; row <= drafts.length; row++) {
+      const chosen = this.request.choose(logits.subarray(row * width, (row + 1) * width));
+      const token = typeof chosen === 'number' ? chosen : await chosen;
+      const finish = this.deliver(token, ends);
+      if (finish || token !== drafts[row]) return finish;
+    }
+    return undefined;
+  }
+
+  deliver(token: number, { contextTokens, now }: AnswerEnds): TokenOutcome['finish'] | undefined {
+    this.firstTokenMs ??= now();
+    this.tokens.push(token);
+    if (this.request.deliver(token) === 'stop') return 'stop';
+    if (this.generatedTokens >= this.request.maxTokens) return 'length';
+    return this.tokens.length > contextTokens ? 'context' : undefined;
+  }
+
+  timeout(): HearthError {
+    const seconds = Math.ceil((this.request.timeoutMs ?? 0) / 1000);
+    return new HearthError(
+      'timeout',
+      `The answer took longer than ${seconds} s. The part of its prompt that was computed stays in the cache.`,
+    );
+  }
+
   outcome(finish: TokenOutcome['finish'], endedMs: number): TokenOutcome {
     return {
       finish,
@@ -193,6 +268,91 @@ export class Job implements QueuedRequest {
       submittedMs: this.submittedMs,
       firstTokenMs: this.firstTokenMs ?? endedMs,
       endedMs,
+    };
+  }
+}
+
+// Counts the scheduler's work by request class, since the scheduler was created.
+
+type Counted = Exclude<keyof ClassStatistics, 'longestWaitMs' | 'recentStepMs'>;
+
+const recentSteps = 100;
+
+const nothing = (): ClassStatistics => ({
+  submitted: 0,
+  finished: 0,
+  cancelled: 0,
+  failed: 0,
+  refused: 0,
+  cachedTokens: 0,
+  computedTokens: 0,
+  generatedTokens: 0,
+  deviceTokens: 0,
+  draftTokens: 0,
+  acceptedTokens: 0,
+  waitedMs: 0,
+  longestWaitMs: 0,
+  answerSteps: 0,
+  recentStepMs: [],
+});
+
+export class StatisticsRecorder {
+  readonly #classes: Record<RequestClass, ClassStatistics> = {
+    keystroke: nothing(),
+    chat: nothing(),
+    summary: nothing(),
+    'warm-up': nothing(),
+  };
+  #steps = 0;
+  #slices = 0;
+  #busyMs = 0;
+  #suspensions = 0;
+
+  count(requestClass: RequestClass, what: Counted, by = 1): void {
+    this.#classes[requestClass][what] += by;
+  }
+
+  admitted(requestClass: RequestClass, waitedMs: number, cachedTokens: number): void {
+    const counts = this.#classes[requestClass];
+    counts.waitedMs += waitedMs;
+    counts.longestWaitMs = Math.max(counts.longestWaitMs, waitedMs);
+    counts.cachedTokens += cachedTokens;
+  }
+
+  step(slices: readonly StepSlice<{ readonly requestClass: RequestClass }>[], tookMs: number): void {
+    this.#steps++;
+    this.#slices += slices.length;
+    this.#busyMs += tookMs;
+    for (const { request, tokens, drafts } of slices)
+      this.count(request.requestClass, 'computedTokens', tokens + drafts);
+    const answering = slices.filter(({ tokens, logits }) => tokens === 1 && logits !== 'none');
+    for (const name of new Set(answering.map(({ request }) => request.requestClass))) this.#answered(name, tookMs);
+  }
+
+  #answered(requestClass: RequestClass, tookMs: number): void {
+    const counts = this.#classes[requestClass];
+    counts.answerSteps++;
+    counts.recentStepMs.push(tookMs);
+    if (counts.recentStepMs.length > recentSteps) counts.recentStepMs.shift();
+  }
+
+  verified(requestClass: RequestClass, drafts: number, accepted: number): void {
+    if (drafts === 0) return;
+    this.count(requestClass, 'draftTokens', drafts);
+    this.count(requestClass, 'acceptedTokens', accepted);
+  }
+
+  suspended(): void {
+    this.#suspensions++;
+  }
+
+  snapshot(): SchedulerStatistics {
+    return {
+      steps: this.#steps,
+      slices: this.#slices,
+      busyMs: this.#busyMs,
+      suspensions: this.#suspensions,
+      classes: structuredClone(this.#classes),
     };
   }
 }

@@ -2,9 +2,9 @@
  * The queue of requests and their order. Time is an argument and nothing is computed here, so that a simulation with a
  * virtual clock can show that no request starves.
  *
- * The better class goes first, but a class that has waited for its patience gets one step. Requests of one class share
- * the time equally: the least served goes first, and a new one starts at the virtual time of an ideal shared processor
- * (start-time fair queueing: Goyal, Vin and Cheng 1996).
+ * The better class goes first, but a class that has waited for its patience gets one step. Windows share the time of a class
+ * equally, and so do the requests of a window: the least served goes first, and a new one starts at the virtual time of an
+ * ideal shared processor (start-time fair queueing with weights: Goyal, Vin and Cheng 1996).
  */
 import { HearthError } from '../errors.ts';
 import {
@@ -21,7 +21,7 @@ import {
 const typing = { soonestMs: 60, latestMs: 2000 };
 
 export interface QueueLimits extends StepLimits {
-  /** Requests of one class that wait or run, so that a flood of one class can't block the others. */
+  /** Requests of one class and window that wait or run, so that a flood of one can't block the others. */
   readonly maxPendingPerClass: number;
   /** How long better classes may delay the next step of a class. */
   readonly patienceMs: Readonly<Record<RequestClass, number>>;
@@ -30,6 +30,8 @@ export interface QueueLimits extends StepLimits {
 }
 
 export interface QueuedRequest extends Candidate {
+  /** The window that asked; absent: all such requests are of one. */
+  readonly owner?: object | undefined;
   /** On the queue's clock. */
   readonly deadlineMs?: number | undefined;
 }
@@ -44,8 +46,9 @@ interface Turn {
 }
 
 interface ClassState {
-  pending: number;
-  /** Service time of a request that had always been here. */
+  /** By window; windows without requests are absent. */
+  readonly pending: Map<object | undefined, number>;
+  /** Service time of a request that had always been here, times the requests of its window. */
   virtualMs: number;
   /** When the class was last served or started to wait. */
   servedAtMs: number;
@@ -55,7 +58,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   #limits: QueueLimits;
   readonly #turns = new Map<Request, Turn>();
   readonly #classes = new Map<RequestClass, ClassState>(
-    requestClasses.map((name) => [name, { pending: 0, virtualMs: 0, servedAtMs: 0 }]),
+    requestClasses.map((name) => [name, { pending: new Map(), virtualMs: 0, servedAtMs: 0 }]),
   );
   readonly #arrivals: Map<RequestClass, number>;
   #arrived = 0;
@@ -82,22 +85,26 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   /** @throws HearthError `busy`. */
   add(request: Request, nowMs: number): void {
     const state = this.#classOf(request);
-    if (state.pending >= this.#limits.maxPendingPerClass) {
+    const pending = state.pending.get(request.owner) ?? 0;
+    if (pending >= this.#limits.maxPendingPerClass) {
       throw new HearthError(
         'busy',
-        `${state.pending} requests of this kind are already waiting. Try again when some are done.`,
+        `${pending} requests of this kind are already waiting. Try again when some are done.`,
       );
     }
-    if (state.pending === 0) state.servedAtMs = nowMs;
+    if (state.pending.size === 0) state.servedAtMs = nowMs;
     this.#arrivals.set(request.requestClass, nowMs);
-    state.pending++;
+    state.pending.set(request.owner, pending + 1);
     this.#turns.set(request, { arrival: this.#arrived++, servedMs: state.virtualMs, blocked: false, held: false });
   }
 
   /** Removes the request and unblocks those that wait for memory. */
   delete(request: Request): void {
     if (!this.#turns.delete(request)) throw new Error('A request ended twice.');
-    this.#classOf(request).pending--;
+    const { pending } = this.#classOf(request);
+    const left = (pending.get(request.owner) ?? 0) - 1;
+    if (left > 0) pending.set(request.owner, left);
+    else pending.delete(request.owner);
     this.#unblock();
   }
 
@@ -152,9 +159,10 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
       const turn = this.#turns.get(request);
       if (!turn) continue;
       const ms = (tookMs * (tokens + drafts)) / allTokens;
-      turn.servedMs += ms;
       const state = this.#classOf(request);
-      state.virtualMs += ms / state.pending;
+      // A request's share is one of its window's; a window's is one of all windows'.
+      turn.servedMs += ms * (state.pending.get(request.owner) ?? 1);
+      state.virtualMs += ms / state.pending.size;
       state.servedAtMs = nowMs;
     }
   }
@@ -214,7 +222,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     let longestMs = 0;
     for (const [name, { pending, servedAtMs }] of this.#classes) {
       const beyondMs = nowMs - servedAtMs - this.#limits.patienceMs[name];
-      if (pending === 0 || beyondMs <= longestMs) continue;
+      if (pending.size === 0 || beyondMs <= longestMs) continue;
       longestMs = beyondMs;
       found = name;
     }

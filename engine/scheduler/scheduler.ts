@@ -5,26 +5,27 @@
 
 import { setImmediate } from 'node:timers/promises';
 import type { Decoder } from '../backend/backend.ts';
-import { HearthError, invalidInput } from '../errors.ts';
+import { HearthError } from '../errors.ts';
 import type { PrefixCache } from '../kv/prefixCache.ts';
 import type { Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
 import { outputSize } from '../model/spec/spec.ts';
-import type { SchedulerStatistics } from '../protocol/statistics.ts';
-import { DeviceSampler, type DeviceStep } from './deviceSampling.ts';
+import type { SchedulerStatistics } from '../protocol/models.ts';
 import {
+  type AnswerEnds,
+  inputOf,
   Job,
   type RequestClass,
+  requirePrompt,
+  StatisticsRecorder,
   type StepLimits,
   type StepSlice,
   type TokenOutcome,
   type TokenRequest,
 } from './job.ts';
-import { MemoryRoom } from './memoryRoom.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
-import { type DeviceUser, SharedDevice } from './sharedDevice.ts';
-import { DraftTokens, type Speculation } from './speculation.ts';
-import { StatisticsRecorder } from './statistics.ts';
+import { type DeviceUser, MemoryRoom, SharedDevice } from './sharing.ts';
+import { DeviceSampler, type DeviceStep, DraftTokens, type Speculation } from './tokensPerStep.ts';
 
 /** A decoder and its cache. A device loss ends both. */
 export interface Machine {
@@ -57,6 +58,9 @@ interface PassInFlight {
   readonly startMs: number;
   readonly done: Promise<void>;
 }
+
+/** Where tasks send their requests. */
+export type Submitter = Pick<Scheduler, 'submit' | 'decoder'>;
 
 export class Scheduler implements DeviceUser {
   readonly #options: SchedulerOptions;
@@ -92,6 +96,10 @@ export class Scheduler implements DeviceUser {
     return this.#machine.decoder;
   }
 
+  get #ends(): AnswerEnds {
+    return { contextTokens: this.decoder.contextTokens, width: outputSize(this.decoder.spec), now: this.#options.now };
+  }
+
   get pending(): number {
     return this.#queue.size;
   }
@@ -111,7 +119,9 @@ export class Scheduler implements DeviceUser {
    */
   submit(request: TokenRequest): Promise<TokenOutcome> {
     return new Promise((resolve, reject) => {
-      this.#check(request);
+      if (this.#closed)
+        throw new HearthError('unavailable', 'The model is being unloaded; ask again once one is loaded.');
+      requirePrompt(request.prompt, this.decoder.contextTokens);
       const nowMs = this.#options.now();
       const job = new Job(request, nowMs, { resolve, reject });
       try {
@@ -123,6 +133,17 @@ export class Scheduler implements DeviceUser {
       this.#statistics.count(request.requestClass, 'submitted');
       this.#working ??= this.#work();
     });
+  }
+
+  /** The same queue for one window: windows share the time of a class equally, however much each of them asks. */
+  for(owner: object): Submitter {
+    const decoder = (): Decoder => this.decoder;
+    return {
+      get decoder() {
+        return decoder();
+      },
+      submit: (request) => this.submit({ ...request, owner }),
+    };
   }
 
   /** Cancels every request and refuses new ones. */
@@ -137,7 +158,7 @@ export class Scheduler implements DeviceUser {
   async #work(): Promise<void> {
     // Waits for requests submitted in the same turn of the event loop.
     await this.#options.yieldToEventLoop();
-    await this.#machine.snapshots?.onRequest();
+    await this.#device.calls.during(this.#machine.snapshots?.onRequest());
     for (;;) {
       // Nothing of this scheduler is left on the device that another one gets.
       if (this.#device.isWanted) await this.#settleInFlight();
@@ -182,25 +203,12 @@ export class Scheduler implements DeviceUser {
   async #tune(): Promise<void> {
     this.#tunes = false;
     try {
-      await this.decoder.tuner?.step();
+      await this.#device.calls.during(this.decoder.tuner?.step());
     } catch (error) {
       if (isLoss(error)) await this.#recover(error);
       return;
     }
     void this.#prepareTuning();
-  }
-
-  #check({ prompt }: TokenRequest): void {
-    const { decoder } = this;
-    if (this.#closed)
-      throw new HearthError('unavailable', 'The model is being unloaded; ask again once one is loaded.');
-    if (prompt.length === 0) throw invalidInput('The prompt is empty.');
-    if (prompt.length > decoder.contextTokens) {
-      throw new HearthError(
-        'context-overflow',
-        `The prompt has ${prompt.length} tokens; the context holds ${decoder.contextTokens}. Shorten it or load the model with a longer context.`,
-      );
-    }
   }
 
   #endUnwanted(nowMs: number): void {
@@ -214,7 +222,7 @@ export class Scheduler implements DeviceUser {
   async #admit(job: Job, nowMs: number): Promise<void> {
     const { cache, snapshots } = this.#machine;
     try {
-      await snapshots?.restorePrefix(job.tokens, job.requestClass);
+      await this.#device.calls.during(snapshots?.restorePrefix(job.tokens, job.requestClass));
       const lease = cache.acquire(job.tokens, job.requestClass);
       job.lease = lease;
       lease.sequence.setCheckpoints(job.boundaries);
@@ -246,13 +254,8 @@ export class Scheduler implements DeviceUser {
   /** A part of prompts that go on, while nobody types: what comes next then does not depend on it. */
   #mayBeInFlight(slices: readonly Slice[]): boolean {
     const [first] = slices;
-    if (
-      !first ||
-      !this.decoder.submit ||
-      this.#device.isWanted ||
-      this.#queue.isTypingBefore(first.request, this.#options.now())
-    )
-      return false;
+    if (!first || !this.decoder.submit || this.#device.isWanted) return false;
+    if (this.#queue.isTypingBefore(first.request, this.#options.now())) return false;
     return slices.every(({ request, tokens, logits }) => logits === 'none' && tokens < request.waitingTokens);
   }
 
@@ -261,7 +264,7 @@ export class Scheduler implements DeviceUser {
     let done: Promise<void> | undefined;
     let failure: unknown;
     try {
-      done = (await this.decoder.submit?.(slices.map(work)))?.done;
+      done = (await this.#watched(slices, this.decoder.submit?.(slices.map(inputOf))))?.done;
       // Awaited when the next pass is submitted.
       done?.catch(() => {});
     } catch (error) {
@@ -278,7 +281,7 @@ export class Scheduler implements DeviceUser {
     if (!flight) return true;
     this.#inFlight = undefined;
     try {
-      await flight.done;
+      await this.#watched(flight.slices, flight.done);
     } catch (error) {
       if (isLoss(error)) {
         await this.#recover(error);
@@ -298,7 +301,7 @@ export class Scheduler implements DeviceUser {
     if (!(await this.#settleInFlight())) return;
     let sampled: number[][];
     try {
-      sampled = await this.#deviceSampler.sample(step);
+      sampled = await this.#watched(slices, this.#deviceSampler.sample(step));
     } catch (error) {
       await this.#failed(slices, error);
       return;
@@ -323,7 +326,7 @@ export class Scheduler implements DeviceUser {
       let delivered = 0;
       for (const token of tokens) {
         if (finish || job.request.signal?.aborted || job.request.sampling?.free()?.forbidden !== forbidden) break;
-        finish = this.#deliver(job, token);
+        finish = job.deliver(token, this.#ends);
         delivered++;
       }
       job.request.sampling?.sampled(delivered);
@@ -344,13 +347,13 @@ export class Scheduler implements DeviceUser {
   }
 
   async #compute(slices: readonly Slice[], loopMs: number): Promise<void> {
-    const running = this.decoder.run(slices.map(work));
+    const running = this.decoder.run(slices.map(inputOf));
     // A failure is handled below, after the pass before.
     running.catch(() => {});
     if (!(await this.#settleInFlight())) return;
     let logits: Float32Array[];
     try {
-      logits = await running;
+      logits = await this.#watched(slices, running);
     } catch (error) {
       await this.#failed(slices, error);
       return;
@@ -363,6 +366,12 @@ export class Scheduler implements DeviceUser {
     for (const [i, slice] of slices.entries()) {
       if (this.#queue.has(slice.request)) await this.#withoutWaiting(slice.request, this.#computed(slice, logits[i]));
     }
+  }
+
+  /** @param work of the device on the slices. */
+  #watched<Result>(slices: readonly Slice[], work: Result | Promise<Result>): Promise<Result> {
+    const tokens = slices.reduce((sum, slice) => sum + slice.tokens + slice.drafts, 0);
+    return this.#device.calls.during(work, { decoder: this.decoder, tokens });
   }
 
   /** Compiling a grammar may take a second; other requests continue meanwhile. */
@@ -421,7 +430,7 @@ export class Scheduler implements DeviceUser {
     if (!job.samples && job.waitingTokens === 0) this.#finish(job, 'length');
     if (asked === 'none') return;
     try {
-      const finish = await this.#choose(job, job.drafts.slice(0, drafts), logits);
+      const finish = await job.choose(job.drafts.slice(0, drafts), logits, this.#ends);
       if (!this.#queue.has(job)) return;
       // Drops rejected draft tokens. The last token is not in the cache.
       // A held request may have given its sequence back.
@@ -434,37 +443,6 @@ export class Scheduler implements DeviceUser {
       if (job.request.signal?.aborted) this.#finish(job, 'cancelled');
       else this.#fail(job, error);
     }
-  }
-
-  /**
-   * Samples the next token, and one more after each accepted draft token. Each is sampled from the model's own
-   * distribution, so draft tokens change only the speed.
-   * @param logits `[1 + drafts, vocabulary]`
-   */
-  async #choose(
-    job: Job,
-    drafts: readonly number[],
-    logits: Float32Array | undefined,
-  ): Promise<TokenOutcome['finish'] | undefined> {
-    const width = outputSize(this.decoder.spec);
-    if (logits?.length !== (1 + drafts.length) * width)
-      throw new Error('The decoder returned no logits for a slice that asked for them.');
-    for (let row = 0; row <= drafts.length; row++) {
-      const chosen = job.request.choose(logits.subarray(row * width, (row + 1) * width));
-      const token = typeof chosen === 'number' ? chosen : await chosen;
-      const finish = this.#deliver(job, token);
-      if (finish || token !== drafts[row]) return finish;
-    }
-    return undefined;
-  }
-
-  #deliver(job: Job, token: number): TokenOutcome['finish'] | undefined {
-    const { request, tokens } = job;
-    job.firstTokenMs ??= this.#options.now();
-    tokens.push(token);
-    if (request.deliver(token) === 'stop') return 'stop';
-    if (job.generatedTokens >= request.maxTokens) return 'length';
-    return tokens.length > this.decoder.contextTokens ? 'context' : undefined;
   }
 
   #finish(job: Job, finish: TokenOutcome['finish']): void {
@@ -483,14 +461,9 @@ export class Scheduler implements DeviceUser {
 
   #expire(job: Job): void {
     this.#statistics.count(job.requestClass, 'failed');
-    const seconds = Math.ceil((job.request.timeoutMs ?? 0) / 1000);
-    const error = new HearthError(
-      'timeout',
-      `The answer took longer than ${seconds} s. The part of its prompt that was computed stays in the cache.`,
-    );
     try {
       this.#end(job);
-      job.reject(error);
+      job.reject(job.timeout());
     } catch (other) {
       job.reject(other);
     }
@@ -525,16 +498,6 @@ async function settles(promise: Promise<void>, ms: number): Promise<boolean> {
 }
 
 const isLoss = (error: unknown): error is HearthError => error instanceof HearthError && error.code === 'device-lost';
-
-function work({ request, tokens, drafts, logits }: Slice) {
-  const { sequence } = request;
-  const start = sequence.length;
-  return {
-    sequence,
-    tokens: [...request.tokens.slice(start, start + tokens), ...request.drafts.slice(0, drafts)],
-    logits,
-  };
-}
 
 // The scheduler with the engine's limits; benchmarks use it too.
 

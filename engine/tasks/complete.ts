@@ -1,8 +1,11 @@
 /** Inline completion: builds the prompt, generates, and trims the text that is offered. */
+
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { checkedAt, type ErrorsWith } from '../index/syntax/source.ts';
 import { limits } from '../limits.ts';
 import { free, HealedText, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
-import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import {
   type CompletionPrompt,
@@ -10,8 +13,7 @@ import {
   completionPrompt,
   promptBudgetTokens,
 } from './completionPrompt.ts';
-import { CompletionShape, type Multiline } from './completionShape.ts';
-import { type Place, withoutBreaking } from './completionSyntax.ts';
+import { CompletionShape, type Multiline, type Shaped } from './completionShape.ts';
 import { type FinishReason, type GenerationStatistics, generate, type SampleObserver } from './generate.ts';
 
 export interface CompletionRequest extends CompletionSource {
@@ -19,6 +21,8 @@ export interface CompletionRequest extends CompletionSource {
   readonly multiline: Multiline;
   readonly candidates: number;
   readonly confidence: Confidence;
+  /** −1 to 1; absent, 0: as measured. */
+  readonly strictness?: number;
   /** The model's text as it is, not cut to the cursor's scope. */
   readonly whole: boolean;
   readonly stopStrings: readonly string[];
@@ -49,7 +53,7 @@ const nothingToContinue: Completion = {
 };
 
 export async function complete(
-  scheduler: Scheduler,
+  scheduler: Submitter,
   tokenizer: Tokenizer,
   contextTokens: number,
   request: CompletionRequest,
@@ -65,13 +69,13 @@ export async function complete(
   const told = { ...(logProbability !== undefined && { logProbability }), finish, statistics };
   if (request.whole) return { text: best.text, alternatives: [], ...told };
   const ranked = [best, ...others.toSorted((a, b) => (b.logProbability ?? 0) - (a.logProbability ?? 0))];
-  const sure = ranked.filter((one) => isSureEnough(one.logProbability, request.confidence));
+  const sure = ranked.filter((one) => isSureEnough(one.logProbability, request));
   const [text = '', ...alternatives] = new Set(sure.flatMap((one) => (one.text === '' ? [] : [one.text])));
   return { text, alternatives, ...told };
 }
 
 interface Attempt {
-  readonly scheduler: Scheduler;
+  readonly scheduler: Submitter;
   readonly tokenizer: Tokenizer;
   readonly request: CompletionRequest;
   readonly shape: CompletionShape;
@@ -155,8 +159,11 @@ const leastLogProbability: Readonly<Record<Confidence, number>> = {
   quiet: -0.2,
 };
 
-export const isSureEnough = (logProbability: number | undefined, confidence: Confidence): boolean =>
-  logProbability === undefined || logProbability >= leastLogProbability[confidence];
+/** `strictness` 1 halves the distance from certainty (log-probability 0) that is allowed, −1 doubles it. */
+export const isSureEnough = (
+  logProbability: number | undefined,
+  { confidence, strictness = 0 }: Pick<CompletionRequest, 'confidence' | 'strictness'>,
+): boolean => logProbability === undefined || logProbability >= leastLogProbability[confidence] * 2 ** -strictness;
 
 /** Most suggestions of one line are shorter; the device may sample later tokens. */
 const observedTokens = 16;
@@ -168,16 +175,19 @@ interface FirstToken {
 }
 
 export class ConfidenceMeter implements SampleObserver {
-  readonly tokens = observedTokens;
+  readonly tokens: number;
   readonly #endIds: ReadonlySet<number>;
   readonly #wanted: number;
   #sum = 0;
   #count = 0;
   /** The most likely first tokens except the chosen one. */
   otherFirst: readonly FirstToken[] = [];
+  /** Log-probability of the least likely token; 0 if there was none. */
+  least = 0;
 
   /** @param first the token that was forced, or how many others to remember */
-  constructor(endIds: ReadonlySet<number>, first: FirstToken | number) {
+  constructor(endIds: ReadonlySet<number>, first: FirstToken | number, tokens = observedTokens) {
+    this.tokens = tokens;
     this.#endIds = endIds;
     this.#wanted = typeof first === 'number' ? first : 0;
     if (typeof first === 'object') this.#add(first.logProbability);
@@ -198,6 +208,7 @@ export class ConfidenceMeter implements SampleObserver {
 
   #add(logProbability: number): void {
     this.#sum += logProbability;
+    this.least = Math.min(this.least, logProbability);
     this.#count++;
   }
 }
@@ -223,3 +234,94 @@ function largest(logits: Float32Array, count: number): number[] {
   }
   return ids;
 }
+
+// Keeps a completion from breaking the file's syntax, by comparing the syntax trees with and without it. Brackets that it
+// opens and doesn't finish are closed; if that doesn't help, its end is cut off.
+
+interface Place {
+  readonly prefix: string;
+  readonly suffix: string;
+  readonly path?: string | undefined;
+}
+
+/** Each candidate is parsed, which takes about a millisecond. */
+const maxCandidates = 12;
+
+/**
+ * @param isCutOff the model was stopped before its end.
+ * @returns the longest prefix with which the file has the fewest errors; empty if the file parses without the completion
+ * but with no prefix of it.
+ */
+export async function withoutBreaking(shaped: Shaped, place: Place, isCutOff: boolean): Promise<string> {
+  const { path, prefix } = place;
+  if (path === undefined || shaped.text === '') return shaped.text;
+  const candidates = candidatesOf(shaped, prefix, isCutOff);
+  const best = await checkedAt({ ...place, path }, (errorsWith) => fewestErrors(candidates, errorsWith));
+  return best ?? shaped.text;
+}
+
+async function fewestErrors(candidates: readonly string[], errorsWith: ErrorsWith): Promise<string> {
+  const before = errorsWith('');
+  let best = candidates[0] ?? '';
+  let fewest = Number.POSITIVE_INFINITY;
+  for (const candidate of candidates) {
+    // Lets other requests run between two parses.
+    await nextTurn();
+    const errors = errorsWith(candidate);
+    if (errors < fewest) [best, fewest] = [candidate, errors];
+    if (errors === 0) break;
+  }
+  // The code around the cursor is unfinished, so the parser can't tell better than the model.
+  return before === 0 && fewest > 0 ? '' : best;
+}
+
+function candidatesOf({ text, uncut }: Shaped, prefix: string, isCutOff: boolean): string[] {
+  const whole = uncut === undefined ? [text] : [text, uncut, ...between(text, uncut)];
+  const lines = text.split('\n');
+  const shorter = lines.slice(1).map((_, i) =>
+    lines
+      .slice(0, lines.length - 1 - i)
+      .join('\n')
+      .trimEnd(),
+  );
+  // A second statement behind a finished one begins at a word.
+  const atMarks = [...(lines.at(-1) ?? '').matchAll(/[)\]};,]+\s*$|[)\]}]|\s+(?=\S)/g)].reverse();
+  const inLine = atMarks.map(({ index }) => text.slice(0, text.length - (lines.at(-1) ?? '').length + index).trimEnd());
+  const all = isCutOff
+    ? [...whole, ...whole.map((own) => closed(own, prefix)), ...shorter.flatMap((own) => [own, closed(own, prefix)])]
+    : [...whole, ...inLine.slice(0, 6), ...shorter, ...whole.map((own) => closed(own, prefix))];
+  return [...new Set(all)].filter((own) => own.trim() !== '').slice(0, maxCandidates);
+}
+
+/** Texts from the shorter to the longer one that end with a bracket: some of those that were cut off may be missing. */
+function between(shorter: string, longer: string): string[] {
+  if (!longer.startsWith(shorter)) return [];
+  const marks = [...longer.slice(shorter.length).matchAll(/[)\]}]/g)].slice(0, 3);
+  return marks.map(({ index }) => longer.slice(0, shorter.length + index + 1));
+}
+
+const closers: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}' };
+
+/** With the brackets that it opened closed: on the same line, or each block on a line of its own as deep as it began. */
+function closed(text: string, prefix: string): string {
+  const open: { readonly bracket: string; readonly indentation: string }[] = [];
+  let line = prefix.slice(prefix.lastIndexOf('\n') + 1);
+  let indentation = indentationOf(line);
+  for (const char of text) {
+    if (char === '\n') {
+      line = '';
+      indentation = '';
+      continue;
+    }
+    line += char;
+    indentation = indentationOf(line);
+    if (char in closers) open.push({ bracket: char, indentation });
+    else if (char === closers[open.at(-1)?.bracket ?? '']) open.pop();
+  }
+  return open.reverse().reduce((whole, own) => {
+    const closer = closers[own.bracket] ?? '';
+    return own.bracket === '{' && text.includes('\n') ? `${whole}\n${own.indentation}${closer}` : whole + closer;
+  }, text);
+}
+
+const indentationOf = (line: string): string => /^[ \t]*/.exec(line)?.[0] ?? '';

@@ -1,8 +1,9 @@
 /** The prompt of an inline completion: fill-in-the-middle if the vocabulary supports it, else a plain continuation. */
-import { importsIn } from '../index/question/imports.ts';
+import { importsIn } from '../index/question/planner.ts';
 import { limits } from '../limits.ts';
-import { fillInTheMiddlePrompt } from '../tokenizer/framingTokens.ts';
-import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { TokenOutcome, TokenRequest } from '../scheduler/job.ts';
+import type { Submitter } from '../scheduler/scheduler.ts';
+import { fillInTheMiddlePrompt, type Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface CompletionSource {
   readonly prefix: string;
@@ -34,7 +35,7 @@ const markerTokens = 3;
 const nothing = new Uint8Array(0);
 
 /** A cut of the open file that is nearer than this is read ahead: about a hundred lines of code have a thousand tokens. */
-export const cutAheadTokens = 160;
+const cutAheadTokens = 160;
 
 /** Tokens left for a prompt beside an answer of `maxTokens`. */
 export function promptBudgetTokens(contextTokens: number, maxTokens: number): number {
@@ -86,10 +87,10 @@ interface Room {
  */
 const suffixShare = 1 / 16;
 
-/** Of the rest beside snippets and text after the cursor, the part for the text before it. */
+/** Share of the rest, beside snippets and suffix, for the text before the cursor. */
 const prefixShare = 2 / 3;
 
-/** What stands before the cursor. */
+/** The text before the cursor. */
 function before(tokenizer: Tokenizer, source: CompletionSource, room: Room): Parts {
   const separator = tokenizer.fillInTheMiddle?.fileSeparator;
   const repository = repositoryTitle(tokenizer, source);
@@ -163,7 +164,7 @@ function fileStart(tokenizer: Tokenizer, text: string, maxTokens: number, aheadT
   return { ids: [...fitting, ...ids], nearsCut };
 }
 
-/** Of the tokens of a file's beginning, what its imports may take once it is cut: one in so many. */
+/** Divisor: the share of the prefix's tokens that imports may take once the file is cut. */
 const importsShare = 6;
 
 /** A text is cut in steps of this part of what it may have. */
@@ -250,4 +251,78 @@ export function commentLine(languageId: string | undefined, text: string): strin
   const block = blocks[languageId ?? ''];
   if (block) return `${block[0]} ${text} ${block[1]}\n`;
   return `${marks[languageId ?? ''] ?? '//'} ${text}\n`;
+}
+
+// Warm-up: computes a prompt into the cache before a request with the same prefix arrives.
+
+/** How many tokens are cached; a warm-up stopped by a key keeps the tokens computed so far. */
+interface Warmed {
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly finish: TokenOutcome['finish'];
+}
+
+/** The default time limit ends warm-ups that are no longer likely to be used. */
+export async function warmUp(
+  scheduler: Submitter,
+  prompt: readonly number[],
+  options: Pick<TokenRequest, 'boundaries' | 'timeoutMs' | 'signal'> = {},
+): Promise<Warmed> {
+  const promptTokens = prompt.length;
+  if (promptTokens === 0) return { promptTokens, cachedTokens: 0, finish: 'length' };
+  const nothing = (): never => {
+    throw new Error('A warm-up must not sample.');
+  };
+  const { cachedTokens, finish } = await scheduler.submit({
+    requestClass: 'warm-up',
+    prompt,
+    maxTokens: 0,
+    choose: nothing,
+    deliver: nothing,
+    ...options,
+    timeoutMs: options.timeoutMs ?? limits.generation.warmUpMs,
+  });
+  return { promptTokens, cachedTokens, finish };
+}
+
+/** The prompt that `complete` would build at this place. */
+export function completionToWarm(
+  tokenizer: Tokenizer,
+  contextTokens: number,
+  source: CompletionSource,
+  maxTokens: number,
+  aheadTokens = 0,
+): CompletionPrompt {
+  const answerTokens = Math.min(maxTokens, Math.floor(contextTokens / 2));
+  return completionPrompt(tokenizer, source, promptBudgetTokens(contextTokens, answerTokens), aheadTokens);
+}
+
+/** The prompt after the next cut of a long file. @returns undefined if no cut is near. */
+export function promptAfterCut(
+  tokenizer: Tokenizer,
+  contextTokens: number,
+  source: CompletionSource,
+  maxTokens: number,
+): CompletionPrompt | undefined {
+  const { nearsCut } = completionToWarm(tokenizer, contextTokens, source, maxTokens);
+  return nearsCut ? completionToWarm(tokenizer, contextTokens, source, maxTokens, cutAheadTokens) : undefined;
+}
+
+/** Between keys, reads the prompt after the next cut of a long file, so that the key which moves the cut need not wait. */
+export class CutAhead {
+  #stop = new AbortController();
+
+  /** A key comes first. What was read stays cached. */
+  pause(): void {
+    this.#stop.abort();
+  }
+
+  read(scheduler: Submitter, prompt: CompletionPrompt | undefined): void {
+    this.pause();
+    this.#stop = new AbortController();
+    if (!prompt) return;
+    const reading = warmUp(scheduler, prompt.ids, { boundaries: prompt.boundaries, signal: this.#stop.signal });
+    // A model that is unloaded or a lost device ends it; the next request reports that.
+    reading.catch(() => undefined);
+  }
 }

@@ -13,7 +13,7 @@ function opensByWord(line: string, { opensBlock: opens, closesBlock: closes }: L
 
 /** A block around the cursor that the file does not close. */
 export interface OpenBlock {
-  /** Of the line that opens it, in columns. */
+  /** Indentation of the line that opens it, in columns. */
   readonly indentation: number;
   /** Number of brackets around it; absent: words open and close it. */
   readonly depth?: number;
@@ -68,7 +68,7 @@ export class Scope {
   #isOpen = false;
   #hasText = false;
   #isBehindBlank = false;
-  /** Where the text ends when it leaves the scope: after the last line that is not blank. */
+  /** End of the text when it leaves the scope: after the last line that is not blank. */
   end = 0;
 
   constructor(lexicon: Lexicon, options: ScopeOptions) {
@@ -208,7 +208,7 @@ const continuesBlock = /^\s*(\{|(else|elif|except|finally|catch|then|do|where)\b
 const loop = /(\S[^\n]{9,79}?)\1{2,}[^\n]{0,79}$|(\S[^\n]{3,79}?)\2{3,}[^\n]{0,79}$/;
 const searchedChars = 480;
 
-/** Where a line starts to repeat itself; undefined: it doesn't, or the file already has such lines. */
+/** Index where a line starts to repeat itself. Undefined if it doesn't, or if the file already has such lines. */
 export function loopStart(text: string, tokens: readonly Token[], prefix: string): number | undefined {
   const searched = Math.max(text.lastIndexOf('\n') + 1, text.length - searchedChars);
   const found = loop.exec(text.slice(searched));
@@ -220,7 +220,7 @@ export function loopStart(text: string, tokens: readonly Token[], prefix: string
   return tokens.findLast(({ start }) => start <= first)?.start;
 }
 
-/** Where the third copy of a line, and more to come, begins to say nothing new. */
+/** Index of the third copy of a line. */
 export function repeatedLines(lines: readonly string[], prefix: string): number | undefined {
   const third = lines.findIndex(
     (line, i) => i > 1 && /\p{L}{2}|^\s*\./u.test(line) && line === lines[i - 1] && line === lines[i - 2],

@@ -31,6 +31,18 @@ interface Line {
   readonly tokens: readonly Token[];
 }
 
+/** The text after the cursor. */
+interface LexedAfter {
+  /** The rest of the cursor's line. */
+  readonly rest: readonly Token[];
+  /** The lines below, counted from the rest's end. */
+  readonly below: readonly Token[];
+  /** Open frames of the cursor that it was written for. */
+  readonly depth: number;
+  /** Strings in it that nothing ends, and brackets that nothing opens. */
+  readonly unmatched: number;
+}
+
 export class CompletionShape {
   readonly #cursor: Cursor;
   readonly #lexicon: Lexicon;
@@ -110,21 +122,41 @@ export class CompletionShape {
     return this.#before.frames;
   }
 
-  /** Tokens of the rest of the cursor's line, and of the lines below it, counted from the rest's end. */
-  #lexedAfter(): { readonly rest: readonly Token[]; readonly below: readonly Token[]; readonly depth: number } {
+  /**
+   * A string that was begun on this line, or whose code the cursor stands in, may be unfinished: the reading of what follows
+   * that leaves the fewest strings open decides.
+   */
+  #lexedAfter(): LexedAfter {
     const { prefix, suffix } = this.#cursor;
     const end = endOfLine(suffix);
     const line = suffix.slice(0, end);
-    const rest = lex(line, this.#lexicon, this.#frames, this.#linePrefix);
-    // A string that was begun on this line and is not ended on it is unfinished, even where strings may have several lines.
-    // The rest of the line was written for what is around it.
+    const lexed = (depth: number): LexedAfter => {
+      const rest = lex(line, this.#lexicon, this.#frames.slice(0, depth), this.#linePrefix);
+      const below = lex(suffix.slice(end), this.#lexicon, rest.frames, this.#linePrefix + line);
+      const open = below.frames.filter(({ kind }) => kind === 'string').length;
+      const stray = [...rest.tokens, ...below.tokens].filter(({ isStray }) => isStray).length;
+      return { rest: rest.tokens, below: below.tokens, depth, unmatched: open + below.cutStrings + stray };
+    };
+    const atEnd = lex(line, this.#lexicon, this.#frames, this.#linePrefix).frames;
+    const isInside = this.#frames.at(-1)?.kind === 'bracket';
     const lineStart = prefix.length - this.#linePrefix.length;
-    const isUnfinished = (frame: Frame): boolean => frame.kind === 'string' && frame.start >= lineStart;
-    const unfinished = rest.frames.findIndex((frame, i) => frame === this.#frames[i] && isUnfinished(frame));
-    const depth = unfinished < 0 ? this.#frames.length : unfinished;
-    const after = unfinished < 0 ? rest : lex(line, this.#lexicon, this.#frames.slice(0, depth), this.#linePrefix);
-    const below = lex(suffix.slice(end), this.#lexicon, after.frames, this.#linePrefix + line);
-    return { rest: after.tokens, below: below.tokens, depth };
+    const open = this.#frames.findIndex((frame, i) => {
+      return frame.kind === 'string' && frame === atEnd[i] && (isInside || frame.start >= lineStart);
+    });
+    if (open < 0) return lexed(this.#frames.length);
+    const depths = this.#depthsFrom(open);
+    const [usual = lexed(open), ...others] = (isInside ? depths : depths.reverse()).map(lexed);
+    return others.reduce((best, own) => (own.unmatched < best.unmatched ? own : best), usual);
+  }
+
+  /** From within the code of a string that is open at the cursor, over its text, out of it. */
+  #depthsFrom(open: number): number[] {
+    // A string of one line has ended with it.
+    const short = this.#frames.findIndex(({ kind, form }, i) => i >= open && kind === 'string' && !form?.spansLines);
+    const deepest = short < 0 ? this.#frames.length : short;
+    const ofStrings = this.#frames.flatMap(({ kind }, i) => (kind === 'string' ? [i, i + 1] : []));
+    const depths = [...ofStrings, deepest].filter((depth) => depth >= open && depth <= deepest);
+    return [...new Set(depths)].sort((a, b) => b - a);
   }
 
   /** Blanks in front of the rest of the line belong to the text; others at its end do not. */
@@ -143,7 +175,7 @@ export class CompletionShape {
     return indentationOf(this.#linePrefix) >= least ? text.slice(own.length) : text;
   }
 
-  /** Where the text leaves the cursor's line, statement or block; undefined: not yet. */
+  /** Index where the text leaves the cursor's line, statement or block; undefined: not yet. */
   #endOfScope(text: string, tokens: readonly Token[], end: number, ended: boolean): number | undefined {
     const breaks = tokens.filter((token) => token.text === '\n' && token.start < end);
     const scope = this.#scope();
@@ -159,6 +191,7 @@ export class CompletionShape {
       const goesOn = lineBreak.depth > this.#frames.length && (lineBreak.floor === this.#frames.length || !isInText);
       if ((this.#rest.length > 0 || (isInText && lineBreak.floor === this.#frames.length)) && !goesOn)
         return statement ?? lineBreak.start;
+      if (this.#isInStringOfFile(lineBreak)) return statement ?? lineBreak.start;
       scope.take(lines[i] ?? '', lineBreak, this.#isMissingCloser(lineBreak));
       const next = lines[i + 1] ?? '';
       const isKnown = ended || i + 2 < lines.length || firstWordStands.test(next);
@@ -191,6 +224,12 @@ export class CompletionShape {
     return openBlockAt(this.#cursor, this.#lexicon);
   }
 
+  /** Whether the text has left the code of a string for its text, which the file goes on with. */
+  #isInStringOfFile({ depth, floor, isCode }: Token): boolean {
+    const frame = depth === floor && depth < this.#frames.length ? this.#frames[depth - 1] : undefined;
+    return !isCode && frame !== undefined && this.#closedAfter.has(frame);
+  }
+
   /** Whether the innermost bracket was opened before the cursor and is closed nowhere. */
   #isMissingCloser({ depth, floor }: Token): boolean {
     const frame = depth === floor ? this.#frames[depth - 1] : undefined;
@@ -206,7 +245,7 @@ export class CompletionShape {
     )?.start;
   }
 
-  /** Where the text begins to repeat the rest of the line: all of it, or what the text has room for. */
+  /** Index where the text begins to repeat the rest of the line, or as much of it as the text has room for. */
   #repeatedRest(tokens: readonly Token[], ended: boolean): Repetition | undefined {
     for (const [i, token] of tokens.entries()) {
       if (!this.#isAsOpenAsAfter(token)) continue;
@@ -217,7 +256,7 @@ export class CompletionShape {
     return undefined;
   }
 
-  /** Where the text begins to repeat the next line; brackets alone say nothing. */
+  /** Index where the text begins to repeat the next line. Brackets alone don't count. */
   #repeatedLine(text: string, tokens: readonly Token[], ended: boolean): Repetition | undefined {
     const next = this.#nextLine;
     if (next === undefined || next.tokens.every(({ text: own }) => /^[)\]}>;,]$/.test(own))) return undefined;

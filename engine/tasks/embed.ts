@@ -1,12 +1,12 @@
 /** Embeds texts: the L2-normalised hidden state of the last token, as embedding models are trained. */
 import { cancelled, HearthError } from '../errors.ts';
 import type { RequestClass } from '../scheduler/job.ts';
-import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Sliced, Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface EmbeddingModel {
   /** The scheduler of a headless decoder. */
-  readonly scheduler: Scheduler;
+  readonly scheduler: Submitter;
   readonly tokenizer: Tokenizer;
   /** Prefix of queries; documents have none. */
   readonly queryPrefix: string;
@@ -54,7 +54,7 @@ export async function embedAll(
 }
 
 async function embed(
-  scheduler: Scheduler,
+  scheduler: Submitter,
   prompt: readonly number[],
   { requestClass, signal }: EmbeddingRequest,
 ): Promise<Float32Array> {

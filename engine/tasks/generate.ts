@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import { HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { OutputParser, OutputPiece } from '../prompt/conversation.ts';
-import { StopStrings } from '../prompt/stopStrings.ts';
+import { StopStrings } from '../prompt/thinking.ts';
 import {
   type LogitsProcessor,
   type NextTokens,
@@ -21,7 +21,7 @@ import {
   type TokenLogprob,
 } from '../sampling/sampler.ts';
 import type { RequestClass, SamplingState, TokenOutcome } from '../scheduler/job.ts';
-import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Sliced } from '../tokenizer/tokenizer.ts';
 
 /** `repetition`: the text went round in a circle. */
@@ -91,7 +91,7 @@ export interface Generated {
 }
 
 /** @throws HearthError as `Scheduler.submit` does. A cancelled answer is returned as far as it came. */
-export async function generate(scheduler: Scheduler, request: GenerationRequest): Promise<Generated> {
+export async function generate(scheduler: Submitter, request: GenerationRequest): Promise<Generated> {
   const answer = new Answer(request);
   const { requestClass, prompt, boundaries, maxTokens, timeoutMs, signal } = request;
   const outcome = await scheduler.submit({
@@ -288,7 +288,7 @@ function statisticsOf(promptTokens: number, outcome: TokenOutcome): GenerationSt
  */
 const leastTurns = 6;
 const leastChars = 2_000;
-/** Of the end of the text, what is looked at: a cycle may have up to a sixth of it. */
+/** Characters at the end that are checked. A cycle may have up to a sixth of them. */
 const windowChars = 12_288;
 /** Looked at after as many characters, so that each costs some 24 comparisons. */
 const stepChars = 512;

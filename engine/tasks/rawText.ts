@@ -1,6 +1,6 @@
 /** Raw completion: continues a text without a chat template; special tokens in it are parsed. */
 import { HearthError, invalidInput } from '../errors.ts';
-import { checkSchemaBounds } from '../grammar/refusals.ts';
+import { checkSchemaBounds } from '../grammar/schemaDocument.ts';
 import { limits } from '../limits.ts';
 import type { ResponseFormat } from '../prompt/formats/promptFormat.ts';
 import { TaggedParser } from '../prompt/parsers/toolCallText.ts';

@@ -95,7 +95,7 @@ class SummaryRun {
     return outline;
   }
 
-  /** Where the parts of a file are that was read in one pass; of a single part nobody needs a list. */
+  /** Lists the parts of a file that was summarised in one pass. A single part needs no list. */
   #symbolItems(): string[] {
     const { symbols } = this.#request;
     if (symbols.length < 2) return [];
@@ -225,7 +225,7 @@ const linesOf = ({ startLine, endLine }: Pick<Note, 'startLine' | 'endLine'>): s
 
 /** Names of a part that are shown: a part of a generated file may have thousands. */
 const shownNames = 8;
-/** Of a whole file: an outline is to be looked over. */
+/** Limit for a whole file: an outline should fit on a screen. */
 const shownSymbols = 40;
 
 const capitalised = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);

@@ -11,8 +11,9 @@ import {
   optionalMetadata,
 } from '../formats/ggufMetadata.ts';
 import { limits } from '../limits.ts';
-import { MergeTable } from './bytePairs.ts';
-import { BytePairTokenizer, type BytePairVocabulary } from './bytePairTokenizer.ts';
+import { BytePairTokenizer, type BytePairVocabulary, MergeTable } from './bytePairTokenizer.ts';
+import { namedPreTokenisers, regexStep } from './preTokenise.ts';
+import type { FillInTheMiddle, Tokenizer } from './tokenizer.ts';
 import {
   type AddedToken,
   endTokenNames,
@@ -20,9 +21,7 @@ import {
   findEndIds,
   findFillInTheMiddle,
   looksSpecial,
-} from './framingTokens.ts';
-import { namedPreTokenisers, regexStep } from './preTokenise.ts';
-import type { FillInTheMiddle, Tokenizer } from './tokenizer.ts';
+} from './tokenizer.ts';
 
 /** llama.h `enum llama_token_type`. */
 const tokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4 } as const;

@@ -5,11 +5,10 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { firstIssue, HearthError, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { MergeTable } from './bytePairs.ts';
-import { BytePairTokenizer } from './bytePairTokenizer.ts';
-import { type AddedToken, findEndIds, findFillInTheMiddle, looksSpecial } from './framingTokens.ts';
+import { BytePairTokenizer, MergeTable } from './bytePairTokenizer.ts';
 import { readNormaliser, readPreTokeniser } from './huggingFaceSteps.ts';
 import type { Tokenizer } from './tokenizer.ts';
+import { type AddedToken, findEndIds, findFillInTheMiddle, looksSpecial } from './tokenizer.ts';
 
 const maxId = limits.text.vocabularyTokens - 1;
 const tokenText = z.string().min(1).max(limits.text.tokenChars);

@@ -1,4 +1,7 @@
 import * as z from 'zod';
+import { citing, quote, title } from '../../engine/index/question/planner.ts';
+import type { ChatMessage } from '../../engine/protocol/engineProtocol.ts';
+import type { ModelCard } from '../../engine/protocol/models.ts';
 import { limits } from '../limits.ts';
 import { applyEvent, type Chip, chip, type Turn, turnEvent } from '../messages.ts';
 
@@ -14,6 +17,9 @@ export const attachment = chip.extend({
 });
 export type Attachment = z.infer<typeof attachment>;
 
+/** The ids of rules that the repository gives begin so. */
+export const rulesId = 'rules:';
+
 export const chipOf = ({ id, label, detail, tokens }: Attachment): Chip => ({ id, label, detail, tokens });
 
 /** A stored turn: what the page shows and what the model received. */
@@ -28,6 +34,8 @@ export interface Conversation {
   title: string;
   /** Queued turns come last. */
   turns: StoredTurn[];
+  /** Mentions that go along with every question. */
+  pins: string[];
 }
 
 /** A new question, or the edited question of a queued turn. */
@@ -48,14 +56,15 @@ export type Asked = z.infer<typeof asked>;
 export const journalRecord = z.discriminatedUnion('type', [
   z.object({ type: z.literal('chat'), version: z.literal(1), id: z.string(), at: z.number() }),
   z.object({ type: z.literal('title'), title: z.string() }),
+  z.object({ type: z.literal('pin'), mention: z.string(), isPinned: z.boolean() }),
   asked,
   turnEvent,
 ]);
 export type JournalRecord = z.infer<typeof journalRecord>;
 
-export const emptyConversation = (id: string): Conversation => ({ id, title: '', turns: [] });
+export const emptyConversation = (id: string): Conversation => ({ id, title: '', turns: [], pins: [] });
 
-export const isRunning = (turn: StoredTurn): boolean => turn.view.outcome.kind === 'running';
+const isRunning = (turn: StoredTurn): boolean => turn.view.outcome.kind === 'running';
 export const isQueued = (turn: StoredTurn): boolean => turn.view.outcome.kind === 'queued';
 
 export const findTurn = (conversation: Conversation, id: string): StoredTurn | undefined =>
@@ -66,6 +75,11 @@ export function apply(conversation: Conversation, record: JournalRecord): void {
   if (record.type === 'chat') return;
   if (record.type === 'title') {
     conversation.title = record.title;
+    return;
+  }
+  if (record.type === 'pin') {
+    const others = conversation.pins.filter((mention) => mention !== record.mention);
+    conversation.pins = record.isPinned ? [...others, record.mention] : others;
     return;
   }
   const known = findTurn(conversation, record.turn);
@@ -103,6 +117,7 @@ function turnOf({ turn, kind, question, attachments, omitted, queued = false }: 
       omitted,
       thinking: '',
       answer: '',
+      steps: [],
       model: '',
       citations: [],
       missing: [],
@@ -110,6 +125,26 @@ function turnOf({ turn, kind, question, attachments, omitted, queued = false }: 
     },
     attachments,
   };
+}
+
+/** Events that make the conversation up to a turn again; queued questions are not part of it. */
+export function recordsUpTo({ turns, pins }: Conversation, id: string): JournalRecord[] {
+  const asked = turns.filter((turn) => !isQueued(turn));
+  const end = asked.findIndex(({ view }) => view.id === id) + 1;
+  const pinned = pins.map((mention) => ({ type: 'pin', mention, isPinned: true }) as const);
+  return [...asked.slice(0, end).flatMap(recordsOf), ...pinned];
+}
+
+function recordsOf({ view, attachments }: StoredTurn): JournalRecord[] {
+  const { id: turn, kind, question, omitted, model, thinking, answer, steps, citations, missing, outcome } = view;
+  return [
+    { type: 'ask', turn, at: Date.now(), kind, question, attachments, omitted },
+    ...(model === '' ? [] : [{ type: 'begin', turn, model } as const]),
+    ...steps.map((step) => ({ type: 'step', turn, step }) as const),
+    { type: 'text', turn, thinking, answer },
+    { type: 'cited', turn, citations, missing },
+    { type: 'end', turn, outcome },
+  ];
 }
 
 /** The user's title, or the beginning of the first question. */
@@ -152,4 +187,65 @@ export function distinctLabels<T extends { readonly label: string; readonly path
     while (count < item.path.split('/').length && isShared(count)) count++;
     return { ...item, label: segments(item.path, count) + item.label.slice(name.length) };
   });
+}
+
+/** The same for every turn, so that the prefix cache applies. */
+const system = [
+  "You are Hearth, a coding assistant that runs on the user's own computer.",
+  'Answer briefly and precisely, in Markdown. Put code into fenced blocks that name their language.',
+].join(' ');
+/** Smaller models do not follow it, and write longer for it. */
+const pathsRule = ' Above each block that changes a file, name the path of the file.';
+const leastParameters = 1e9;
+
+/** The model that is asked. */
+type AskedModel = Pick<ModelCard, 'parameters'>;
+
+const systemOf = ({ parameters }: AskedModel): string => (parameters < leastParameters ? system : system + pathsRule);
+
+/**
+ * Builds the prompt of the last turn: earlier turns first, exactly as sent before. Leaves out turns
+ * without an answer, because many templates require that question and answer alternate, and queued ones.
+ */
+export function promptMessages(all: readonly StoredTurn[], instructions: string, model: AskedModel): ChatMessage[] {
+  const turns = all.filter((turn) => !isQueued(turn));
+  const content = instructions === '' ? systemOf(model) : `${systemOf(model)}\n\n${instructions}`;
+  const messages: ChatMessage[] = [{ role: 'system', content }];
+  const sent = new Set<string>();
+  const forgetful = turns.some(({ view }) => view.outcome.kind === 'done' && view.outcome.dropped > 0);
+  const last = turns.length - 1;
+  turns.forEach((turn, index) => {
+    const answer = turn.view.answer.trim();
+    if (index < last && answer === '') return;
+    // "As above" may point to a message that was dropped from the context window.
+    const known = forgetful && index === last ? new Set<string>() : sent;
+    messages.push({ role: 'user', content: question(turn, known) });
+    if (index < last) messages.push({ role: 'assistant', content: answer });
+  });
+  return messages;
+}
+
+/** The prompt up to the next question, for warm-up. */
+export function beforeQuestion(turns: readonly StoredTurn[], instructions: string, model: AskedModel): ChatMessage[] {
+  const conversation: Conversation = { ...emptyConversation(''), turns: [...turns] };
+  apply(conversation, { type: 'ask', turn: '', at: 0, kind: 'chat', question: '', attachments: [], omitted: [] });
+  return promptMessages(conversation.turns, instructions, model);
+}
+
+const ruleTitle = (path: string): string => `Follow what the repository says in ${path}:`;
+
+/** Sends an attachment once. A repeated attachment is only named. */
+function question(turn: StoredTurn, sent: Set<string>): string {
+  const parts = turn.attachments
+    .filter((attached) => attached.text !== '')
+    .map((attached) => {
+      const key = `${attached.path}\n${attached.detail}\n${attached.text}`;
+      const quoted = { ...attached, whole: attached.detail === '' };
+      const known = sent.has(key);
+      sent.add(key);
+      if (attached.id.startsWith(rulesId)) return known ? '' : `${ruleTitle(attached.path)}\n\n${attached.text}`;
+      return known ? `${title(quoted)}, as above.` : quote(quoted);
+    });
+  const citable = turn.attachments.some(({ firstLine, text }) => firstLine > 0 && text !== '');
+  return [...parts.filter((part) => part !== ''), ...(citable ? [citing] : []), turn.view.question].join('\n\n');
 }

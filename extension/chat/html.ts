@@ -6,18 +6,25 @@ interface Page {
   /** URIs of the bundled script and style. */
   scriptUri: string;
   styleUri: string;
+  /** The script that draws diagrams, loaded with the first one. */
+  diagramsUri: string;
   /** The webview's own origin for local resources. */
   cspSource: string;
   language: string;
   texts: Texts;
 }
 
-/** HTML of the chat view. Its CSP allows only its own script and style: no images, fonts, frames or connections. */
-export function chatPage({ scriptUri, styleUri, cspSource, language, texts }: Page): string {
+/**
+ * HTML of the chat view. Its CSP allows only its own scripts, styles and fonts, and pictures that its scripts draw: nothing
+ * from elsewhere and no connections. The frame in which diagrams are drawn has no address, and inherits the policy.
+ */
+export function chatPage({ scriptUri, styleUri, diagramsUri, cspSource, language, texts }: Page): string {
   const nonce = randomBytes(24).toString('base64url');
   const policy = [
     "default-src 'none'",
-    `style-src ${cspSource}`,
+    `style-src ${cspSource} 'nonce-${nonce}'`,
+    'img-src blob:',
+    `font-src ${cspSource}`,
     `script-src 'nonce-${nonce}'`,
     "base-uri 'none'",
     "form-action 'none'",
@@ -31,7 +38,7 @@ export function chatPage({ scriptUri, styleUri, cspSource, language, texts }: Pa
   <title>Hearth</title>
   <link rel="stylesheet" href="${escapeAttribute(styleUri)}">
 </head>
-<body data-texts="${escapeAttribute(JSON.stringify(texts))}">
+<body data-diagrams="${escapeAttribute(diagramsUri)}" data-texts="${escapeAttribute(JSON.stringify(texts))}">
   <script nonce="${nonce}" src="${escapeAttribute(scriptUri)}"></script>
 </body>
 </html>`;

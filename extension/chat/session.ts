@@ -1,17 +1,29 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
-import type { ModelCard, Statistics } from '../../engine/protocol/engineProtocol.ts';
+import type { Statistics } from '../../engine/protocol/engineProtocol.ts';
+import type { ModelCard } from '../../engine/protocol/models.ts';
+import type { Agent } from '../agent/agent.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { EngineFailure, failedOutcome, isCancelled, progressNotes, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Gathered } from '../context/gather.ts';
-import type { Log } from '../log.ts';
-import type { Outcome, ToPage, Turn, TurnEvent } from '../messages.ts';
+import { limits } from '../limits.ts';
+import type { Outcome, Step, ToPage, Turn, TurnEvent } from '../messages.ts';
+import type { Log } from '../parts.ts';
 import { chatSettings } from '../settings.ts';
 import { answerOptions, type Thinking } from '../thinking.ts';
 import { type Checked, checkCitations, outlineCitations, type Place } from './citations.ts';
-import { type Asked, type Attachment, type Conversation, findTurn, isQueued, type StoredTurn } from './conversation.ts';
-import { beforeQuestion, promptMessages } from './prompt.ts';
+import {
+  type Asked,
+  type Attachment,
+  beforeQuestion,
+  type Conversation,
+  findTurn,
+  isQueued,
+  promptMessages,
+  type StoredTurn,
+  titleOf,
+} from './conversation.ts';
 import type { ChatStore } from './store.ts';
 
 /** A file to be summarised. `symbols`: zero-based lines, end inclusive. */
@@ -33,6 +45,9 @@ export interface FileAccess {
   find(path: string, attachments: readonly Attachment[]): Promise<Place | undefined>;
 }
 
+/** Answers with tools, in chats whose user switched that on. */
+export type Answering = Pick<Agent, 'isOn' | 'answer'>;
+
 interface Answer {
   text: string;
   thinking: string;
@@ -41,8 +56,8 @@ interface Answer {
   droppedMessages: number;
 }
 
-/** A new question; `queued` and the rest are the session's. */
-type Question = Pick<Asked, 'kind' | 'question' | 'attachments' | 'omitted'>;
+/** Of a question that is not a new one of the chat. */
+type Asking = Partial<Pick<Asked, 'kind' | 'turn' | 'queued'>>;
 
 /**
  * The open chat: asks the engine and tells the store and the page what happens. It runs one answer at a time. Questions
@@ -55,14 +70,23 @@ export class ChatSession {
   readonly #thinking: Thinking;
   readonly #log: Log;
   readonly #files: FileAccess;
+  readonly #agent: Answering | undefined;
   readonly #said = new vscode.EventEmitter<ToPage>();
   readonly onMessage = this.#said.event;
-  /** What queued summaries are about, as it was when they were asked for. By turn. */
+  /** Files of queued summaries as they were when requested, by turn. */
   readonly #requests = new Map<string, SummaryRequest & { fresh: boolean }>();
   #running: { turn: string; source: vscode.CancellationTokenSource } | undefined;
   #closed = false;
 
-  constructor(engine: EngineHost, store: ChatStore, thinking: Thinking, log: Log, files: FileAccess) {
+  constructor(
+    engine: EngineHost,
+    store: ChatStore,
+    thinking: Thinking,
+    log: Log,
+    files: FileAccess,
+    agent?: Answering,
+  ) {
+    this.#agent = agent;
     this.#files = files;
     this.#engine = engine;
     this.#store = store;
@@ -82,9 +106,21 @@ export class ChatSession {
     return this.#running !== undefined;
   }
 
-  /** Resolves when the answer, and those queued behind it, ended; at once if the question is queued. Never rejects. */
-  ask(question: string, attachments: Attachment[], omitted: string[] = []): Promise<void> {
-    return this.#ask(randomUUID(), { kind: 'chat', question, attachments, omitted });
+  /**
+   * Adds a turn, or changes a queued one, and answers it unless it is to wait. Resolves when the answer, and those queued
+   * behind it, ended; at once if the question is queued. Never rejects.
+   */
+  async ask(
+    question: string,
+    attachments: Attachment[],
+    omitted: string[] = [],
+    { kind = 'chat', turn = randomUUID(), queued = this.busy }: Asking = {},
+  ): Promise<void> {
+    const asked = { kind, question, attachments, omitted, ...(queued && { queued }) };
+    this.#store.record({ type: 'ask', turn, at: Date.now(), ...asked });
+    const stored = findTurn(this.conversation, turn);
+    if (stored !== undefined) this.#said.fire({ type: 'turn', turn: structuredClone(stored.view) });
+    if (!queued) await this.#run(turn);
   }
 
   /** `fresh`: ignores the summary cache. */
@@ -99,7 +135,7 @@ export class ChatSession {
     const turn = randomUUID();
     this.#requests.set(turn, { ...request, fresh });
     const question = vscode.l10n.t('Summarise {0}', path);
-    return this.#ask(turn, { kind: 'summary', question, attachments: [attachment], omitted: [] });
+    return this.ask(question, [attachment], [], { kind: 'summary', turn });
   }
 
   /** Warms up the prompt of the next question. */
@@ -107,7 +143,9 @@ export class ChatSession {
     const client = this.#engine.current;
     const card = client?.warmModel;
     if (!client || !card?.chat || this.busy || this.#closed) return;
-    const messages = beforeQuestion(this.conversation.turns, chatSettings().instructions);
+    // Its prompt begins with tools.
+    if (this.#agent?.isOn(this.conversation.id, card)) return;
+    const messages = beforeQuestion(this.conversation.turns, chatSettings().instructions, card);
     await client.warm({ kind: 'chat', messages, thinking: this.#thinking.mode(card) }, token);
   }
 
@@ -123,6 +161,24 @@ export class ChatSession {
     const left = this.#store.startNew();
     this.#showConversation();
     await left;
+  }
+
+  /** Goes on after that turn in a new conversation. This one stays as it is. */
+  async fork(turn: string): Promise<void> {
+    if (findTurn(this.conversation, turn) === undefined) return;
+    if (this.busy) {
+      void vscode.window.showInformationMessage(vscode.l10n.t('Wait until the answer is complete.'));
+      return;
+    }
+    await this.#store.fork(turn, vscode.l10n.t('{0} (continued)', titleOf(this.conversation)));
+    this.#showConversation();
+  }
+
+  /** Keeps what a mention names with every question of this conversation, or no longer. */
+  pin(mention: string, isPinned: boolean): void {
+    const { pins } = this.conversation;
+    if (isPinned === pins.includes(mention) || (isPinned && pins.length >= limits.chat.pins)) return;
+    this.#store.record({ type: 'pin', mention, isPinned });
   }
 
   /** Opens an earlier conversation. */
@@ -144,8 +200,9 @@ export class ChatSession {
     const old = turns[at];
     if (old === undefined) return;
     if (isQueued(old)) {
-      const { kind, omitted } = old.view;
-      return this.#record(id, { kind, question, ...{ attachments: old.attachments, omitted }, ...gathered }, true);
+      const { kind } = old.view;
+      const { attachments, omitted } = gathered ?? { attachments: old.attachments, omitted: old.view.omitted };
+      return this.ask(question, attachments, omitted, { kind, turn: id, queued: true });
     }
     const replaced = this.busy ? [] : turns.slice(at).filter((turn) => !isQueued(turn));
     for (const { view } of replaced) this.#tell({ type: 'drop', turn: view.id });
@@ -190,24 +247,12 @@ export class ChatSession {
     this.#said.dispose();
   }
 
-  async #ask(turn: string, question: Question): Promise<void> {
-    const queued = this.busy;
-    this.#record(turn, question, queued);
-    if (!queued) await this.#run(turn);
-  }
-
   async #askAgain({ view, attachments }: StoredTurn, question: string, gathered?: Gathered): Promise<void> {
     if (view.kind === 'chat') {
       return this.ask(question, gathered?.attachments ?? attachments, gathered?.omitted ?? view.omitted);
     }
     const request = await this.#files.reread(view.chips[0]?.id ?? '');
     if (request !== undefined) await this.summarise(request, true);
-  }
-
-  #record(turn: string, question: Question, queued: boolean): void {
-    this.#store.record({ type: 'ask', turn, at: Date.now(), ...question, ...(queued && { queued }) });
-    const stored = findTurn(this.conversation, turn);
-    if (stored !== undefined) this.#said.fire({ type: 'turn', turn: structuredClone(stored.view) });
   }
 
   /** Stores an event and shows it. Ignores those of a conversation that is closed or no longer open. */
@@ -290,10 +335,16 @@ export class ChatSession {
     };
     const summary = findTurn(this.conversation, turn)?.view.kind === 'summary';
     if (summary) return this.#summary(turn, client, handlers, token);
-    const messages = promptMessages(this.conversation.turns, chatSettings().instructions);
-    const params = { messages, ...answerOptions(card, this.#thinking) };
-    const answer = await client.chat(params, handlers, token);
-    // No tools are offered here.
+    const settings = chatSettings();
+    const messages = promptMessages(this.conversation.turns, settings.instructions, card);
+    const params = { messages, ...answerOptions(card, this.#thinking, settings) };
+    const { id: chat } = this.conversation;
+    const text = findTurn(this.conversation, turn)?.view.question ?? '';
+    const tell = (step: Step) => this.#tell({ type: 'step', turn, step });
+    const answer = this.#agent?.isOn(chat, card)
+      ? await this.#agent.answer({ chat, turn, text, client, card, params, handlers, token, tell })
+      : await client.chat(params, handlers, token);
+    // Calls of the last answer are not run.
     return { ...answer, finish: answer.finish === 'tool-calls' ? 'stop' : answer.finish };
   }
 

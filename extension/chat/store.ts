@@ -3,13 +3,14 @@ import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, writ
 import { dirname, join } from 'node:path';
 import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
-import type { Log } from '../log.ts';
+import type { Log } from '../parts.ts';
 import {
   apply,
   type Conversation,
   emptyConversation,
   type JournalRecord,
   journalRecord,
+  recordsUpTo,
   replay,
   titleOf,
 } from './conversation.ts';
@@ -68,12 +69,26 @@ export class ChatStore {
 
   /** Starts an empty conversation. The first question creates its file. */
   async startNew(): Promise<void> {
+    await this.#begin();
+    await this.#point('');
+  }
+
+  /** Starts a conversation with the turns up to one of those on screen, which stay in theirs. */
+  async fork(turn: string, title: string): Promise<void> {
+    const records = recordsUpTo(this.#current, turn);
+    const left = this.#begin();
+    for (const record of [...records, { type: 'title', title } as const]) this.record(record);
+    await left;
+    await this.#journal.flush();
+  }
+
+  /** An empty conversation is on screen at once. Resolves when the one that was there is on the disk. */
+  #begin(): Promise<void> {
     const left = this.#journal;
     this.#current = emptyConversation(newId());
     this.#journal = this.#journalOf(this.#current.id);
     this.#written = false;
-    await left.close();
-    await this.#point('');
+    return left.close();
   }
 
   /** Applies an event and journals it. */

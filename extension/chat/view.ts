@@ -1,25 +1,26 @@
 import * as vscode from 'vscode';
 import * as z from 'zod';
+import type { ModelCard } from '../../engine/protocol/models.ts';
+import type { Agent } from '../agent/agent.ts';
 import { sentence } from '../client/failure.ts';
 import type { ContextGatherer } from '../context/gather.ts';
-import { parseMentions } from '../context/mentions.ts';
+import { type MentionSuggester, mentionsOf, mentionText, parseMentions, pinOf } from '../context/mentions.ts';
 import { nameOf } from '../context/sources.ts';
-import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
+import { openPlace } from '../context/workspace.ts';
 import { putIntoTerminal } from '../edits/target.ts';
-import type { Log } from '../log.ts';
 import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
-import type { Parts } from '../parts.ts';
+import type { Log, Parts } from '../parts.ts';
 import { indexEnabled } from '../settings.ts';
 import { findTurn, isQueued } from './conversation.ts';
 import { chatPage } from './html.ts';
 import { controlsOf, noticeOf, openLink, pageTexts } from './panel.ts';
-import { openPlace } from './places.ts';
 import type { ChatSession } from './session.ts';
 
-export interface ChatViewParts extends Pick<Parts, 'engine' | 'proposals' | 'thinking' | 'models'> {
+export interface ChatViewParts extends Pick<Parts, 'engine' | 'proposals' | 'changes' | 'thinking' | 'models'> {
   extensionUri: vscode.Uri;
   session: ChatSession;
+  agent: Agent;
   tracker: ContextTracker;
   gatherer: ContextGatherer;
   suggester: MentionSuggester;
@@ -48,6 +49,8 @@ export class ChatView {
   /** The page sent `ready`. */
   #listening = false;
   #focusWanted = false;
+  /** What the engine does before it answers, as the running turn shows it. */
+  #progress = '';
   #draft: Draft;
   /** Opens questions in the order in which they were asked. */
   #opening: Promise<unknown> = Promise.resolve();
@@ -57,14 +60,30 @@ export class ChatView {
     this.#draft = draft.catch({ text: '', start: 0, end: 0 }).parse(parts.memory.get(draftKey));
     for (const text of z.array(z.string()).catch([]).parse(parts.memory.get(pastedKey))) parts.tracker.paste(text);
     this.#subscriptions = vscode.Disposable.from(
-      parts.session.onMessage((message) => this.#post(message)),
-      parts.engine.onView(() => this.#onEngine()),
+      parts.session.onMessage(this.#post),
+      parts.session.onMessage((message) => {
+        // The last question may have taken the pins along.
+        if (message.type === 'end') this.#measure();
+        if (message.type !== 'conversation') return;
+        this.#postEngine();
+        this.#measure();
+        this.#postChanges(message.turns.map(({ id }) => id));
+      }),
+      parts.agent.onChange(this.#postEngine),
+      parts.changes.onChange((turn) => this.#postChanges([turn])),
+      parts.engine.onView(this.#postEngine),
       parts.tracker.onChange(() => this.#onContext()),
-      parts.thinking.onChange(() => this.#postEngine()),
-      vscode.workspace.onDidGrantWorkspaceTrust(() => this.#postContext()),
+      parts.thinking.onChange(this.#postEngine),
+      vscode.workspace.onDidGrantWorkspaceTrust(() => {
+        this.#postContext();
+        this.#postEngine();
+      }),
       // The empty page names the server.
       vscode.workspace.onDidChangeConfiguration((event) => {
-        if (event.affectsConfiguration('hearth.remote.url') && this.#view) this.#draw(this.#view.webview);
+        const isServer = ['hearth.remote.url', 'hearth.completion.model'].some((key) =>
+          event.affectsConfiguration(key),
+        );
+        if (isServer && this.#view) this.#draw(this.#view.webview);
       }),
     );
   }
@@ -77,7 +96,7 @@ export class ChatView {
     this.#view = view;
     const { webview } = view;
     webview.options = { enableScripts: true, localResourceRoots: [this.#dist] };
-    webview.onDidReceiveMessage((raw: unknown) => this.#receive(raw));
+    webview.onDidReceiveMessage(this.#receive);
     view.onDidDispose(() => {
       this.#view = undefined;
       this.#listening = false;
@@ -95,6 +114,7 @@ export class ChatView {
     webview.html = chatPage({
       scriptUri: webview.asWebviewUri(vscode.Uri.joinPath(this.#dist, 'chat.js')).toString(),
       styleUri: webview.asWebviewUri(vscode.Uri.joinPath(this.#dist, 'chat.css')).toString(),
+      diagramsUri: webview.asWebviewUri(vscode.Uri.joinPath(this.#dist, 'diagrams.js')).toString(),
       cspSource: webview.cspSource,
       language: vscode.env.language,
       texts: pageTexts(),
@@ -111,7 +131,7 @@ export class ChatView {
     this.#subscriptions.dispose();
   }
 
-  #receive(raw: unknown): void {
+  readonly #receive = (raw: unknown): void => {
     const parsed = toHost.safeParse(raw);
     if (!parsed.success) {
       this.#parts.log.warn('The chat page sent an invalid message.');
@@ -121,7 +141,7 @@ export class ChatView {
       this.#parts.log.error(`Chat view: ${sentence(error)}`);
       void vscode.window.showErrorMessage(sentence(error));
     });
-  }
+  };
 
   #handle(message: ToHost): unknown {
     const { tracker } = this.#parts;
@@ -138,6 +158,10 @@ export class ChatView {
         return insertAtCursor(message.text);
       case 'apply':
         return this.#apply(message.turn, message.text);
+      case 'permit':
+        return this.#parts.agent.permit(message.turn, message.step, message.answer);
+      case 'changes':
+        return this.#parts.changes.act(message.turn, message.act, message.file);
       case 'run':
         return putIntoTerminal(message.text);
       case 'draft':
@@ -154,6 +178,10 @@ export class ChatView {
         return tracker.remove(message.id);
       case 'paste':
         return tracker.paste(message.text);
+      case 'drop':
+        return mentionsOf(message.uris).then((found) => this.#post({ type: 'dropped', ...found }));
+      case 'pin':
+        return this.#pin(message.mention, message.isPinned);
       case 'add-context':
         return tracker.add();
       case 'download':
@@ -167,10 +195,9 @@ export class ChatView {
 
   /** Only what the page shows on its welcome card; the list of models asks before any other download. */
   #download(id: string): Promise<void> | undefined {
-    const notice = noticeOf(this.#parts.engine.view);
-    if (notice.kind === 'no-model' && notice.offers.some((offer) => offer.id === id)) {
-      return this.#parts.models.download(id);
-    }
+    const { state } = this.#parts.engine.view;
+    const offer = state.kind === 'no-model' ? state.offers.find(({ entry }) => entry.id === id) : undefined;
+    if (offer !== undefined) return this.#parts.models.download(offer);
     this.#parts.log.warn('The chat page asked for a model that it does not offer.');
     return undefined;
   }
@@ -195,12 +222,16 @@ export class ChatView {
     switch (action) {
       case 'retry':
         return session.retry(turn);
+      case 'fork':
+        return session.fork(turn);
       case 'send':
         return session.send(turn);
       case 'remove':
         return session.remove(turn);
       case 'stop':
         return session.stop();
+      case 'agent':
+        return this.#parts.agent.toggle(session.conversation.id);
       case 'settings':
         return this.#run('workbench.action.openSettings', 'hearth');
       default:
@@ -221,14 +252,13 @@ export class ChatView {
   /** Asks with the context of this moment, even if the question is queued. */
   async ask(question: string): Promise<void> {
     const { session, gatherer, tracker } = this.#parts;
-    const gathered = gatherer.gather(question, session.conversation, tracker.takePasted());
-    const open = async () => {
-      const { attachments, omitted } = await gathered;
-      return { answered: session.ask(question, attachments, omitted) };
-    };
-    const opened = this.#opening.then(open, open);
-    this.#opening = opened;
-    await (await opened).answered;
+    const gathered = Promise.all([
+      gatherer.gather(question, session.conversation, tracker.takePasted()),
+      this.#opening,
+    ]);
+    this.#opening = Promise.allSettled([gathered, this.#opening]);
+    const [{ attachments, omitted }] = await gathered;
+    await session.ask(question, attachments, omitted);
   }
 
   /** A changed question gets new context; an unchanged one, or a queued one with the same mentions, keeps its own. */
@@ -276,40 +306,77 @@ export class ChatView {
     this.#postContext();
   }
 
-  #onEngine(): void {
-    const { session, engine } = this.#parts;
-    this.#postEngine();
-    const notice = noticeOf(engine.view);
-    if (session.busy) session.showProgress(notice.kind === 'progress' ? notice.text : '', undefined);
-  }
-
   #postAll(): void {
-    this.#post({ type: 'conversation', turns: this.#parts.session.turns });
+    const { turns } = this.#parts.session;
+    this.#post({ type: 'conversation', turns });
+    this.#postChanges(turns.map(({ id }) => id));
     this.#postEngine();
-    this.#postContext();
+    this.#measure();
   }
 
-  #postEngine(): void {
-    const { engine, thinking } = this.#parts;
-    this.#post({ type: 'notice', notice: noticeOf(engine.view) });
-    this.#post({ type: 'controls', controls: controlsOf(engine.view, thinking) });
+  #postChanges(turns: readonly string[]): void {
+    const { changes, session, log } = this.#parts;
+    const post = async () => {
+      for (const turn of turns) {
+        const view = findTurn(session.conversation, turn) && (await changes.viewOf(turn));
+        if (view !== undefined) this.#post({ type: 'changes', turn, changes: view });
+      }
+    };
+    post().catch((error: unknown) => log.warn(`Changes of the chat: ${sentence(error)}`));
+  }
+
+  readonly #postEngine = (): void => {
+    const { engine, session, thinking, agent } = this.#parts;
+    const isAgentOn = (card: ModelCard) => agent.isOn(session.conversation.id, card);
+    const notice = noticeOf(engine.view);
+    this.#post({ type: 'notice', notice });
+    this.#post({ type: 'controls', controls: controlsOf(engine.view, thinking, isAgentOn) });
+    const progress = notice.kind === 'progress' ? notice.text : '';
+    if (session.busy && progress !== this.#progress) session.showProgress(progress, undefined);
+    this.#progress = session.busy ? progress : '';
+  };
+
+  #pin(text: string, isPinned: boolean): void {
+    const mention = pinOf(text);
+    if (mention === undefined) return;
+    this.#parts.session.pin(mention, isPinned);
+    this.#measure();
+  }
+
+  /** Shows the context at once, and again when the sizes of the pins are known. */
+  #measure(): void {
+    const { gatherer, session, log } = this.#parts;
+    this.#postContext();
+    gatherer.measure(session.conversation.pins).then(
+      (isChanged) => isChanged && this.#postContext(),
+      (error: unknown) => log.warn(`Sizes of pinned context: ${sentence(error)}`),
+    );
   }
 
   #postContext(): void {
     if (!this.#view?.visible) return;
-    const chips = this.#parts.gatherer.chips(this.#draft.text);
+    const { gatherer } = this.#parts;
+    const { conversation } = this.#parts.session;
+    const chips = gatherer.chips(this.#draft.text, conversation.pins);
     const { focus } = this.#parts.tracker;
-    const present = focus === undefined || chips.some(({ id }) => id === focusId(focus));
+    const present =
+      focus === undefined ||
+      chips.some(({ id, pin }) => id === focusId(focus) || pin === mentionText('file', focus.path));
     const restricted = indexEnabled() && !vscode.workspace.isTrusted;
     this.#post({
       type: 'context',
-      context: { chips, restricted, ...(present ? {} : { addable: nameOf(focus.path) }) },
+      context: {
+        chips,
+        restricted,
+        pinnedTokens: gatherer.unsentTokens(conversation),
+        ...(present ? {} : { addable: nameOf(focus.path) }),
+      },
     });
   }
 
-  #post(message: ToPage): void {
+  readonly #post = (message: ToPage): void => {
     void this.#view?.webview.postMessage(message);
-  }
+  };
 }
 
 async function insertAtCursor(text: string): Promise<void> {

@@ -8,13 +8,15 @@ import {
   IPCMessageReader,
   IPCMessageWriter,
   type MessageConnection,
+  type MessageReader,
+  type MessageWriter,
   ResponseError,
 } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
-import { failureOf, listen, type Notices } from '../../engine/protocol/rpc.ts';
+import { failureOf, heartbeatVariable, listen, type Notices } from '../../engine/protocol/rpc.ts';
 import { limits } from '../limits.ts';
-import type { Log } from '../log.ts';
-import { EngineFailure, engineEnded, sentence } from './failure.ts';
+import type { Log } from '../parts.ts';
+import { EngineFailure, engineEnded, reportedFailure, sentence } from './failure.ts';
 
 export interface Launch {
   /** Absolute path of the engine's bundle. */
@@ -22,31 +24,42 @@ export interface Launch {
   /** Added to the extension host's environment. */
   env: Readonly<Record<string, string>>;
   nodeOptions?: readonly string[];
+  /** Whether windows that would start the same engine share one (sharedEngine.ts), and how long it outlives the last of them. */
+  shared?: { readonly graceMs: number };
+}
+
+/** What carries a connection: the channel of a child process, or the sockets of a shared engine. */
+export interface Wire {
+  readonly pid: number | undefined;
+  readonly reader: MessageReader;
+  readonly writer: MessageWriter;
+  /** Settles when the process is gone, or this window has left it, and everything it said has been delivered. */
+  readonly ended: Promise<string>;
+  /** The folder of a shared engine. */
+  readonly folder?: string;
+  /** Calls `beat` at every sign of life. */
+  watch(beat: () => void): void;
+  /** This window needs the process no more. */
+  leave(): void;
+  kill(): void;
 }
 
 /** One life of the engine process and the typed channel to it. It is never reused after the process ended. */
 export class EngineConnection {
   /** Settles when the process has ended and everything it said has been delivered. */
   readonly ended: Promise<string>;
-  readonly #child: ChildProcess;
+  readonly #wire: Wire;
   readonly #rpc: MessageConnection;
   readonly #log: Log;
   readonly #pending = new Set<(error: EngineFailure) => void>();
   #over = false;
   #stopping = false;
 
-  constructor(launch: Launch, log: Log) {
+  constructor(wire: Wire, log: Log) {
     this.#log = log;
-    this.#child = fork(launch.entry, [], {
-      // The extension host is Electron on the desktop and Node in a remote; both run a script as plain Node this way.
-      execPath: process.execPath,
-      execArgv: [...(launch.nodeOptions ?? [])],
-      env: { ...process.env, ...launch.env, ELECTRON_RUN_AS_NODE: '1' },
-      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-      windowsHide: true,
-    });
-    this.#forwardOutput();
-    this.#rpc = createMessageConnection(new IPCMessageReader(this.#child), new IPCMessageWriter(this.#child), {
+    this.#wire = wire;
+    this.#watchHeartbeat();
+    this.#rpc = createMessageConnection(wire.reader, wire.writer, {
       error: (message) => log.error(message),
       warn: (message) => log.warn(message),
       info: (message) => log.info(message),
@@ -58,7 +71,12 @@ export class EngineConnection {
   }
 
   get pid(): number | undefined {
-    return this.#child.pid;
+    return this.#wire.pid;
+  }
+
+  /** The folder of a shared engine. */
+  get folder(): string | undefined {
+    return this.#wire.folder;
   }
 
   /** Calls `handlers` for valid notifications; others are logged and dropped. */
@@ -82,18 +100,24 @@ export class EngineConnection {
     });
   }
 
-  /** Asks the process to end, and kills it after a timeout. */
+  /** Leaves the process, which ends unless other windows share it. One that does not end by itself is killed. */
   async stop(): Promise<void> {
     if (this.#over) return;
     this.#stopping = true;
-    // The engine ends by itself when its channel closes.
-    if (this.#child.connected) this.#child.disconnect();
+    this.#wire.leave();
     const gone = await withTimeout(this.ended, limits.engine.stopMs);
     if (gone === undefined) this.kill();
   }
 
+  /** Ends the process, whoever else shares it. */
+  async end(): Promise<void> {
+    this.#stopping = true;
+    this.kill();
+    await withTimeout(this.ended, limits.engine.stopMs);
+  }
+
   kill(): void {
-    this.#child.kill('SIGKILL');
+    this.#wire.kill();
   }
 
   #send(method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> {
@@ -115,14 +139,7 @@ export class EngineConnection {
   }
 
   async #whenEnded(): Promise<string> {
-    const how = await new Promise<string>((resolve) => {
-      this.#child.once('error', (error) => resolve(`could not run: ${error.message}`));
-      this.#child.once('exit', (code, signal) => resolve(signal ? `signal ${signal}` : `exit status ${code}`));
-    });
-    // Messages may still be in the channel when the process ends.
-    if (this.#child.connected) {
-      await withTimeout(new Promise((resolve) => this.#child.once('disconnect', resolve)), limits.engine.drainMs);
-    }
+    const how = await this.#wire.ended;
     // The connection hands messages on one per turn of the event loop.
     await new Promise((resolve) => setTimeout(resolve, 0));
     this.#over = true;
@@ -136,23 +153,75 @@ export class EngineConnection {
     return this.#stopping ? new EngineFailure('cancelled', 'The engine was stopped.') : engineEnded();
   }
 
-  #forwardOutput(): void {
-    for (const [stream, write] of [
-      [this.#child.stdout, (line: string) => this.#log.info(line)],
-      [this.#child.stderr, (line: string) => this.#log.warn(line)],
-    ] as const) {
-      if (stream === null) continue;
-      createInterface({ input: stream }).on('line', (line) => write(line.slice(0, limits.engine.logLineChars)));
-    }
+  /** Kills a process that was stopped (SIGSTOP, a frozen container), so that it is replaced. Watches from the first beat on. */
+  #watchHeartbeat(): void {
+    let silentLooks = 0;
+    let timer: NodeJS.Timeout | undefined;
+    const look = (): void => {
+      if (++silentLooks < limits.engine.silentLooks) return;
+      clearInterval(timer);
+      this.#log.error(`Process ${this.pid} has stopped and is killed: it sent no heartbeat for ${silentLooks} s.`);
+      this.kill();
+    };
+    this.#wire.watch(() => {
+      silentLooks = 0;
+      if (!this.#over) timer ??= setInterval(look, limits.engine.heartbeatLookMs);
+    });
+    void this.#wire.ended.then(() => clearInterval(timer));
   }
+}
+
+/** After stdin, stdout, stderr and the channel. */
+const heartbeatFd = 4;
+
+/** A child process of this window's own, which inherits its channel. */
+export function childWire(launch: Launch, log: Log): Wire {
+  const child = fork(launch.entry, [], {
+    // The extension host is Electron on the desktop and Node in a remote; both run a script as plain Node this way.
+    execPath: process.execPath,
+    execArgv: [...(launch.nodeOptions ?? [])],
+    env: { ...process.env, ...launch.env, ELECTRON_RUN_AS_NODE: '1', [heartbeatVariable]: `${heartbeatFd}` },
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc', 'pipe'],
+    windowsHide: true,
+  });
+  for (const [stream, write] of [
+    [child.stdout, (line: string) => log.info(line)],
+    [child.stderr, (line: string) => log.warn(line)],
+  ] as const) {
+    if (stream === null) continue;
+    createInterface({ input: stream }).on('line', (line) => write(line.slice(0, limits.engine.logLineChars)));
+  }
+  return {
+    pid: child.pid,
+    reader: new IPCMessageReader(child),
+    writer: new IPCMessageWriter(child),
+    ended: endOf(child),
+    watch: (beat) => void child.stdio[heartbeatFd]?.on('data', beat),
+    // The engine ends by itself when its channel closes.
+    leave: () => void (child.connected && child.disconnect()),
+    kill: () => void child.kill('SIGKILL'),
+  };
+}
+
+async function endOf(child: ChildProcess): Promise<string> {
+  const how = await new Promise<string>((resolve) => {
+    child.once('error', (error) => resolve(`could not run: ${error.message}`));
+    child.once('exit', (code, signal) => resolve(signal ? `signal ${signal}` : `exit status ${code}`));
+  });
+  // Messages may still be in the channel when the process ends.
+  if (child.connected) {
+    await withTimeout(new Promise((resolve) => child.once('disconnect', resolve)), limits.engine.drainMs);
+  }
+  return how;
 }
 
 function toFailure(error: unknown): EngineFailure {
   if (error instanceof EngineFailure) return error;
   if (error instanceof ResponseError) {
     if (error.code === ErrorCodes.PendingResponseRejected) return engineEnded();
-    const failure = failureOf(error);
-    return new EngineFailure(failure?.code ?? 'internal', error.message, { cause: error });
+    const code = failureOf(error)?.code;
+    if (code !== undefined) return reportedFailure(code, error.message, error);
+    return new EngineFailure('internal', error.message, { cause: error });
   }
   // Thrown by the channel itself: closed, disposed, or the write failed because the process is going away.
   if (error instanceof ConnectionError || isChannelError(error)) return engineEnded();
@@ -165,7 +234,7 @@ function isChannelError(error: unknown): boolean {
 }
 
 /** The value, or undefined when it takes longer than `ms`. */
-async function withTimeout<T>(value: Promise<T>, ms: number): Promise<T | undefined> {
+export async function withTimeout<T>(value: Promise<T>, ms: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {
     timer = setTimeout(() => resolve(undefined), ms);

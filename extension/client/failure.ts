@@ -1,6 +1,7 @@
 import * as vscode from 'vscode';
 import type { ErrorCode } from '../../engine/errors.ts';
 import type { Progress } from '../../engine/protocol/engineProtocol.ts';
+import { formatDuration } from '../format.ts';
 import type { Action, Outcome } from '../messages.ts';
 
 /** Why a request to the engine failed: the engine's own codes, and what only the extension can say. */
@@ -30,6 +31,29 @@ export class EngineFailure extends Error {
 
 export const isCancelled = (error: unknown): boolean => error instanceof EngineFailure && error.code === 'cancelled';
 
+/**
+ * A failure that the engine reports. The engine writes English, as its command line and server do; in another language
+ * the kind of failure stands before its text.
+ */
+export function reportedFailure(code: ErrorCode, message: string, cause: unknown): EngineFailure {
+  const kind = vscode.env.language.startsWith('en') ? '' : kinds()[code];
+  return new EngineFailure(code, kind === '' ? message : `${kind} ${message}`, { cause });
+}
+
+/** Called late: `l10n` is not ready before activation. */
+const kinds = (): Record<ErrorCode, string> => ({
+  'invalid-input': vscode.l10n.t('Something in the request or in a file is not valid.'),
+  unsupported: vscode.l10n.t('Hearth does not support this.'),
+  'not-found': vscode.l10n.t('Something was not found.'),
+  'out-of-memory': vscode.l10n.t('There is not enough memory.'),
+  'context-overflow': vscode.l10n.t('The context window is too small for this.'),
+  'device-lost': vscode.l10n.t('The GPU stopped answering.'),
+  unavailable: vscode.l10n.t('A download, a disk or a program failed.'),
+  busy: vscode.l10n.t('Too many requests are waiting.'),
+  timeout: vscode.l10n.t('It took too long.'),
+  cancelled: '',
+});
+
 export const engineEnded = (): EngineFailure =>
   new EngineFailure('engine-ended', vscode.l10n.t('The engine stopped unexpectedly. It is restarting.'));
 
@@ -53,7 +77,8 @@ const remedies: Partial<Record<FailureCode, Action[]>> = {
   'out-of-memory': ['choose-model', 'settings'],
   'context-overflow': ['new-chat', 'settings'],
   unavailable: ['retry', 'show-log'],
-  'device-lost': ['retry', 'show-log'],
+  // The engine has tried once itself; only a fresh process loads the model again.
+  'device-lost': ['restart', 'retry', 'show-log'],
 };
 
 /** Message and actions for a failed answer. `partial`: part of the answer was received and saved. */
@@ -91,18 +116,16 @@ interface Note {
 }
 
 /** Notes of one answer's progress: which part of how many, and, once a part is done, about how long it still takes. */
-export function progressNotes(nowMs: () => number = Date.now): (step: Progress) => Note {
+export function progressNotes(nowMs = () => performance.now()): (step: Progress) => Note {
   const startMs = nowMs();
   return ({ message, done, total, unit }) => {
     const share = total > 0 ? Math.min(1, done / total) : undefined;
     if (unit !== 'parts' || total === 0) return { note: message, share };
     const part = vscode.l10n.t('Part {0} of {1}: {2}', Math.min(done + 1, total), total, message);
     const leftMs = done > 0 ? ((nowMs() - startMs) / done) * (total - done) : undefined;
-    return { note: leftMs === undefined ? part : vscode.l10n.t('{0} (about {1} left)', part, duration(leftMs)), share };
+    return {
+      note: leftMs === undefined ? part : vscode.l10n.t('{0} (about {1} left)', part, formatDuration(leftMs)),
+      share,
+    };
   };
 }
-
-const duration = (ms: number): string =>
-  ms < 90_000
-    ? vscode.l10n.t('{0} s', Math.max(1, Math.round(ms / 1000)))
-    : vscode.l10n.t('{0} min', Math.round(ms / 60_000));

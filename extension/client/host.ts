@@ -1,6 +1,9 @@
 import * as vscode from 'vscode';
+import type { Progress, Statistics } from '../../engine/protocol/engineProtocol.ts';
+import type { ModelCard, ModelEntry } from '../../engine/protocol/models.ts';
+import { fileName, type Offer } from '../models/choose.ts';
 import type { EngineClient } from './client.ts';
-import { type EngineView, idleView } from './view.ts';
+import type { ProcessState } from './process.ts';
 
 /**
  * Creates the engine's client when it is first needed. Its code (protocol schemas, RPC) is evaluated only
@@ -29,7 +32,7 @@ export class EngineHost {
   client(): Promise<EngineClient> {
     this.#opening ??= this.#create().then((client) => {
       this.#opened = client;
-      client.onView((view) => this.#changed.fire(view));
+      client.onView(this.#changed.fire, this.#changed);
       return client;
     });
     return this.#opening;
@@ -41,6 +44,118 @@ export class EngineHost {
 
   dispose(): void {
     this.#opened?.dispose();
+    this.#changed.dispose();
+  }
+}
+
+/** State of the engine, for status bar and chat view. */
+export type EngineState =
+  /** Nothing has asked for it yet, or it was stopped. */
+  | { kind: 'idle' }
+  | { kind: 'starting' }
+  /** No model on disk; these are worth downloading. `problem`: why the last download failed; its model comes first. */
+  | { kind: 'no-model'; offers: Offer[]; problem?: string }
+  /** Bytes. */
+  | { kind: 'downloading'; name: string; done: number; total: number }
+  /** Bytes; total 0 until the engine says. */
+  | { kind: 'loading'; name: string; done: number; total: number }
+  /** A server is asked what it has. */
+  | { kind: 'connecting'; host: string }
+  | { kind: 'ready'; card: ModelCard }
+  | { kind: 'restarting'; delayMs: number }
+  | { kind: 'failed'; message: string; remedy: 'restart' | 'choose-model' };
+
+export interface EngineView {
+  state: EngineState;
+  /** The model that completes beside the chat model, or why the chosen one does not. */
+  completion?: { card: ModelCard } | { problem: string };
+  /** Requests that generate now. */
+  running: number;
+  /** Statistics of the last request that generated with the model in `state`. */
+  last: Statistics | undefined;
+  /** Why the server that answers did not, last time. */
+  away?: string;
+}
+
+export const downloading = (entry: ModelEntry, step: Progress): EngineState => ({
+  kind: 'downloading',
+  name: entry.name || fileName(entry.id),
+  done: step.done,
+  total: step.total || entry.downloadBytes,
+});
+
+/** The next state after a process change; undefined if unchanged. */
+export function stateOf(process: ProcessState, before: EngineState): EngineState | undefined {
+  switch (process.kind) {
+    case 'starting':
+      return { kind: 'starting' };
+    case 'running':
+      return before.kind === 'starting' ? { kind: 'idle' } : undefined;
+    case 'waiting':
+      return { kind: 'restarting', delayMs: process.delayMs };
+    case 'failed':
+      return { kind: 'failed', message: process.message, remedy: 'restart' };
+    case 'stopped':
+      return { kind: 'idle' };
+  }
+}
+
+const idleView: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
+
+/** Holds the engine's view and notifies listeners of changes. */
+export class ViewKeeper {
+  readonly #changed = new vscode.EventEmitter<EngineView>();
+  readonly onView = this.#changed.event;
+  #current = idleView;
+  /** Id of the model that `last` is of. */
+  #lastOf: string | undefined;
+
+  get view(): EngineView {
+    return this.#current;
+  }
+
+  show(state: EngineState): void {
+    const { away: _, ...current } = this.#current;
+    // Figures of another model would stand beside this one's name.
+    const last = state.kind === 'ready' && state.card.id !== this.#lastOf ? undefined : current.last;
+    this.#current = { ...current, state, last };
+    this.#changed.fire(this.#current);
+  }
+
+  /** The server did not answer; `undefined`: it did again. */
+  showAway(away: string | undefined): void {
+    if (away === this.#current.away) return;
+    const { away: _, ...current } = this.#current;
+    this.#current = { ...current, ...(away !== undefined && { away }) };
+    this.#changed.fire(this.#current);
+  }
+
+  showCompletion(completion: EngineView['completion']): void {
+    const { completion: _, ...rest } = this.#current;
+    this.#current = { ...rest, ...(completion && { completion }) };
+    this.#changed.fire(this.#current);
+  }
+
+  /** A request that generates began, or ended with these statistics of the model that answers questions. */
+  count(change: 1 | -1, last = this.#current.last): void {
+    if (this.#current.state.kind === 'ready') this.#lastOf = this.#current.state.card.id;
+    this.#current = { ...this.#current, running: this.#current.running + change, last };
+    this.#changed.fire(this.#current);
+  }
+
+  /** Resolves when no request is generating. */
+  untilIdle(): Promise<void> {
+    if (this.#current.running === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const subscription = this.onView(({ running }) => {
+        if (running > 0) return;
+        subscription.dispose();
+        resolve();
+      });
+    });
+  }
+
+  dispose(): void {
     this.#changed.dispose();
   }
 }

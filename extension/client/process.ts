@@ -4,9 +4,10 @@ import type { z } from 'zod';
 import { engineRequests, protocolVersion } from '../../engine/protocol/engineProtocol.ts';
 import { type Client, type Notices, proxy, type Requests } from '../../engine/protocol/rpc.ts';
 import { limits } from '../limits.ts';
-import type { Log } from '../log.ts';
-import { EngineConnection, type Launch } from './connection.ts';
+import type { Log } from '../parts.ts';
+import { childWire, EngineConnection, type Launch, type Wire } from './connection.ts';
 import { EngineFailure, engineEnded, engineGivenUp, sentence } from './failure.ts';
+import { joinEngine, sharedFolder } from './sharedEngine.ts';
 
 /** How long to wait before the engine is started again after it ended unasked. Pure: the caller brings the clock. */
 export class Backoff {
@@ -37,10 +38,10 @@ export type ProcessState =
   | { kind: 'failed'; message: string };
 
 /** The requests of `table` to a process. */
-export type ClientOf = <Table extends Requests>(table: Table) => Client<Table, CancellationToken>;
+type ClientOf = <Table extends Requests>(table: Table) => Client<Table, CancellationToken>;
 
 /** The purpose of a process. */
-export interface ProcessRole {
+interface ProcessRole {
   /** In the log. */
   name: string;
   /** Its first request. A process of the wrong version, or one that cannot work here, is not started again. */
@@ -70,6 +71,8 @@ export class EngineProcess {
   #ready: Promise<EngineConnection> | undefined;
   #cancelWait: (() => void) | undefined;
   #startedAtMs = 0;
+  /** A start that was overtaken by a stop finds another number here. */
+  #attempts = 0;
 
   /** `launch` is asked at every start, so that changed settings take effect with the next process. */
   constructor(launch: () => Launch, log: Log, role: ProcessRole = engineRole) {
@@ -114,8 +117,13 @@ export class EngineProcess {
     return this.#ready;
   }
 
-  /** Forgets past crashes and starts a fresh process. */
+  /** Forgets past crashes and starts a fresh process. One that other windows share ends too, unless this window shall use another. */
   async restart(): Promise<void> {
+    const connection = this.#live;
+    if (connection?.folder !== undefined && connection.folder === folderOf(this.#launch(), this.#log)) {
+      this.#forget();
+      await connection.end();
+    }
     await this.stop();
     this.#backoff.reset();
     await this.start();
@@ -135,11 +143,19 @@ export class EngineProcess {
 
   async #open(): Promise<EngineConnection> {
     this.#become({ kind: 'starting' });
-    this.#startedAtMs = Date.now();
-    const connection = new EngineConnection(this.#launch(), this.#log);
+    this.#startedAtMs = performance.now();
+    const attempt = ++this.#attempts;
+    const wire = await this.#connect(attempt);
+    const connection = new EngineConnection(wire, this.#log);
+    if (attempt !== this.#attempts) {
+      void connection.stop();
+      throw engineEnded();
+    }
     this.#live = connection;
     for (const subscribe of this.#subscriptions) subscribe(connection);
-    void connection.ended.then((how) => this.#afterEnd(connection, how));
+    void connection.ended.then((how) => {
+      if (this.#live === connection) this.#afterEnd(how);
+    });
     try {
       await this.#handshake(connection);
     } catch (error) {
@@ -153,6 +169,18 @@ export class EngineProcess {
     this.#log.info(`${this.#role.name} runs as process ${connection.pid}.`);
     this.#become({ kind: 'running' });
     return connection;
+  }
+
+  async #connect(attempt: number): Promise<Wire> {
+    const launch = this.#launch();
+    const folder = folderOf(launch, this.#log);
+    if (folder === undefined) return childWire(launch, this.#log);
+    try {
+      return await joinEngine(launch, folder, this.#log);
+    } catch (error) {
+      if (attempt === this.#attempts) this.#afterEnd(sentence(error));
+      throw engineEnded();
+    }
   }
 
   #clientOf<Table extends Requests>(
@@ -179,11 +207,10 @@ export class EngineProcess {
     }
   }
 
-  #afterEnd(connection: EngineConnection, how: string): void {
-    if (this.#live !== connection) return;
+  #afterEnd(how: string): void {
     this.#forget();
     this.#log.error(`${this.#role.name} ended (${how}).`);
-    const delayMs = this.#backoff.next(Date.now() - this.#startedAtMs);
+    const delayMs = this.#backoff.next(performance.now() - this.#startedAtMs);
     if (delayMs === undefined) this.#fail(engineGivenUp().message);
     else this.#startAfter(delayMs);
   }
@@ -203,6 +230,7 @@ export class EngineProcess {
   }
 
   #forget(): void {
+    this.#attempts++;
     this.#cancelWait?.();
     this.#cancelWait = undefined;
     this.#live = undefined;
@@ -228,4 +256,15 @@ async function checkVersion(clientOf: ClientOf): Promise<unknown> {
     'protocol',
     vscode.l10n.t('The engine and the extension have different versions. Reinstall Hearth.'),
   );
+}
+
+/** The folder of the engine that windows share; undefined: this window has its own. */
+function folderOf(launch: Launch, log: Log): string | undefined {
+  if (launch.shared === undefined) return undefined;
+  try {
+    return sharedFolder(launch);
+  } catch (error) {
+    log.warn(`This window has an engine of its own: ${sentence(error)}`);
+    return undefined;
+  }
 }

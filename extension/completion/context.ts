@@ -1,9 +1,9 @@
 import * as vscode from 'vscode';
 import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
-import type { Log } from '../log.ts';
+import type { Log } from '../parts.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
-import { fitting, keepOrder, type Snippet, SnippetLists, similarStretches } from './similar.ts';
+import { fitting, keepOrder, type Snippet, SnippetLists, similarStretches } from './moment.ts';
 
 /**
  * What goes before the file in a completion's prompt: definitions of names near the cursor, recently edited places,
@@ -86,7 +86,7 @@ export class CompletionContext {
     return keepOrder(this.#lists.of(document.uri.toString()) ?? [], fits);
   }
 
-  /** Of the names on the cursor's line and the one above, as far as they lie in other files. */
+  /** Definitions of the names on the cursor's line and the one above, if they are in other files. */
   async #definitions(document: vscode.TextDocument, { line }: vscode.Position): Promise<Snippet[]> {
     const names: vscode.Position[] = [];
     for (let at = Math.max(0, line - 1); at <= line; at++) {
@@ -155,7 +155,7 @@ function linesOf(document: vscode.TextDocument, first: number, last: number): st
 const linesAround = (document: vscode.TextDocument, line: number, before: number, after: number): string =>
   linesOf(document, Math.max(0, line - before), line + after);
 
-/** What overlaps is said once: the first of a file and beginning. */
+/** Drops overlapping snippets: keeps the first of each file and start. */
 function distinct(snippets: readonly Snippet[]): Snippet[] {
   const seen = new Set<string>();
   return snippets.filter(({ path, text }) => {

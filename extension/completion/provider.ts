@@ -1,17 +1,26 @@
 import * as vscode from 'vscode';
 import { readsFast } from '../../engine/index/question/planner.ts';
 import type { CompleteParams } from '../../engine/protocol/engineProtocol.ts';
+import type { ModelCard } from '../../engine/protocol/models.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
-import type { Log } from '../log.ts';
+import type { Log } from '../parts.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
 import type { Completions } from '../status.ts';
-import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePlace, typedBetween } from './cache.ts';
 import type { CompletionContext } from './context.ts';
+import type { Snippet } from './moment.ts';
 import { joined, type Moment, momentAt, worthAsking } from './moment.ts';
-import type { Snippet } from './similar.ts';
+import type { Acceptance } from './suggestions.ts';
+import {
+  AdaptiveDebounce,
+  CompletionCache,
+  type Place,
+  type Suggestion,
+  samePlace,
+  typedBetween,
+} from './suggestions.ts';
 
 /** URI schemes of documents that are not the user's source code. */
 const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment', 'walkThrough', 'search-editor']);
@@ -23,24 +32,27 @@ export const acceptedCommand = 'hearth.completionAccepted';
 export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   readonly #engine: EngineHost;
   readonly #log: Log;
-  readonly #warmUp: () => void;
+  readonly #warmUp: () => Promise<void>;
   readonly #context: Pick<CompletionContext, 'snippets' | 'refresh'>;
+  readonly #acceptance: Acceptance;
   readonly #cache = new CompletionCache();
   readonly #debounce = new AdaptiveDebounce();
   #running: Running | undefined;
   /** Paused until the user resumes or the window closes. */
   paused = false;
 
-  /** `warmUp` is called when there was something to complete and no model was loaded. */
+  /** `warmUp` loads a model if one can be loaded. It is called when there is something to complete and no model is loaded. */
   constructor(
     engine: EngineHost,
     log: Log,
     context: Pick<CompletionContext, 'snippets' | 'refresh'>,
-    warmUp: () => void,
+    acceptance: Acceptance,
+    warmUp: () => Promise<void>,
   ) {
     this.#engine = engine;
     this.#log = log;
     this.#context = context;
+    this.#acceptance = acceptance;
     this.#warmUp = warmUp;
   }
 
@@ -69,18 +81,36 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const invoked = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
     const selected = context.selectedCompletionInfo;
     const moment = momentIn(document, position, selected && insertion(selected));
-    const card = this.#engine.current?.completionModel;
-    const place = placeOf(card?.id ?? '', document, moment, invoked);
+    const card =
+      this.#engine.current?.completionModel ?? (await this.#loaded(invoked || worthAsking(moment, true), token));
+    if (card === undefined || token.isCancellationRequested) return [];
+    const place = placeOf(card.id, document, moment, invoked);
     if (this.#running?.leadsTo(place) === false) this.#running.cancel();
-    if (!invoked && !worthAsking(moment, card?.fillInTheMiddle ?? false)) return [];
-    if (card === undefined) {
-      this.#warmUp();
-      return [];
-    }
-    const question = { document, position, moment, params: paramsOf(document, moment, settings, invoked), place };
+    if (!invoked) this.#acceptance.movedTo(place);
+    if (!invoked && !worthAsking(moment, card.fillInTheMiddle)) return [];
+    const params = this.#paramsOf(card.id, document, moment, settings, invoked);
+    const question = { document, position, moment, params, place };
     const suggestions =
       this.#remembered(card.id, question) ?? (await this.#ask({ ...question, delayed: !invoked }, token));
-    return suggestions.filter(({ text }) => text !== '').map((suggestion) => item(suggestion, position, selected));
+    const offered = suggestions.filter(({ text }) => text !== '');
+    const [first] = offered;
+    if (first && !token.isCancellationRequested) {
+      this.#acceptance.shown(card.id, document.languageId, params.confidence ?? 'eager', place, first.text);
+    }
+    return offered.map((suggestion) => item(suggestion, position, selected));
+  }
+
+  /** The model, once it is loaded: VS Code does not ask again for keys that were typed meanwhile. */
+  async #loaded(wanted: boolean, token: vscode.CancellationToken): Promise<ModelCard | undefined> {
+    if (!wanted) return undefined;
+    await orOnceCancelled(this.#warmUp(), token, undefined);
+    return this.#engine.current?.completionModel;
+  }
+
+  /** A suggestion of ours went into the active editor. */
+  async accepted(): Promise<void> {
+    this.#acceptance.accepted();
+    await this.computeAhead(vscode.window.activeTextEditor);
   }
 
   /**
@@ -97,7 +127,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     if (!worthAsking(moment, card.fillInTheMiddle)) return;
     const place = placeOf(card.id, document, moment, false);
     const multiline = settings.multiline === 'never' ? 'never' : 'always';
-    const params = paramsOf(document, moment, { ...settings, multiline }, false);
+    const params = this.#paramsOf(card.id, document, moment, { ...settings, multiline }, false);
     const question = { document, position, moment, params, delayed: false, place };
     if (this.#remembered(card.id, question) === undefined) await this.#begin(question).answer;
   }
@@ -108,12 +138,36 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const settings = completionSettings();
     if (!editor || !client || token.isCancellationRequested || !this.#isOn(editor.document, settings)) return;
     const { document, selection } = editor;
-    const params = paramsOf(document, momentIn(document, selection.active), settings, false);
+    const model = client.completionModel?.id ?? '';
+    const params = this.#paramsOf(model, document, momentIn(document, selection.active), settings, false);
     const read = (snippets: Snippet[]) => client.warm({ kind: 'completion', ...params, snippets }, token);
     await read(await this.#context.snippets(document, selection.active, this.#contextChars));
     if (!token.isCancellationRequested) {
       await this.#context.refresh(document, selection.active, this.#contextChars, read);
     }
+  }
+
+  #paramsOf(
+    model: string,
+    document: vscode.TextDocument,
+    moment: Moment,
+    settings: CompletionSettings,
+    invoked: boolean,
+  ): CompleteParams {
+    return {
+      prefix: moment.prefix,
+      suffix: moment.suffix,
+      languageId: moment.languageId,
+      path: vscode.workspace.asRelativePath(document.uri),
+      repository: vscode.workspace.getWorkspaceFolder(document.uri)?.name,
+      maxTokens: settings.maxTokens,
+      multiline: settings.multiline,
+      candidates: invoked ? limits.completion.candidates : 1,
+      // An explicit request shows every suggestion.
+      confidence: invoked ? 'eager' : settings.confidence,
+      strictness: this.#acceptance.strictness(model, document.languageId),
+      sampling: { temperature: 0 },
+    };
   }
 
   get #contextChars(): number {
@@ -174,13 +228,13 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     { document, position, params, place }: Question,
     running: Running,
   ): Promise<readonly string[]> {
-    const startedMs = Date.now();
+    const startedMs = performance.now();
     const snippets = await this.#context.snippets(document, position, this.#contextChars);
     const { text, alternatives, finish } = await client.complete({ ...params, snippets }, running.token, (piece) =>
       running.write(piece),
     );
     if (finish === 'cancelled') return [];
-    const tookMs = Date.now() - startedMs;
+    const tookMs = Math.round(performance.now() - startedMs);
     this.#log.debug(`Completion: ${text.length} characters in ${tookMs} ms, ${alternatives.length} alternatives.`);
     this.#debounce.note(tookMs);
     const texts = [text, ...alternatives];
@@ -208,25 +262,6 @@ function momentIn(
 
 const cellScheme = 'vscode-notebook-cell';
 
-const paramsOf = (
-  document: vscode.TextDocument,
-  moment: Moment,
-  settings: CompletionSettings,
-  invoked: boolean,
-): CompleteParams => ({
-  prefix: moment.prefix,
-  suffix: moment.suffix,
-  languageId: moment.languageId,
-  path: vscode.workspace.asRelativePath(document.uri),
-  repository: vscode.workspace.getWorkspaceFolder(document.uri)?.name,
-  maxTokens: settings.maxTokens,
-  multiline: settings.multiline,
-  candidates: invoked ? limits.completion.candidates : 1,
-  // An explicit request shows every suggestion.
-  confidence: invoked ? 'eager' : settings.confidence,
-  sampling: { temperature: 0 },
-});
-
 interface Question {
   document: vscode.TextDocument;
   position: vscode.Position;
@@ -245,9 +280,9 @@ class Running {
   /** The engine has it; until then another key costs nothing. */
   sent = false;
   readonly #source = new vscode.CancellationTokenSource();
-  /** Of the model, as far as it came. */
+  /** Text of the model so far. */
   #written = '';
-  /** What was typed since, as the last who waits says. */
+  /** Text typed since, according to the last waiting request. */
   #typed = '';
   #waiting = 0;
 
@@ -279,12 +314,7 @@ class Running {
   async wanted(place: Place, token: vscode.CancellationToken): Promise<readonly string[]> {
     this.#typed = typedBetween(this.place, place)?.typed ?? '';
     this.#waiting++;
-    let subscription: vscode.Disposable | undefined;
-    const left = new Promise<readonly string[]>((resolve) => {
-      subscription = token.onCancellationRequested(() => resolve([]));
-    });
-    const texts = await Promise.race([this.answer, left]);
-    subscription?.dispose();
+    const texts = await orOnceCancelled(this.answer, token, []);
     this.#waiting--;
     if (token.isCancellationRequested) this.#endUnlessWanted();
     return texts;
@@ -328,6 +358,17 @@ function item(
   return new vscode.InlineCompletionItem(text, range, accepted);
 }
 
+/** The value, or `otherwise` as soon as VS Code waits no longer. */
+async function orOnceCancelled<T>(value: Promise<T>, token: vscode.CancellationToken, otherwise: T): Promise<T> {
+  let subscription: vscode.Disposable | undefined;
+  const cancelled = new Promise<T>((resolve) => {
+    subscription = token.onCancellationRequested(() => resolve(otherwise));
+  });
+  const settled = await Promise.race([value, cancelled]);
+  subscription?.dispose();
+  return settled;
+}
+
 function pause(ms: number, token: vscode.CancellationToken): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(done, ms);
@@ -338,4 +379,47 @@ function pause(ms: number, token: vscode.CancellationToken): Promise<void> {
       resolve();
     }
   });
+}
+
+/** Warms up the prompt at the cursor while the user is idle, so that the first suggestion is fast. */
+export class WarmUp {
+  readonly #warm: (token: vscode.CancellationToken) => Promise<void>;
+  readonly #log: Log;
+  #timer: NodeJS.Timeout | undefined;
+  #running: vscode.CancellationTokenSource | undefined;
+
+  constructor(warm: (token: vscode.CancellationToken) => Promise<void>, log: Log) {
+    this.#warm = warm;
+    this.#log = log;
+  }
+
+  /** Cancels the warm-up on a key, and restarts the idle timer. */
+  touch(idleMs: number = limits.completion.idleMs): void {
+    this.dispose();
+    this.#timer = setTimeout(() => void this.#run(), idleMs);
+  }
+
+  /** The cursor is elsewhere, which may be the place of the next key. */
+  moved(): void {
+    this.touch(limits.completion.restMs);
+  }
+
+  dispose(): void {
+    clearTimeout(this.#timer);
+    this.#running?.cancel();
+    this.#running = undefined;
+  }
+
+  async #run(): Promise<void> {
+    const source = new vscode.CancellationTokenSource();
+    this.#running = source;
+    try {
+      await this.#warm(source.token);
+    } catch (error) {
+      if (!isCancelled(error)) this.#log.debug(`Warm-up failed: ${sentence(error)}`);
+    } finally {
+      source.dispose();
+      if (this.#running === source) this.#running = undefined;
+    }
+  }
 }

@@ -1,9 +1,9 @@
 import * as vscode from 'vscode';
-import { isAboutOpenFile } from '../../engine/index/question/about.ts';
 import {
   type Chosen,
   contextBudget,
   estimatedTokens,
+  isAboutOpenFile,
   mapId,
   plan,
   repositorySources,
@@ -11,10 +11,11 @@ import {
 } from '../../engine/index/question/planner.ts';
 import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
 import type { EngineHost } from '../client/host.ts';
+import type { FailureWatch } from '../failures.ts';
 import type { Chip } from '../messages.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
-import { chatSettings } from '../settings.ts';
-import { type Mention, parseMentions } from './mentions.ts';
+import { type ChatSettings, chatSettings } from '../settings.ts';
+import { type Mention, mentionText, parseMentions, pinOf } from './mentions.ts';
 import { promptSource, ruleSources } from './rules.ts';
 import { focusSource, mentionSources, textSource } from './sources.ts';
 import type { ContextTracker, Focus, Pasted } from './tracker.ts';
@@ -39,37 +40,47 @@ export interface Gathered {
 
 /** Collects context for a question and lets the planner choose. */
 export class ContextGatherer {
-  private readonly engine: EngineHost;
-  private readonly tracker: ContextTracker;
-  private readonly repository: Repository | undefined;
+  readonly #engine: EngineHost;
+  readonly #tracker: ContextTracker;
+  readonly #repository: Repository | undefined;
+  readonly #failures: Pick<FailureWatch, 'last'> | undefined;
+  readonly #pinTokens = new Map<string, number>();
 
-  constructor(engine: EngineHost, tracker: ContextTracker, repository: Repository | undefined) {
-    this.engine = engine;
-    this.tracker = tracker;
-    this.repository = repository;
+  constructor(
+    engine: EngineHost,
+    tracker: ContextTracker,
+    repository: Repository | undefined,
+    failures?: Pick<FailureWatch, 'last'>,
+  ) {
+    this.#failures = failures;
+    this.#engine = engine;
+    this.#tracker = tracker;
+    this.#repository = repository;
   }
 
   /** Uses the editor's state at the call, however long the search takes. */
   async gather(question: string, conversation: Conversation, pasted: readonly Pasted[] = []): Promise<Gathered> {
+    const settings = chatSettings();
     const mentions = parseMentions(question);
-    const focus = this.tracker.wanted(chatSettings().includeActiveFile);
-    const place = this.tracker.focus;
-    const { sources: asked, missing } = await this.asked(mentions, place);
+    const pinned = parseMentions(conversation.pins.join(' '));
+    const focus = this.#tracker.wanted(settings.includeActiveFile);
+    const place = this.#tracker.focus;
+    const { sources: asked, missing } = await this.#asked([...pinned, ...mentions], place);
     const own = focus === undefined || asked.some(({ path }) => path === focus.path) ? [] : [focusSource(focus)];
-    const found = await this.found(question, mentions, focus, conversation);
+    const found = this.#searches(mentions, focus, settings) ? await this.#found(question, mentions, conversation) : [];
     const sources = distinct([
-      ...(await this.rules(question, place)),
+      ...(await this.#rules(question, place, settings)),
       ...pasted.map(pastedSource),
       ...asked,
       ...own,
       ...found,
     ]);
     const counts = await countTokens(
-      this.engine,
+      this.#engine,
       sources.map(({ lines }) => lines.join('\n')),
     );
     const candidates = sources.map((source, index) => ({ ...source, tokens: counts[index] ?? 0 }));
-    const budget = contextBudget(this.engine.current?.warmModel, filledTokens(conversation));
+    const budget = contextBudget(this.#engine.current?.warmModel, filledTokens(conversation));
     const { chosen, omitted } = plan(candidates, budget, isAboutOpenFile(question));
     // Search results that don't fit are not reported.
     const noRoom = omitted.filter(({ tier }) => tier === 'asked' || tier === 'editor');
@@ -83,68 +94,104 @@ export class ContextGatherer {
   }
 
   /** Chips of the current draft, with estimated sizes. */
-  chips(draft: string): Chip[] {
+  chips(draft: string, pins: readonly string[]): Chip[] {
+    const settings = chatSettings();
     const mentions = parseMentions(draft);
-    const focus = this.tracker.wanted(chatSettings().includeActiveFile);
+    const focus = this.#tracker.wanted(settings.includeActiveFile);
     const source = focus && focusSource(focus);
     const candidates = source ? [{ ...source, tokens: estimatedTokens(source.lines.join('\n')) }] : [];
-    const budget = contextBudget(this.engine.current?.warmModel, 0);
-    const own = plan(candidates, budget).chosen.map((chosen) => chipOf(attachmentOf(chosen)));
-    const asked = mentions.map(({ text }) => ({
-      id: text,
-      label: text.slice(1),
-      detail: '',
-      tokens: 0,
-      mention: text,
-    }));
+    const budget = contextBudget(this.#engine.current?.warmModel, 0);
+    const pin = focus?.selection === undefined ? focus && filePin(focus) : undefined;
+    const own = plan(candidates, budget)
+      .chosen.filter(() => pin === undefined || !pins.includes(pin))
+      .map((chosen) => ({ ...chipOf(attachmentOf(chosen)), ...(pin !== undefined && { pin }) }));
+    const pinned = pins.map((text) => {
+      const tokens = this.#pinTokens.get(text) ?? 0;
+      return { id: text, label: text.slice(1), detail: '', tokens, mention: text, pin: text, isPinned: true };
+    });
+    const asked = mentions.flatMap(({ text }) => {
+      const pin = pinOf(text);
+      if (pin !== undefined && pins.includes(pin)) return [];
+      return [
+        { id: text, label: text.slice(1), detail: '', tokens: 0, mention: text, ...(pin !== undefined && { pin }) },
+      ];
+    });
     const label = vscode.l10n.t('Repository');
-    const found = this.searches(mentions, focus) && !mentions.some(({ kind }) => kind === 'repository');
-    const pasted = this.tracker.pasted.map(({ id, text }) => {
+    const found = this.#searches(mentions, focus, settings) && !mentions.some(({ kind }) => kind === 'repository');
+    const pasted = this.#tracker.pasted.map(({ id, text }) => {
       const { label: name } = pastedSource({ id, text });
       return { id, label: name, detail: '', tokens: estimatedTokens(text) };
     });
-    return [...pasted, ...asked, ...own, ...(found ? [{ id: repositoryId, label, detail: '', tokens: 0 }] : [])];
+    return [
+      ...pinned,
+      ...pasted,
+      ...asked,
+      ...own,
+      ...(found ? [{ id: repositoryId, label, detail: '', tokens: 0 }] : []),
+    ];
+  }
+
+  /** Estimates what the pins take. True if that has changed. */
+  async measure(pins: readonly string[]): Promise<boolean> {
+    const before = JSON.stringify([...this.#pinTokens]);
+    for (const text of pins) {
+      const { sources } = await this.#asked(parseMentions(text), this.#tracker.focus);
+      const sizes = sources.map(({ lines }) => estimatedTokens(lines.join('\n')));
+      const budget = contextBudget(this.#engine.current?.warmModel, 0);
+      this.#pinTokens.set(
+        text,
+        Math.min(
+          budget,
+          sizes.reduce((sum, size) => sum + size, 0),
+        ),
+      );
+    }
+    return JSON.stringify([...this.#pinTokens]) !== before;
+  }
+
+  /** Of the pins that did not go with the last question: they are in no figure of an answer yet. */
+  unsentTokens({ pins, turns }: Conversation): number {
+    const attachments = turns.findLast(({ view }) => view.kind === 'chat' && view.answer !== '')?.attachments ?? [];
+    const labels = attachments.flatMap(({ id, path, label }) => [id.replace(/^mention:/, ''), path, label]);
+    const isSent = ({ kind, value }: Mention) => labels.includes(value === '' ? kind : value.replace(/\/+$/, ''));
+    const unsent = pins.filter((text) => !parseMentions(text).some((mention) => isSent(mention)));
+    return unsent.reduce((sum, text) => sum + (this.#pinTokens.get(text) ?? 0), 0);
   }
 
   /** The repository's rules for the file in focus, and its prompt that the question names. */
-  private async rules(question: string, focus: Focus | undefined): Promise<Source[]> {
+  async #rules(question: string, focus: Focus | undefined, { useRules }: ChatSettings): Promise<Source[]> {
     const prompt = await promptSource(question, focus);
-    const rules = chatSettings().useRules ? await ruleSources(focus) : [];
-    return [...rules.filter(({ id }) => !this.tracker.isRemoved(id)), ...(prompt ? [prompt] : [])];
+    const rules = useRules ? await ruleSources(focus) : [];
+    return [...rules.filter(({ id }) => !this.#tracker.isRemoved(id)), ...(prompt ? [prompt] : [])];
   }
 
   /** True if the user asks for a search, or gives no other context. */
-  private searches(mentions: readonly Mention[], focus: Focus | undefined): boolean {
-    if (this.repository?.available !== true) return false;
+  #searches(mentions: readonly Mention[], focus: Focus | undefined, { searchWorkspace }: ChatSettings): boolean {
+    if (this.#repository?.available !== true) return false;
     if (mentions.some(({ kind }) => kind === 'repository')) return true;
     const particular = mentions.length > 0 || focus?.selection !== undefined;
-    return chatSettings().searchWorkspace && !particular && !this.tracker.isRemoved(repositoryId);
+    return searchWorkspace && !particular && !this.#tracker.isRemoved(repositoryId);
   }
 
-  private async asked(
+  async #asked(
     mentions: readonly Mention[],
     focus: Focus | undefined,
   ): Promise<{ sources: Source[]; missing: Mention[] }> {
     const sources: Source[] = [];
     const missing: Mention[] = [];
-    for (const mention of mentions) {
+    for (const mention of new Map(mentions.map((each) => [mentionText(each.kind, each.value), each])).values()) {
       if (mention.kind === 'repository') continue;
-      const found = await mentionSources(mention, focus, this.repository);
+      const found = await mentionSources(mention, focus, this.#repository, this.#failures?.last);
       if (found.length === 0) missing.push(mention);
       sources.push(...found);
     }
     return { sources, missing };
   }
 
-  private async found(
-    question: string,
-    mentions: readonly Mention[],
-    focus: Focus | undefined,
-    conversation: Conversation,
-  ): Promise<Source[]> {
-    if (this.repository === undefined || !this.searches(mentions, focus)) return [];
+  async #found(question: string, mentions: readonly Mention[], conversation: Conversation): Promise<Source[]> {
+    if (this.#repository === undefined) return [];
     const known = conversation.turns.some(({ attachments }) => attachments.some(({ id }) => id === mapId));
-    return repositorySources(this.repository, {
+    return repositorySources(this.#repository, {
       text: withoutMentions(question, mentions),
       earlier: conversation.turns.map(({ view }) => view.question),
       explicit: mentions.some(({ kind }) => kind === 'repository'),
@@ -152,6 +199,10 @@ export class ContextGatherer {
     });
   }
 }
+
+/** A pin names a file by its path in the workspace. */
+const filePin = ({ uri, path }: Focus): string | undefined =>
+  vscode.workspace.getWorkspaceFolder(vscode.Uri.parse(uri, true)) && mentionText('file', path);
 
 /** Mentions are not search terms. */
 const withoutMentions = (question: string, mentions: readonly Mention[]): string =>

@@ -1,19 +1,18 @@
-/** Mentions in a question, such as `@file:src/a.ts` and `#selection`. */
+/** Mentions in a question, such as `@file:src/a.ts` and `#selection`: their syntax, and what is suggested while one is typed. */
+import * as vscode from 'vscode';
+import { limits } from '../limits.ts';
+import { mentionKinds, type Suggestion } from '../messages.ts';
+import type { Repository } from './gather.ts';
+import { promptsOffered } from './rules.ts';
+import { filesIn, findSymbols } from './workspace.ts';
 
-export const mentionKinds = [
-  'file',
-  'folder',
-  'symbol',
-  'selection',
-  'problems',
-  'diff',
-  'terminal',
-  'repository',
-] as const;
 export type MentionKind = (typeof mentionKinds)[number];
 
 /** These take a value after a colon. */
 export const valued: ReadonlySet<MentionKind> = new Set(['file', 'folder', 'symbol']);
+
+/** What can go along with every question; the others are about the moment of one. */
+const lasting: ReadonlySet<MentionKind> = new Set(['file', 'folder', 'symbol', 'problems', 'diff']);
 
 export interface Mention {
   kind: MentionKind;
@@ -45,6 +44,13 @@ export function parseMentions(question: string): Mention[] {
   return [...found.values()];
 }
 
+/** The mention as a pin keeps it; undefined if it is none, or can't be pinned. */
+export function pinOf(text: string): string | undefined {
+  const [mention, ...others] = parseMentions(text);
+  if (mention === undefined || others.length > 0 || !lasting.has(mention.kind)) return undefined;
+  return mentionText(mention.kind, mention.value);
+}
+
 /** Formats a mention. Quotes a value with blanks. */
 export function mentionText(kind: MentionKind, value = ''): string {
   if (value === '') return `@${kind}`;
@@ -68,4 +74,152 @@ export function mismatch(query: string, text: string): number {
     at = next;
   }
   return 2 + gaps;
+}
+
+/** A model sees no pictures. */
+const picture = /\.(?:png|jpe?g|gif|webp|bmp|ico|tiff?|avif|heic)$/i;
+
+/** Mentions of files and folders that were dropped, and the names of pictures and of what is outside the workspace. */
+export async function mentionsOf(uris: readonly string[]): Promise<{ text: string; refused: string[] }> {
+  const mentions: string[] = [];
+  const refused: string[] = [];
+  for (const address of uris) {
+    const uri = vscode.Uri.parse(address);
+    const kind = vscode.workspace.getWorkspaceFolder(uri) && !picture.test(uri.path) ? await kindAt(uri) : undefined;
+    if (kind === undefined) refused.push(uri.path.split('/').at(-1) ?? address);
+    else mentions.push(mentionText(kind, vscode.workspace.asRelativePath(uri)));
+  }
+  return { text: mentions.join(' '), refused };
+}
+
+async function kindAt(uri: vscode.Uri): Promise<'file' | 'folder' | undefined> {
+  try {
+    const { type } = await vscode.workspace.fs.stat(uri);
+    return (type & vscode.FileType.Directory) === 0 ? 'file' : 'folder';
+  } catch {
+    // It is gone, or nothing that can be read.
+    return undefined;
+  }
+}
+
+/** Suggests completions of a mention, and names of prompts. Caches the workspace's files for some seconds. */
+export class MentionSuggester {
+  readonly #repository: Repository | undefined;
+  #files: { paths: string[]; atMs: number } | undefined;
+  #recent: string[] = [];
+
+  constructor(repository: Repository | undefined) {
+    this.#repository = repository;
+  }
+
+  /** `query`: the text typed after `@` or `#`, or `/` and the beginning of a prompt's name. */
+  async suggest(query: string): Promise<Suggestion[]> {
+    if (query.startsWith('/')) return promptSuggestions(query.slice(1));
+    const [kind, value] = splitQuery(query);
+    if (kind === 'symbol') return this.#symbols(value);
+    if (kind === 'file') return this.#paths(value, await this.#listed(), 'file');
+    if (kind === 'folder') return this.#paths(value, foldersOf(await this.#listed()), 'folder');
+    const kinds = mentionKinds.filter((name) => name.startsWith(query.toLowerCase())).map(kindSuggestion);
+    const files = query === '' ? [] : this.#paths(query, await this.#listed(), 'file');
+    return [...kinds, ...files].slice(0, limits.context.suggestions);
+  }
+
+  async #listed(): Promise<string[]> {
+    const now = performance.now();
+    if (this.#files === undefined || now - this.#files.atMs > limits.context.listMs) {
+      const paths = (await filesIn('')).map((uri) => vscode.workspace.asRelativePath(uri));
+      this.#files = { paths, atMs: now };
+    }
+    return this.#files.paths;
+  }
+
+  #openPaths(): string[] {
+    const tabs = vscode.window.tabGroups.all.flatMap((group) =>
+      [...group.tabs].sort((a, b) => Number(b.isActive) - Number(a.isActive)),
+    );
+    const open = tabs.flatMap(({ input }) => (input instanceof vscode.TabInputText ? [input.uri] : []));
+    const inWorkspace = open.filter((uri) => vscode.workspace.getWorkspaceFolder(uri) !== undefined);
+    this.#recent = [
+      ...new Set([...inWorkspace.map((uri) => vscode.workspace.asRelativePath(uri)), ...this.#recent]),
+    ].slice(0, limits.context.recentFiles);
+    return this.#recent;
+  }
+
+  #paths(query: string, paths: readonly string[], kind: 'file' | 'folder'): Suggestion[] {
+    // Open files come first, the active one before all; then those that were open.
+    const recent = kind === 'file' ? this.#openPaths().filter((path) => paths.includes(path)) : [];
+    const fitting = [
+      ...new Set([...recent.filter((path) => fits(query, path)), ...nearest(query, paths, (path) => path)]),
+    ];
+    return fitting.slice(0, limits.context.suggestions).map((path) => {
+      const name = path.split('/').at(-1) ?? path;
+      return { kind, label: name, detail: path === name ? '' : path, text: mentionText(kind, path), open: false };
+    });
+  }
+
+  async #symbols(query: string): Promise<Suggestion[]> {
+    const found = await findSymbols(query, this.#repository);
+    return nearest(query, found, ({ name }) => name).map(({ name, uri }) => ({
+      kind: 'symbol',
+      label: name,
+      detail: vscode.workspace.asRelativePath(uri),
+      text: mentionText('symbol', name),
+      open: false,
+    }));
+  }
+}
+
+/** The prompts of the folder of the active file. */
+async function promptSuggestions(query: string): Promise<Suggestion[]> {
+  const uri = vscode.window.activeTextEditor?.document.uri.toString();
+  const names = await promptsOffered(uri === undefined ? undefined : { uri });
+  return nearest(query, names, (name) => name).map((name) => ({
+    kind: 'prompt',
+    label: name,
+    detail: vscode.l10n.t('a prompt of the repository'),
+    text: `/${name}`,
+    open: false,
+  }));
+}
+
+function splitQuery(query: string): [MentionKind | undefined, string] {
+  const [name = '', value] = query.split(':', 2);
+  const kind = value === undefined ? undefined : mentionKinds.find((known) => valued.has(known) && known === name);
+  return [kind, (value ?? '').replaceAll('"', '')];
+}
+
+function nearest<Item>(query: string, items: readonly Item[], textOf: (item: Item) => string): Item[] {
+  return items
+    .map((item) => ({ item, distance: mismatch(query, textOf(item)) }))
+    .filter(({ distance }) => distance < Number.POSITIVE_INFINITY)
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, limits.context.suggestions)
+    .map(({ item }) => item);
+}
+
+const fits = (query: string, path: string): boolean => mismatch(query, path) < Number.POSITIVE_INFINITY;
+
+function foldersOf(paths: readonly string[]): string[] {
+  const folders = new Set<string>();
+  for (const path of paths) {
+    for (let end = path.lastIndexOf('/'); end > 0; end = path.lastIndexOf('/', end - 1))
+      folders.add(path.slice(0, end));
+  }
+  return [...folders].sort();
+}
+
+function kindSuggestion(kind: MentionKind): Suggestion {
+  const details: Record<MentionKind, string> = {
+    file: vscode.l10n.t('a file'),
+    folder: vscode.l10n.t('the files of a folder'),
+    symbol: vscode.l10n.t('a function, class or type'),
+    selection: vscode.l10n.t('what is selected in the editor'),
+    problems: vscode.l10n.t('errors and warnings'),
+    diff: vscode.l10n.t('what has changed since the last commit'),
+    terminal: vscode.l10n.t('what is selected in the terminal'),
+    failure: vscode.l10n.t('the last command that failed in a terminal'),
+    repository: vscode.l10n.t('what a search of the workspace finds'),
+  };
+  const open = valued.has(kind);
+  return { kind, label: kind, detail: details[kind], text: open ? `@${kind}:` : mentionText(kind), open };
 }

@@ -5,11 +5,12 @@
 import ignore from 'ignore';
 import * as vscode from 'vscode';
 import type { Source } from '../../engine/index/question/planner.ts';
+import { rulesId } from '../chat/conversation.ts';
 import { limits } from '../limits.ts';
 import { nameOf } from './sources.ts';
 import type { Focus } from './tracker.ts';
 
-/** What the rules' files are read through; paths begin at the workspace folder. */
+/** Reads the rules' files. Paths are relative to the workspace folder. */
 export interface RuleFiles {
   /** The text; undefined where there is no such file. */
   read(path: string): Promise<string | undefined>;
@@ -93,10 +94,6 @@ export async function promptOf(name: string, files: RuleFiles): Promise<Rule | u
 export const promptNames = async (files: RuleFiles): Promise<string[]> =>
   (await files.list('.github/prompts', '.prompt.md')).map((path) => nameOf(path).replace(/\.prompt\.md$/, '')).sort();
 
-const rulesId = 'rules:';
-
-export const isRule = ({ id }: { readonly id: string }): boolean => id.startsWith(rulesId);
-
 /** The rules that go with a question about the file in focus; none from a folder that the user does not trust. */
 export async function ruleSources(focus: Focus | undefined): Promise<Source[]> {
   const folder = folderOf(focus);
@@ -114,7 +111,7 @@ export async function promptSource(question: string, focus: Focus | undefined): 
   return prompt && { ...sourceOf(folder, prompt.path, prompt.text), label: `/${name}` };
 }
 
-function folderOf(focus: Focus | undefined): vscode.WorkspaceFolder | undefined {
+function folderOf(focus: Pick<Focus, 'uri'> | undefined): vscode.WorkspaceFolder | undefined {
   if (vscode.workspace.workspaceFolders === undefined) return undefined;
   const own = focus && vscode.workspace.getWorkspaceFolder(vscode.Uri.parse(focus.uri, true));
   return own ?? vscode.workspace.workspaceFolders[0];
@@ -125,6 +122,12 @@ function pathIn(folder: vscode.WorkspaceFolder, { uri }: Focus): string | undefi
   const root = `${folder.uri.path.replace(/\/$/, '')}/`;
   const { path } = vscode.Uri.parse(uri, true);
   return path.startsWith(root) ? path.slice(root.length) : undefined;
+}
+
+/** The names of the prompts of a file's folder; none where the user does not trust it. */
+export async function promptsOffered(focus: Pick<Focus, 'uri'> | undefined): Promise<string[]> {
+  const folder = folderOf(focus);
+  return folder === undefined || !vscode.workspace.isTrusted ? [] : promptNames(filesOf(folder));
 }
 
 const filesOf = ({ uri }: vscode.WorkspaceFolder): RuleFiles => ({

@@ -1,5 +1,6 @@
 import * as vscode from 'vscode';
 import { lineRange, type Source } from '../../engine/index/question/planner.ts';
+import { type Failure, failureLabel, failureText } from '../failures.ts';
 import { changesOf, gitRepository } from '../git.ts';
 import { limits } from '../limits.ts';
 import type { Repository } from './gather.ts';
@@ -31,6 +32,7 @@ export async function mentionSources(
   mention: Mention,
   focus: Focus | undefined,
   repository: Repository | undefined,
+  failure: Failure | undefined,
 ): Promise<Source[]> {
   switch (mention.kind) {
     case 'file':
@@ -47,6 +49,8 @@ export async function mentionSources(
       return textSources('diff', vscode.l10n.t('Changes'), await changes(focus), 'diff');
     case 'terminal':
       return textSources('terminal', vscode.l10n.t('Terminal'), await terminalSelection());
+    case 'failure':
+      return failure === undefined ? [] : [textSource('failure', failureLabel(failure), failureText(failure))];
     case 'repository':
       return [];
   }
@@ -118,7 +122,7 @@ const textSources = (id: string, label: string, text: string, languageId = ''): 
   text.trim() === '' ? [] : [textSource(id, label, text, languageId)];
 
 /** Problems of the file in focus, or of all files if it has none. */
-export function problems(focus: Focus | undefined): string {
+function problems(focus: Focus | undefined): string {
   const all = vscode.languages.getDiagnostics();
   const own = all.filter(([uri]) => uri.toString() === focus?.uri);
   const shown = own.some(([, found]) => found.length > 0) ? own : all;

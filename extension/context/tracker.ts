@@ -41,87 +41,87 @@ export interface Pasted {
 
 /** Follows the active editor, and remembers removed chips and pasted texts. */
 export class ContextTracker {
-  private readonly removed = new Set<string>();
-  private readonly added = new Set<string>();
-  private readonly changed = new vscode.EventEmitter<void>();
-  private texts: readonly Pasted[] = [];
-  private pastes = 0;
-  readonly onChange = this.changed.event;
-  private readonly subscriptions: vscode.Disposable;
+  readonly #removed = new Set<string>();
+  readonly #added = new Set<string>();
+  readonly #changed = new vscode.EventEmitter<void>();
+  #texts: readonly Pasted[] = [];
+  #pastes = 0;
+  readonly onChange = this.#changed.event;
+  readonly #subscriptions: vscode.Disposable;
   /** Focusing the webview may clear VS Code's active editor, so the last one is kept. */
-  private editor: vscode.TextEditor | undefined;
-  private timer: NodeJS.Timeout | undefined;
+  #editor: vscode.TextEditor | undefined;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor() {
-    this.follow(vscode.window.activeTextEditor);
-    this.subscriptions = vscode.Disposable.from(
-      vscode.window.onDidChangeActiveTextEditor((editor) => this.follow(editor)),
-      vscode.window.onDidChangeTextEditorSelection(({ textEditor }) => this.follow(textEditor)),
-      vscode.window.onDidChangeVisibleTextEditors(() => this.follow(vscode.window.activeTextEditor)),
+    this.#follow(vscode.window.activeTextEditor);
+    this.#subscriptions = vscode.Disposable.from(
+      vscode.window.onDidChangeActiveTextEditor((editor) => this.#follow(editor)),
+      vscode.window.onDidChangeTextEditorSelection(({ textEditor }) => this.#follow(textEditor)),
+      vscode.window.onDidChangeVisibleTextEditors(() => this.#follow(vscode.window.activeTextEditor)),
     );
   }
 
   /** The focus, whether or not it is attached. */
   get focus(): Focus | undefined {
-    return focusOf(this.editor);
+    return focusOf(this.#editor);
   }
 
   /** The focus that is attached to the next question automatically. */
   wanted(includeActiveFile: boolean): Focus | undefined {
     const { focus } = this;
     if (focus === undefined || this.isRemoved(focusId(focus))) return undefined;
-    if (focus.selection === undefined && !includeActiveFile && !this.added.has(focus.uri)) return undefined;
+    if (focus.selection === undefined && !includeActiveFile && !this.#added.has(focus.uri)) return undefined;
     return focus.lines.every((line) => line.trim() === '') ? undefined : focus;
   }
 
   isRemoved(id: string): boolean {
-    return this.removed.has(id);
+    return this.#removed.has(id);
   }
 
   /** Goes with the next question. */
   get pasted(): readonly Pasted[] {
-    return this.texts;
+    return this.#texts;
   }
 
   paste(text: string): void {
-    this.texts = [...this.texts, { id: `pasted:${this.pastes++}`, text }];
-    this.changed.fire();
+    this.#texts = [...this.#texts, { id: `pasted:${this.#pastes++}`, text }];
+    this.#changed.fire();
   }
 
   /** They go with one question. */
   takePasted(): readonly Pasted[] {
-    const taken = this.texts;
-    this.texts = [];
-    if (taken.length > 0) this.changed.fire();
+    const taken = this.#texts;
+    this.#texts = [];
+    if (taken.length > 0) this.#changed.fire();
     return taken;
   }
 
   remove(id: string): void {
-    this.texts = this.texts.filter((pasted) => pasted.id !== id);
-    this.removed.add(id);
-    this.changed.fire();
+    this.#texts = this.#texts.filter((pasted) => pasted.id !== id);
+    this.#removed.add(id);
+    this.#changed.fire();
   }
 
   add(): void {
     const { focus } = this;
     if (focus === undefined) return;
-    this.removed.delete(`file:${focus.uri}`);
-    this.removed.delete(`selection:${focus.uri}`);
-    this.added.add(focus.uri);
-    this.changed.fire();
+    this.#removed.delete(`file:${focus.uri}`);
+    this.#removed.delete(`selection:${focus.uri}`);
+    this.#added.add(focus.uri);
+    this.#changed.fire();
   }
 
   dispose(): void {
-    clearTimeout(this.timer);
-    this.subscriptions.dispose();
-    this.changed.dispose();
+    clearTimeout(this.#timer);
+    this.#subscriptions.dispose();
+    this.#changed.dispose();
   }
 
-  private follow(editor: vscode.TextEditor | undefined): void {
+  #follow(editor: vscode.TextEditor | undefined): void {
     if (editor !== undefined && foreignSchemes.has(editor.document.uri.scheme)) return;
-    const stillOpen = this.editor !== undefined && vscode.window.visibleTextEditors.includes(this.editor);
-    this.editor = editor ?? (stillOpen ? this.editor : undefined);
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.changed.fire(), limits.chat.contextSettleMs);
+    const stillOpen = this.#editor !== undefined && vscode.window.visibleTextEditors.includes(this.#editor);
+    this.#editor = editor ?? (stillOpen ? this.#editor : undefined);
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#changed.fire(), limits.chat.contextSettleMs);
   }
 }

@@ -1,6 +1,7 @@
-/** What an answer says of one of its code blocks: the language, and the file that it is meant for. Pure. */
+/** What an answer says of files: which file each code block is meant for, and which files it wants deleted or renamed. Pure. */
 import type { Token, Tokens } from 'marked';
 import { lexMarkdown } from '../answerMarkup.ts';
+import { isPatch } from './placement.ts';
 
 export interface CodeBlock {
   /** Without a first line that only names the path. */
@@ -33,6 +34,18 @@ const creates = /\b(?:create|creates|add|make|new|save|write|put)\b/i;
 export function codeBlock(answer: string, code: string): CodeBlock {
   const blocks = flattened(lexMarkdown(answer));
   const at = blocks.findIndex((token) => token.type === 'code' && sameText(textOf(token), code));
+  return described(blocks, at, code);
+}
+
+/** All blocks of an answer, in its order. A diff of several files is one block a file. */
+export function codeBlocks(answer: string): CodeBlock[] {
+  const blocks = flattened(lexMarkdown(answer));
+  return blocks.flatMap((token, at) =>
+    token.type === 'code' ? patchesOf(textOf(token)).map((code) => described(blocks, at, code)) : [],
+  );
+}
+
+function described(blocks: readonly Token[], at: number, code: string): CodeBlock {
   const block = blocks[at] as Tokens.Code | undefined;
   const [first = '', ...rest] = code.split('\n');
   const commented = commentedPath.exec(first)?.[1];
@@ -41,12 +54,81 @@ export function codeBlock(answer: string, code: string): CodeBlock {
   const mentioned = [...before.text.matchAll(quotedPath)].flatMap(([, quoted, bare]) => quoted ?? bare ?? []);
   const title = wholeTitle(before.text) ?? (before.heading && mentioned.length === 1 ? mentioned[0] : undefined);
   const created = creates.test(before.text) && mentioned.length === 1 ? mentioned[0] : undefined;
+  const patch = isPatch(code, info.language) ? patchedFile(code) : undefined;
   return {
     code: commented === undefined || rest.length === 0 ? code : rest.join('\n').replace(/^\n+/, ''),
     language: info.language,
-    path: info.path ?? commented ?? title ?? created,
+    path: patch?.path ?? info.path ?? commented ?? title ?? created,
     mentioned,
   };
+}
+
+/** A file that an answer wants deleted, or renamed to `to`. */
+export interface FileOperation {
+  readonly path: string;
+  readonly to: string | undefined;
+}
+
+/** In sentences ("Delete `a.ts`."), in shell blocks that do nothing else (`git mv a.ts b.ts`), and in the headers of diffs. */
+export function fileOperations(answer: string): FileOperation[] {
+  const found = flattened(lexMarkdown(answer)).flatMap((token) => {
+    if (token.type === 'space') return [];
+    return token.type === 'code' ? operationsInCode(token as Tokens.Code) : operationsInProse(token.raw);
+  });
+  return [...new Map(found.map((operation) => [operation.path, operation])).values()];
+}
+
+const quoted = `(?:\`|\\*\\*|["'])+(${pathText})(?:\`|\\*\\*|["'])+`;
+/** Whatever follows must not make it a part of the file: "remove `a` from `b.ts`" deletes nothing. */
+const deletion = new RegExp(
+  String.raw`(?<!\b(?:not|never) |n['’]t )\b(?:deleted?|removed?):?\s+(?:(?:the|old|unused|obsolete|empty|file)\s+)*${quoted}(?:\s+file)?(?=\s*(?:$|[.;:,)!—–]|and\b|since\b|because\b|as\b))`,
+  'gim',
+);
+const renaming = new RegExp(
+  String.raw`(?<!\b(?:not|never) |n['’]t )\b(?:renamed?|moved?)\s+(?:the\s+)?(?:file\s+)?${quoted}(?:\s+file)?\s+(?:to|into|→|->|=>)\s+${quoted}`,
+  'gi',
+);
+
+function operationsInProse(text: string): FileOperation[] {
+  const deleted = [...text.matchAll(deletion)].map(([, path = '']) => ({ path, to: undefined }));
+  const renamed = [...text.matchAll(renaming)].map(([, path = '', to]) => ({ path, to }));
+  return [...deleted, ...renamed];
+}
+
+const command = /^(?:\$\s+)?(?:git\s+)?(rm|mv)\s+(?:-f\s+)?([\w@./+-]+(?:\s+[\w@./+-]+)*)$/;
+
+function operationsInCode({ text, lang = '' }: Tokens.Code): FileOperation[] {
+  if (isPatch(text, fence(lang).language))
+    return patchesOf(text).flatMap((patch) => patchedFile(patch)?.operation ?? []);
+  const lines = text.split('\n').filter((line) => line.trim() !== '' && !line.startsWith('#'));
+  const parsed = lines.map((line) => command.exec(line.trim()));
+  if (!shellNames.test(fence(lang).language) || parsed.includes(null)) return [];
+  return parsed.flatMap((match) => {
+    const paths = (match?.[2] ?? '').split(/\s+/);
+    if (match?.[1] === 'rm') return paths.map((path) => ({ path, to: undefined }));
+    const [path = '', to] = paths;
+    return paths.length === 2 ? [{ path, to }] : [];
+  });
+}
+
+const shellNames = /^(?:sh|bash|zsh|shell|console|terminal|fish)$/;
+
+/** One patch a file. */
+function patchesOf(code: string): string[] {
+  if (!isPatch(code, '')) return [code];
+  const patches = code.split(/^diff --git /m.test(code) ? /^(?=diff --git )/m : /^(?=--- .+\n\+\+\+ )/m);
+  return patches.filter((patch) => patch.trim() !== '');
+}
+
+/** The file that a diff is about, by its header, and whether it is deleted or renamed there. */
+function patchedFile(patch: string): { path: string; operation: FileOperation[] } | undefined {
+  const named = (line: RegExp) => line.exec(patch)?.[1]?.replace(/^[ab]\//, '');
+  const [before, after] = [named(/^--- (?:"?)([^\t\n"]+)/m), named(/^\+\+\+ (?:"?)([^\t\n"]+)/m)];
+  const [from, to] = [named(/^rename from (.+)$/m) ?? before, named(/^rename to (.+)$/m) ?? after];
+  if (from === undefined || to === undefined) return undefined;
+  if (to === '/dev/null') return { path: from, operation: [{ path: from, to: undefined }] };
+  if (from === '/dev/null' || from === to) return { path: to, operation: [] };
+  return { path: to, operation: [{ path: from, to }] };
 }
 
 function fence(info: string): { language: string; path: string | undefined } {

@@ -4,8 +4,8 @@ import type { ChatMessage } from '../../engine/protocol/engineProtocol.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
-import type { Log } from '../log.ts';
-import { codeOf, decided, edited, type MixedHunk, type MixedLine, mix, mixedHunks, reindented } from './mixedText.ts';
+import type { Log } from '../parts.ts';
+import { codeOf, decided, edited, type MixedHunk, type MixedLine, mix, mixedHunks, reindented } from './hunks.ts';
 
 /** A change of some lines that the user has not decided about. Old and new lines stand in the document together. */
 interface Session {
@@ -119,24 +119,23 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
     const session = this.#sessions.get(document.uri.toString());
     if (session === undefined) return [];
     const { start, lines, source } = session;
-    const { t } = vscode.l10n;
     const lens = (line: number, title: string, command: string, ...args: unknown[]): vscode.CodeLens =>
       new vscode.CodeLens(new vscode.Range(start + line, 0, start + line, 0), { title, command, arguments: args });
     if (source !== undefined) {
       return [
-        lens(0, `$(loading~spin) ${t('Hearth is writing')}`, ''),
-        lens(0, t('Stop and Undo'), 'hearth.rejectEdit'),
+        lens(0, `$(loading~spin) ${vscode.l10n.t('Hearth is writing')}`, ''),
+        lens(0, vscode.l10n.t('Stop and Undo'), 'hearth.rejectEdit'),
       ];
     }
     const found = mixedHunks(lines);
     const each = found.length < 2 ? [] : found;
     return [
-      lens(0, `$(check) ${t('Accept')}`, 'hearth.acceptEdit'),
-      lens(0, `$(discard) ${t('Reject')}`, 'hearth.rejectEdit'),
-      lens(0, t('Change the Instruction…'), 'hearth.changeEdit'),
+      lens(0, `$(check) ${vscode.l10n.t('Accept')}`, 'hearth.acceptEdit'),
+      lens(0, `$(discard) ${vscode.l10n.t('Reject')}`, 'hearth.rejectEdit'),
+      lens(0, vscode.l10n.t('Change the Instruction…'), 'hearth.changeEdit'),
       ...each.flatMap(({ start: line }, index) => [
-        lens(line, t('Accept This Change'), 'hearth.acceptEdit', index),
-        lens(line, t('Reject This Change'), 'hearth.rejectEdit', index),
+        lens(line, vscode.l10n.t('Accept This Change'), 'hearth.acceptEdit', index),
+        lens(line, vscode.l10n.t('Reject This Change'), 'hearth.rejectEdit', index),
       ]),
     ];
   }
@@ -278,6 +277,8 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
   }
 
   #show(): void {
+    // Before anything can be seen: the user's next key may accept it.
+    void vscode.commands.executeCommand('setContext', editingKey, this.#active() !== undefined);
     for (const editor of vscode.window.visibleTextEditors) {
       const session = this.#sessions.get(editor.document.uri.toString());
       const rangesOf = (kind: MixedLine['kind']): vscode.Range[] =>
@@ -287,7 +288,6 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
       editor.setDecorations(this.#added, rangesOf('added'));
       editor.setDecorations(this.#removed, rangesOf('removed'));
     }
-    void vscode.commands.executeCommand('setContext', editingKey, this.#active() !== undefined);
     this.#lenses.fire();
   }
 }
@@ -304,10 +304,12 @@ const lineOf = (document: vscode.TextDocument, line: number): string | undefined
   line < document.lineCount ? document.lineAt(line).text : undefined;
 
 async function askInstruction(first: number, last: number, value: string): Promise<string | undefined> {
-  const { t } = vscode.l10n;
   const instruction = await vscode.window.showInputBox({
-    title: first === last ? t('Edit line {0} with Hearth', first) : t('Edit lines {0} to {1} with Hearth', first, last),
-    placeHolder: t('What should change? For example: add error handling'),
+    title:
+      first === last
+        ? vscode.l10n.t('Edit line {0} with Hearth', first)
+        : vscode.l10n.t('Edit lines {0} to {1} with Hearth', first, last),
+    placeHolder: vscode.l10n.t('What should change? For example: add error handling'),
     value,
     ignoreFocusOut: true,
   });

@@ -23,9 +23,10 @@ export function place(file: string, code: string, surroundings: Surroundings): s
   const eol = file.includes('\r\n') ? '\r\n' : '\n';
   const lines = file.split(/\r?\n/);
   const added = code.replace(/\r?\n$/, '').split(/\r?\n/);
-  const versions = isVersion(lines, added) ? [] : versionsOf(lines, added, surroundings.symbols);
+  const definitions = new Definitions(lines, surroundings.symbols);
+  const versions = isVersion(lines, added) ? [] : versionsOf(lines, added, definitions);
   if (versions.length > 0) return withVersions(lines, versions).join(eol);
-  const range = replaced(lines, added, surroundings);
+  const range = replaced(lines, added, definitions, surroundings.selection);
   const at = range?.start ?? Math.min(surroundings.cursorLine, lines.length);
   const removed = range === undefined ? 0 : range.end - range.start + 1;
   const indented = reindented(added, range === undefined ? '' : indentOf(lines.slice(range.start, range.end + 1)));
@@ -43,13 +44,9 @@ interface Version {
  * Of several definitions, where each of them goes: in the place of its own symbol, or behind the one that the code has
  * before it. Empty: they are fewer than two, or stand in each other's way, or the file has none of them.
  */
-function versionsOf(
-  lines: readonly string[],
-  code: readonly string[],
-  symbols: readonly NamedRange[],
-): readonly Version[] {
+function versionsOf(lines: readonly string[], code: readonly string[], definitions: Definitions): readonly Version[] {
   const parts = definitionsOf(code);
-  const ranges = parts.map((part) => sameSymbol(lines, part, symbols));
+  const ranges = parts.map((part) => definitions.sameSymbol(part));
   const first = ranges.find((range) => range !== undefined);
   if (parts.length < 2 || first === undefined) return [];
   let end = first.start;
@@ -66,13 +63,14 @@ function versionsOf(
 }
 
 function withVersions(lines: readonly string[], versions: readonly Version[]): string[] {
-  return versions.reduceRight(
-    (text, { code, start, removed }) => {
-      const indented = reindented(code, indentOf(lines.slice(start, start + removed)));
-      return text.toSpliced(start, removed, ...indented);
-    },
-    [...lines],
-  );
+  const pieces: (readonly string[])[] = [];
+  let end = 0;
+  for (const { code, start, removed } of versions) {
+    const old = lines.slice(start, start + removed);
+    pieces.push(lines.slice(end, start), reindented(code, indentOf(old)));
+    end = start + removed;
+  }
+  return [...pieces, lines.slice(end)].flat();
 }
 
 /** The code cut before each definition at its left edge; what stands directly above one belongs to it. */
@@ -85,8 +83,8 @@ function definitionsOf(code: readonly string[]): string[][] {
     if (index === 0) return 0;
     const ends = (line: string): boolean =>
       line.trim() === '' || indentOf([line]) !== left || /^\s*(?:[)\]}]|end\b)/.test(line);
-    const above = code.slice(0, head).findLastIndex(ends);
-    return Math.max(above + 1, (heads[index - 1] ?? 0) + 1);
+    const from = (heads[index - 1] ?? 0) + 1;
+    return from + code.slice(from, head).findLastIndex(ends) + 1;
   });
   return starts.map((start, index) => withoutBlankEnds(code.slice(start, starts[index + 1])));
 }
@@ -103,13 +101,11 @@ function withoutBlankEnds(lines: readonly string[]): string[] {
 function replaced(
   lines: readonly string[],
   code: readonly string[],
-  surroundings: Surroundings,
+  definitions: Definitions,
+  selection: LineRange | undefined,
 ): LineRange | undefined {
-  const { selection, symbols } = surroundings;
   if (definedNames(code.join('\n')).length > 1 && isVersion(lines, code)) return wholeOf(lines);
-  return (
-    sameSymbol(lines, code, symbols) ?? sameEnds(lines, code) ?? (isVersion(lines, code) ? wholeOf(lines) : selection)
-  );
+  return definitions.sameSymbol(code) ?? sameEnds(lines, code) ?? (isVersion(lines, code) ? wholeOf(lines) : selection);
 }
 
 /** Without what follows the last line end. */
@@ -135,29 +131,57 @@ export function definedNames(code: string): string[] {
   return lines.filter((line) => indentOf([line]) === indentOf(lines)).flatMap((line) => definedName(line) ?? []);
 }
 
-/**
- * The symbol that the code defines first. Comments, decorators and imports may stand before it; modifiers may differ.
- * Nested symbols are nearer than what holds them.
- */
-function sameSymbol(
-  lines: readonly string[],
-  code: readonly string[],
-  symbols: readonly NamedRange[],
-): LineRange | undefined {
-  const head = headOf(code);
-  const bare = (line: string) => line.trim().replace(modifiers, '');
-  const named = symbols.filter(({ name, start, end: last }) => {
-    // Language extensions count decorators and comments as part of a symbol.
-    const own =
-      lines
-        .slice(start, last + 1)
-        .map(bare)
-        .find((line) => line.includes(name)) ?? '';
-    const end = own.indexOf(name) + name.length;
-    return own !== '' && bare(head).startsWith(own.slice(0, end)) && !/[\w$]/.test(bare(head).charAt(end));
-  });
-  const nearest = named.sort((a, b) => a.end - a.start - (b.end - b.start))[0];
-  return nearest ?? indentedBody(lines, definedName(head));
+/** Without modifiers, which may differ. */
+const bare = (line: string): string => line.trim().replace(modifiers, '');
+/** A longer line defines nothing. */
+const headChars = 500;
+
+/** Where a file defines what. Looked up once, since an answer may have as many definitions as the file. */
+class Definitions {
+  readonly #lines: readonly string[];
+  /** Symbols by the line that names them, up to the end of the name. */
+  readonly #symbols = new Map<string, NamedRange[]>();
+  /** Lines by the name that they define. */
+  readonly #starts = new Map<string, number[]>();
+
+  constructor(lines: readonly string[], symbols: readonly NamedRange[]) {
+    this.#lines = lines;
+    for (const symbol of symbols) {
+      const { name, start, end } = symbol;
+      // Language extensions count decorators and comments as part of a symbol.
+      for (let at = start; at <= end && at < lines.length; at++) {
+        const own = bare(lines[at] ?? '');
+        const found = own.indexOf(name);
+        if (found < 0) continue;
+        add(this.#symbols, own.slice(0, found + name.length), symbol);
+        break;
+      }
+    }
+    for (const [index, line] of lines.entries()) {
+      const name = definedName(line);
+      if (name !== undefined) add(this.#starts, name, index);
+    }
+  }
+
+  /**
+   * The symbol that the code defines first. Comments, decorators and imports may stand before it. Nested symbols are nearer than
+   * what holds them.
+   */
+  sameSymbol(code: readonly string[]): LineRange | undefined {
+    const head = headOf(code);
+    const text = bare(head).slice(0, headChars);
+    const named: NamedRange[] = [];
+    for (let end = 1; end <= text.length; end++)
+      if (!/[\w$]/.test(text.charAt(end))) named.push(...(this.#symbols.get(text.slice(0, end)) ?? []));
+    const nearest = named.sort((a, b) => a.end - a.start - (b.end - b.start))[0];
+    return nearest ?? indentedBody(this.#lines, this.#starts.get(definedName(head) ?? '') ?? []);
+  }
+}
+
+function add<Value>(map: Map<string, Value[]>, key: string, value: Value): void {
+  const values = map.get(key);
+  if (values) values.push(value);
+  else map.set(key, [value]);
 }
 
 /** The first line that defines something, else the first that is not empty. */
@@ -168,8 +192,7 @@ function headOf(code: readonly string[]): string {
 }
 
 /** Where nobody knows the file's symbols: the only line that defines the name, and what is indented below it. */
-function indentedBody(lines: readonly string[], name: string | undefined): LineRange | undefined {
-  const starts = lines.flatMap((line, index) => (name !== undefined && definedName(line) === name ? [index] : []));
+function indentedBody(lines: readonly string[], starts: readonly number[]): LineRange | undefined {
   const [start] = starts;
   if (start === undefined || starts.length > 1) return undefined;
   const width = indentOf([lines[start] ?? '']).length;
@@ -215,4 +238,83 @@ function reindented(code: readonly string[], indent: string): string[] {
   const own = indentOf(code);
   if (own !== '' || indent === '') return [...code];
   return code.map((line) => (line.trim() === '' ? line : `${indent}${line}`));
+}
+
+// Changes that say what they replace: unified diffs, and blocks of SEARCH and REPLACE.
+
+interface Replacement {
+  readonly before: readonly string[];
+  readonly after: readonly string[];
+  /** Where a diff says that it is, from 0; models count badly. */
+  readonly line: number | undefined;
+}
+
+const diffHeader = /^(?:diff |index |--- |\+\+\+ |old mode|new mode|new file|deleted file|similarity|rename )/;
+
+/** Whether code of that fence is a change and not the new text. */
+export const isPatch = (code: string, language: string): boolean =>
+  /^(?:diff|patch|udiff)$/.test(language) || /^diff --git |^--- .+\n\+\+\+ |^<{5,9} ?SEARCH\r?$/m.test(code);
+
+/** The file with the patch's changes; undefined if a part of it is not in the file, or more than once. */
+export function patched(file: string, patch: string): string | undefined {
+  const eol = file.includes('\r\n') ? '\r\n' : '\n';
+  let lines = file === '' ? [] : file.split(/\r?\n/);
+  let shift = 0;
+  const parts = replacements(patch);
+  for (const { before, after, line } of parts) {
+    const at = before.length === 0 && lines.length === 0 ? 0 : foundAt(lines, before, line && line + shift);
+    if (at === undefined) return undefined;
+    lines = lines.toSpliced(at, before.length, ...after);
+    shift += after.length - before.length;
+  }
+  return parts.length === 0 ? undefined : lines.join(eol);
+}
+
+function replacements(patch: string): Replacement[] {
+  const lines = patch.replace(/\n$/, '').split(/\r?\n/);
+  return lines.some((line) => searchMark.test(line)) ? searched(lines) : hunksOf(lines);
+}
+
+const searchMark = /^<{5,9} ?SEARCH$/;
+
+function searched(lines: readonly string[]): Replacement[] {
+  const found: Replacement[] = [];
+  let [before, after]: [string[], string[]] = [[], []];
+  let side: string[] | undefined;
+  for (const line of lines) {
+    if (searchMark.test(line)) {
+      [before, after] = [[], []];
+      side = before;
+    } else if (side === before && /^={5,9}$/.test(line)) side = after;
+    else if (side === after && /^>{5,9} ?REPLACE$/.test(line)) {
+      found.push({ before, after, line: undefined });
+      side = undefined;
+    } else side?.push(line);
+  }
+  return found;
+}
+
+function hunksOf(lines: readonly string[]): Replacement[] {
+  const parts: { before: string[]; after: string[]; line: number | undefined }[] = [];
+  for (const text of lines) {
+    const hunk = /^@@(?: -(\d+))?/.exec(text);
+    if (hunk) parts.push({ before: [], after: [], line: hunk[1] === undefined ? undefined : Number(hunk[1]) - 1 });
+    if (hunk || text.startsWith('\\') || (diffHeader.test(text) && isEmpty(parts.at(-1)))) continue;
+    if (parts.length === 0) parts.push({ before: [], after: [], line: undefined });
+    const [sign, rest] = [text.charAt(0), text.slice(1)];
+    if (sign !== '+') parts.at(-1)?.before.push(sign === '-' || sign === ' ' ? rest : text);
+    if (sign !== '-') parts.at(-1)?.after.push(sign === '+' || sign === ' ' ? rest : text);
+  }
+  return parts;
+}
+
+const isEmpty = (part: Replacement | undefined): boolean =>
+  part === undefined || part.before.length + part.after.length === 0;
+
+/** The only place of these lines, or of several the one next to `line`. Blanks at the ends of lines do not count. */
+function foundAt(lines: readonly string[], wanted: readonly string[], line: number | undefined): number | undefined {
+  const isAt = (start: number) => wanted.every((text, index) => lines[start + index]?.trimEnd() === text.trimEnd());
+  const places = wanted.length === 0 ? [] : lines.flatMap((_, start) => (isAt(start) ? [start] : []));
+  if (line === undefined) return places.length === 1 ? places[0] : undefined;
+  return places.toSorted((a, b) => Math.abs(a - line) - Math.abs(b - line))[0];
 }

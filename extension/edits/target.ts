@@ -65,7 +65,8 @@ const families: readonly (readonly string[])[] = [
   ['bat', 'cmd', 'batch', 'dosbatch'],
 ];
 const shells = new Set(['shellscript', 'powershell', 'bat']);
-const noLanguage = new Set(['', 'text', 'txt', 'plaintext', 'plain', 'code']);
+/** Of a fence that says nothing of the file: no language, or a change in any. */
+const noLanguage = new Set(['', 'text', 'txt', 'plaintext', 'plain', 'code', 'diff', 'patch', 'udiff']);
 
 const family = (name: string): string => families.find((names) => names.includes(name))?.[0] ?? name;
 const endingOf = (path: string): string => /\.(\w+)$/.exec(path)?.[1]?.toLowerCase() ?? '';
@@ -135,14 +136,26 @@ export async function chosenTarget(
   attachments: readonly Attachment[],
   repository: Outlines,
 ): Promise<Choice | undefined> {
+  const decided = await targetOf(block, attachments, repository);
+  return decided.kind === 'ask' ? pick(decided.choices) : decided;
+}
+
+/** Without asking. */
+export async function targetOf(
+  block: CodeBlock,
+  attachments: readonly Attachment[],
+  repository: Outlines,
+): Promise<Destination> {
   const paths = [...new Set([...(block.path === undefined ? [] : [block.path]), ...block.mentioned])];
   const found = new Map<string, string>();
   for (const path of paths) {
     const uri = await meantFile(path);
     if (uri !== undefined && (await staysInside(uri))) found.set(path, vscode.workspace.asRelativePath(uri));
   }
-  const decided = destination(block, { candidates: await candidates(attachments, repository), found });
-  return decided.kind === 'ask' ? pick(decided.choices) : decided;
+  const named = destination(block, { candidates: [], found });
+  // Looking at the candidates takes time.
+  if (named.kind === 'file' || named.kind === 'new') return named;
+  return destination(block, { candidates: await candidates(attachments, repository), found });
 }
 
 /** Where a file of that path would be created; undefined where a link or the path leads out of the workspace. */
@@ -153,6 +166,14 @@ export async function newFileUri(path: string): Promise<vscode.Uri | undefined> 
   if (folder === undefined) return undefined;
   const uri = vscode.Uri.joinPath(folder.uri, named === undefined ? path : path.slice(named.name.length + 1));
   return vscode.workspace.getWorkspaceFolder(uri) !== undefined && (await staysInside(uri)) ? uri : undefined;
+}
+
+/** Whether an answer may change, create or delete that file: it is inside of the workspace, also by links, and not Git's. */
+export async function isChangeable(uri: vscode.Uri): Promise<boolean> {
+  const folder = vscode.workspace.getWorkspaceFolder(uri);
+  const root = folder?.uri.path.replace(/\/$/, '') ?? '';
+  if (folder === undefined || !uri.path.startsWith(`${root}/`)) return false;
+  return mayCreate(uri.path.slice(root.length + 1)) && (await staysInside(uri));
 }
 
 /** Whether the file, or the nearest folder above it that exists, is below the workspace's folder once links are followed. */

@@ -1,26 +1,26 @@
 import * as vscode from 'vscode';
 import * as z from 'zod';
 import { contextBudget, plan, type Source } from '../../engine/index/question/planner.ts';
-import type { ChatResult, ModelCard, Tool } from '../../engine/protocol/engineProtocol.ts';
-import { type Attachment, attachment, type StoredTurn } from '../chat/conversation.ts';
-import { promptMessages } from '../chat/prompt.ts';
+import type { ChatResult, Tool } from '../../engine/protocol/engineProtocol.ts';
+import type { ModelCard } from '../../engine/protocol/models.ts';
+import { type Attachment, attachment, promptMessages, type StoredTurn } from '../chat/conversation.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { failedOutcome, isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { attachmentOf, countTokens } from '../context/gather.ts';
 import { documentSource, focusSource, problemLine, textDocument, textSource } from '../context/sources.ts';
 import { focusOf } from '../context/tracker.ts';
-import type { Log } from '../log.ts';
+import { limits } from '../limits.ts';
+import type { Log } from '../parts.ts';
 import { chatSettings } from '../settings.ts';
-import { summaryRequest } from '../summarise.ts';
-import { type Task, taskQuestion } from '../tasks.ts';
+import { summaryRequest, type Task, taskQuestion } from '../summarise.ts';
 import { answerOptions, type Thinking } from '../thinking.ts';
-import { toTools } from './hostMessages.ts';
-import { answerWithTools } from './toolLoop.ts';
+import { InstalledModels, ModelProvider } from './provider.ts';
+import { answerWithTools, invokeHostTool, toTools } from './toolLoop.ts';
 
 /** As package.json contributes them. */
-export const vendor = 'hearth';
-export const participantId = 'hearth.participant';
+const vendor = 'hearth';
+const participantId = 'hearth.participant';
 
 /** Stored by the host with each answer, so that the next prompt begins with exactly this text. */
 const asked = z.object({ question: z.string(), attachments: z.array(attachment) });
@@ -70,12 +70,18 @@ export class Participant {
     turns: StoredTurn[],
     { request, stream, token }: Exchange,
   ): Promise<ChatResult> {
+    const settings = chatSettings();
     const params = {
-      messages: promptMessages(turns, chatSettings().instructions),
+      messages: promptMessages(turns, settings.instructions, card),
       tools: offered(request, card, stream),
-      ...answerOptions(card, this.#thinking),
+      ...answerOptions(card, this.#thinking, settings),
     };
-    return answerWithTools({ client, card, params, handlers: handlersOf(stream), request, token });
+    const asker = request.toolInvocationToken;
+    return answerWithTools({
+      ...{ client, card, params, handlers: handlersOf(stream), token, isCallRequired: true },
+      bounds: { rounds: limits.languageModel.toolRounds, tokens: Number.POSITIVE_INFINITY },
+      run: (call, input) => invokeHostTool(call, input, asker, { client, card, token }),
+    });
   }
 }
 
@@ -114,10 +120,10 @@ async function askedBy(engine: EngineHost, request: vscode.ChatRequest, card: Mo
   return { question: [words, request.prompt].filter((part) => part !== '').join('\n\n'), attachments };
 }
 
-/** What each command asks, beside /summarise. */
+/** Question of each command except /summarise. */
 const taskOf: Readonly<Record<string, Task>> = { explain: 'explain', fix: 'fix', tests: 'tests', doc: 'document' };
 
-/** What the language's own tools report of the attached files. */
+/** Problems that the language's own tools report for the attached files. */
 function reported(attachments: readonly Attachment[]): string[] {
   const paths = new Set(attachments.map(({ path }) => path));
   return vscode.languages.getDiagnostics().flatMap(([uri, found]) => {
@@ -160,7 +166,7 @@ function turnOf(
 }
 
 function storedTurn({ question, attachments }: Asked, answer: string): StoredTurn {
-  const empty = { chips: [], omitted: [], citations: [], missing: [] };
+  const empty = { chips: [], omitted: [], citations: [], missing: [], steps: [] };
   const view = { id: '', kind: 'chat' as const, question, thinking: '', answer, model: '', ...empty };
   return { view: { ...view, outcome: { kind: 'interrupted' } }, attachments };
 }
@@ -209,4 +215,60 @@ async function sourcesOf({ id, value }: vscode.ChatPromptReference): Promise<Sou
   if (document === undefined) return [];
   const range = value instanceof vscode.Location ? value.range : undefined;
   return [documentSource(document, { start: range?.start.line ?? 0, end: range?.end.line ?? document.lineCount - 1 })];
+}
+
+interface Needs {
+  context: vscode.ExtensionContext;
+  engine: EngineHost;
+  thinking: Thinking;
+  log: Log;
+}
+
+/** Hearth's models and @hearth, in VS Code's own chat. */
+export function registerLanguageModels({ context, engine, thinking, log }: Needs): vscode.Disposable {
+  const installed = new InstalledModels(context.globalState, engine, log);
+  const provider = new ModelProvider(engine, installed, thinking);
+  let opened: Promise<Participant> | undefined;
+  const participant = vscode.chat.createChatParticipant(participantId, async (request, history, stream, token) => {
+    opened ??= import('./participant.ts').then(({ Participant }) => new Participant(engine, thinking, log));
+    return (await opened).answer(request, history, stream, token);
+  });
+  participant.iconPath = vscode.Uri.joinPath(context.extensionUri, 'media', 'icon.png');
+  participant.followupProvider = { provideFollowups: ({ metadata }) => followupsOf(metadata?.['command']) };
+  return vscode.Disposable.from(installed, participant, vscode.lm.registerLanguageModelChatProvider(vendor, provider));
+}
+
+/**
+ * Without a GitHub sign-in VS Code's own chat answers only when a model provider was added to its list by hand; this is
+ * what *Manage Language Models → Add Models* does, in one step. Its built-in chat extension, which VS Code leaves disabled
+ * until then, is for the user to enable.
+ */
+export async function useInChat(log: Log): Promise<void> {
+  const known = await vscode.commands.getCommands(true);
+  if (known.includes(addProvider)) {
+    const added = vscode.commands.executeCommand(addProvider, { name: 'Hearth', vendor });
+    // It is refused when it was added before, which is as good.
+    await added.then(undefined, (error: unknown) => log.info(`VS Code's list of providers: ${sentence(error)}`));
+  }
+  await vscode.commands.executeCommand('workbench.action.chat.open');
+}
+
+const addProvider = 'lm.addLanguageModelsProviderGroup';
+
+/** Follow-up questions for each command. */
+function followupsOf(command: string | undefined): vscode.ChatFollowup[] {
+  const offers: Record<string, vscode.ChatFollowup> = {
+    tests: { command: 'tests', prompt: vscode.l10n.t('Write tests for it') },
+    doc: { command: 'doc', prompt: vscode.l10n.t('Document it') },
+    fix: { command: 'fix', prompt: vscode.l10n.t('Find mistakes in it') },
+    explain: { command: 'explain', prompt: vscode.l10n.t('Explain it') },
+  };
+  const next: Record<string, string[]> = {
+    explain: ['fix', 'tests', 'doc'],
+    fix: ['tests'],
+    tests: ['doc'],
+    doc: ['tests'],
+    summarise: ['explain'],
+  };
+  return (next[command ?? ''] ?? []).flatMap((name) => offers[name] ?? []);
 }

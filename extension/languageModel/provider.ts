@@ -1,15 +1,16 @@
 import { isAbsolute } from 'node:path';
 import * as vscode from 'vscode';
-import type { ChatParams, ChatResult, Delta, ModelCard, ModelEntry } from '../../engine/protocol/engineProtocol.ts';
+import type { ChatParams, ChatResult, Delta } from '../../engine/protocol/engineProtocol.ts';
+import type { ModelCard, ModelEntry } from '../../engine/protocol/models.ts';
 import type { EngineClient, Unnamed } from '../client/client.ts';
 import { EngineFailure, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
-import type { Log } from '../log.ts';
+import type { Log } from '../parts.ts';
 import { bareAddress } from '../remote.ts';
-import { chatSettings, engineSettings, remoteSettings } from '../settings.ts';
+import { chatSettings, engineSettings } from '../settings.ts';
 import { answerOptions, type Thinking } from '../thinking.ts';
-import { messageText, thinkingPart, toChatMessages, toTools, usagePart } from './hostMessages.ts';
+import { messageText, objectIn, thinkingPart, toChatMessages, toTools, usagePart } from './toolLoop.ts';
 
 /** Description of a model for VS Code. */
 interface InstalledModel {
@@ -53,7 +54,7 @@ export class InstalledModels {
     const { model } = engineSettings();
     const loaded = this.#engine.current?.warmModel?.id;
     const cards = this.#storage.get<Record<string, InstalledModel>>(cardsKey, {});
-    const remote = remoteSettings();
+    const { remote } = engineSettings();
     // The user's own file and a server's model are in no list.
     const own = Object.values(cards).filter(
       ({ id }) =>
@@ -158,9 +159,10 @@ export class ModelProvider implements vscode.LanguageModelChatProvider {
         messages: toChatMessages(messages),
         tools: toTools(options.tools ?? []),
         toolChoice: required ? 'required' : 'auto',
-        ...answerOptions(card, this.#thinking),
+        ...answerOptions(card, this.#thinking, chatSettings()),
       };
-      finish(await client.chat(params, { onDelta: (piece) => pass(piece, progress) }, token), progress);
+      const answer = await client.chat(params, { onDelta: (piece) => pass(piece, progress) }, token);
+      finish(answer, options.tools ?? [], progress);
     } catch (error) {
       throw hostError(error);
     }
@@ -209,10 +211,24 @@ function pass(piece: Delta, progress: HostProgress): void {
   if (part !== undefined) progress.report(part);
 }
 
-function finish({ toolCalls, statistics }: ChatResult, progress: HostProgress): void {
-  for (const call of toolCalls) {
-    const input: unknown = JSON.parse(call.arguments === '' ? '{}' : call.arguments);
-    progress.report(new vscode.LanguageModelToolCallPart(call.id, call.name, Object(input)));
+/** Only calls of offered tools reach the host: a server, or a text that the model read, may name others. */
+function finish(
+  { toolCalls, statistics }: ChatResult,
+  offered: readonly { readonly name: string }[],
+  progress: HostProgress,
+): void {
+  for (const { id, name, arguments: json } of toolCalls) {
+    const input = objectIn(json);
+    const isOffered = offered.some((tool) => tool.name === name);
+    const refusal = vscode.l10n.t(
+      'The model called "{0}", which was not offered or has unreadable arguments. Nothing was run.',
+      name.slice(0, 100),
+    );
+    progress.report(
+      isOffered && input !== undefined
+        ? new vscode.LanguageModelToolCallPart(id, name, input)
+        : new vscode.LanguageModelTextPart(refusal),
+    );
   }
   progress.report(usagePart(statistics));
 }

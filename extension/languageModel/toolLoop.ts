@@ -1,70 +1,87 @@
 import { Ajv } from 'ajv';
 import * as vscode from 'vscode';
-import type { ChatMessage, ChatParams, ChatResult, ModelCard, ToolCall } from '../../engine/protocol/engineProtocol.ts';
+import type { ChatMessage, ChatParams, ChatResult, Tool, ToolCall } from '../../engine/protocol/engineProtocol.ts';
+import type { ModelCard } from '../../engine/protocol/models.ts';
 import type { EngineClient, StreamHandlers, Unnamed } from '../client/client.ts';
 import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
-import { resultText } from './hostMessages.ts';
 
 interface Question {
-  client: EngineClient;
-  card: ModelCard;
+  client: Pick<EngineClient, 'chat'>;
+  card: Pick<ModelCard, 'contextTokens'>;
   params: Unnamed<ChatParams>;
   handlers: StreamHandlers;
-  request: Pick<vscode.ChatRequest, 'toolInvocationToken'>;
   token: vscode.CancellationToken;
+  /** The first answer must call a tool, because the user named it. */
+  isCallRequired: boolean;
+  /** Answers with calls; `tokens` of all answers together. */
+  bounds: { readonly rounds: number; readonly tokens: number };
+  /** Runs a call that was offered and whose arguments fit. */
+  run(call: ToolCall, input: object): Promise<string>;
+  /** A call that was not run, and why. */
+  onRefused?(call: ToolCall, reason: string): void;
 }
 
 /**
- * Asks, runs the tools that the model calls, and asks again with their results. The first answer must call one: the user
- * named them. The last may not, so that there is an end. A call is run only if it names a tool that was offered for this
- * question, with arguments that fit: whatever the model read may have told it to call something else.
+ * Asks, runs the tools that the model calls, and asks again with their results. The last answer may call none, so that
+ * there is an end: after so many rounds or tokens, or when the context is nearly full. A call is run only if it names a
+ * tool that was offered for this question, with arguments that fit: whatever the model read may have told it to call
+ * something else.
  */
 export async function answerWithTools(question: Question): Promise<ChatResult> {
-  const messages: ChatMessage[] = [...question.params.messages];
-  const offered = (question.params.tools ?? []).length > 0;
+  const { client, card, params, handlers, token, bounds } = question;
+  const messages: ChatMessage[] = [...params.messages];
+  const offered = (params.tools ?? []).length > 0;
+  const texts: string[] = [];
+  let [tokens, isFull] = [0, false];
   for (let round = 0; ; round++) {
-    const last = round === limits.languageModel.toolRounds;
-    const toolChoice = last || !offered ? 'none' : round === 0 ? 'required' : 'auto';
-    const result = await question.client.chat(
-      { ...question.params, messages, toolChoice },
-      question.handlers,
-      question.token,
-    );
-    if (result.finish !== 'tool-calls' || last || !offered) return result;
-    const { text: content, thinking, toolCalls } = result;
+    const last = round === bounds.rounds || tokens >= bounds.tokens || isFull;
+    const toolChoice = last || !offered ? 'none' : round === 0 && question.isCallRequired ? 'required' : 'auto';
+    const result = await client.chat({ ...params, messages, toolChoice }, handlers, token);
+    const { text: content, thinking, toolCalls, statistics } = result;
+    if (content.trim() !== '') texts.push(content.trim());
+    if (result.finish !== 'tool-calls' || last || !offered)
+      return texts.length < 2 ? result : { ...result, text: texts.join('\n\n') };
     messages.push({ role: 'assistant', content, thinking, toolCalls });
     for (const call of toolCalls) messages.push(await resultOf(call, question));
+    tokens += statistics.generatedTokens;
+    const used = statistics.promptTokens + statistics.generatedTokens;
+    isFull = used > card.contextTokens * (1 - limits.languageModel.toolResultShare);
   }
 }
 
 /** Reports a tool's failure to the model, which may try another way. */
-async function resultOf(call: ToolCall, { client, card, params, request, token }: Question): Promise<ChatMessage> {
+async function resultOf(call: ToolCall, { params, run, onRefused, token }: Question): Promise<ChatMessage> {
   const answer = (content: string): ChatMessage => ({ role: 'tool', toolCallId: call.id, content });
   const checked = checkedCall(call, params.tools ?? []);
-  if (checked.kind === 'refused') return answer(`Nothing was run. ${checked.reason}`);
+  if (checked.kind === 'refused') {
+    onRefused?.(call, checked.reason);
+    return answer(`Nothing was run. ${checked.reason}`);
+  }
   try {
-    const result = await vscode.lm.invokeTool(
-      call.name,
-      {
-        input: checked.input,
-        toolInvocationToken: request.toolInvocationToken,
-        tokenizationOptions: {
-          tokenBudget: Math.floor(card.contextTokens * limits.languageModel.toolResultShare),
-          countTokens: async (text) => (await client.countTokens([text]))[0] ?? 0,
-        },
-      },
-      token,
-    );
-    return answer(resultText(result.content));
+    return answer(await run(call, checked.input));
   } catch (error) {
     if (token.isCancellationRequested) throw error;
     return answer(`The tool failed: ${sentence(error)}`);
   }
 }
 
-/** As it was offered. */
-type Tool = NonNullable<ChatParams['tools']>[number];
+/** Invokes a tool of VS Code or of another extension. `asker`: the request of VS Code's own chat that it is for, if any. */
+export async function invokeHostTool(
+  { name }: Pick<ToolCall, 'name'>,
+  input: object,
+  asker: vscode.ChatParticipantToolToken | undefined,
+  { client, card, token }: { client: EngineClient; card: ModelCard; token: vscode.CancellationToken },
+): Promise<string> {
+  const tokenizationOptions = {
+    tokenBudget: Math.floor(card.contextTokens * limits.languageModel.toolResultShare),
+    countTokens: async (text: string) => (await client.countTokens([text]))[0] ?? 0,
+  };
+  const options = { input, toolInvocationToken: asker, tokenizationOptions };
+  return resultText((await vscode.lm.invokeTool(name, options, token)).content);
+}
+
+type OfferedTool = NonNullable<ChatParams['tools']>[number];
 
 type CheckedCall =
   | { readonly kind: 'fits'; readonly input: object }
@@ -72,7 +89,7 @@ type CheckedCall =
   | { readonly kind: 'refused'; readonly reason: string };
 
 /** Whether a call may be run: it names a tool of this question, and its arguments fit that tool's schema. */
-function checkedCall(call: ToolCall, offered: readonly Tool[]): CheckedCall {
+function checkedCall(call: ToolCall, offered: readonly OfferedTool[]): CheckedCall {
   const tool = offered.find(({ name }) => name === call.name);
   if (tool === undefined) {
     const names = offered.map(({ name }) => name).join(', ');
@@ -86,7 +103,8 @@ function checkedCall(call: ToolCall, offered: readonly Tool[]): CheckedCall {
 
 const refused = (reason: string): CheckedCall => ({ kind: 'refused', reason });
 
-function objectIn(json: string): object | undefined {
+/** The JSON object that a call's arguments are; undefined if they are none. */
+export function objectIn(json: string): object | undefined {
   try {
     const value: unknown = JSON.parse(json.trim() === '' ? '{}' : json);
     return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : undefined;
@@ -95,7 +113,7 @@ function objectIn(json: string): object | undefined {
   }
 }
 
-function misfitOf(input: object, { parameters = {}, name }: Tool): string | undefined {
+function misfitOf(input: object, { parameters = {}, name }: OfferedTool): string | undefined {
   // A draft that the validator has no copy of is read as draft 7, which VS Code's own tools are written in.
   const { $schema: _, $id: __, ...schema } = parameters;
   const ajv = new Ajv({ strict: false, validateFormats: false, logger: false });
@@ -108,4 +126,140 @@ function misfitOf(input: object, { parameters = {}, name }: Tool): string | unde
     const reason = error instanceof Error ? error.message : String(error);
     return `The schema of '${name}' cannot be checked, so it was not run: ${reason}`;
   }
+}
+
+/** VS Code 1.139 has the class and its typings do not. Elsewhere it may be missing, and thinking is not shown. */
+export function thinkingPart(text: string): vscode.LanguageModelResponsePart | undefined {
+  const Part = thinkingClass();
+  return Part === undefined ? undefined : new Part(text);
+}
+
+function thinkingText(part: unknown): string | undefined {
+  const Part = thinkingClass();
+  if (Part === undefined || !(part instanceof Part)) return undefined;
+  const value: unknown = Reflect.get(part, 'value');
+  return Array.isArray(value) ? value.join('') : String(value);
+}
+
+type ThinkingClass = new (value: string) => vscode.LanguageModelResponsePart;
+
+function thinkingClass(): ThinkingClass | undefined {
+  const found: unknown = Reflect.get(vscode, 'LanguageModelThinkingPart');
+  return typeof found === 'function' ? (found as ThinkingClass) : undefined;
+}
+
+/** What VS Code's own chat reads the cost of an answer from: OpenAI's `usage` object under this type. */
+export function usagePart(usage: { promptTokens: number; cachedTokens: number; generatedTokens: number }) {
+  const json = {
+    prompt_tokens: usage.promptTokens,
+    completion_tokens: usage.generatedTokens,
+    total_tokens: usage.promptTokens + usage.generatedTokens,
+    prompt_tokens_details: { cached_tokens: usage.cachedTokens },
+  };
+  return new vscode.LanguageModelDataPart(new TextEncoder().encode(JSON.stringify(json)), 'usage');
+}
+
+/** The text of a part of a message or of a tool's result; '' for what is no text. */
+function partText(part: unknown): string {
+  if (part instanceof vscode.LanguageModelTextPart) return part.value;
+  if (part instanceof vscode.LanguageModelDataPart) return dataText(part);
+  if (part instanceof vscode.LanguageModelPromptTsxPart)
+    return promptText(Reflect.get(Object(part.value), 'node')).trim();
+  return '';
+}
+
+function dataText({ data, mimeType }: vscode.LanguageModelDataPart): string {
+  if (mimeType.startsWith('text/') || /^application\/([\w.-]+\+)?json$/.test(mimeType))
+    return new TextDecoder().decode(data);
+  // Other types are the host's own notes, such as where a cache may begin.
+  return mimeType.startsWith('image/') ? '(An image, which this model cannot see.)' : '';
+}
+
+/**
+ * The text of a tool's result that was laid out with @vscode/prompt-tsx: nodes that are text (type 2) or have children.
+ * The package itself is an alpha, and has no function for this outside its renderer.
+ */
+function promptText(node: unknown): string {
+  if (typeof node !== 'object' || node === null) return '';
+  const text: unknown = Reflect.get(node, 'text');
+  if (typeof text === 'string') return Reflect.get(node, 'lineBreakBefore') === true ? `\n${text}` : text;
+  const children: unknown = Reflect.get(node, 'children');
+  return Array.isArray(children) ? children.map(promptText).join('') : '';
+}
+
+/** `role` 3 is the system's: VS Code's own chat sends it, and the typings do not name it. */
+const systemRole = 3;
+
+type HostMessage = Pick<vscode.LanguageModelChatRequestMessage, 'role' | 'content'>;
+
+/**
+ * The host's conversation as the engine's. Neighbours of one role become one message, because many templates require that
+ * user and assistant alternate.
+ */
+export function toChatMessages(messages: readonly HostMessage[]): ChatMessage[] {
+  const merged: ChatMessage[] = [];
+  for (const message of messages.flatMap(toChatMessage)) {
+    const last = merged.at(-1);
+    const both = last && joined(last, message);
+    if (both === undefined) merged.push(message);
+    else merged.splice(-1, 1, both);
+  }
+  return merged;
+}
+
+function toChatMessage({ role, content }: HostMessage): ChatMessage[] {
+  const text = content.map(partText).join('');
+  if (role === vscode.LanguageModelChatMessageRole.Assistant) return [assistantMessage(content, text)];
+  const results = content
+    .filter((part) => part instanceof vscode.LanguageModelToolResultPart)
+    .map((part): ChatMessage => ({ role: 'tool', toolCallId: part.callId, content: resultText(part.content) }));
+  if (text === '') return results;
+  return [...results, { role: Number(role) === systemRole ? 'system' : 'user', content: text }];
+}
+
+function assistantMessage(parts: readonly unknown[], content: string): ChatMessage {
+  const thinking = parts.map((part) => thinkingText(part) ?? '').join('');
+  const toolCalls = parts
+    .filter((part) => part instanceof vscode.LanguageModelToolCallPart)
+    .map((part): ToolCall => ({ id: part.callId, name: part.name, arguments: JSON.stringify(part.input) }));
+  return {
+    role: 'assistant',
+    content,
+    ...(thinking === '' ? {} : { thinking }),
+    ...(toolCalls.length === 0 ? {} : { toolCalls }),
+  };
+}
+
+function joined(a: ChatMessage, b: ChatMessage): ChatMessage | undefined {
+  if (a.role === 'tool' || b.role !== a.role) return undefined;
+  const content = [a.content, b.content].filter((text) => text !== '').join('\n\n');
+  if (a.role !== 'assistant' || b.role !== 'assistant') return { ...a, content };
+  const toolCalls = [...(a.toolCalls ?? []), ...(b.toolCalls ?? [])];
+  return { ...a, ...b, content, ...(toolCalls.length === 0 ? {} : { toolCalls }) };
+}
+
+const resultText = (content: readonly unknown[]): string => content.map(partText).join('\n');
+
+/** Everything in a message that costs tokens. */
+export function messageText(message: HostMessage): string {
+  return toChatMessage(message)
+    .map((part) => {
+      if (part.role !== 'assistant') return part.content;
+      const calls = (part.toolCalls ?? []).map((call) => `${call.name}${call.arguments}`);
+      return [part.content, ...calls].join('\n');
+    })
+    .join('\n');
+}
+
+const toolName = /^[\w.-]{1,64}$/;
+
+/** The tools that a model can be offered; those whose names no format can write are left out. */
+export function toTools(tools: readonly vscode.LanguageModelChatTool[]): Tool[] {
+  return tools
+    .filter(({ name }) => toolName.test(name))
+    .map(({ name, description, inputSchema }) => ({
+      name,
+      description,
+      parameters: { ...(inputSchema ?? { type: 'object', properties: {} }) },
+    }));
 }

@@ -1,13 +1,42 @@
 import { isAbsolute } from 'node:path';
-import type { ModelEntry } from '../../engine/protocol/engineProtocol.ts';
+import * as vscode from 'vscode';
+import { bySuitability, type ModelEntry } from '../../engine/protocol/models.ts';
+import { EngineFailure, sentence } from '../client/failure.ts';
+import type { EngineHost } from '../client/host.ts';
+import { formatBytes } from '../format.ts';
+import { limits } from '../limits.ts';
+import type { Log } from '../parts.ts';
+import { engineSettings, isAddress } from '../settings.ts';
+import type { ModelManager } from './manager.ts';
 
-export type ModelChoice =
+/** What one click downloads: a model that answers, and one that completes where the first was not trained to. */
+export interface Offer {
+  readonly entry: ModelEntry;
+  readonly completes?: ModelEntry | undefined;
+}
+
+export function offerLabel({ entry, completes }: Offer): string {
+  const size = formatBytes(offerBytes({ entry, completes }));
+  if (completes === undefined) return `${entry.name} (${size})`;
+  return vscode.l10n.t('{0} and, for completions, {1} ({2})', entry.name, completes.name, size);
+}
+
+const offerBytes = ({ entry, completes }: Offer): number => entry.downloadBytes + (completes?.downloadBytes ?? 0);
+
+type ModelChoice =
   /** A catalogue id or path that can be loaded now. */
   | { kind: 'use'; model: string; name: string }
   /** Nothing that can be loaded; these are worth downloading, best first. Empty: the catalogue has nothing that fits. */
-  | { kind: 'download'; offers: ModelEntry[] }
+  | { kind: 'download'; offers: Offer[] }
   /** The setting names something that the catalogue does not know. */
   | { kind: 'unknown'; model: string };
+
+/** A server that completes. The model is absent where it is the server's only one. */
+interface ServerChoice {
+  readonly kind: 'server';
+  readonly url: string;
+  readonly model?: string;
+}
 
 /** Which model the engine should hold. `setting` is hearth.chat.model; '' leaves it to what is on disk and what fits. */
 export function chooseModel(setting: string, entries: readonly ModelEntry[]): ModelChoice {
@@ -16,7 +45,7 @@ export function chooseModel(setting: string, entries: readonly ModelEntry[]): Mo
   if (entry !== undefined) {
     return entry.state === 'present'
       ? { kind: 'use', model: entry.id, name: entry.name }
-      : { kind: 'download', offers: [entry] };
+      : { kind: 'download', offers: [{ entry }] };
   }
   if (isAbsolute(setting)) return { kind: 'use', model: setting, name: fileName(setting) };
   return { kind: 'unknown', model: setting };
@@ -26,66 +55,122 @@ export function chooseModel(setting: string, entries: readonly ModelEntry[]): Mo
 type ChatModel = Pick<ModelEntry, 'id' | 'fillInTheMiddle'>;
 
 /** The setting with which the chat model completes, whatever else there is. */
-export const chatModelCompletes = 'chat';
+const chatModelCompletes = 'chat';
 
 /**
  * The model that completes beside the chat model. Undefined: the chat model completes. `setting` is
- * hearth.completion.model; '' takes the chat model if it was trained to fill in, otherwise the best model on disk that was.
+ * hearth.completion.model, an address is that of a server; '' takes the chat model if it was trained to fill in, otherwise the best model on disk that was.
  * `chat` is undefined if what it was trained for is not known.
  */
 export function chooseCompletionModel(
   setting: string,
   chat: ChatModel | undefined,
   entries: readonly ModelEntry[],
-): ModelChoice | undefined {
+): ModelChoice | ServerChoice | undefined {
+  if (isAddress(setting)) return serverOf(setting);
   if (setting === chatModelCompletes || (setting !== '' && setting === chat?.id)) return undefined;
   if (setting !== '') return chooseModel(setting, entries);
   if (chat === undefined || chat.fillInTheMiddle) return undefined;
-  const able = entries.filter(
-    ({ fillInTheMiddle, state, fit }) => fillInTheMiddle && state === 'present' && fit.verdict !== 'no',
-  );
-  const best = able.sort(byPromptness)[0];
+  const best = mostSuitable(entries, 'completion');
   return best && { kind: 'use', model: best.id, name: best.name };
 }
 
-/** A suggestion is worth something while one types, so a small model that runs well goes before a larger one. */
-function byPromptness(a: ModelEntry, b: ModelEntry): number {
-  const slow = (entry: ModelEntry) => (entry.fit.verdict === 'slow' ? 1 : 0);
-  const large = (entry: ModelEntry) => (entry.parameters > promptParameters ? 1 : 0);
-  const size = large(a) === 1 ? a.parameters - b.parameters : b.parameters - a.parameters;
-  return slow(a) - slow(b) || large(a) - large(b) || size;
+/** `https://HOST/v1#MODEL` */
+function serverOf(address: string): ServerChoice {
+  const [url = '', model] = address.split('#', 2);
+  return { kind: 'server', url, ...(model && { model: decodeURIComponent(model) }) };
 }
-
-/** Larger models take longer than a pause between two keys on most graphics cards. */
-const promptParameters = 8e9;
 
 function automatic(entries: readonly ModelEntry[]): ModelChoice {
-  const usable = entries.filter((entry) => entry.fit.verdict !== 'no' && !entry.embedding);
-  const best = usable.filter((entry) => entry.state === 'present').sort(byPreference)[0];
+  const best = mostSuitable(entries, 'chat');
   if (best !== undefined) return { kind: 'use', model: best.id, name: best.name };
-  return { kind: 'download', offers: offers(usable) };
+  return { kind: 'download', offers: offers(entries) };
 }
 
-/** Sorts Hearth's own before other programs', good fit before slow, recommended first, then larger. */
-function byPreference(a: ModelEntry, b: ModelEntry): number {
-  const foreign = (entry: ModelEntry) => (entry.owner === undefined ? 0 : 1);
-  const slow = (entry: ModelEntry) => (entry.fit.verdict === 'slow' ? 1 : 0);
-  return (
-    foreign(a) - foreign(b) ||
-    slow(a) - slow(b) ||
-    Number(b.recommended) - Number(a.recommended) ||
-    b.parameters - a.parameters
+/** Of the models on this computer. The engine decides what suits. */
+const mostSuitable = (entries: readonly ModelEntry[], role: 'chat' | 'completion'): ModelEntry | undefined =>
+  bySuitability(entries, role).find(({ state }) => state === 'present');
+
+/** At most two: the best for this computer, with the model that completes beside it, and the smallest download, which is quick to try. */
+function offers(entries: readonly ModelEntry[]): Offer[] {
+  const [best, ...others] = bySuitability(entries, 'chat');
+  if (best === undefined) return [];
+  const completes = entries.find(
+    ({ id, state, recommendedFor }) => id !== best.id && state !== 'present' && recommendedFor.includes('completion'),
   );
-}
-
-/** At most two: the one that suits this machine best, and the smallest download, which is quick to try. */
-function offers(usable: readonly ModelEntry[]): ModelEntry[] {
-  const best = [...usable].sort(byPreference)[0];
-  const smallest = [...usable].sort((a, b) => a.downloadBytes - b.downloadBytes)[0];
-  if (best === undefined || smallest === undefined) return [];
-  return best === smallest ? [best] : [best, smallest];
+  const pair = { entry: best, ...(completes && best.recommendedFor.includes('chat') && { completes }) };
+  const smaller = others.filter(({ downloadBytes }) => downloadBytes < best.downloadBytes);
+  const [smallest] = smaller.sort((a, b) => a.downloadBytes - b.downloadBytes);
+  return smallest === undefined ? [pair] : [pair, { entry: smallest }];
 }
 
 export function fileName(path: string): string {
   return path.split(/[\\/]/).filter(Boolean).at(-1) ?? path;
+}
+
+const declinedKey = 'hearth.offerDeclined';
+
+/** Loads the model in the background for completions, and offers a download once where there is none. */
+export class FirstRun {
+  readonly #engine: EngineHost;
+  readonly #models: ModelManager;
+  readonly #memory: vscode.Memento;
+  readonly #log: Log;
+  /** A failed load is not repeated at every key: it stays until a setting changes or the user acts. */
+  #loading: Promise<void> | undefined;
+
+  constructor(engine: EngineHost, models: ModelManager, memory: vscode.Memento, log: Log) {
+    this.#engine = engine;
+    this.#models = models;
+    this.#memory = memory;
+    this.#log = log;
+  }
+
+  /** Resolves when the model that completes is loaded, or cannot be. */
+  warmUp(): Promise<void> {
+    this.#loading ??= this.#load();
+    return this.#loading;
+  }
+
+  /** The next key may try again. */
+  again(): void {
+    this.#loading = undefined;
+  }
+
+  async #load(): Promise<void> {
+    try {
+      const client = await this.#engine.client();
+      await client.readyToComplete();
+      // Should the model go away (engine stopped, model removed), the next key loads it again.
+      this.again();
+    } catch (error) {
+      this.#log.info(`No completions yet: ${sentence(error)}`);
+      if (error instanceof EngineFailure && error.code === 'no-model') void this.#offer();
+      // A server that is not there comes back by itself.
+      else if (engineSettings().remote !== undefined) setTimeout(() => this.again(), limits.remote.retryMs).unref();
+    }
+  }
+
+  async #offer(): Promise<void> {
+    const { state } = this.#engine.view;
+    if (state.kind !== 'no-model' || this.#memory.get(declinedKey) === true) return;
+    const [best, small] = state.offers;
+    if (best === undefined) return;
+    const size = formatBytes(offerBytes(best));
+    const download = vscode.l10n.t('Download ({0})', size);
+    const quick = small && vscode.l10n.t('Small and quick ({0})', formatBytes(offerBytes(small)));
+    const other = vscode.l10n.t('Other models');
+    const never = vscode.l10n.t("Don't ask again");
+    const answer = await vscode.window.showInformationMessage(
+      vscode.l10n.t(
+        'Hearth needs a model for completion and chat. {0} suits this computer; it is downloaded once and stays here.',
+        offerLabel(best),
+      ),
+      ...[download, ...(quick === undefined ? [] : [quick]), other, never],
+    );
+    if (answer === never) await this.#memory.update(declinedKey, true);
+    else if (answer === other) await this.#models.open();
+    else if (answer === download) await this.#models.download(best);
+    else if (small && answer === quick) await this.#models.download(small);
+  }
 }

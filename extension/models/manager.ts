@@ -1,10 +1,12 @@
 import * as vscode from 'vscode';
-import type { HubOffer, ModelEntry, Progress } from '../../engine/protocol/engineProtocol.ts';
+import type { Progress } from '../../engine/protocol/engineProtocol.ts';
+import type { HubOffer, ModelEntry } from '../../engine/protocol/models.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { formatBytes, formatParameters, percent } from '../format.ts';
-import { engineSettings, indexEmbeddings, remoteSettings, writeSetting } from '../settings.ts';
+import { engineSettings, indexEmbeddings, writeSetting } from '../settings.ts';
+import type { Offer } from './choose.ts';
 
 interface ModelItem extends vscode.QuickPickItem {
   entry?: ModelEntry;
@@ -35,7 +37,7 @@ export class ModelManager {
   }
 
   async open(): Promise<void> {
-    if (remoteSettings() !== undefined) {
+    if (engineSettings().remote !== undefined) {
       await vscode.commands.executeCommand('hearth.chooseRemoteModel');
       return;
     }
@@ -64,7 +66,7 @@ export class ModelManager {
       const used = this.#engine.current?.warmModel?.id;
       const advised =
         picker.items.find(({ entry }) => entry !== undefined && entry.id === used) ??
-        picker.items.find(({ entry }) => entry?.recommended === true);
+        picker.items.find(({ entry }) => entry?.recommendedFor.includes('chat') === true);
       if (advised !== undefined) picker.activeItems = [advised];
     } catch (error) {
       picker.hide();
@@ -73,11 +75,17 @@ export class ModelManager {
     picker.busy = false;
   }
 
-  /** One click from the welcome card or the notification: download, choose, load. */
-  async download(id: string): Promise<void> {
+  /** One click from the welcome card or the notification: download, choose, load; then the model that completes beside it. */
+  async download({ entry, completes }: Offer): Promise<void> {
     const client = await this.#engine.client();
-    const entry = (await client.models()).find((candidate) => candidate.id === id);
-    if (entry !== undefined) await this.#report(() => this.#pullAndUse(client, entry, false));
+    let answers = false;
+    await this.#report(async () => {
+      if (!answers) await this.#pullAndUse(client, entry, false);
+      answers = true;
+      if (completes === undefined) return;
+      await this.#pull(client, completes);
+      await client.reconnect();
+    });
   }
 
   #items(entries: readonly ModelEntry[]): ModelItem[] {
@@ -216,10 +224,14 @@ export class ModelManager {
   /** `ask`: not yet confirmed by a button that showed the size. Then it is also no wish for this model in particular. */
   async #pullAndUse(client: EngineClient, entry: ModelEntry, ask: boolean): Promise<void> {
     if (ask && !(await confirmDownload(entry))) return;
-    const title = vscode.l10n.t('Downloading {0}', entry.name);
-    const pulled = await withProgress(title, true, (onStep, token) => client.pull(entry, onStep, token));
+    const pulled = await this.#pull(client, entry);
     if (ask) await this.#useEntry(client, pulled);
     else await client.ready();
+  }
+
+  async #pull(client: EngineClient, entry: ModelEntry): Promise<ModelEntry> {
+    const title = vscode.l10n.t('Downloading {0}', entry.name);
+    return withProgress(title, true, (onStep, token) => client.pull(entry, onStep, token));
   }
 
   async #verify(client: EngineClient, entry: ModelEntry): Promise<void> {
@@ -288,7 +300,8 @@ function modelItem(entry: ModelEntry, used: boolean, completes = false): ModelIt
         [vscode.l10n.t('Hearth cannot run it')]),
     ...(entry.state === 'partial' ? [vscode.l10n.t('partly downloaded')] : []),
     ...(entry.owner === undefined ? [] : [vscode.l10n.t('used in place from {0}', entry.owner)]),
-    ...(entry.recommended ? [vscode.l10n.t('recommended')] : []),
+    ...(entry.recommendedFor.includes('chat') ? [vscode.l10n.t('recommended')] : []),
+    ...(recommendedToComplete(entry) ? [vscode.l10n.t('recommended for completions')] : []),
     ...(entry.fillInTheMiddle ? [vscode.l10n.t('fills in code')] : []),
     ...(completes ? [vscode.l10n.t('completes code now')] : []),
   ].join(' · ');
@@ -305,15 +318,20 @@ function modelItem(entry: ModelEntry, used: boolean, completes = false): ModelIt
   };
 }
 
+const recommendedToComplete = ({ recommendedFor }: ModelEntry): boolean =>
+  recommendedFor.includes('completion') && !recommendedFor.includes('chat');
+
 function changeButtons({ state, owner }: ModelEntry): vscode.QuickInputButton[] {
   if (owner !== undefined) return [];
   return state === 'present' ? [verifyButton(), removeButton()] : [downloadButton()];
 }
 
-/** What is recommended, then what runs well, then the smallest: a list read from its top. */
+/** Sorts recommended models first, then those that run well, then the smallest. */
 function byAdvice(a: ModelEntry, b: ModelEntry): number {
   const rank = ({ fit }: ModelEntry) => ['good', 'slow', 'no'].indexOf(fit.verdict);
-  const advice = Number(b.recommended) - Number(a.recommended);
+  const advised = ({ recommendedFor }: ModelEntry) =>
+    recommendedFor.includes('chat') ? 0 : recommendedFor.includes('completion') ? 1 : 2;
+  const advice = advised(a) - advised(b);
   return advice || rank(a) - rank(b) || a.downloadBytes - b.downloadBytes;
 }
 
@@ -339,7 +357,8 @@ function offerItem({ id, label, bytes, fit, licence = vscode.l10n.t('not stated'
     state: 'absent',
     embedding: false,
     fillInTheMiddle: false,
-    recommended: false,
+    recommendedFor: [],
+    suitability: {},
   };
   return { label, description: `${formatBytes(bytes)} · ${fitLabel({ fit })}`, detail: fit.reason, offer };
 }

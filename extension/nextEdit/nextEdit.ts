@@ -1,7 +1,8 @@
 import * as vscode from 'vscode';
 import { limits } from '../limits.ts';
 import { nextEditEnabled } from '../settings.ts';
-import { type EditPattern, nextPlace, type Place, patternOf, placesOf } from './pattern.ts';
+import type { Foresight } from './foresight.ts';
+import { nextPlace, type Place, patternOf, placesOf } from './pattern.ts';
 
 /** Context key: true while an edit is offered. package.json binds Tab and Escape to it. */
 const contextKey = 'hearth.nextEdit';
@@ -15,21 +16,22 @@ interface EditedLine {
 
 interface Offer {
   readonly editor: vscode.TextEditor;
-  readonly pattern: EditPattern;
   readonly place: Place;
-  /** The line that the change was learnt from. */
-  readonly learntAt: number;
+  readonly isForeseen: boolean;
+  /** Offers what follows, once this one is made. */
+  readonly goOn: () => void;
 }
 
 /**
- * Offers to make the last change of a line at the next similar place of its file. It is shown there, in the text; Tab goes
- * to it and then makes it, Escape or going on elsewhere dismisses it.
+ * Offers to make the last change of a line at the next similar place of its file; where there is none, what the model foresees. It is shown
+ * there, in the text; Tab goes to it and then makes it, Escape or going on elsewhere dismisses it.
  */
 export class NextEdit {
   #edited: EditedLine | undefined;
   #offer: Offer | undefined;
   #timer: NodeJS.Timeout | undefined;
   #accepting = false;
+  readonly #foresight: Pick<Foresight, 'note' | 'ask' | 'cancel'>;
   readonly #removed = vscode.window.createTextEditorDecorationType({
     textDecoration: 'line-through',
     backgroundColor: new vscode.ThemeColor('diffEditor.removedTextBackground'),
@@ -46,7 +48,8 @@ export class NextEdit {
   });
   readonly #subscriptions: vscode.Disposable[];
 
-  constructor() {
+  constructor(foresight: Pick<Foresight, 'note' | 'ask' | 'cancel'>) {
+    this.#foresight = foresight;
     this.#enter(vscode.window.activeTextEditor);
     this.#subscriptions = [
       vscode.window.onDidChangeActiveTextEditor((editor) => this.#enter(editor)),
@@ -61,18 +64,20 @@ export class NextEdit {
   /** Goes to the place, or makes the change when the cursor is in its line, and offers the next. */
   async accept(): Promise<void> {
     if (this.#offer === undefined) return;
-    const { editor, pattern, place, learntAt } = this.#offer;
+    const { editor, place, goOn } = this.#offer;
     const range = rangeOf(place);
     if (editor.selection.active.line !== place.line) {
       editor.selection = new vscode.Selection(range.start, range.start);
       editor.revealRange(range, vscode.TextEditorRevealType.InCenterIfOutsideViewport);
       return;
     }
+    const before = editor.document.lineAt(place.line).text;
     this.#accepting = true;
     const done = await editor.edit((edit) => edit.replace(range, place.text));
     this.#accepting = false;
-    if (done) this.#suggest(editor, pattern, learntAt);
-    else this.dismiss();
+    if (!done) return this.dismiss();
+    this.#foresight.note(editor.document, place.line, before);
+    goOn();
   }
 
   dismiss(): void {
@@ -98,7 +103,7 @@ export class NextEdit {
   #moved(editor: vscode.TextEditor): void {
     const { line } = editor.selection.active;
     if (this.#accepting || editor !== vscode.window.activeTextEditor) return;
-    if (this.#offer?.editor === editor && line === this.#offer.place.line) this.#show(this.#offer);
+    if (this.#offer?.editor === editor && line === this.#offer.place.line) void this.#show(this.#offer);
     else if (this.#edited?.document !== editor.document || this.#edited.line !== line) this.#enter(editor);
   }
 
@@ -118,34 +123,55 @@ export class NextEdit {
   #learn(editor: vscode.TextEditor, line: number, before: string): void {
     const { document } = editor;
     if (!nextEditEnabled() || document.lineCount > limits.nextEdit.lines) return;
-    const pattern = patternOf(before, document.lineAt(line).text);
-    if (pattern !== undefined) this.#suggest(editor, pattern, line);
+    const after = document.lineAt(line).text;
+    if (after === before) return;
+    this.#foresight.note(document, line, before);
+    const pattern = patternOf(before, after);
+    const suggest = (): void => {
+      const at = editor.selection.active.line;
+      const places = pattern ? placesOf(pattern, document.getText().split(/\r?\n/), line) : [];
+      const place = nextPlace(places, at);
+      if (place !== undefined) void this.#show({ editor, place, isForeseen: false, goOn: suggest });
+      else {
+        if (pattern !== undefined) this.#enter(editor);
+        this.#foresee(editor, at);
+      }
+    };
+    suggest();
   }
 
-  #suggest(editor: vscode.TextEditor, pattern: EditPattern, learntAt: number): void {
-    const places = placesOf(pattern, editor.document.getText().split(/\r?\n/), learntAt);
-    const place = nextPlace(places, editor.selection.active.line);
-    if (place === undefined) this.#enter(editor);
-    else this.#show({ editor, pattern, place, learntAt });
+  /** What the model expects after the change of `line`. */
+  #foresee(editor: vscode.TextEditor, line: number): void {
+    this.#foresight.ask(editor.document, line, (place) => {
+      if (editor !== vscode.window.activeTextEditor || editor.selection.active.line !== line) return;
+      const goOn = (): void => {
+        this.#enter(editor);
+        this.#foresee(editor, place.line);
+      };
+      void this.#show({ editor, place, isForeseen: true, goOn });
+    });
   }
 
-  #show(offer: Offer): void {
-    const { editor, place } = offer;
+  /** The keys are bound before the text names them: the user's next key may be one of them. */
+  async #show(offer: Offer): Promise<void> {
+    const { editor, place, isForeseen } = offer;
     this.#offer = offer;
+    await vscode.commands.executeCommand('setContext', contextKey, true);
+    if (this.#offer !== offer) return;
     const range = rangeOf(place);
     const { line } = editor.selection.active;
-    const says =
-      line === place.line
-        ? vscode.l10n.t('Tab to accept, Esc to dismiss')
-        : vscode.l10n.t('Tab to jump to the same change on line {0}', place.line + 1);
+    const jump = isForeseen
+      ? vscode.l10n.t('Tab to jump to the next edit on line {0}', place.line + 1)
+      : vscode.l10n.t('Tab to jump to the same change on line {0}', place.line + 1);
+    const says = line === place.line ? vscode.l10n.t('Tab to accept, Esc to dismiss') : jump;
     editor.setDecorations(this.#removed, range.isEmpty ? [] : [range]);
-    editor.setDecorations(this.#added, [after(range.end, place.text)]);
+    editor.setDecorations(this.#added, [after(range.end, place.text.replaceAll('\n', ' ↵ '))]);
     editor.setDecorations(this.#hint, [after(new vscode.Position(line, Number.MAX_SAFE_INTEGER), says)]);
-    void vscode.commands.executeCommand('setContext', contextKey, true);
   }
 
   #hide(): void {
     clearTimeout(this.#timer);
+    this.#foresight.cancel();
     if (this.#offer === undefined) return;
     for (const type of [this.#removed, this.#added, this.#hint]) this.#offer.editor.setDecorations(type, []);
     this.#offer = undefined;

@@ -1,4 +1,4 @@
-/** Learns what an edit of one line changed and finds where the same change applies. Compares tokens, so spacing may differ. */
+/** What an edit of one line changed, and where the same change applies. Tokens are compared, so spacing may differ. */
 
 /** Columns count UTF-16 units from 0. */
 export interface Token {
@@ -104,7 +104,7 @@ function telling(tokens: readonly Token[]): readonly Token[] | undefined {
 }
 
 /** The shortest stretch in whose place another stands, in whole words. */
-function changeOf(before: string, after: string): { start: number; endBefore: number; endAfter: number } {
+export function changeOf(before: string, after: string): { start: number; endBefore: number; endAfter: number } {
   const shorter = Math.min(before.length, after.length);
   let start = 0;
   while (start < shorter && before[start] === after[start]) start += 1;
@@ -126,7 +126,7 @@ function argumentOf(left: readonly Token[], right: readonly Token[], text: strin
   return { kind: 'argument', callee, at: last ? 'last' : 'first', alone: first && last, text };
 }
 
-/** Of the bracket that the tokens leave open, the index; -1 if none. */
+/** Index of the bracket that the tokens leave open; -1 if none. */
 function openBracket(tokens: readonly Token[]): number {
   let closed = 0;
   for (let i = tokens.length - 1; i >= 0; i--) {
@@ -211,3 +211,32 @@ function closeOf(tokens: readonly Token[], open: number): Token | undefined {
 /** The first below the line, else the first from the file's beginning. */
 export const nextPlace = (places: readonly Place[], line: number): Place | undefined =>
   places.find((place) => place.line > line) ?? places[0];
+
+// Lines that resemble an edited one: a model is asked whether and how they change too.
+
+/** Lines above and below the edited one that are compared. */
+const nearLines = 400;
+/** Below, two lines share little more than their brackets. */
+const leastLikeness = 0.3;
+
+/** At most `count` lines, the most alike first, then the nearest below. `before`: the edited line as it was. */
+export function linesLike(before: string, lines: readonly string[], edited: number, count: number): number[] {
+  const wanted = wordsIn(before);
+  const from = Math.max(0, edited - nearLines);
+  const found = lines.slice(from, edited + nearLines).flatMap((text, i) => {
+    const line = from + i;
+    const likeness = line === edited || text === lines[edited] ? 0 : likenessOf(wanted, wordsIn(text));
+    const distance = line > edited ? line - edited : nearLines + edited - line;
+    return likeness >= leastLikeness ? [{ line, likeness, distance }] : [];
+  });
+  found.sort((a, b) => b.likeness - a.likeness || a.distance - b.distance);
+  return found.slice(0, count).map(({ line }) => line);
+}
+
+const wordsIn = (line: string): Set<string> => new Set(tokensOf(line).map(({ text }) => text));
+
+/** Jaccard's, and 0 where no name is shared. */
+function likenessOf(a: ReadonlySet<string>, b: ReadonlySet<string>): number {
+  const shared = [...a].filter((word) => b.has(word));
+  return shared.some(tells) ? shared.length / (a.size + b.size - shared.length) : 0;
+}

@@ -1,70 +1,20 @@
+import { join } from 'node:path';
 import * as vscode from 'vscode';
 import type { CancellationToken } from 'vscode-jsonrpc/node';
-import {
-  type IndexRequests,
-  type IndexState,
-  indexNotices,
-  indexRequests,
-  type MapParams,
-  type OpenParams,
-  type Passage,
-  type RepositoryMap,
-  type SymbolPlace,
+import type {
+  IndexState,
+  MapParams,
+  OpenParams,
+  Passage,
+  RepositoryMap,
+  SymbolPlace,
 } from '../../engine/protocol/indexProtocol.ts';
-import type { Client } from '../../engine/protocol/rpc.ts';
-import type { Launch } from '../client/connection.ts';
 import { EngineFailure, sentence } from '../client/failure.ts';
-import { EngineProcess, type ProcessState } from '../client/process.ts';
-import type { Log } from '../log.ts';
-
-/** The indexer process and the requests to it. It opens the index anew whenever it is started. */
-export class IndexClient {
-  readonly #process: EngineProcess;
-  readonly requests: Client<IndexRequests, CancellationToken>;
-  readonly #states = new vscode.EventEmitter<IndexState>();
-  readonly onIndexState = this.#states.event;
-  readonly onProcessState: vscode.Event<ProcessState>;
-
-  /** `options` is asked at each start. */
-  constructor(launch: () => Launch, log: Log, options: () => OpenParams) {
-    this.#process = new EngineProcess(launch, log, {
-      name: 'The indexer',
-      greet: async (clientOf) => this.#states.fire(await clientOf(indexRequests).open(options())),
-    });
-    this.requests = this.#process.client(indexRequests);
-    this.onProcessState = this.#process.onState;
-    this.#process.listen(indexNotices, { changed: (state) => this.#states.fire(state) });
-  }
-
-  get isRunning(): boolean {
-    return this.#process.state.kind === 'running';
-  }
-
-  get pid(): number | undefined {
-    return this.#process.pid;
-  }
-
-  async rebuild(): Promise<void> {
-    this.#states.fire(await this.requests.rebuild());
-  }
-
-  async start(): Promise<void> {
-    await this.#process.start();
-  }
-
-  restart(): Promise<void> {
-    return this.#process.restart();
-  }
-
-  stop(): Promise<void> {
-    return this.#process.stop();
-  }
-
-  dispose(): void {
-    this.#process.dispose();
-    this.#states.dispose();
-  }
-}
+import type { ProcessState } from '../client/process.ts';
+import { limits } from '../limits.ts';
+import type { Log } from '../parts.ts';
+import { indexEmbeddings, indexEnabled } from '../settings.ts';
+import type { IndexClient } from './indexClient.ts';
 
 export type IndexView =
   /** Why there is no index, as a sentence. */
@@ -137,7 +87,7 @@ export class RepositoryIndex {
     return this.#ask(({ symbols }) => symbols({ name, limit }, token), []);
   }
 
-  /** What a file defines, in its order. */
+  /** Symbols that a file defines, in order. */
   outline(path: string, token?: CancellationToken): Promise<SymbolPlace[]> {
     return this.#ask(({ outline }) => outline({ path }, token), []);
   }
@@ -151,14 +101,14 @@ export class RepositoryIndex {
     if (this.available) this.#report(this.#client().then((client) => client.start()));
   }
 
-  /** Files that changed on disk. Where nothing runs, the next start finds them. */
+  /** Files that changed on disk. Where nothing runs, the next start finds them; one that is under way may have passed them. */
   update(paths: string[]): void {
-    if (this.#opened?.isRunning) this.#report(this.#opened.requests.update({ paths }));
+    if (this.#opened?.isStarted) this.#report(this.#opened.requests.update({ paths }));
   }
 
   /** Compares everything with the disk, say after a switch of branches. */
   rescan(): void {
-    if (this.#opened?.isRunning) this.#report(this.#opened.requests.rescan());
+    if (this.#opened?.isStarted) this.#report(this.#opened.requests.rescan());
   }
 
   async setPaused(paused: boolean): Promise<void> {
@@ -237,3 +187,73 @@ export class RepositoryIndex {
 }
 
 const absent: ReadonlySet<string> = new Set(['engine-ended', 'engine-given-up', 'unsupported']);
+
+/** Index options of this window, or why there is no index, as a sentence. */
+export function workspaceOptions(storage: vscode.Uri | undefined): OpenParams | string {
+  if (!indexEnabled()) return vscode.l10n.t('The repository index is turned off in the settings.');
+  if (!vscode.workspace.isTrusted) return vscode.l10n.t('Hearth does not index this folder because it is not trusted.');
+  const folders = (vscode.workspace.workspaceFolders ?? []).filter(({ uri }) => uri.scheme === 'file');
+  if (folders.length === 0 || storage === undefined)
+    return vscode.l10n.t('Hearth indexes local folders only, and none is open.');
+  const embeddings = indexEmbeddings();
+  const several = (vscode.workspace.workspaceFolders ?? []).length > 1;
+  return {
+    database: join(storage.fsPath, 'index', 'index.db'),
+    // The names that `asRelativePath` gives to files.
+    folders: folders.map(({ name, uri }) => ({ name: several ? name : '', directory: uri.fsPath })),
+    excludes: excludedGlobs(),
+    ...(embeddings !== '' && { embeddings: { model: embeddings } }),
+  };
+}
+
+/** Unconditional excludes. */
+function excludedGlobs(): string[] {
+  const excludes = vscode.workspace.getConfiguration('files').get<Record<string, unknown>>('exclude', {});
+  return Object.keys(excludes).filter((glob) => excludes[glob] === true);
+}
+
+/** Tells the index what changes on disk, a while after the first change, so that a build is told in one message. */
+export class WorkspaceWatch {
+  readonly #index: RepositoryIndex;
+  readonly #paths = new Set<string>();
+  readonly #subscriptions: vscode.Disposable[];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(index: RepositoryIndex) {
+    this.#index = index;
+    const watcher = vscode.workspace.createFileSystemWatcher('**/*');
+    const note = (uri: vscode.Uri) => this.#note(uri);
+    this.#subscriptions = [
+      watcher,
+      watcher.onDidCreate(note),
+      watcher.onDidChange(note),
+      watcher.onDidDelete(note),
+      vscode.workspace.onDidSaveTextDocument(({ uri }) => this.#note(uri)),
+      vscode.workspace.onDidChangeWorkspaceFolders(() => void index.reopen()),
+      vscode.workspace.onDidGrantWorkspaceTrust(() => index.start()),
+    ];
+    // Whoever asks first starts it; else it waits until the window has settled.
+    this.#timer = setTimeout(() => index.start(), limits.index.startMs);
+  }
+
+  dispose(): void {
+    clearTimeout(this.#timer);
+    for (const subscription of this.#subscriptions) subscription.dispose();
+  }
+
+  #note(uri: vscode.Uri): void {
+    if (uri.scheme !== 'file' || vscode.workspace.getWorkspaceFolder(uri) === undefined) return;
+    const path = vscode.workspace.asRelativePath(uri);
+    // A switch of branches; nothing else inside is source.
+    if (/(^|\/)\.git\/HEAD$/.test(path)) this.#index.rescan();
+    if (/(^|\/)(\.git|node_modules)(\/|$)/.test(path)) return;
+    if (this.#paths.size === 0) this.#timer = setTimeout(() => this.#tell(), limits.index.settleMs);
+    this.#paths.add(path);
+  }
+
+  #tell(): void {
+    const paths = [...this.#paths];
+    this.#paths.clear();
+    this.#index.update(paths);
+  }
+}

@@ -1,8 +1,8 @@
 /** Hearth's side of the speed comparison: greedy requests to the CPU backend, without a tokenizer. */
-import { onnxBackend } from '../../engine/backend/onnx/index.ts';
-import { SpeedMeter } from '../../engine/cli/bench.ts';
+import { SpeedMeter } from '../../engine/cli/decoder.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { cacheBytes, describeModel } from '../../engine/model/spec/describe.ts';
+import { loadDecoder } from '../../engine/runtime/backends.ts';
 import type { Speeds, Workload } from './workload.ts';
 
 export interface HearthDecoder {
@@ -17,7 +17,7 @@ export interface HearthDecoder {
 
 export async function openHearth(path: string, contextTokens: number, threads: number): Promise<HearthDecoder> {
   const model = await openModel(path);
-  const decoder = await onnxBackend.load(model.spec, model.weights, { contextTokens, threads });
+  const { decoder } = await loadDecoder('cpu', model.spec, model.weights, { contextTokens, threads });
   const { activeWeightBytes: weightBytes } = describeModel(model);
   await model.file.close();
   const meter = new SpeedMeter(decoder);

@@ -1,8 +1,8 @@
 /** Hearth's side of the request benchmark: the engine process as the extension starts it. Run `npm run build` first. */
 import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { snapshotDirectory } from '../../engine/catalogue/paths.ts';
-import { type EngineProcess, startEngine } from '../../engine/runtime/engineProcess.ts';
+import { snapshotDirectory } from '../../engine/catalogue/files.ts';
+import { type EngineProcess, startEngine } from '../shared/engineProcess.ts';
 import { residentBytes } from '../shared/process.ts';
 import { type ChatTurn, type EngineOptions, type Requester, timed } from './requester.ts';
 
@@ -13,7 +13,7 @@ const startProcess = ({ directory }: EngineOptions): EngineProcess =>
   startEngine('dist/engine.mjs', { env: { HEARTH_HOME: directory } });
 
 const load = (engine: EngineProcess, { model, contextTokens, threads }: EngineOptions): Promise<unknown> =>
-  engine.requests.load({ model, backend: 'onnx', contextTokens, threads });
+  engine.requests.load({ model, backend: 'cpu', contextTokens, threads });
 
 /** Times the load in a process that is already running. */
 export async function timeLoadAlone(options: EngineOptions): Promise<number> {

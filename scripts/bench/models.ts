@@ -2,8 +2,8 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { defaultModelId } from '../../engine/catalogue/catalogue.ts';
+import { defaultStoreDirectory } from '../../engine/catalogue/files.ts';
 import { findInstalled, pathToLoad } from '../../engine/catalogue/manifest.ts';
-import { defaultStoreDirectory } from '../../engine/catalogue/paths.ts';
 import { type BenchType, writeBenchModel } from './randomModel.ts';
 
 /** @throws Error if it is not installed. */

@@ -2,7 +2,7 @@
  * Writes a GGUF file with random weights in a published model's shapes, for speed comparisons without the real file. It has
  * realistic scales (finite activations, flat logits) and a dummy vocabulary; its output is meaningless.
  *
- *   node scripts/bench/randomModel.ts qwen3-0.6b Q8_0 OUT.gguf
+ *   node scripts/bench/randomModel.ts qwen3-0.6b Q8_0|Q4_0|Q6_K|Q4_K_M|MXFP4 OUT.gguf
  */
 import { dummyVocabulary, float16Bits, type MetadataValue, randomNumbers, writeGguf } from '../shared/ggufWriter.ts';
 
@@ -44,9 +44,29 @@ export const benchShapes: Readonly<Record<string, BenchShape>> = {
   },
 };
 
-/** ggml type number, and bytes per block of 32 values. */
-const blockTypes = { Q4_0: { id: 2, bytes: 18 }, Q8_0: { id: 8, bytes: 34 } } as const;
-export type BenchType = keyof typeof blockTypes;
+/**
+ * ggml's type number, values and bytes of a block, where its f16 scales are, and the standard deviation of a value in scales. Blocks of
+ * 256 have further scales within, which are random as well.
+ */
+const blocks = {
+  Q4_0: { id: 2, values: 32, bytes: 18, scaleAt: 0, spread: 16 / Math.sqrt(12) },
+  Q8_0: { id: 8, values: 32, bytes: 34, scaleAt: 0, spread: 256 / Math.sqrt(12) },
+  // The minimum is subtracted, and has scales as large as the values' own.
+  Q4_K: { id: 12, values: 256, bytes: 144, scaleAt: 0, spread: 150, minimumAt: 2, minimum: 7.5 },
+  // Its sixteen scales of a byte each are all 8: the f16 scale would be too small beside random ones.
+  Q6_K: { id: 14, values: 256, bytes: 210, scaleAt: 208, spread: 8 * 18.5, eightsAt: 192 },
+  // A power of two in one byte.
+  MXFP4: { id: 39, values: 32, bytes: 17, exponentAt: 0, spread: 3 },
+} as const;
+type Block = keyof typeof blocks;
+
+/** Quantised alike; `Q4_K_M`: Q4_K, with values, down projections and the embedding in Q6_K, where llama.cpp keeps half of them in Q4_K. */
+const benchTypes = ['Q4_0', 'Q8_0', 'Q6_K', 'Q4_K_M', 'MXFP4'] as const;
+export type BenchType = (typeof benchTypes)[number];
+
+const blockOf = (name: string, type: BenchType): Block =>
+  type === 'Q4_K_M' ? (/attn_v|ffn_down|token_embd/.test(name) ? 'Q6_K' : 'Q4_K') : type;
+
 const float32Id = 0;
 
 interface PlannedTensor {
@@ -102,18 +122,23 @@ function metadata(name: string, shape: BenchShape): Record<string, MetadataValue
 
 const tensorBytes = (tensor: PlannedTensor, type: BenchType): number => {
   const count = tensor.shape.reduce((product, size) => product * size, 1);
-  return tensor.kind === 'norm' ? count * 4 : (count / 32) * blockTypes[type].bytes;
+  const { values, bytes } = blocks[blockOf(tensor.name, type)];
+  return tensor.kind === 'norm' ? count * 4 : (count / values) * bytes;
 };
+
 /** Random blocks with a standard deviation of about 1 / sqrt(width), like trained weights. */
-function randomBlocks(type: BenchType, byteLength: number, width: number, random: () => number): Uint8Array {
+function randomBlocks(block: Block, byteLength: number, width: number, random: () => number): Uint8Array {
   const out = new Uint8Array(byteLength);
   const view = new DataView(out.buffer);
-  const blockBytes = blockTypes[type].bytes;
-  // A uniform integer grid of n levels has a standard deviation of n / sqrt(12).
-  const scale = Math.sqrt(12) / (type === 'Q8_0' ? 256 : 16) / Math.sqrt(width);
-  const scaleBits = float16Bits(scale);
+  const { bytes, spread, ...rest } = blocks[block];
+  const scale = 1 / (spread * Math.sqrt(width));
   for (let at = 0; at + 4 <= byteLength; at += 4) view.setUint32(at, random() * 0x1_0000_0000, true);
-  for (let block = 0; block < byteLength; block += blockBytes) view.setUint16(block, scaleBits, true);
+  for (let at = 0; at < byteLength; at += bytes) {
+    if ('exponentAt' in rest) out[at + rest.exponentAt] = 127 + Math.round(Math.log2(scale));
+    else view.setUint16(at + rest.scaleAt, float16Bits(scale), true);
+    if ('eightsAt' in rest) out.fill(8, at + rest.eightsAt, at + rest.eightsAt + 16);
+    if ('minimumAt' in rest) view.setUint16(at + rest.minimumAt, float16Bits(rest.minimum * scale), true);
+  }
   return out;
 }
 
@@ -127,10 +152,11 @@ export function writeRandomModel(name: string, shape: BenchShape, type: BenchTyp
   const random = randomNumbers(20_261_123);
   const tensors = plan(shape).map((tensor) => {
     const byteLength = tensorBytes(tensor, type);
-    const typeId = tensor.kind === 'norm' ? float32Id : blockTypes[type].id;
+    const block = blockOf(tensor.name, type);
+    const typeId = tensor.kind === 'norm' ? float32Id : blocks[block].id;
     const width = tensor.shape.at(-1) ?? 1;
     const ones = () => new Uint8Array(new Float32Array(width).fill(1).buffer);
-    const pieces = () => [tensor.kind === 'norm' ? ones() : randomBlocks(type, byteLength, width, random)];
+    const pieces = () => [tensor.kind === 'norm' ? ones() : randomBlocks(block, byteLength, width, random)];
     return { ...tensor, typeId, byteLength, pieces };
   });
   writeGguf(path, metadata(name, shape), tensors);
@@ -138,9 +164,11 @@ export function writeRandomModel(name: string, shape: BenchShape, type: BenchTyp
 
 if (import.meta.main) {
   const [name = '', type = '', path = ''] = process.argv.slice(2);
-  if (!(type in blockTypes) || path === '') {
-    console.error(`Usage: node scripts/bench/randomModel.ts ${Object.keys(benchShapes).join('|')} Q8_0|Q4_0 OUT.gguf`);
+  const known = benchTypes.find((each) => each === type);
+  if (known === undefined || path === '') {
+    const shapes = Object.keys(benchShapes).join('|');
+    console.error(`Usage: node scripts/bench/randomModel.ts ${shapes} ${benchTypes.join('|')} OUT.gguf`);
     process.exit(1);
   }
-  writeBenchModel(name, type as BenchType, path);
+  writeBenchModel(name, known, path);
 }

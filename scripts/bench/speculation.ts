@@ -12,7 +12,7 @@ import { openModel } from '../../engine/model/open.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
 import { greedy, sample } from '../../engine/sampling/sampler.ts';
 import { engineScheduler, type Scheduler } from '../../engine/scheduler/scheduler.ts';
-import { Speculation } from '../../engine/scheduler/speculation.ts';
+import { Speculation } from '../../engine/scheduler/tokensPerStep.ts';
 import { type Edit, editsOfCommits, editsOfPackage } from './edits.ts';
 import { defaultModel } from './models.ts';
 import type { Goal, Line, Report } from './report.ts';

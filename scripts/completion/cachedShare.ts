@@ -1,13 +1,12 @@
 /** How much of a completion's prompt the prefix cache holds at each key of a recording. */
 import type { DecoderMemory } from '../../engine/backend/backend.ts';
 import { usualContextTokens } from '../../engine/backend/memoryPlan.ts';
+import type { Sequence } from '../../engine/kv/blockCache.ts';
 import { PrefixCache } from '../../engine/kv/prefixCache.ts';
-import type { Sequence } from '../../engine/kv/sequence.ts';
 import { limits as engineLimits } from '../../engine/limits.ts';
-import { completionToWarm, promptAfterCut } from '../../engine/tasks/warmUp.ts';
+import { completionToWarm, promptAfterCut } from '../../engine/tasks/completionPrompt.ts';
 import type { Tokenizer } from '../../engine/tokenizer/tokenizer.ts';
-import { momentAt, worthAsking } from '../../extension/completion/moment.ts';
-import { type Snippet, SnippetLists } from '../../extension/completion/similar.ts';
+import { momentAt, type Snippet, SnippetLists, worthAsking } from '../../extension/completion/moment.ts';
 import { limits } from '../../extension/limits.ts';
 import type { Key } from './typing.ts';
 

@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import type { Repository } from '../../engine/index/repository/repository.ts';
-import { fitting, type Snippet, similarStretches } from '../../extension/completion/similar.ts';
+import { fitting, type Snippet, similarStretches } from '../../extension/completion/moment.ts';
 import { limits } from '../../extension/limits.ts';
 import type { HeldOut } from './heldOut.ts';
 

@@ -1,8 +1,7 @@
 /** Lines held out of real files: the text before and after the cursor, and the true line. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
-import { walk } from '../../engine/index/repository/walk.ts';
+import { IgnoreRules, walk } from '../../engine/index/repository/ignored.ts';
 import { grammarOf } from '../../engine/index/syntax/grammars.ts';
 import { type Moment, momentAt } from '../../extension/completion/moment.ts';
 

@@ -1,7 +1,8 @@
 /** Positions in real files with their true text, and longer texts of which only the true text is right. */
+
+import type { Node } from '../../engine/index/syntax/grammars.ts';
 import { grammarOf } from '../../engine/index/syntax/grammars.ts';
 import { withTree } from '../../engine/index/syntax/source.ts';
-import type { Node } from '../../engine/index/syntax/treeSitter.ts';
 import type { CorpusFile } from './corpus.ts';
 
 export interface Place {

@@ -1,5 +1,5 @@
 /** Recordings of typing: changes of real files, typed key by key with slips, pauses, cursor jumps and file switches. */
-import { hunks, linesOf } from '../../extension/edits/proposals.ts';
+import { hunks, linesOf } from '../../extension/edits/hunks.ts';
 
 export interface FileChange {
   readonly path: string;

@@ -4,10 +4,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import type { Embedder } from '../../engine/index/repository/embeddings.ts';
-import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
+import { IgnoreRules, walk } from '../../engine/index/repository/ignored.ts';
 import { type Passage, Repository } from '../../engine/index/repository/repository.ts';
-import { questionTerms } from '../../engine/index/repository/terms.ts';
-import { walk } from '../../engine/index/repository/walk.ts';
+import { questionTerms } from '../../engine/index/repository/wordIndex.ts';
 
 export interface Finder {
   readonly name: string;

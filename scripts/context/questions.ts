@@ -4,8 +4,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
-import { walk } from '../../engine/index/repository/walk.ts';
+import { IgnoreRules, walk } from '../../engine/index/repository/ignored.ts';
 import { grammarOf } from '../../engine/index/syntax/grammars.ts';
 import type { Definition } from '../../engine/index/syntax/source.ts';
 import { partsOf } from '../../engine/index/syntax/source.ts';

@@ -1,6 +1,6 @@
 /** Hearth's side of the GPU benchmark. `node hearth.mjs FILE WORKLOAD` prints one JSON value. */
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
-import { SpeedMeter } from '../../engine/cli/bench.ts';
+import { SpeedMeter } from '../../engine/cli/decoder.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { describeModel } from '../../engine/model/spec/describe.ts';
 import { contextFor, type GpuWorkload, type SpeedAtDepth } from './workload.ts';

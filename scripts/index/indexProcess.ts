@@ -1,7 +1,7 @@
 /** Runs the indexer process as the editor does, and reads its CPU time and memory from Linux's /proc. */
 import { type ChildProcess, execFileSync, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   createMessageConnection,
@@ -73,6 +73,20 @@ export class IndexProcess {
   peakBytes(): number {
     const status = readFileSync(`/proc/${this.#child.pid}/status`, 'utf8');
     return 1024 * Number(/VmHWM:\s*(\d+)/.exec(status)?.[1]);
+  }
+
+  /** Finer than `processorSeconds`; of the threads that run now. */
+  processorMs(): number {
+    const tasks = `/proc/${this.#child.pid}/task`;
+    const nanoseconds = readdirSync(tasks).map((task) => {
+      try {
+        return Number(readFileSync(`${tasks}/${task}/schedstat`, 'utf8').split(' ')[0]);
+      } catch {
+        // The thread has ended since.
+        return 0;
+      }
+    });
+    return nanoseconds.reduce((sum, own) => sum + own, 0) / 1e6;
   }
 
   processorSeconds(): number {

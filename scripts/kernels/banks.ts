@@ -1,8 +1,9 @@
 /** Counts bank conflicts in workgroup memory by NVIDIA's rules: 32 banks of four bytes, 16-byte accesses by quarter warps. */
+
 import { attentionAccesses, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
 import type { SharedAccess } from '../../engine/backend/webgpu/kernels/bindings.ts';
-import { matrixTileAccesses } from '../../engine/backend/webgpu/kernels/matrixTiles.ts';
-import { plainTileAccesses } from '../../engine/backend/webgpu/kernels/tiles.ts';
+import { matrixTileAccesses, plainTileAccesses } from '../../engine/backend/webgpu/kernels/matrixTiles.ts';
+import { cachedAttentions } from '../../engine/model/spec/spec.ts';
 import type { BenchModel } from './models.ts';
 
 const [banks, bankBytes, lanes, quarter, accessBytes] = [32, 4, 32, 8, 16];
@@ -29,7 +30,7 @@ export function sharedWavefronts(models: readonly BenchModel[]): Map<string, num
   const note = (kernel: string, accesses: readonly SharedAccess[]) =>
     found.set(kernel, Math.max(found.get(kernel) ?? 0, ...accesses.map(wavefronts)));
   for (const { spec } of models) {
-    for (const { attention } of spec.layers) {
+    for (const attention of cachedAttentions(spec)) {
       const shape = attentionShape(attention);
       for (const tokens of [1, 16])
         note(`attention of ${shape.keyDim}`, attentionAccesses(shape, attentionTile(shape, tokens)));

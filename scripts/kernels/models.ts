@@ -238,6 +238,7 @@ function attentionWeights(spec: AttentionSpec, hidden: number, types: MatrixType
       output: weight(type, hidden, heads * value),
     };
   }
+  if (spec.kind === 'gated-delta') throw new Error('No model with a gated delta net is made here.');
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, bias, qkNorm, sinks } = spec;
   return {
     kind: 'grouped-query',

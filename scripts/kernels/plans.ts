@@ -2,14 +2,13 @@
 
 import { queriesPerTile } from '../../engine/backend/webgpu/decoder/attention.ts';
 import { allocateCache } from '../../engine/backend/webgpu/decoder/cache.ts';
-import type { Groups, Plan } from '../../engine/backend/webgpu/decoder/dispatches.ts';
 import { headPlan, layersPlan } from '../../engine/backend/webgpu/decoder/forwardPlan.ts';
 import { placeWeights } from '../../engine/backend/webgpu/decoder/gpuWeights.ts';
-import type { PlanRows } from '../../engine/backend/webgpu/decoder/recorder.ts';
+import type { Groups, Plan, PlanRows } from '../../engine/backend/webgpu/decoder/recorder.ts';
 import { maxTokensPerRun } from '../../engine/backend/webgpu/decoder/scratch.ts';
+import { Uploader } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../../engine/backend/webgpu/device/adapter.ts';
 import type { Gpu, KernelSource } from '../../engine/backend/webgpu/device/gpu.ts';
-import { Uploader } from '../../engine/backend/webgpu/device/upload.ts';
 import { allocateRun } from '../../engine/backend/webgpu/needs.ts';
 import { type BenchModel, weightsOf } from './models.ts';
 

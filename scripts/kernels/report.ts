@@ -1,9 +1,11 @@
 /** Writes the tables of docs/kernels.md from current and previous measurements. */
+
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { attentionShape, attentionSplits, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
 import { chunkColumns } from '../../engine/backend/webgpu/kernels/wideWeightCode.ts';
+import { cachedAttentions } from '../../engine/model/spec/spec.ts';
 import { projectRoot } from '../shared/paths.ts';
 import { sharedWavefronts } from './banks.ts';
 import { cards } from './cards.ts';
@@ -38,7 +40,7 @@ export function figuresOf(results: readonly CardResult[]): KernelFigures {
     }
     perWeight[card.name] = own;
   }
-  const [attention] = models.flatMap(({ spec }) => spec.layers.map((layer) => attentionShape(layer.attention)));
+  const [attention] = models.flatMap(({ spec }) => cachedAttentions(spec).map(attentionShape));
   if (!attention) throw new Error('a model has layers');
   const shape = { ...attention, slidingWindow: undefined };
   const { slidingWindow: _, ...full } = shape;

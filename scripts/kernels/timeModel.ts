@@ -126,7 +126,7 @@ export function tokensPerSecond(
   const h = spec.hiddenSize;
   let seconds = productSeconds(device, figures, `matrixVector ${types.head}`, spec.vocabularySize * h, h);
   for (const { attention, feedForward } of spec.layers) {
-    if (attention.kind === 'latent') return undefined;
+    if (attention.kind !== 'grouped-query') return undefined;
     const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, qkNorm } = attention;
     const joint = qkNorm ? 'jointVector' : 'projectHeads';
     seconds += productSeconds(device, figures, `${joint} ${types.attention}`, (heads + 2 * kvHeads) * headDim * h, h);

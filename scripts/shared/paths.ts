@@ -1,7 +1,7 @@
 /** Folders that the scripts read and write. */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { defaultStoreDirectory } from '../../engine/catalogue/paths.ts';
+import { defaultStoreDirectory } from '../../engine/catalogue/files.ts';
 
 export const projectRoot = fileURLToPath(new URL('../../', import.meta.url));
 

@@ -11,17 +11,17 @@ const quotedOutputLines = 15;
 export interface RunOptions {
   cwd?: string;
   env?: NodeJS.ProcessEnv;
-  /** `inherit` shows the output; `quiet` shows it only if the command fails. */
-  output?: 'inherit' | 'quiet';
+  /** `inherit` shows the output; `quiet` shows it only if the command fails; a file descriptor gets it. */
+  output?: 'inherit' | 'quiet' | number;
 }
 
-/** Returns the command's output (empty with `inherit`). Rejects unless it exits with 0. */
+/** Returns the command's output (empty unless `quiet`). Rejects unless it exits with 0. */
 export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
-  const quiet = options.output === 'quiet';
+  const { output = 'inherit' } = options;
   const child = spawn(command, args, {
     cwd: options.cwd,
     env: options.env ?? process.env,
-    stdio: quiet ? ['ignore', 'pipe', 'pipe'] : 'inherit',
+    stdio: output === 'quiet' ? ['ignore', 'pipe', 'pipe'] : output === 'inherit' ? output : ['ignore', output, output],
     // Node refuses to start .cmd files without a shell since CVE-2024-27980.
     shell: windows && command.endsWith('.cmd'),
   });

@@ -26,6 +26,8 @@ export interface ServerOptions extends InstallOptions {
   settings: Readonly<Record<string, unknown>>;
   /** The same for machine-scoped settings, which are read only from the server's own file. */
   machineSettings?: Readonly<Record<string, unknown>>;
+  /** Display language; `languagepacks.json` in the user data names its pack. */
+  language?: string | undefined;
   /** Added to our environment; undefined removes a variable. */
   environment?: Readonly<Record<string, string | undefined>>;
   onOutput: (line: string) => void;
@@ -98,6 +100,7 @@ function serverArguments(options: ServerOptions): string[] {
   args.push('--disable-telemetry', '--disable-update-check', '--disable-getting-started-override');
   if (!options.workspaceTrust) args.push('--disable-workspace-trust');
   if (options.openBrowser) args.push('--open');
+  if (options.language !== undefined) args.push('--locale', options.language);
   return args;
 }
 

@@ -38,8 +38,8 @@ describeInEditor('code of an answer', { files: { 'sums.py': sums }, settings, ma
     expect(existsSync(join(editor().workspace, 'play/util.js'))).toBe(false);
     await press('Accept the Change');
     await editor().page.locator('.tab.active[data-resource-name="util.js"]').waitFor();
-    await expect.poll(() => existsSync(join(editor().workspace, 'play/util.js'))).toBe(true);
-    expect(editor().read('play/util.js')).toBe(`${util}\n`);
+    const written = () => existsSync(join(editor().workspace, 'play/util.js')) && editor().read('play/util.js');
+    await expect.poll(written).toBe(`${util}\n`);
   });
 
   test('is put into the terminal where it is a command, and is not run', async () => {
@@ -58,8 +58,7 @@ describeInEditor('code of an answer', { files: { 'sums.py': sums }, settings, ma
 
   test('is accepted part by part: the part at the cursor is written, the other stays a proposal', async () => {
     const { page } = editor();
-    await editor().command('Hearth: New Chat');
-    const turn = await answered(await editor().chat(), 'How do I turn @file:sums.py round?');
+    const turn = await answered(await editor().newChat(), 'How do I turn @file:sums.py round?');
     await turn.locator('[data-action=apply]').click();
     await tab('sums.py: proposed change').waitFor();
     const first = sums.replace('a + b', 'b + a');

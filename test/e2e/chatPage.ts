@@ -1,11 +1,15 @@
 /** Serves the chat's page on loopback with its real CSP, for tests that need no editor. */
+import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import { build } from 'esbuild';
-import type { Browser, Page } from 'playwright-core';
+import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
+import { z } from 'zod';
 import { chatPage } from '../../extension/chat/html.ts';
-import { action, type ToHost, type ToPage, texts } from '../../extension/messages.ts';
+import { pageTexts } from '../../extension/chat/panel.ts';
+import { action, type Texts, type ToHost, type ToPage, texts } from '../../extension/messages.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
+import { translations } from '../unit/extension/vscode.ts';
 
 export interface ServedPage {
   server: Server;
@@ -21,17 +25,42 @@ const namedTexts = texts.parse({
   actions: Object.fromEntries(action.options.map((name) => [name, name])),
 });
 
-export async function servePage(): Promise<ServedPage> {
-  const entryPoints = [join(projectRoot, 'media', 'chat.ts')];
-  const built = await build({ entryPoints, bundle: true, write: false, outdir: 'out', format: 'iife' });
-  const file = (suffix: string) => built.outputFiles.find(({ path }) => path.endsWith(suffix))?.text ?? '';
-  const where = { scriptUri: '/chat.js', styleUri: '/chat.css', cspSource: "'self'" };
+/** The page's texts as a user of that language reads them. */
+export function textsIn(language: string): Texts {
+  const path = join(projectRoot, 'l10n', `bundle.l10n.${language}.json`);
+  const bundle = z.record(z.string(), z.string()).parse(JSON.parse(readFileSync(path, 'utf8')));
+  for (const [english, translated] of Object.entries(bundle)) translations.set(english, translated);
+  try {
+    return pageTexts();
+  } finally {
+    translations.clear();
+  }
+}
+
+export async function servePage(shown: Texts = namedTexts, language = 'en'): Promise<ServedPage> {
+  const common = {
+    ...({ bundle: true, write: false, outdir: 'out', format: 'iife', assetNames: 'fonts/[name]' } as const),
+    loader: { '.woff2': 'file', '.woff': 'empty', '.ttf': 'empty' } as const,
+  };
+  // As in esbuild.mjs.
+  const asFunction = { banner: { js: 'globalThis.hearthDiagrams = () => {' }, footer: { js: '};' } };
+  const built = await Promise.all([
+    build({ ...common, entryPoints: [join(projectRoot, 'media/chat.ts')] }),
+    build({ ...common, ...asFunction, entryPoints: [join(projectRoot, 'media/diagrams.ts')] }),
+  ]);
+  const files = built.flatMap(({ outputFiles }) => outputFiles);
+  const where = { scriptUri: '/chat.js', styleUri: '/chat.css', diagramsUri: '/diagrams.js', cspSource: "'self'" };
   const asked: string[] = [];
+  const types: Readonly<Record<string, string>> = {
+    '.js': 'text/javascript',
+    '.css': 'text/css',
+    '.woff2': 'font/woff2',
+  };
   const server = createServer(({ url = '' }, response) => {
     asked.push(url);
-    const type = url.endsWith('.js') ? 'text/javascript' : url.endsWith('.css') ? 'text/css' : 'text/html';
-    response.setHeader('content-type', type);
-    response.end(url === '/' ? chatPage({ ...where, language: 'en', texts: namedTexts }) : file(url.slice(-4)));
+    const file = files.find(({ path }) => url !== '/' && path.endsWith(url));
+    response.setHeader('content-type', types[extname(url)] ?? 'text/html');
+    response.end(file?.contents ?? chatPage({ ...where, language, texts: shown }));
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const address = server.address();
@@ -40,8 +69,13 @@ export async function servePage(): Promise<ServedPage> {
 }
 
 /** Messages of the page are in `window.sent`. Its state lives as long as the browser's session, like a webview's. */
-export async function openPage(browser: Browser, origin: string, onRequest?: (url: string) => void): Promise<Page> {
-  const page = await browser.newPage();
+export async function openPage(
+  browser: Browser,
+  origin: string,
+  onRequest?: (url: string) => void,
+  options: BrowserContextOptions = {},
+): Promise<Page> {
+  const page = await browser.newPage(options);
   if (onRequest !== undefined) page.on('request', (request) => onRequest(request.url()));
   await page.addInitScript(() => {
     window.sent = [];
@@ -55,7 +89,22 @@ export async function openPage(browser: Browser, origin: string, onRequest?: (ur
   return page;
 }
 
+/** Posts messages to the page, and waits until it has handled them: `postMessage` alone delivers them later. */
 export const post = (page: Page, messages: readonly ToPage[]): Promise<void> =>
-  page.evaluate((all) => {
-    for (const message of all) window.postMessage(message, '*');
-  }, messages);
+  page.evaluate(
+    (all) =>
+      new Promise<void>((resolve) => {
+        let handled = 0;
+        const count = () => {
+          handled++;
+          if (handled < all.length) return;
+          window.removeEventListener('message', count);
+          resolve();
+        };
+        if (all.length === 0) return resolve();
+        // Listeners run in the order of their registration, so the page's own came before.
+        window.addEventListener('message', count);
+        for (const message of all) window.postMessage(message, '*');
+      }),
+    messages,
+  );

@@ -24,13 +24,6 @@ const machineSettings = { 'hearth.chat.model': model, 'hearth.completion.enabled
 // Only mentions are attached.
 const settings = { 'hearth.chat.includeActiveFile': false, 'hearth.chat.searchWorkspace': false };
 
-async function newChat(editor: Editor): Promise<FrameLocator> {
-  const chat = await editor.openChat();
-  await editor.command('Hearth: New Chat');
-  await expect.poll(() => chat.locator('.turn').count()).toBe(0);
-  return chat;
-}
-
 /** The chat's only turn, once a new one has replaced it and ended. */
 async function replaced(chat: FrameLocator, old: string | null): Promise<Locator> {
   const turn = chat.locator('.turn');
@@ -136,7 +129,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
   });
 
   test('attaches a mentioned symbol', async () => {
-    const chat = await newChat(editor());
+    const chat = await editor().newChat();
     const question = chat.locator('#question');
     await question.pressSequentially('What is @symbol:lig', { delay: 20 });
     await chat.locator('#mentions [role=option]', { hasText: 'light' }).waitFor();
@@ -149,7 +142,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
   });
 
   test('attaches the changes since the last commit', async () => {
-    const chat = await newChat(editor());
+    const chat = await editor().newChat();
     writeFileSync(join(editor().workspace, 'log.txt'), `[${word}]\n`);
     const turn = await answered(chat, 'What does @diff change?');
     expect([await labels(turn), await answerText(turn)]).toEqual([['Changes'], expect.stringContaining('It can be')]);
@@ -164,7 +157,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     await terminal.locator('.xterm-helper-textarea').pressSequentially(`cat ${printed} && echo over > over.txt\n`);
     await expect.poll(() => readOr(editor(), 'over.txt')).toBe('over\n');
     await editor().command('Terminal: Select All');
-    const chat = await newChat(editor());
+    const chat = await editor().newChat();
     const turn = await answered(chat, 'What does @terminal say?');
     expect([await labels(turn), await answerText(turn)]).toEqual([['Terminal'], expect.stringContaining('It can be')]);
     await editor().command('Terminal: Kill All Terminals');
@@ -172,7 +165,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
 
   test('starts from the light bulb, about a problem or the selection', async () => {
     const { page } = editor();
-    const chat = await newChat(editor());
+    const chat = await editor().newChat();
     // The submenu's empty panel has the same class.
     const offers = page.locator('.action-widget:not(.action-list-submenu-panel)');
     const choose = async (text: string) => {

@@ -1,12 +1,14 @@
 /** A VS Code window with its own workspace in a real browser, driven by the tests. */
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, inject } from 'vitest';
+import { addressFile, sharedAddress } from '../../engine/protocol/sharedEngine.ts';
 import { homeEnvironment } from '../../scripts/shared/ownHome.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
+import { isAlive } from '../../scripts/shared/process.ts';
 import { quietSettings, type RunningServer, startServer } from '../../scripts/shared/vscodeServer.ts';
 
 export interface EditorOptions {
@@ -23,6 +25,17 @@ export interface EditorOptions {
   environment?: Readonly<Record<string, string>>;
   /** True: an empty home with no model in it, the first window as `npm start` opens it, and VS Code's own defaults. */
   newUser?: boolean;
+  /** Display language: Hearth's texts are in it. VS Code's own stay English, since its language packs come from a store. */
+  language?: string;
+}
+
+interface EditorParts {
+  readonly scratch: string;
+  readonly server: RunningServer;
+  readonly browser: Browser;
+  readonly newUser: boolean;
+  /** Name of the workspace's folder. */
+  readonly folder?: string;
 }
 
 const readyMs = 60_000;
@@ -51,14 +64,17 @@ export class Editor {
   readonly home: string;
   readonly #newUser: boolean;
   readonly #scratch: string;
+  /** Where windows find the engine that they share. */
+  readonly #runtime: string;
   readonly #server: RunningServer;
   readonly #browser: Browser;
 
-  private constructor(page: Page, scratch: string, server: RunningServer, browser: Browser, newUser: boolean) {
+  private constructor(page: Page, { scratch, server, browser, newUser, folder = 'workspace' }: EditorParts) {
     this.#newUser = newUser;
     this.page = page;
     this.#scratch = scratch;
-    this.workspace = join(scratch, 'workspace');
+    this.#runtime = join(scratch, 'run');
+    this.workspace = join(scratch, folder);
     this.home = join(scratch, 'home');
     this.#server = server;
     this.#browser = browser;
@@ -68,12 +84,12 @@ export class Editor {
     const prepared = inject('prepared');
     const scratch = mkdtempSync(join(tmpdir(), 'hearth-editor-'));
     const workspace = join(scratch, 'workspace');
-    for (const [path, content] of Object.entries(options.files)) {
-      mkdirSync(dirname(join(workspace, path)), { recursive: true });
-      writeFileSync(join(workspace, path), content);
-    }
+    writeFiles(workspace, options.files);
     if (options.git === true) commitAll(workspace);
+    mkdirSync(join(scratch, 'run', 'hearth'), { recursive: true, mode: 0o700 });
+    if (options.language !== undefined) installEmptyPack(join(scratch, 'user-data'), options.language);
     const server = await startServer({
+      language: options.language,
       entry: prepared.codeServer,
       userDataDir: join(scratch, 'user-data'),
       extensionsDir: prepared.extensionsDir,
@@ -82,7 +98,11 @@ export class Editor {
       password: undefined,
       workspaceTrust: options.workspaceTrust ?? false,
       openBrowser: false,
-      environment: { ...(options.newUser === true && newUser(join(scratch, 'home'))), ...options.environment },
+      environment: {
+        XDG_RUNTIME_DIR: join(scratch, 'run'),
+        ...(options.newUser === true && newUser(join(scratch, 'home'))),
+        ...options.environment,
+      },
       settings: { ...(options.newUser === true ? quietSettings : steadySettings), ...options.settings },
       machineSettings: options.machineSettings ?? {},
       onOutput: () => undefined,
@@ -91,12 +111,9 @@ export class Editor {
       await server.stop();
       throw error;
     });
-    const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
-    page.setDefaultTimeout(actionMs);
-    const editor = new Editor(page, scratch, server, browser, options.newUser === true);
+    const editor = await Editor.#onPage({ scratch, server, browser, newUser: options.newUser === true });
     try {
-      await page.goto(`${server.url}/?folder=${encodeURIComponent(workspace)}`);
-      await editor.#untilReady();
+      await editor.#goTo();
     } catch (error) {
       await editor.keepEvidence('not-ready');
       await editor.close();
@@ -105,9 +122,37 @@ export class Editor {
     return editor;
   }
 
+  static async #onPage(parts: EditorParts): Promise<Editor> {
+    const page = await parts.browser.newPage({ viewport: { width: 1280, height: 800 } });
+    page.setDefaultTimeout(actionMs);
+    return new Editor(page, parts);
+  }
+
+  /** Another window of the same VS Code, on a folder of its own. Only `closeWindow` may close it. */
+  async openWindow(folder: string, files: EditorOptions['files']): Promise<Editor> {
+    writeFiles(join(this.#scratch, folder), files);
+    const parts = { scratch: this.#scratch, server: this.#server, browser: this.#browser, newUser: this.#newUser };
+    const editor = await Editor.#onPage({ ...parts, folder });
+    await editor.#goTo();
+    return editor;
+  }
+
+  /** As a user does: the window ends its extension host. */
+  async closeWindow(): Promise<void> {
+    await this.page.goto('about:blank');
+    await this.page.close();
+  }
+
+  async #goTo(): Promise<void> {
+    await this.page.goto(`${this.#server.url}/?folder=${encodeURIComponent(this.workspace)}`);
+    await this.#untilReady();
+  }
+
   async close(): Promise<void> {
     await this.#browser.close();
     await this.#server.stop();
+    // They would end by themselves within seconds.
+    for (const pid of this.enginePids()) process.kill(pid, 'SIGKILL');
     rmSync(this.#scratch, { recursive: true, force: true, maxRetries: 5 });
   }
 
@@ -174,6 +219,14 @@ export class Editor {
     return chat;
   }
 
+  /** An empty chat, once its page shows it. */
+  async newChat(): Promise<FrameLocator> {
+    await this.command('Hearth: New Chat');
+    const chat = await this.chat();
+    await expect.poll(() => chat.locator('.turn').count()).toBe(0);
+    return chat;
+  }
+
   async screenshot(name: string, folder = 'test/e2e/results'): Promise<void> {
     await this.page.screenshot({ path: join(projectRoot, folder, `${name}.png`) });
   }
@@ -185,15 +238,14 @@ export class Editor {
     cpSync(logs, join(projectRoot, 'test', 'e2e', 'results', `${name}-logs`), { recursive: true });
   }
 
-  /** The process ids of this editor's engines; a window starts at most one. */
+  /** The process ids of this editor's engines, which all its windows share. */
   enginePids(): number[] {
-    const rows = execFileSync('ps', ['-A', '-o', 'pid=,pgid=,args='], { encoding: 'utf8' }).split('\n');
-    const fields = rows.map((row) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(row) ?? []);
-    // The server leads a process group that contains its children.
-    const ours = fields.filter(
-      ([, , group, args]) => Number(group) === this.#server.pid && args?.includes('engine.mjs'),
+    const root = join(this.#runtime, 'hearth');
+    const files = readdirSync(root).map((folder) => addressFile(join(root, folder)));
+    const pids = files.flatMap((file) =>
+      existsSync(file) ? sharedAddress.parse(JSON.parse(readFileSync(file, 'utf8'))).pid : [],
     );
-    return ours.map(([, pid]) => Number(pid));
+    return pids.filter(isAlive);
   }
 
   /** The saved text of a workspace file. */
@@ -207,9 +259,27 @@ export class Editor {
   }
 }
 
+function writeFiles(folder: string, files: EditorOptions['files']): void {
+  for (const [path, content] of Object.entries(files)) {
+    mkdirSync(dirname(join(folder, path)), { recursive: true });
+    writeFileSync(join(folder, path), content);
+  }
+}
+
+/** What installing a language pack leaves behind, with a pack that translates nothing. */
+function installEmptyPack(userData: string, language: string): void {
+  const translations = join(userData, 'pack.i18n.json');
+  mkdirSync(userData, { recursive: true });
+  writeFileSync(translations, JSON.stringify({ version: '1.0.0', contents: {} }));
+  const extensions = [{ extensionIdentifier: { id: 'hearth.pack' }, version: '1.0.0' }];
+  const pack = { hash: language, label: language, extensions, translations: { vscode: translations } };
+  writeFileSync(join(userData, 'languagepacks.json'), JSON.stringify({ [language]: pack }));
+}
+
 function newUser(home: string): Record<string, string | undefined> {
   mkdirSync(home, { recursive: true });
-  return { ...homeEnvironment(home), HEARTH_FIRST_WINDOW: '1' };
+  // ONNX Runtime hides its telemetry from machines of continuous integration.
+  return { ...homeEnvironment(home), HEARTH_FIRST_WINDOW: '1', CI: undefined, GITHUB_ACTIONS: undefined };
 }
 
 function commitAll(folder: string): void {

@@ -98,6 +98,11 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     await editor.statusItem('Ln 1, Col 1').waitFor();
   });
 
+  test('leave nothing of ONNX Runtime’s telemetry, which is beside the identifier of VS Code itself', () => {
+    const kept = readdirSync(join(editor.home, '.cache'), { recursive: true }).map(String);
+    expect(kept.filter((path) => /onnxruntime/i.test(path) && !path.startsWith('hearth'))).toEqual([]);
+  });
+
   test('survive a reload, with the draft', async () => {
     const { page } = editor;
     const before = await editor.openChat();

@@ -7,8 +7,9 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { openPromise } from 'yauzl';
-import { startEngine } from '../../engine/runtime/engineProcess.ts';
 import { maxPackageBytes } from '../../scripts/package.ts';
+import { startEngine } from '../../scripts/shared/engineProcess.ts';
+import { projectRoot } from '../../scripts/shared/paths.ts';
 
 const { vsix } = inject('prepared');
 
@@ -40,17 +41,40 @@ describe('the packaged extension', () => {
   test('contains bundles, documents and pictures only', () => {
     const own = names.filter((name) => !name.startsWith('extension/dist/node_modules/'));
     const expected =
-      /^(\[Content_Types\]\.xml|extension\.vsixmanifest|extension\/(package(\.nls)?\.json|readme\.md|changelog\.md|LICENSE\.txt|ThirdPartyNotices\.txt|dist\/[\w-]+\.(cjs|mjs|js|css|wasm)|dist\/grammars\/[\w-]+\.wasm|media\/[\w/.-]+\.(svg|png|md|css)|l10n\/[\w.-]+\.json))$/;
+      /^(\[Content_Types\]\.xml|extension\.vsixmanifest|extension\/(package(\.nls(\.[\w-]+)?)?\.json|readme\.md|changelog\.md|LICENSE\.txt|ThirdPartyNotices\.txt|dist\/[\w-]+\.(cjs|mjs|js|css|wasm)|dist\/grammars\/[\w-]+\.wasm|dist\/fonts\/KaTeX_[\w-]+\.woff2|media\/[\w/.-]+\.(svg|png|md|css)|l10n\/[\w.-]+\.json))$/;
     expect(own.filter((name) => !expected.test(name))).toEqual([]);
     expect(own).toContain('extension/dist/engine.mjs');
     expect(own).toContain('extension/dist/extension.cjs');
   });
 
+  test('speaks six languages', () => {
+    const languages = ['de', 'es', 'fr', 'ja', 'zh-cn'];
+    const bundles = languages.map((language) => `extension/l10n/bundle.l10n.${language}.json`);
+    const manifests = ['', ...languages.map((language) => `.${language}`)].map(
+      (part) => `extension/package.nls${part}.json`,
+    );
+    expect(names.filter((name) => /^extension\/l10n\//.test(name))).toEqual(bundles);
+    expect(names.filter((name) => /package\.nls/.test(name))).toEqual(expect.arrayContaining(manifests));
+    const manifest: unknown = JSON.parse(readFileSync(join(folder, 'extension', 'package.json'), 'utf8'));
+    expect(manifest).toMatchObject({ l10n: './l10n' });
+    for (const name of [...bundles, ...manifests]) {
+      const shipped = readFileSync(join(folder, name), 'utf8');
+      expect(shipped).toBe(readFileSync(join(projectRoot, name.replace(/^extension\//, '')), 'utf8'));
+    }
+  });
+
   test('contains native modules of this platform only', () => {
-    const binaries = names.filter((name) => name.endsWith('.node'));
+    const binaries = names.filter((name) => name.endsWith('.node') && !name.includes('/@koromix/koffi-'));
     const onnxruntime = `onnxruntime-node/bin/napi-v6/${process.platform}/${process.arch}/onnxruntime_binding.node`;
     const dawn = `webgpu/dist/${process.platform}-${process.platform === 'darwin' ? 'universal' : process.arch}/dawn.node`;
     expect(binaries).toEqual([onnxruntime, dawn].map((path) => `extension/dist/node_modules/${path}`));
+    const { platform, arch } = process;
+    const ggml = { darwin: `mac-${arch}`, win32: `win-${arch}` }[platform as string] ?? `${platform}-${arch}`;
+    const parts = new Set(names.flatMap((name) => /@(node-llama-cpp|koromix)\/[\w-]+/.exec(name)?.[0] ?? []));
+    expect([...parts].sort()).toEqual([
+      `@koromix/koffi-${platform}-${arch}`,
+      expect.stringMatching(`^@node-llama-cpp/${ggml}(-metal)?$`),
+    ]);
   });
 
   test('contains no source, typings or source maps, and refers to none', () => {
@@ -67,7 +91,7 @@ describe('the packaged extension', () => {
       .filter((name) => name.startsWith('extension/dist/node_modules/'))
       .map((name) => name.slice('extension/dist/node_modules/'.length));
     const listed =
-      /^(webgpu\/(package\.json|index\.js|dist\/[\w-]+\/(dawn\.node|d3dcompiler_47\.dll|dxcompiler\.dll|dxcompiler-(LICENSE\.TXT|ThirdPartyNotices\.txt)))|onnxruntime-node\/(package\.json|dist\/(backend|binding|index|version)\.js|bin\/napi-v6\/\w+\/\w+\/(onnxruntime_binding\.node|libonnxruntime\.(so\.1|1\.dylib)|(onnxruntime|DirectML|dxcompiler|dxil)\.dll))|onnxruntime-common\/(package\.json|dist\/(cjs|esm)\/([\w-]+\.js|package\.json)))$/;
+      /^(webgpu\/(package\.json|index\.js|dist\/[\w-]+\/(dawn\.node|d3dcompiler_47\.dll|dxcompiler\.dll|dxcompiler-(LICENSE\.TXT|ThirdPartyNotices\.txt)))|onnxruntime-node\/(package\.json|dist\/(backend|binding|index|version)\.js|bin\/napi-v6\/\w+\/\w+\/(onnxruntime_binding\.node|libonnxruntime\.(so\.1|1\.dylib)|(onnxruntime|DirectML|dxcompiler|dxil)\.dll))|onnxruntime-common\/(package\.json|dist\/(cjs|esm)\/([\w-]+\.js|package\.json))|koffi\/(package\.json|index\.c?js|src\/koffi\/[\w/]+\.c?js)|@koromix\/koffi-[\w-]+\/(package\.json|README\.md|index\.js|\w+\/koffi\.node)|@node-llama-cpp\/[\w-]+\/(package\.json|README\.md|LICENSE|dist\/index\.js|bins\/[\w-]+\/(lib)?ggml-(base|cpu)[\w.-]*\.(so|dylib|dll)))$/;
     expect(shipped.filter((name) => !listed.test(name))).toEqual([]);
   });
 
@@ -79,6 +103,8 @@ describe('the packaged extension', () => {
       'SPIRV-Tools',
       'node-addon-api',
       'ONNX Runtime',
+      'The ggml authors',
+      'koffi',
       'google/XNNPACK',
       'marked',
     ]) {
@@ -86,11 +112,11 @@ describe('the packaged extension', () => {
     }
   });
 
-  test('runs its engine from the unpacked files alone', async () => {
+  test.each(['onnx', 'ggml'] as const)('runs its engine from the unpacked files alone, with %s', async (backend) => {
     const engine = startEngine(join(folder, 'extension', 'dist', 'engine.mjs'));
     try {
-      const card = await engine.requests.load({ model: 'smollm2-135m-instruct', backend: 'onnx' });
-      expect(card.backend).toBe('onnx');
+      const card = await engine.requests.load({ model: 'smollm2-135m-instruct', backend });
+      expect(card.backend).toBe(backend);
       const prompt = { stream: 's', prompt: 'Once upon a time', raw: true, maxTokens: 8, sampling: { temperature: 0 } };
       const { text } = await engine.requests.generate(prompt);
       expect(text.trim().split(' ').length).toBeGreaterThan(3);

@@ -1,4 +1,6 @@
 /** The chat's page in a real browser with its real CSP: hostile answers, keyboard, screen readers. */
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import type { ToHost, ToPage } from '../../extension/messages.ts';
@@ -24,12 +26,23 @@ async function suffer(page: Page, payload: string): Promise<void> {
   const running = { kind: 'running', note: payload } as const;
   const chips = [{ id: payload, label: payload, detail: payload, tokens: 1 }];
   const citations = [{ text: payload, path: payload, line: 1, endLine: 1 }];
-  const context = { chips, omitted: [payload], citations, missing: [payload] };
+  const step = { id: '0', title: payload, text: payload, state: 'asks', result: payload } as const;
+  const context = { chips, omitted: [payload], citations, missing: [payload], steps: [step] };
+  const file = {
+    id: payload,
+    kind: 'rename',
+    path: payload,
+    to: payload,
+    added: 1,
+    removed: 1,
+    state: 'proposed',
+  } as const;
   const empty = { id: turn, kind: 'chat', question: payload, thinking: '', answer: '', model: payload } as const;
   const before: ToPage[] = [
     { type: 'conversation', turns: [{ ...empty, ...context, outcome: running }] },
+    { type: 'changes', turn, changes: { files: [file], isRestorable: true } },
     { type: 'notice', notice: { kind: 'problem', text: payload, actions: ['retry'] } },
-    { type: 'context', context: { chips, addable: payload, restricted: false } },
+    { type: 'context', context: { chips, addable: payload, restricted: false, pinnedTokens: 0 } },
     { type: 'delta', turn, kind: 'thinking', text: payload },
     { type: 'delta', turn, kind: 'text', text: payload.slice(0, half) },
   ];
@@ -77,8 +90,10 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     expect(requests.sort()).toEqual(own);
     for (const payload of payloads) await suffer(page, payload);
     expect(payloads.length).toBeGreaterThanOrEqual(200);
-    expect(requests).toEqual(own);
-    expect(served.asked.sort()).toEqual(['/', '/chat.css', '/chat.js']);
+    // Fonts of formulas are the page's own.
+    const others = requests.filter((url) => !/\/fonts\/KaTeX_[\w-]+\.woff2$/.test(url));
+    expect(others.sort()).toEqual(own);
+    for (const url of [...requests, ...served.asked]) expect(new URL(url, served.origin).origin).toBe(served.origin);
     expect(page.url()).toBe(`${served.origin}/`);
     expect(page.context().pages()).toHaveLength(1);
     const { pwned, sent } = await page.evaluate(() => ({ pwned: window.pwned, sent: window.sent }));
@@ -87,6 +102,93 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     expect(links.length).toBeGreaterThan(0);
     expect(links.filter((href) => !/^https?:\/\//.test(href))).toEqual([]);
     expect(sent.filter((message) => message.type === 'page-error')).toEqual([]);
+  });
+
+  const diagram = (source: string): ToPage => ({
+    type: 'conversation',
+    turns: [
+      { ...answeredTurn, answer: `Before\n\n\`\`\`mermaid\n${source}\n\`\`\`\n\nafter`, citations: [], missing: [] },
+    ],
+  });
+
+  test('typesets formulas with its own fonts, and draws diagrams as pictures, within its CSP', async () => {
+    const violations: string[] = [];
+    page.on('console', (message) => {
+      if (/Content Security Policy/.test(message.text())) violations.push(message.text());
+    });
+    const answer = String.raw`Inline $a^2+b^2=c^2$ and $$\int_0^1 \frac{x}{2}\,dx$$`;
+    await post(page, [{ type: 'conversation', turns: [{ ...answeredTurn, answer }] }]);
+    await page.locator('.formula.display .katex').waitFor();
+    await expect.poll(() => page.evaluate(() => document.fonts.check('16px KaTeX_Main'))).toBe(true);
+    // A fraction under an integral sign is three lines high.
+    const height = await page.locator('.formula.display').evaluate((each) => each.getBoundingClientRect().height);
+    expect(height).toBeGreaterThan(35);
+    expect(violations).toEqual([]);
+    await post(page, [diagram('flowchart LR\n  A[Start] --> B{Choice}\n  B -->|yes| C[End]')]);
+    const picture = page.locator('.diagram img');
+    await picture.waitFor();
+    expect(await picture.evaluate((image: HTMLImageElement) => image.naturalWidth)).toBeGreaterThan(100);
+    expect(await page.locator('.code pre').isVisible()).toBe(false);
+    await page.screenshot({ path: 'test/e2e/results/diagram.png' });
+    await page.locator('[data-action=source]').click();
+    expect(await page.locator('.code pre').textContent()).toContain('Start');
+  });
+
+  test.each([
+    ['a mistake', 'flowchart LR\n  A[Start --> B', '.diagram-problem'],
+    ['too many edges', `flowchart LR\n${'A --> B\n'.repeat(300)}`, '.diagram-problem'],
+    ['too much source', `flowchart LR\n${'A[a long name of a node]\n'.repeat(500)}`, '.diagram-problem'],
+  ])('shows the source of a diagram with %s', async (_, source, shown) => {
+    await post(page, [diagram(source)]);
+    await page.locator(`.code ${shown}`).waitFor();
+    expect(await page.locator('.code pre').isVisible()).toBe(true);
+    expect(await page.locator('.diagram').count()).toBe(0);
+  });
+
+  test('draws diagrams in a frame that reaches nothing of the page and is gone some seconds later', async () => {
+    await post(page, [diagram('flowchart LR\n  A --> B')]);
+    await page.locator('.diagram img').waitFor();
+    const frame = page.frames().at(-1);
+    expect(frame).not.toBe(page.mainFrame());
+    expect(await frame?.evaluate(() => window.origin)).toBe('null');
+    // As from a diagram that runs a script after all: the page does not take it for the extension.
+    await frame?.evaluate(() => window.parent.postMessage({ type: 'conversation', turns: [] }, '*'));
+    await post(page, []);
+    expect(await page.locator('.turn').count()).toBe(1);
+    await expect.poll(() => page.locator('.diagram-frame').count(), { timeout: 30_000 }).toBe(0);
+  });
+
+  test.each([
+    'flowchart LR\n  A["<img src=x onerror=window.pwned=1>"] --> B',
+    'flowchart LR\n  A["<img src=AWAY/a.png>"] --> B',
+    'flowchart LR\n  A --> B\n  click A "javascript:window.pwned=1"\n  click B call alert()',
+    '%%{init: {"securityLevel": "loose", "htmlLabels": true, "themeCSS": "* { background: url(AWAY/a.png) }"}}%%\nflowchart LR\n  A["<b onclick=window.pwned=1>x</b>"]',
+    '%%{init: {"theme": "base", "themeVariables": {"fontFamily": "x; background: url(AWAY/f)", "primaryColor": "url(AWAY/c)"}}}%%\nflowchart LR\n  A --> B',
+    'flowchart LR\n  A --> B\n  style A fill:url(AWAY/x)\n  classDef c background:url(AWAY/y)',
+    'flowchart LR\n  A@{ img: "AWAY/a.png" }',
+    'sequenceDiagram\n  Alice->>Bob: <script>window.pwned=1</script>',
+  ])('runs and loads nothing from a diagram: %s', async (source) => {
+    let asked = 0;
+    const away = createServer((_, response) => {
+      asked += 1;
+      response.setHeader('access-control-allow-origin', '*').end();
+    }).listen(0, '127.0.0.1');
+    await once(away, 'listening');
+    const address = away.address();
+    const origin = `http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`;
+    try {
+      await post(page, [diagram(source.replaceAll('AWAY', origin))]);
+      await page.locator('.diagram img, .diagram-problem').first().waitFor();
+      expect(await page.evaluate(() => window.pwned)).toBeUndefined();
+      expect(asked).toBe(0);
+      await post(page, [diagram('pie\n  "A" : 1\n  "B" : 2')]);
+      await page.locator('.diagram img[alt*=pie]').waitFor();
+      // The server is reached by whom no policy holds back.
+      expect((await fetch(`${origin}/a.png`)).ok && asked).toBe(1);
+    } finally {
+      away.closeAllConnections();
+      away.close();
+    }
   });
 
   const sent = () => page.evaluate(() => window.sent.splice(0));
@@ -157,9 +259,9 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
         ...['edit', 'file_with_a_long_name.ts', 'thoughts', `${longPath}:12`],
         ...['apply', 'insert', 'copy', `const a = '${'x'.repeat(90)}';`],
         // Wide code and tables scroll by keyboard.
-        ...[expect.stringContaining('y'.repeat(80)), 'copyAnswer', 'regenerate'],
-        ...['choose-model', 'show-log', 'trust', 'removeChip', 'addChip'],
-        ...['placeholder', 'chooseModel: A model with a long name', 'thinkingMode', 'send'],
+        ...[expect.stringContaining('y'.repeat(80)), 'copyAnswer', 'regenerate', 'fork'],
+        ...['choose-model', 'show-log', 'trust', 'unpin', 'pin', 'removeChip', 'addChip'],
+        ...['placeholder', 'chooseModel: A model with a long name', 'thinkingMode', 'agentOn', 'send'],
       ]);
       expect(unseen).toEqual([]);
     },

@@ -76,8 +76,7 @@ describeInEditor('the queue', options, (editor) => {
 
   test('is held by Stop until a question is sent', async () => {
     const chat = await editor().chat();
-    await editor().command('Hearth: New Chat');
-    await expect.poll(() => chat.locator('.turn').count()).toBe(0);
+    await editor().newChat();
     const first = await thinking(chat, 'First?');
     await chat.locator('#question').fill('Second?');
     await chat.locator('#question').press('Enter');
@@ -94,8 +93,7 @@ describeInEditor('the queue', options, (editor) => {
 
   test('is held after a reload', { timeout: reloadMs }, async () => {
     const before = await editor().chat();
-    await editor().command('Hearth: New Chat');
-    await expect.poll(() => before.locator('.turn').count()).toBe(0);
+    await editor().newChat();
     await thinking(before, 'First?');
     await before.locator('#question').fill('Second?');
     await before.locator('#question').press('Enter');

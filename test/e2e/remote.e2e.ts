@@ -1,12 +1,13 @@
 /** A remote server, set up as a user does it. */
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { HttpServer } from '../../engine/http/server.ts';
+import { afterAll, expect, test } from 'vitest';
 import { ScriptedEngine, startScripted, token } from '../unit/http/support.ts';
 import { describeInEditor, type Editor } from './editor.ts';
 import { answered, answerText } from './turns.ts';
 
 const scripted = new ScriptedEngine();
-let server: HttpServer;
+const server = await startScripted(scripted);
+const { host } = new URL(server.address);
+afterAll(() => server.close());
 
 async function fillBox(editor: Editor, title: string, text: string): Promise<void> {
   const box = editor.page.locator('.quick-input-widget', { hasText: title });
@@ -15,13 +16,7 @@ async function fillBox(editor: Editor, title: string, text: string): Promise<voi
 }
 
 describeInEditor('a remote server', { files: { 'a.ts': 'const a = 1;\n' } }, (editor) => {
-  beforeAll(async () => {
-    server = await startScripted(scripted);
-  });
-  afterAll(() => server.close());
-
   test('connects by address and token, answers, and is named in the status bar', async () => {
-    const { host } = new URL(server.address);
     await editor().command('Hearth: Connect to a Server');
     await fillBox(editor(), 'Address of an OpenAI-compatible server', server.address);
     await fillBox(editor(), `Token for ${host}`, token);
@@ -40,5 +35,36 @@ describeInEditor('a remote server', { files: { 'a.ts': 'const a = 1;\n' } }, (ed
     const chat = await editor().chat();
     await chat.locator('#question').waitFor();
     expect(scripted.asked).toHaveLength(1);
+  });
+});
+
+const completing = {
+  files: { 'a.ts': 'const a = 1;\n\nconsole.log(b);\n' },
+  machineSettings: { 'hearth.completion.model': server.address },
+};
+
+describeInEditor('a server that only completes', completing, (editor) => {
+  test('writes suggestions, while questions stay here', async () => {
+    const { page } = editor();
+    const asked = scripted.asked.length;
+    await editor().openFile('a.ts');
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.type(' ');
+    await editor().statusItem('SmolLM2').waitFor();
+    await editor().command("Hearth: Set the Server's Token");
+    await fillBox(editor(), `Token for ${host}`, token);
+    await page.keyboard.type('const b = ');
+    const ghost = page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first();
+    // Of "the middle", what may stand there.
+    await expect.poll(() => ghost.textContent()).toBe('the');
+    const chat = await editor().openChat();
+    await chat
+      .locator('#empty', {
+        hasText: `your questions stay here. Completions send the code around the cursor to ${host}`,
+      })
+      .waitFor();
+    await editor().screenshot('completing-server');
+    expect(scripted.completed.at(-1)?.prefix).toContain('const b = ');
+    expect(scripted.asked).toHaveLength(asked);
   });
 });

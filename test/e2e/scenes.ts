@@ -23,9 +23,12 @@ export const figures = {
 };
 export const longPath = 'a/very/long/path/to/some/deeply/nested/file_with_a_long_name.ts';
 const chips = [{ id: 'file:a', label: 'file_with_a_long_name.ts', detail: 'lines 1 to 20 of 9999', tokens: 1200 }];
+const pin = `@file:${longPath}`;
+const pinned = { id: pin, label: pin.slice(1), detail: '', tokens: 1200, mention: pin, pin, isPinned: true };
 export const answeredTurn: Turn = {
   ...{ id: 'n', kind: 'chat', question: `Why does ${longPath} fail?`, chips, omitted: ['b.ts: no room'], model: 'M' },
   thinking: 'Hm.',
+  steps: [],
   answer: `In \`${longPath}:12\` and gone.ts:1.\n\n\`\`\`ts\nconst a = '${'x'.repeat(90)}';\n\`\`\`\n\n| a | b |\n|---|---|\n| ${'y'.repeat(80)} | z |`,
   citations: [{ text: `${longPath}:12`, path: longPath, line: 12, endLine: 12 }],
   missing: ['gone.ts:1'],
@@ -38,13 +41,18 @@ const conversation = (over: Partial<Turn>): ToPage => ({
 });
 const context: ToPage = {
   type: 'context',
-  context: { chips, addable: 'another_file_with_a_very_long_name.test.ts', restricted: true },
+  context: {
+    chips: [pinned, ...chips.map((chip) => ({ ...chip, pin }))],
+    addable: 'another_file_with_a_very_long_name.test.ts',
+    restricted: true,
+    pinnedTokens: 0,
+  },
 };
 const controls: ToPage = {
   type: 'controls',
   controls: {
     ...{ model: 'A model with a long name', modelDetail: '', contextTokens: 8192 },
-    ...{ thinking: 'Medium', thinkingOn: true, canThink: true },
+    ...{ thinking: 'Medium', thinkingOn: true, canThink: true, agent: 'on' },
   },
 };
 const quiet: ToPage = { type: 'notice', notice: { kind: 'none' } };
@@ -91,6 +99,19 @@ const coloured = [
   '```python\n@wraps\ndef f(a, *, b=1):\n    """Doc."""\n    raise ValueError(f"{a}")\n```',
 ].join('\n\n');
 
+const changedFiles = (
+  [
+    ['change', 'proposed', longPath],
+    ['create', 'accepted', 'fresh.py'],
+    ['delete', 'rejected', 'gone.bin'],
+    ['rename', 'proposed', 'old.txt'],
+  ] as const
+).map(([kind, state, path], index) => ({
+  ...{ id: String(index), kind, state, path, added: 12, removed: 3 },
+  ...(kind === 'rename' && { to: 'new.txt' }),
+}));
+const changes: ToPage = { type: 'changes', turn: 'n', changes: { files: changedFiles, isRestorable: true } };
+
 const running = (note: string, share?: number): Outcome => ({
   kind: 'running',
   note,
@@ -110,11 +131,47 @@ export const scenes: Readonly<Record<string, Scene>> = {
         citations: [{ text: 'other.ts:3', path: 'other.ts', line: 3, endLine: 3 }],
       }),
       quiet,
-      { type: 'context', context: { chips: [], restricted: false } },
+      { type: 'context', context: { chips: [], restricted: false, pinnedTokens: 0 } },
       { ...controls, controls: { ...controls.controls, canThink: false, thinkingOn: false } },
     ],
     shows: '.hljs-keyword',
     act: (root) => root.locator('.thoughts summary').click(),
+  },
+  drawings: {
+    messages: [
+      conversation({
+        answer: `A formula $\\sum_{i=1}^n x_i$ in a line.\n\n$$${'a_1 + '.repeat(30)}b$$\n\n\`\`\`mermaid\nflowchart LR\n  A[Start] --> B[End]\n\`\`\``,
+        citations: [],
+        missing: [],
+      }),
+      quiet,
+      context,
+      controls,
+    ],
+    shows: '.diagram img',
+  },
+  changes: {
+    messages: [conversation({}), changes, quiet, context, controls],
+    shows: '.changes li',
+  },
+  steps: {
+    messages: [
+      conversation({
+        answer: 'I read it.',
+        citations: [],
+        outcome: running(''),
+        steps: (['done', 'refused', 'failed', 'running', 'asks'] as const).map((state, index) => ({
+          ...{ id: String(index), title: `Read ${longPath}`, state },
+          text: state === 'asks' ? `npm test -- ${'x'.repeat(200)} && echo done` : '',
+          result: 'The lines of the file.',
+        })),
+      }),
+      quiet,
+      context,
+      controls,
+    ],
+    shows: '.request',
+    act: (root) => root.locator('.step-list summary').first().click(),
   },
   passages: {
     messages: [conversation({ chips: [...chips, ...passages(21)] }), quiet, context, controls],

@@ -27,7 +27,7 @@ describeInEditor('pictures', { files, settings }, (editor) => {
   });
 
   test('a summary of the file', async () => {
-    await editor().command('Hearth: New Chat');
+    await editor().newChat();
     await editor().openFile('station.py');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().chat();

@@ -24,6 +24,8 @@ export interface Script {
     second: ScriptedCall;
     seen: string;
   };
+  /** The line that a next edit puts in another's place: written behind the mark of an added line. */
+  edit?: string;
 }
 
 /** Arguments are strings and numbers in the order of the tool's schema, which the grammar enforces. */
@@ -64,7 +66,7 @@ export function writeScriptedModel(folder: string, script: Script): void {
 }
 
 /** Writes the script as transitions from token to token. */
-function write({ thought, answer, report, done, calls }: Script, words: Vocabulary, table: Table): void {
+function write({ thought, answer, report, done, calls, edit }: Script, words: Vocabulary, table: Table): void {
   const end = words.id('<|im_end|>');
   table.see(2, words.id(done));
   // With thinking on, the prompt ends in a line break; with thinking off or finished, in an empty line.
@@ -75,6 +77,7 @@ function write({ thought, answer, report, done, calls }: Script, words: Vocabula
   table.chain([paragraph, ...words.add(answer), end]);
   table.chain([paragraph, ...reported, end]);
   table.prefer(reported[0] ?? end, { 2: 1 });
+  if (edit !== undefined) table.chain([words.id('+'), words.addWhole(`${edit}\n`), end]);
   if (calls === undefined) return;
   const [call, endCall] = [words.id('<tool_call>'), words.id('</tool_call>')];
   table.see(0, call);

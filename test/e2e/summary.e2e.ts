@@ -5,19 +5,22 @@ import { answerText, untilEnded } from './turns.ts';
 
 const summaryMs = 900_000;
 
-const adjectives =
-  'red big old new cold warm soft dry sweet dark light fast slow calm loud thin deep wide young clean fresh sharp round flat tall';
+const adjectives = 'red big old new cold warm soft dry sweet dark';
 const nouns =
   'apple river house stone bread garden table window road forest cloud bridge paper silver winter summer letter market';
 
-/** A new program of 3,000 short lines, which exceed the model's context of 8,192 tokens. */
+/** Settings hold the context at 2,048 tokens, so that a file of 720 short lines is several times as long. */
+const contextTokens = 2_048;
+
+/** A program that no earlier run has seen. */
 function longProgram(): string {
   const run = Date.now().toString(36);
   const names = adjectives.split(' ').flatMap((adjective) => nouns.split(' ').map((noun) => `${adjective}_${noun}`));
   return names.map((name) => `function ${name}() {\n  return '${name.replace('_', ' ')} ${run}';\n}\n`).join('\n');
 }
 
-describeInEditor('summarise this file', { files: { 'things.js': longProgram() } }, (editor) => {
+const options = { files: { 'things.js': longProgram() }, machineSettings: { 'hearth.contextTokens': contextTokens } };
+describeInEditor('summarise this file', options, (editor) => {
   test('shows progress and can be cancelled', async () => {
     await editor().openFile('things.js');
     await editor().command('Hearth: Summarise This File');
@@ -29,7 +32,7 @@ describeInEditor('summarise this file', { files: { 'things.js': longProgram() } 
     await untilEnded(turn, 'stopped', 10_000);
   });
 
-  test('summarises all 1,800 lines', { timeout: summaryMs + 60_000 }, async () => {
+  test('summarises all 720 lines', { timeout: summaryMs + 60_000 }, async () => {
     await editor().openFile('things.js');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().chat();
@@ -38,6 +41,6 @@ describeInEditor('summarise this file', { files: { 'things.js': longProgram() } 
     await untilEnded(turn, 'done', summaryMs);
     await editor().screenshot('summary');
     // A long file's summary ends with an outline of all its parts.
-    expect(await answerText(turn)).toMatch(/Lines 1[–-]\d+[\s\S]*Lines \d+[–-]1800/s);
+    expect(await answerText(turn)).toMatch(/Lines 1[–-]\d+[\s\S]*Lines \d+[–-]720/s);
   });
 });

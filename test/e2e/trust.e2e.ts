@@ -35,8 +35,7 @@ describeInEditor('an untrusted workspace', options, (editor) => {
     await (await editor().chat()).locator('#restricted button').click();
     await editor().page.locator('.workspace-trust-editor').getByRole('button', { name: 'Trust', exact: true }).click();
     await editor().statusItem('Restricted Mode').waitFor({ state: 'detached' });
-    await editor().command('Hearth: New Chat');
-    const chat = await editor().openChat();
+    const chat = await editor().newChat();
     await chat.locator('#restricted').waitFor({ state: 'hidden' });
     expect(await promptTokens(chat)).toBeGreaterThan(plantedWords);
     await editor().statusItem('SmolLM2').waitFor();

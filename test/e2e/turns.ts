@@ -16,7 +16,8 @@ export async function ask(chat: FrameLocator, question: string): Promise<Locator
 
 /** Waits until the turn has ended, and expects that outcome. */
 export async function untilEnded(turn: Locator, how: 'done' | 'stopped' | 'failed', timeout = answerMs): Promise<void> {
-  await expect.poll(() => stateOf(turn), { timeout, interval: 50 }).not.toBe('running');
+  // One that was sent from the queue starts a moment later.
+  await expect.poll(() => stateOf(turn), { timeout, interval: 50 }).not.toMatch(/^(running|queued)$/);
   const message = await turn.locator('.card.error').allTextContents();
   expect(await stateOf(turn), message.join()).toBe(how);
 }

@@ -1,11 +1,13 @@
 /**
- * Files that change underneath a running engine, and between two starts: `npm run fuzz:files`. What Hearth wrote for itself
- * (packed weights, snapshots, digests, summaries) may be damaged, emptied, removed, replaced by a folder or unreadable: the
- * next answer is the same. A model's own files may end in the same answer or in one line for a person.
+ * Files and folders that change underneath a running engine, and between two starts: `npm run fuzz:files`. What Hearth wrote for
+ * itself (packed weights, snapshots, digests, summaries) may be damaged, emptied, removed, replaced by a folder or unreadable, and
+ * its folders may vanish or refuse writes: the next answer is the same. A model's own files may end in the same answer or in one
+ * line for a person. Runs as a user whom modes hold, which they don't hold root.
  */
 import {
   chmodSync,
   cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -17,7 +19,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { HearthError } from '../../engine/errors.ts';
-import { completeParams, loadParams, summariseParams, warmParams } from '../../engine/protocol/engineProtocol.ts';
+import { completeParams, summariseParams, warmParams } from '../../engine/protocol/engineProtocol.ts';
+import { loadParams } from '../../engine/protocol/models.ts';
 import { Engine } from '../../engine/runtime/service.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
 import { seededRandom } from './mutants.ts';
@@ -65,10 +68,16 @@ const changes: Readonly<Record<string, Change>> = {
   'not readable': (path) => chmodSync(path, 0),
 };
 
+/** Of a folder that Hearth made. */
+const folderChanges: Readonly<Record<string, Change>> = {
+  vanished: (path) => rmSync(path, { recursive: true }),
+  'not writable': (path) => chmodSync(path, 0o500),
+};
+
 const place = { prefix: 'value = other(1)\n'.repeat(60), suffix: '\n' };
 const source = 'function one() { return 1; }\n'.repeat(20);
 
-class Session {
+export class Session {
   readonly #engine: Engine;
 
   private constructor(engine: Engine) {
@@ -104,11 +113,51 @@ class Session {
   }
 }
 
-function filesBelow(folder: string): string[] {
+export function filesBelow(folder: string): string[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((item) => item.isFile())
     .map((item) => join(item.parentPath, item.name))
     .sort();
+}
+
+export function foldersBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((item) => item.isDirectory())
+    .map((item) => join(item.parentPath, item.name))
+    .sort();
+}
+
+/** `nobody`, as most systems number it. */
+const ordinaryUser = 65_534;
+
+/** Modes do not hold root, so that those changes would test nothing. Stays root where others can't read the project. */
+async function asOrdinaryUser<Result>(task: () => Promise<Result>): Promise<Result> {
+  if (process.geteuid?.() !== 0) return task();
+  process.setegid?.(ordinaryUser);
+  process.seteuid?.(ordinaryUser);
+  if (!mayRead(import.meta.filename)) process.seteuid?.(0);
+  try {
+    return await task();
+  } finally {
+    process.seteuid?.(0);
+    process.setegid?.(0);
+  }
+}
+
+function mayRead(path: string): boolean {
+  try {
+    readFileSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Removes the folder, whatever modes are in it. */
+function clear(folder: string): void {
+  if (!existsSync(folder)) return;
+  for (const path of [folder, ...foldersBelow(folder)]) chmodSync(path, 0o700);
+  rmSync(folder, { recursive: true });
 }
 
 /** A store and a model within it, used once, with every kind of file. */
@@ -130,45 +179,50 @@ async function prepare(root: string): Promise<{ store: string; model: string; ex
   return { store, model, expected };
 }
 
-/** @param step 1: every change of every file; otherwise one of so many. */
-export async function changeFiles(step: number): Promise<ChangeFigures> {
+/** @param step 1: every change of every file and folder; otherwise one of so many. */
+export const changeFiles = (step: number): Promise<ChangeFigures> => asOrdinaryUser(() => changeEach(step));
+
+async function changeEach(step: number): Promise<ChangeFigures> {
   const root = mkdtempSync(join(tmpdir(), 'hearth-files-'));
   const { store, model, expected } = await prepare(root);
   const sound = join(root, 'sound');
   cpSync(store, sound, { recursive: true });
+  const isOwn = (path: string): boolean => !path.startsWith(model);
+  const kinds = [
+    ...filesBelow(store).flatMap((path) => Object.entries(changes).map(([name, change]) => ({ path, name, change }))),
+    ...foldersBelow(store)
+      .filter((path) => isOwn(path) && !model.startsWith(path))
+      .flatMap((path) => Object.entries(folderChanges).map(([name, change]) => ({ path, name, change }))),
+    { path: store, name: 'not writable', change: (path: string) => chmodSync(path, 0o500) },
+  ];
+  const moments = ['between two starts', 'while it is used'] as const;
+  const all = kinds.flatMap((kind) => moments.map((moment) => ({ ...kind, moment })));
+  const chosen = all.filter((_, number) => number % step === 0);
   const problems: string[] = [];
-  let [number, count, same, refused] = [0, 0, 0, 0];
-  for (const path of filesBelow(store)) {
-    for (const [name, change] of Object.entries(changes)) {
-      for (const moment of ['between two starts', 'while it is used'] as const) {
-        if (number++ % step !== 0) continue;
-        count++;
-        rmSync(store, { recursive: true, force: true });
-        cpSync(sound, store, { recursive: true });
-        const isOwn = !path.startsWith(model);
-        const what = `${relative(store, path)} ${name} ${moment}`;
-        let session: Session | undefined;
-        try {
-          if (moment === 'while it is used') session = await Session.start(store, model);
-          change(path);
-          session ??= await Session.start(store, model);
-          const answer = await session.answer();
-          if (answer === expected) same++;
-          // Weights and vocabulary that changed may say something else.
-          else if (isOwn) problems.push(`${what}: another answer`);
-        } catch (error) {
-          refused++;
-          if (!(error instanceof HearthError))
-            problems.push(`${what}: ${error instanceof Error ? error.stack : error}`);
-          else if (isOwn) problems.push(`${what}: ${error.message}`);
-        } finally {
-          await session?.end();
-        }
-      }
+  let [same, refused] = [0, 0];
+  for (const { path, name, change, moment } of chosen) {
+    clear(store);
+    cpSync(sound, store, { recursive: true });
+    const what = `${relative(root, path)} ${name} ${moment}`;
+    let session: Session | undefined;
+    try {
+      if (moment === 'while it is used') session = await Session.start(store, model);
+      change(path);
+      session ??= await Session.start(store, model);
+      const answer = await session.answer();
+      if (answer === expected) same++;
+      // Weights and vocabulary that changed may say something else.
+      else if (isOwn(path)) problems.push(`${what}: another answer`);
+    } catch (error) {
+      refused++;
+      if (!(error instanceof HearthError)) problems.push(`${what}: ${error instanceof Error ? error.stack : error}`);
+      else if (isOwn(path)) problems.push(`${what}: ${error.message}`);
+    } finally {
+      await session?.end();
     }
   }
-  rmSync(root, { recursive: true, force: true });
-  return { changes: count, same, refused, problems };
+  clear(root);
+  return { changes: chosen.length, same, refused, problems };
 }
 
 if (import.meta.main) {

@@ -2,12 +2,12 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { HearthError } from '../../engine/errors.ts';
-import { byteLengthOf } from '../../engine/formats/blocks.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
 import { parseGgufHeader } from '../../engine/formats/gguf.ts';
 import { GgufStrings } from '../../engine/formats/ggufMetadata.ts';
-import type { StoredTensor } from '../../engine/formats/rangedFile.ts';
 import { parseIndex, parseSafetensorsHeader } from '../../engine/formats/safetensors.ts';
+import type { StoredTensor } from '../../engine/formats/tensor.ts';
+import { byteLengthOf } from '../../engine/formats/tensor.ts';
 import * as build from '../unit/formats/builders.ts';
 
 export type Random = () => number;

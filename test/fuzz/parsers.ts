@@ -4,8 +4,8 @@
  */
 
 import type { OutputParser, OutputPiece, Tool } from '../../engine/prompt/conversation.ts';
+import type { ToolSyntax } from '../../engine/prompt/formats/chatTemplate.ts';
 import { DeepSeekParser } from '../../engine/prompt/formats/deepseek.ts';
-import type { ToolSyntax } from '../../engine/prompt/formats/toolSyntax.ts';
 import { ChannelParser } from '../../engine/prompt/parsers/channels.ts';
 import { TaggedParser, ToolCallSplitter } from '../../engine/prompt/parsers/toolCallText.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';

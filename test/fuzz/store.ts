@@ -8,11 +8,11 @@ import { tmpdir } from 'node:os';
 import { dirname, join, posix, resolve, sep, win32 } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
+import { downloadFolder, isSafeFileName, lockFile, modelFolder } from '../../engine/catalogue/files.ts';
 import { parseHubReference } from '../../engine/catalogue/hub.ts';
 import { listInstalled, pathToLoad } from '../../engine/catalogue/manifest.ts';
-import { downloadFolder, isSafeFileName, lockFile, modelFolder } from '../../engine/catalogue/paths.ts';
+import { extractEntry } from '../../engine/catalogue/sources.ts';
 import { openStore } from '../../engine/catalogue/store.ts';
-import { extractEntry } from '../../engine/catalogue/wheel.ts';
 import { HearthError } from '../../engine/errors.ts';
 import { makeZip, randomNumbers, sha256 } from '../unit/catalogue/tools.ts';
 

@@ -1,7 +1,7 @@
 /** Rows of the key-value cache as kernels keep them. */
 
 import { type CacheRow, cacheRowBytes } from '../../engine/model/spec/spec.ts';
-import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
+import type { CachePrecision } from '../../engine/protocol/models.ts';
 
 /** `[rows, row.width]` as words. */
 export function packRows(values: Float32Array, precision: CachePrecision, row: CacheRow): Uint32Array<ArrayBuffer> {

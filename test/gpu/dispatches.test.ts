@@ -1,7 +1,6 @@
 import { expect, it } from 'vitest';
-import { measureCopyBandwidth } from '../../engine/backend/webgpu/device/bandwidth.ts';
+import { copyKernel, measureCopyBandwidth } from '../../engine/backend/webgpu/device/bandwidth.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
-import { copyKernel } from '../../engine/backend/webgpu/kernels/copy.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { fixtureFile } from '../unit/shared.ts';
 import { randomValues, runKernel, useGpu } from './kernel.ts';

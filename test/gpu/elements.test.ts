@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { gatedNetwork } from '../../engine/backend/reference/feedForward.ts';
 import { rmsNorm } from '../../engine/backend/reference/linear.ts';
-import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/activation.ts';
 import { embedKernel } from '../../engine/backend/webgpu/kernels/embed.ts';
+import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/gatedNetwork.ts';
 import { rmsNormKernel } from '../../engine/backend/webgpu/kernels/rmsNorm.ts';
 import type { Activation } from '../../engine/model/spec/spec.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';

@@ -2,19 +2,18 @@ import { describe, expect, it } from 'vitest';
 import { type Choice, expertNetworks, route } from '../../engine/backend/reference/feedForward.ts';
 import { linear } from '../../engine/backend/reference/linear.ts';
 import type { DenseLinear, GatedNetwork } from '../../engine/backend/reference/weights.ts';
-import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/activation.ts';
-import { combineExpertsGroups, combineExpertsKernel } from '../../engine/backend/webgpu/kernels/combineExperts.ts';
+import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/gatedNetwork.ts';
 import {
+  combineExpertsGroups,
+  combineExpertsKernel,
   type ExpertTilesShape,
   expertTilesGroups,
   expertTilesKernel,
-} from '../../engine/backend/webgpu/kernels/expertTiles.ts';
-import {
   type Grouping,
   groupExpertsKernel,
   groupingBytes,
   mostTiles,
-} from '../../engine/backend/webgpu/kernels/groupExperts.ts';
+} from '../../engine/backend/webgpu/kernels/promptExperts.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import type { ExpertsSpec } from '../../engine/model/spec/spec.ts';
 import {

@@ -11,7 +11,7 @@ import {
   gatedVectorGroups,
   gatedVectorKernel,
   jointPieces,
-} from '../../engine/backend/webgpu/kernels/gatedVector.ts';
+} from '../../engine/backend/webgpu/kernels/gatedNetwork.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import type { Activation, ExpertsSpec, RouterSpec } from '../../engine/model/spec/spec.ts';
 import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGpu } from './kernel.ts';

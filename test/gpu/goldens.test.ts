@@ -19,15 +19,15 @@ if (process.env['HEARTH_TEST_ADAPTER'] !== 'lavapipe') checkHiddenStates(backend
 
 /**
  * A software GPU takes minutes for all of it, so `npm test` feeds one file a family (and the GGUF of llama, which rotates
- * interleaved) in chunks that go through every kind of run, and GPT-OSS through what sequences do besides. Lavapipe compiles
- * each kernel for seconds, so there GPT-OSS stands for all. HEARTH_TEST_GOLDENS: every test of the cases that it matches
+ * interleaved) in chunks, and GPT-OSS in steps of 2 to 16 and through what sequences do besides. Lavapipe compiles
+ * each kernel for seconds, so there GPT-OSS stands for all. Qwen3.5 has the kernels of Qwen3-Next. HEARTH_TEST_GOLDENS: every test of the cases that it matches
  * (scripts/proof-gpu.ts), or of `all`.
  */
 const asked = process.env['HEARTH_TEST_GOLDENS'];
 const lavapipe = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe';
-const usual = lavapipe ? /^gpt-oss safetensors$/ : / safetensors$|^llama GGUF$/;
+const usual = lavapipe ? /^gpt-oss safetensors$/ : /^(?!qwen3\.5).* safetensors$|^llama GGUF$/;
 const chosen = asked === undefined ? usual : new RegExp(asked === 'all' ? '' : asked);
-const chunks = /in uneven chunks|in steps of 2 to 16/;
+const chunks = /in uneven chunks/;
 const sequences = /in uneven chunks|in steps of 2 to 16|two sequences in one run|forks/;
 
 for (const golden of cases.filter(({ name }) => chosen.test(name))) {

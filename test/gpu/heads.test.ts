@@ -4,14 +4,18 @@ import { groupedQueryAttention } from '../../engine/backend/reference/attention.
 import { roundBlocks, TokenRows } from '../../engine/backend/reference/cache.ts';
 import { linear, type Matrix, rmsNorm } from '../../engine/backend/reference/linear.ts';
 import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
-import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
-import { attentionMergeKernel } from '../../engine/backend/webgpu/kernels/attentionMerge.ts';
+import {
+  attentionKernel,
+  attentionMergeKernel,
+  attentionShape,
+  attentionTile,
+} from '../../engine/backend/webgpu/kernels/attention.ts';
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { prepareHeadsKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
-import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/webgpu/kernels/projectHeads.ts';
+import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/webgpu/kernels/projections.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
 import { cacheRowOf, type GroupedQueryAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
-import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
+import type { CachePrecision } from '../../engine/protocol/models.ts';
 import { packRows, unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
 

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import type { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
-import { canJoin, jointVectorGroups, jointVectorKernel } from '../../engine/backend/webgpu/kernels/jointVector.ts';
+import { canJoin, jointVectorGroups, jointVectorKernel } from '../../engine/backend/webgpu/kernels/projections.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import { normalisedError, randomValues, runKernelOutputs, useGpu } from './kernel.ts';
 import { matrixOf } from './matrices.ts';

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect } from 'vitest';
 import type { GpuOptions } from '../../engine/backend/webgpu/device/adapter.ts';
 import { Gpu, type KernelSource } from '../../engine/backend/webgpu/device/gpu.ts';
-import { splitHalvesKernel } from '../../engine/backend/webgpu/kernels/splitHalves.ts';
+import { splitHalvesKernel } from '../../engine/backend/webgpu/kernels/matrixTiles.ts';
 import { figure } from '../figures.ts';
 
 type Feature = NonNullable<GpuOptions['without']>[number];

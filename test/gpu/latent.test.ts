@@ -5,13 +5,16 @@ import { linear, rmsNorm, rotate } from '../../engine/backend/reference/linear.t
 import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
-import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/matrixMatrix.ts';
-import { matrixVectorKernel } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
-import { prepareLatentKernel } from '../../engine/backend/webgpu/kernels/prepareLatent.ts';
+import {
+  matrixMatrixGroups,
+  matrixMatrixKernel,
+  matrixVectorKernel,
+} from '../../engine/backend/webgpu/kernels/linear.ts';
+import { prepareLatentKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
 import { rowsPerGroup } from '../../engine/backend/webgpu/kernels/vectorProduct.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
 import { cacheRowBytes, cacheRowOf, type LatentAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
-import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
+import type { CachePrecision } from '../../engine/protocol/models.ts';
 import { unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, tileOperand, useGpu } from './kernel.ts';
 

@@ -2,10 +2,10 @@
 
 import { type MatrixLayout, matrixLayout, splitPlanes } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import type { BlockScaleShape } from '../../engine/backend/webgpu/kernels/weightCode.ts';
-import { blockLayout } from '../../engine/formats/blocks.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../engine/formats/safetensors.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
+import { blockLayout } from '../../engine/formats/tensor.ts';
 import { randomValues } from './kernel.ts';
 
 // biome-ignore format: one line of names

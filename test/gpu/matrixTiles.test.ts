@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
 import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
-import { matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/matrixMatrix.ts';
-import { splitHalvesKernel } from '../../engine/backend/webgpu/kernels/splitHalves.ts';
-import { float16Values } from '../../engine/formats/blocks.ts';
+import { matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/linear.ts';
+import { splitHalvesKernel } from '../../engine/backend/webgpu/kernels/matrixTiles.ts';
+import { float16Values } from '../../engine/formats/tensor.ts';
 import { randomValues, runKernelOutputs, useGpu } from './kernel.ts';
 
 const held = useGpu();

@@ -1,11 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
-import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/matrixMatrix.ts';
-import { matrixVectorKernel, type ProductShape } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
+import {
+  matrixMatrixGroups,
+  matrixMatrixKernel,
+  matrixVectorKernel,
+  type ProductShape,
+} from '../../engine/backend/webgpu/kernels/linear.ts';
 import { rowsPerGroup } from '../../engine/backend/webgpu/kernels/vectorProduct.ts';
-import { blockLayout } from '../../engine/formats/blocks.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
+import { blockLayout } from '../../engine/formats/tensor.ts';
 import { normalisedError, randomValues, runKernel, tileOperand, useGpu } from './kernel.ts';
 import { allTypes, blockTypes, codecFixture, type Matrix, matrixOf } from './matrices.ts';
 

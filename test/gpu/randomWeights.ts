@@ -1,6 +1,7 @@
 /** Weights of any size that are nowhere stored: every row is made of its own seed when it is read. */
-import { blockLayout, byteLengthOf } from '../../engine/formats/blocks.ts';
+
 import type { TensorType } from '../../engine/formats/tensor.ts';
+import { blockLayout, byteLengthOf } from '../../engine/formats/tensor.ts';
 import type { AttentionSpec, DecoderSpec, FeedForwardSpec } from '../../engine/model/spec/spec.ts';
 import type {
   AttentionWeights,
@@ -53,6 +54,7 @@ function attentionWeights(make: Maker, spec: AttentionSpec, hidden: number, type
       output: make.matrix(type, hidden, heads * value),
     };
   }
+  if (spec.kind === 'gated-delta') throw new Error('No model with a gated delta net is made here.');
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, bias, qkNorm, sinks } = spec;
   const linear = (rows: number, columns: number, biased: boolean): Linear => ({
     weight: make.matrix(type, rows, columns),

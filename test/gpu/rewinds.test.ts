@@ -5,6 +5,7 @@ import { checkRewinds } from '../unit/rewinds.ts';
 const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
 const withChat = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe';
 
-for (const golden of goldenCases.filter(({ name }) => name === 'gpt-oss safetensors')) {
-  checkRewinds(backend, golden, { ...float32Bounds, withChat });
+// Sliding windows, and states.
+for (const golden of goldenCases.filter(({ name }) => /^(gpt-oss|qwen3-next) safetensors$/.test(name))) {
+  checkRewinds(backend, golden, { ...float32Bounds, withChat: withChat && golden.name.startsWith('gpt-oss') });
 }

@@ -6,7 +6,7 @@ import { openModel } from '../../engine/model/open.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
 import { greedy } from '../../engine/sampling/sampler.ts';
 import { Scheduler } from '../../engine/scheduler/scheduler.ts';
-import { Speculation } from '../../engine/scheduler/speculation.ts';
+import { Speculation } from '../../engine/scheduler/tokensPerStep.ts';
 import { generate } from '../../engine/tasks/generate.ts';
 import { patient } from '../unit/scheduler/setUp.ts';
 import { fixtureFile } from '../unit/shared.ts';

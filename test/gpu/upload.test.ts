@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { PlanBuilder } from '../../engine/backend/webgpu/decoder/dispatches.ts';
-import { type GpuMatrix, Uploader } from '../../engine/backend/webgpu/device/upload.ts';
+import { PlanBuilder } from '../../engine/backend/webgpu/decoder/recorder.ts';
+import { type GpuMatrix, Uploader } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import { embedKernel } from '../../engine/backend/webgpu/kernels/embed.ts';
 import type { Weight } from '../../engine/model/weights/weights.ts';
 import { readValues } from '../../engine/model/weights/weightViews.ts';

@@ -1,3 +1,4 @@
+import '../../engine/runtime/noTelemetry.ts';
 import { defineConfig } from 'vitest/config';
 
 // Runs once an adapter, under the driver that scripts/on-adapter.ts chose. Threads, since the program that runs may be

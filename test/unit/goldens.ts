@@ -6,8 +6,8 @@ import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vit
 import type { Backend, Decoder, LoadOptions } from '../../engine/backend/backend.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../engine/formats/safetensors.ts';
-import type { Sequence } from '../../engine/kv/sequence.ts';
-import type { Model } from '../../engine/model/model.ts';
+import type { Sequence } from '../../engine/kv/blockCache.ts';
+import type { Model } from '../../engine/model/open.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { figure } from '../figures.ts';
 import { fixtureFile } from './shared.ts';
@@ -43,6 +43,9 @@ const families = [
   'gemma3',
   'phi3',
   'glm4-moe',
+  'qwen3-next',
+  'qwen3.5',
+  'qwen3.5-moe',
 ];
 
 function goldenCase(name: string, path: string, golden: string): GoldenCase {
@@ -221,7 +224,7 @@ export function checkGolden(
       sequence.dispose();
     });
 
-    check('forks into two sequences that go their own ways', async () => {
+    check('forks into two sequences that continue independently', async () => {
       const sequence = decoder.createSequence();
       await feed(sequence, [64], 90);
       const fork = sequence.fork();

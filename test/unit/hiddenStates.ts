@@ -1,7 +1,7 @@
 /** An embedding model on any backend: the hidden states that Hugging Face transformers computes from the same weights. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder } from '../../engine/backend/backend.ts';
-import type { Model } from '../../engine/model/model.ts';
+import type { Model } from '../../engine/model/open.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { makeEmbeddingModel } from './embeddingModel.ts';
 import { float32Bounds, largestDifference, readGolden, standardDeviation } from './goldens.ts';

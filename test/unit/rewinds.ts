@@ -1,9 +1,9 @@
 /** What every backend promises of sequences whose layers have sliding windows: they go back to marks and on as if new. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder } from '../../engine/backend/backend.ts';
+import type { Sequence } from '../../engine/kv/blockCache.ts';
 import { PrefixCache } from '../../engine/kv/prefixCache.ts';
-import type { Sequence } from '../../engine/kv/sequence.ts';
-import type { Model } from '../../engine/model/model.ts';
+import type { Model } from '../../engine/model/open.ts';
 import { openModel } from '../../engine/model/open.ts';
 import type { ChatMessage } from '../../engine/prompt/conversation.ts';
 import { HarmonyFormat } from '../../engine/prompt/formats/harmony.ts';

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'vitest';
+import type { AttentionSpec, RopeSpec } from '../../engine/model/spec/spec.ts';
 
 const projectRoot = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -15,6 +16,12 @@ export function fixtureFile(path: string): string {
   return fileURLToPath(new URL(`test/fixtures/${path}`, `file://${projectRoot}`));
 }
 
+/** A suite that is skipped for `reason`, which is printed, if there is one. */
+export function describeUnless(reason: string | undefined, name: string, body: () => void): void {
+  if (reason === undefined) describe(name, body);
+  else describe.skip(`${name} (skipped: ${reason})`, body);
+}
+
 /** A suite that needs every one of `paths` (relative to `../shared`); skipped, with the reason printed, where one is absent. */
 export function describeShared(name: string, paths: readonly string[], body: () => void): void {
   const missing = paths.filter((path) => !existsSync(sharedFile(path)));
@@ -26,4 +33,10 @@ export function describeShared(name: string, paths: readonly string[], body: () 
   console.warn(`${name}: ${reason}`);
   // Not the body: it may read the data to know its tests.
   describe.skip(name, () => it(reason, () => undefined));
+}
+
+/** The same attention with other rotary settings. */
+export function withRope(attention: AttentionSpec, changed: Partial<RopeSpec>): AttentionSpec {
+  if (attention.kind === 'gated-delta') throw new Error('A gated delta net has no positions.');
+  return { ...attention, rope: { ...attention.rope, ...changed } };
 }

@@ -2,9 +2,10 @@
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder } from '../../engine/backend/backend.ts';
-import type { Sequence, SequenceShape } from '../../engine/kv/sequence.ts';
-import type { Model } from '../../engine/model/model.ts';
+import type { Sequence, SequenceShape } from '../../engine/kv/blockCache.ts';
+import type { Model } from '../../engine/model/open.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { isRecurrent } from '../../engine/model/spec/spec.ts';
 import type { GoldenCase } from './goldens.ts';
 
 async function* given(pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
@@ -66,13 +67,16 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
 
     it('fork and truncate like any other', { timeout: 120_000 }, async () => {
       const sequence = first.createSequence();
+      // A state can't be taken back to where it wasn't kept.
+      const reached = isRecurrent(first.spec) && first.backend !== 'reference' ? 40 : 50;
+      sequence.setCheckpoints([40]);
       await grow(first, sequence, 80);
       const { shape, pieces } = await saved(first, sequence);
       const restored = await second.serializer.restore(shape, given(pieces));
       const fork = restored.fork();
       await grow(second, restored, 9);
-      expect(fork.truncate(50)).toBe(50);
-      sequence.truncate(50);
+      expect(fork.truncate(50)).toBe(reached);
+      expect(sequence.truncate(50)).toBe(reached);
       expect(await grow(second, fork, 3)).toEqual(await grow(first, sequence, 3));
       for (const each of [sequence, restored, fork]) each.dispose();
     });

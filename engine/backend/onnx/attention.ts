@@ -12,12 +12,19 @@
  *
  * Keys and values are laid out with the token index last, `[kvHeads, 1, headDim, tokens]`.
  */
-import type { GroupedQueryAttentionSpec, LatentAttentionSpec, RopeSpec } from '../../model/spec/spec.ts';
+import {
+  convolutionChannels,
+  type GatedDeltaSpec,
+  type GroupedQueryAttentionSpec,
+  type LatentAttentionSpec,
+  type RopeSpec,
+} from '../../model/spec/spec.ts';
 import type { GroupedQueryWeights, LatentWeights, Weight } from '../../model/weights/weights.ts';
+import type { CacheType, LayerCacheSpec, StateSpec, WindowGroup } from '../processor/messages.ts';
 import { elementTypes, type GraphBuilder, type Value } from './graphBuilder.ts';
 import { spanColumns } from './graphRun.ts';
 import { type GraphContext, headLinears, linear, linearRows, rmsNorm } from './linear.ts';
-import type { CacheType, LayerCacheSpec, RotationInputs, WindowGroup } from './messages.ts';
+import type { RotationInputs } from './messages.ts';
 import { allRows } from './weightsFile.ts';
 
 /** Largest finite f16. */
@@ -55,6 +62,7 @@ export class AttentionInputs {
   readonly rotations: RotationInputs[] = [];
   readonly windowGroups: WindowGroup[] = [];
   readonly layers: LayerCacheSpec[] = [];
+  readonly states: (StateSpec & { readonly outputs: Value[] })[] = [];
   readonly #newRows: { readonly value: Value; readonly dim: number; readonly rows: number }[] = [];
   readonly #graph: GraphBuilder;
   readonly #cacheType: CacheType;
@@ -64,6 +72,27 @@ export class AttentionInputs {
   constructor(graph: GraphBuilder, cacheType: CacheType) {
     this.#graph = graph;
     this.#cacheType = cacheType;
+  }
+
+  /** The next gated delta net's state before the pass; `addState` is called for its parts in the order of the calculation. */
+  state(spec: GatedDeltaSpec): { readonly inputs: Value; readonly matrices: Value } {
+    const { numValueHeads, keyHeadDim, valueHeadDim, convolutionTokens } = spec;
+    const shapes = [
+      [1, convolutionChannels(spec), convolutionTokens - 1],
+      [1, numValueHeads, keyHeadDim, valueHeadDim],
+    ];
+    const index = this.states.push({ shapes, outputs: [] }) - 1;
+    const [inputs = '', matrices = ''] = shapes.map((shape, tensor) =>
+      this.#graph.input(`state.${index}.${tensor}`, 'float32', shape),
+    );
+    return { inputs, matrices };
+  }
+
+  addState(after: Value): void {
+    const state = this.states.at(-1);
+    if (!state) throw new Error('addState needs a preceding call of state');
+    this.#graph.expose(after, 'float32', state.shapes[state.outputs.length] ?? []);
+    state.outputs.push(after);
   }
 
   /** cos and sin of the new tokens' positions. `[tokens, dimensions / 2]` each */
@@ -182,10 +211,11 @@ export class AttentionInputs {
     if (!valuesInKeys) this.#newRows.push({ value: values, dim: valueDim, rows: keyValueHeads * valueDim });
   }
 
-  /** New keys and values of all layers, concatenated, in the cache's type. `[rows, tokens]` */
-  allNewRows(): Value {
+  /** New keys and values of all layers, concatenated, in the cache's type, if any layer has some. `[rows, tokens]` */
+  allNewRows(): Value | undefined {
     const graph = this.#graph;
     const newRows = this.#newRows;
+    if (newRows.length === 0) return undefined;
     const flat = (value: Value, rows: number): Value => graph.reshape(value, [rows, -1]);
     const values = newRows.map(({ value }) => value);
     const allRows = newRows.reduce((sum, { rows }) => sum + rows, 0);
@@ -226,8 +256,9 @@ export function groupedQueryAttention(
       sinks: graph.stored(context.layout.floats([allRows(weights.sinks)]), [numKeyValueHeads, group, 1, 1]),
     }),
   });
-  const rows = graph.transpose(mixed, [2, 0, 1, 3]);
-  return linear(context, graph.reshape(rows, [1, -1, numAttentionHeads * headDim]), weights.output);
+  const rows = graph.reshape(graph.transpose(mixed, [2, 0, 1, 3]), [1, -1, numAttentionHeads * headDim]);
+  const gate = weights.gate && graph.op('Sigmoid', [linear(context, input, weights.gate)]);
+  return linear(context, gate === undefined ? rows : graph.op('Mul', [rows, gate]), weights.output);
 }
 
 /** Applies RoPE. `[1, heads, tokens, headDim]` to the same shape; `scale` multiplies the result. */

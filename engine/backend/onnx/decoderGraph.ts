@@ -1,18 +1,20 @@
 /**
- * Builds a decoder as an ONNX graph. Inputs: token ids and the KV cache of one sequence. Outputs: logits (or hidden
- * states) of the requested rows and the new cache rows. One forward pass takes any number of tokens of one sequence.
+ * Builds a decoder as an ONNX graph. Inputs: token ids (of a stage: hidden states) and the KV cache of one sequence. Outputs:
+ * logits (or hidden states) of the requested rows and the new cache rows. One pass takes any number of tokens of one sequence.
  */
 
-import { blockLayout } from '../../formats/blocks.ts';
 import type { TensorType } from '../../formats/tensor.ts';
+import { blockLayout } from '../../formats/tensor.ts';
 import { type DecoderSpec, type LayerSpec, outputSize } from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights, LayerWeights, Weight } from '../../model/weights/weights.ts';
+import type { CacheType } from '../processor/messages.ts';
 import { AttentionInputs, groupedQueryAttention, latentAttention } from './attention.ts';
 import { feedForward } from './feedForward.ts';
+import { gatedDeltaNet } from './gatedDelta.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
 import { addAndNorm, type GraphContext, linear, lookUp, type Residual, rmsNorm } from './linear.ts';
-import type { CacheType, GraphInputs } from './messages.ts';
+import type { GraphInputs } from './messages.ts';
 import { gridOf, WeightsLayout } from './weightsFile.ts';
 
 export interface DecoderGraph {
@@ -38,33 +40,57 @@ export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, op
   const context = { graph, layout, accuracyLevel, normEpsilon: spec.normEpsilon, blockMeans: new Map() };
   const inputs = new AttentionInputs(graph, cacheType);
 
-  const ids = graph.input('ids', 'int64', [1, 'tokens']);
-  const embedded = lookUp(context, weights.embedding, ids);
-  const { embeddingScale: scale } = spec;
   let residual: Residual = {
-    stream: scale === undefined ? embedded : graph.op('Mul', [embedded, graph.float32(scale)]),
+    stream: spec.stage
+      ? graph.input('hidden', 'float32', [1, 'tokens', spec.hiddenSize])
+      : embedded(context, spec, weights.embedding),
   };
   for (const [index, layerSpec] of spec.layers.entries()) {
     const layerWeights = weights.layers[index];
     if (!layerWeights) throw new Error(`Layer ${index} has a spec but no weights.`);
     residual = layer(context, inputs, layerSpec, layerWeights, residual);
   }
-  const { normed } = addAndNorm(context, residual, weights.finalNorm);
-  // The head is the largest matmul of a small model: only requested rows go through it.
-  const wanted = graph.op('Gather', [normed, graph.input('rows', 'int64', ['rows'])], { axis: 1 });
-  const output = spec.headless ? wanted : linear(context, wanted, { weight: weights.head });
-  graph.output(output, 'logits', 'float32', [1, 'rows', outputSize(spec)]);
-  graph.output(inputs.allNewRows(), 'cached', cacheType, ['values', 'tokens']);
+  graph.output(output(context, spec, weights, residual), 'logits', 'float32', [1, 'rows', outputSize(spec)]);
+  const newRows = inputs.allNewRows();
+  if (newRows !== undefined) graph.output(newRows, 'cached', cacheType, ['values', 'tokens']);
 
-  const { rotations, windowGroups, layers } = inputs;
-  const numAttentionHeads = Math.max(...spec.layers.map(({ attention }) => attention.numAttentionHeads));
+  const { rotations, windowGroups, layers, states } = inputs;
+  const heads = spec.layers.map(({ attention }) =>
+    attention.kind === 'gated-delta' ? 1 : attention.numAttentionHeads,
+  );
   return {
     model: graph.encode(),
     layout,
-    inputs: { numAttentionHeads, rotations, windowGroups, layers },
+    inputs: {
+      ...(spec.stage && { hiddenSize: spec.hiddenSize }),
+      numAttentionHeads: Math.max(...heads),
+      rotations,
+      windowGroups,
+      layers,
+      states,
+    },
     notes: notesOn(weights, accuracyLevel > 0),
   };
 }
+
+/** `[1, tokens, hidden]` */
+function embedded(context: GraphContext, { embeddingScale: scale }: DecoderSpec, embedding: Weight): Value {
+  const { graph } = context;
+  const rows = lookUp(context, embedding, graph.input('ids', 'int64', [1, 'tokens']));
+  return scale === undefined ? rows : graph.op('Mul', [rows, graph.float32(scale)]);
+}
+
+/** Of the requested rows alone: the head is the largest matmul of a small model. `[1, rows, vocabulary or hidden]` */
+function output(context: GraphContext, spec: DecoderSpec, weights: DecoderWeights, residual: Residual): Value {
+  const { graph } = context;
+  const isInner = spec.stage === 'inner';
+  const last = isInner ? summed(context, residual) : addAndNorm(context, residual, weights.finalNorm).normed;
+  const wanted = graph.op('Gather', [last, graph.input('rows', 'int64', ['rows'])], { axis: 1 });
+  return isInner || spec.headless ? wanted : linear(context, wanted, { weight: weights.head });
+}
+
+const summed = ({ graph }: GraphContext, { stream, addition }: Residual): Value =>
+  addition === undefined ? stream : graph.op('Add', [stream, addition]);
 
 function layer(
   context: GraphContext,
@@ -96,6 +122,9 @@ function attention(
   }
   if (spec.kind === 'latent' && weights.kind === 'latent') {
     return latentAttention(context, inputs, spec, weights, input);
+  }
+  if (spec.kind === 'gated-delta' && weights.kind === 'gated-delta') {
+    return gatedDeltaNet(context, inputs, spec, weights, input);
   }
   throw new Error(`Can't combine ${weights.kind} weights with ${spec.kind} attention.`);
 }

@@ -44,7 +44,7 @@ export function activate(graph: GraphBuilder, activation: Activation, gate: Valu
 }
 
 /** x · sigmoid(alpha · x) */
-function sigmoidGate(graph: GraphBuilder, x: Value, alpha: number): Value {
+export function sigmoidGate(graph: GraphBuilder, x: Value, alpha: number): Value {
   return graph.contrib('QuickGelu', [x], { alpha: { float: alpha } });
 }
 
@@ -69,7 +69,9 @@ function expertNetworks(context: GraphContext, spec: ExpertsSpec, weights: Exper
   });
   const routed = addRows(context, input, visits);
   if (!weights.shared) return routed;
-  return graph.op('Add', [routed, gatedNetwork(context, spec.activation, weights.shared, input)]);
+  const shared = gatedNetwork(context, spec.activation, weights.shared, input);
+  const gate = weights.sharedGate && graph.op('Sigmoid', [linear(context, input, { weight: weights.sharedGate })]);
+  return graph.op('Add', [routed, gate === undefined ? shared : graph.op('Mul', [shared, gate])]);
 }
 
 /** For each expert, whether any token chose it. `[1]` bool each */

@@ -305,6 +305,11 @@ export class GraphBuilder {
     this.#outputs.push({ name, type, shape });
   }
 
+  /** Makes the value an output under its own name: no node copies it. */
+  expose(value: Value, type: ElementType, shape: readonly (number | string)[]): void {
+    this.#outputs.push({ name: value, type, shape });
+  }
+
   /** Adds an output to a branch. */
   result(value: Value, type: ElementType, shape: readonly (number | string)[]): void {
     this.#outputs.push({ name: this.op('Identity', [value]), type, shape });

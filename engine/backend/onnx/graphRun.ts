@@ -1,9 +1,9 @@
 /** Runs forward passes of the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
-import type { SequenceSlice } from '../backend.ts';
+import type { CacheLayout, ThreadSlice } from '../processor/messages.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
-import type { CacheLayout, GraphInputs, RotationInputs } from './messages.ts';
+import type { GraphInputs, RotationInputs } from './messages.ts';
 
 /** Limits on the bytes of attention scores in one pass. At long contexts, prompts are split into smaller chunks. */
 export interface ScoreBytes {
@@ -46,26 +46,22 @@ export class GraphRun {
   }
 
   /** Appends `tokens` to the cache, in a layout with room for them. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
-  async run(
-    cache: KeyValueCache,
-    layout: CacheLayout,
-    tokens: readonly number[],
-    logits: SequenceSlice['logits'],
-  ): Promise<Float32Array> {
+  async run(cache: KeyValueCache, slice: Omit<ThreadSlice, 'sequence'>): Promise<Float32Array> {
+    const { layout, tokens, logits } = slice;
     const chunks: Float32Array[] = [];
     for (let first = 0; first < tokens.length; ) {
       const left = spanTokens - (cache.length % spanTokens);
       const count = Math.min(tokens.length - first, left, this.#maxChunkTokens(cache));
       const isLast = first + count === tokens.length;
       const rows = logits === 'all' ? range(count) : logits === 'last' && isLast ? [count - 1] : [];
-      chunks.push(await this.#runChunk(cache, layout, tokens.slice(first, first + count), rows));
+      chunks.push(await this.#runChunk(cache, layout, this.#tokenFeeds(slice, first, count), { count, rows }));
       first += count;
     }
     return concatenated(chunks.filter(({ length }) => length > 0));
   }
 
   #maxChunkTokens(cache: KeyValueCache): number {
-    const cached = Math.max(...this.#inputs.windowGroups.map((_, group) => cache.tail(group).columns));
+    const cached = Math.max(0, ...this.#inputs.windowGroups.map((_, group) => cache.tail(group).columns));
     const fitting = (scoreBytes: number): number => {
       const bytesOfTokenPair = 4 * this.#inputs.numAttentionHeads;
       // A chunk of n tokens has n · (cached + n) scores a head.
@@ -76,10 +72,22 @@ export class GraphRun {
     return Math.max(fitting(usual), Math.min(minChunkTokens, fitting(max)));
   }
 
-  async #runChunk(cache: KeyValueCache, layout: CacheLayout, tokens: readonly number[], rows: readonly number[]) {
-    const count = tokens.length;
+  #tokenFeeds({ tokens, hidden }: Omit<ThreadSlice, 'sequence'>, first: number, count: number): Record<string, Tensor> {
+    const { hiddenSize } = this.#inputs;
+    if (hiddenSize === undefined) return { ids: int64(tokens.slice(first, first + count), [1, count]) };
+    const states = hidden?.subarray(first * hiddenSize, (first + count) * hiddenSize);
+    if (!states) throw new Error('A stage takes hidden states.');
+    return { hidden: new Tensor('float32', states, [1, count, hiddenSize]) };
+  }
+
+  async #runChunk(
+    cache: KeyValueCache,
+    layout: CacheLayout,
+    tokens: Record<string, Tensor>,
+    { count, rows }: { readonly count: number; readonly rows: readonly number[] },
+  ): Promise<Float32Array> {
     const results = await this.#session.run({
-      ids: int64(tokens, [1, count]),
+      ...tokens,
       rows: int64(rows, [rows.length]),
       ...this.#rotationFeeds(cache.length, count),
       ...this.#windowFeeds(cache, count),
@@ -87,7 +95,7 @@ export class GraphRun {
     });
     // Not before: this chunk would read the new columns too.
     cache.arrange(layout, cache.length);
-    cache.append(results['cached'], count);
+    cache.append(results, count);
     return floats(results['logits']);
   }
 

@@ -2,19 +2,22 @@
 
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { InferenceSession } from 'onnxruntime-node';
+import { done, messageOf, ThreadCaches, transferred } from '../processor/cacheThread.ts';
+import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
 import { GraphRun } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
-import type { FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
+import type { OnnxMessage, ThreadGraph } from './messages.ts';
 import { matmulMs } from './threads.ts';
 
 export class GraphThread {
   readonly #session: InferenceSession;
   readonly #graphRun: GraphRun;
-  readonly #caches = new Map<number, KeyValueCache>();
+  readonly #caches: ThreadCaches<KeyValueCache>;
 
   private constructor(session: InferenceSession, graphRun: GraphRun) {
     this.#session = session;
     this.#graphRun = graphRun;
+    this.#caches = new ThreadCaches(() => graphRun.emptyCache());
   }
 
   static async load({ model, weightsDirectory, threads, inputs }: ThreadGraph): Promise<GraphThread> {
@@ -31,61 +34,32 @@ export class GraphThread {
     return new GraphThread(session, new GraphRun(session, inputs));
   }
 
-  async handle(message: Exclude<ToThread, { kind: 'load' | 'measure' }>): Promise<FromThread | undefined> {
+  async handle(message: CacheMessage): Promise<FromThread | undefined> {
     switch (message.kind) {
-      case 'create':
-        this.#caches.set(message.sequence, this.#created(message.from));
-        return undefined;
-      case 'change':
-        this.#cache(message.sequence).arrange(message.layout, message.length);
-        return undefined;
-      case 'dispose':
-        this.#cache(message.sequence).dispose();
-        this.#caches.delete(message.sequence);
-        return undefined;
       case 'run':
         return this.#run(message.slices);
-      case 'save':
-        return { kind: 'done', values: [], saved: this.#cache(message.sequence).saved(message.layer, message.layout) };
-      case 'restore': {
-        const cache = this.#cache(message.sequence);
-        cache.restore(message.layer, message.layout, message.bytes);
-        cache.length = message.length;
-        return { kind: 'done', values: [] };
-      }
       case 'end':
         this.#caches.clear();
         await this.#session.release();
-        return { kind: 'done', values: [] };
+        return done;
+      default:
+        return this.#caches.handle(message);
     }
-  }
-
-  #created(from: number | undefined): KeyValueCache {
-    return from === undefined ? this.#graphRun.emptyCache() : this.#cache(from).fork();
   }
 
   async #run(slices: readonly ThreadSlice[]): Promise<FromThread> {
-    const before = slices.map(({ sequence }) => this.#cache(sequence).length);
+    const restoreLengths = this.#caches.lengthsOf(slices);
     const values: Float32Array[] = [];
     try {
-      for (const { sequence, layout, tokens, logits } of slices) {
-        values.push(await this.#graphRun.run(this.#cache(sequence), layout, tokens, logits));
-      }
+      for (const slice of slices) values.push(await this.#graphRun.run(this.#caches.of(slice.sequence), slice));
     } catch (error) {
-      for (const [i, { sequence }] of slices.entries()) this.#cache(sequence).length = before[i] ?? 0;
+      restoreLengths();
       return { kind: 'failed', message: messageOf(error) };
     }
+    for (const { sequence, layout } of slices) this.#caches.of(sequence).keepStates(layout);
     return { kind: 'done', values };
   }
-
-  #cache(sequence: number): KeyValueCache {
-    const cache = this.#caches.get(sequence);
-    if (!cache) throw new Error(`Unknown sequence ${sequence}.`);
-    return cache;
-  }
 }
-
-export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 // onnxruntime-node computes on the thread that calls `session.run`. It has a thread of its own, so that the engine can
 // react to cancellations meanwhile.
@@ -94,13 +68,13 @@ function listen(port: MessagePort): void {
   let thread: GraphThread | undefined;
   // Messages are handled in order.
   let previous: Promise<void> = Promise.resolve();
-  const handle = async (message: ToThread): Promise<FromThread | undefined> => {
+  const handle = async (message: CacheMessage | OnnxMessage): Promise<FromThread | undefined> => {
     if (message.kind === 'measure') return { kind: 'done', values: [Float32Array.of(await matmulMs(message.threads))] };
     if (message.kind !== 'load') return thread?.handle(message);
     thread = await GraphThread.load(message.graph);
-    return { kind: 'done', values: [] };
+    return done;
   };
-  port.on('message', (message: ToThread) => {
+  port.on('message', (message: CacheMessage | OnnxMessage) => {
     previous = previous.then(async () => {
       const answer = await handle(message).catch(
         (error: unknown): FromThread => ({ kind: 'failed', message: messageOf(error) }),
@@ -109,13 +83,6 @@ function listen(port: MessagePort): void {
       if (message.kind === 'end') port.close();
     });
   });
-}
-
-/** Buffers to transfer instead of copying. */
-function transferred(answer: FromThread): ArrayBuffer[] {
-  if (answer.kind === 'failed') return [];
-  const { values, saved } = answer;
-  return [...values, ...(saved ? [saved] : [])].map(({ buffer }) => buffer as ArrayBuffer);
 }
 
 if (parentPort) listen(parentPort);

@@ -3,15 +3,14 @@
  * decoderGraph.ts; attention.ts explains how the KV cache avoids copies.
  */
 import { throwIfAborted } from '../../errors.ts';
-import { describeModel } from '../../model/spec/describe.ts';
 import { processorPrecision } from '../../model/spec/spec.ts';
-import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import type { CachePrecision } from '../../protocol/models.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
-import { hostMemory } from '../hostMemory.ts';
-import { type MemoryPlan, planMemory } from '../memoryPlan.ts';
-import { hostNeeds, OnnxDecoder, ThreadClient } from './decoder.ts';
+import { hostMemory, planMemory } from '../memoryPlan.ts';
+import { cacheNotes, hostNeeds, memoryNotes, ProcessorDecoder, ThreadClient } from '../processor/decoder.ts';
+import { defaultThreads } from '../processor/threads.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
-import type { ThreadGraph } from './messages.ts';
+import type { OnnxMessage, ThreadGraph } from './messages.ts';
 import {
   afterDamage,
   MappedFile,
@@ -21,7 +20,8 @@ import {
   provide,
   release,
 } from './packedWeights.ts';
-import { defaultThreads, measuredThreads } from './threads.ts';
+import { measuredThreads } from './threads.ts';
+import { packedBytesOf } from './weightsFile.ts';
 
 export interface OnnxOptions {
   /**
@@ -33,6 +33,9 @@ export interface OnnxOptions {
   readonly cachePrecision?: CachePrecision;
 }
 
+/** In builds, the thread is a bundle of its own beside the engine's. */
+const workerFile = new URL(import.meta.url.endsWith('.ts') ? './graphThread.ts' : './onnxWorker.mjs', import.meta.url);
+
 export const onnxBackend: Backend = createOnnxBackend({ roundActivations: true });
 
 export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: OnnxOptions): Backend {
@@ -41,11 +44,11 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
     async load(spec, weights, options) {
       const precision = options.cachePrecision ?? cachePrecision;
       const asked = options.contextTokens;
-      const needs = hostNeeds(spec, describeModel({ spec, weights }).weightBytes, precision);
-      const memory = planMemory(needs, hostMemory(), asked);
+      const needs = hostNeeds(spec, packedBytesOf(weights), precision);
+      const memory = planMemory(needs, hostMemory(), asked, options.besideOthers);
       const place = await placeOf(options);
       // Starts early: the thread loads the runtime while the graph is built.
-      const thread = new ThreadClient();
+      const thread = new ThreadClient<OnnxMessage>(workerFile, 'ONNX Runtime');
       try {
         const accuracyLevel = roundActivations ? 4 : 0;
         const cacheType = processorPrecision(precision) === 'f32' ? 'float32' : 'float16';
@@ -56,7 +59,8 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
         const loading = thread.ask({ kind: 'load', graph: await threadGraph(graph, place, thread, options) });
         options.meanwhile?.();
         await loading;
-        return new OnnxDecoder({
+        return new ProcessorDecoder({
+          backend: 'onnx',
           spec,
           ...memory,
           notes: [
@@ -67,11 +71,15 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
           ],
           windowGroups: graph.inputs.windowGroups,
           layers: graph.inputs.layers,
+          states: graph.inputs.states,
           weightBytes: graph.layout.byteLength,
           thread,
-          weightsChanged: () => mapped.isChanged(),
-          damage: (changed) => afterDamage(place, changed || origin === 'kept'),
-          cleanUp: () => release(place, options),
+          cacheOrder: 'ranges of 64',
+          mapped: {
+            isChanged: () => mapped.isChanged(),
+            damage: (changed) => afterDamage(place, changed || origin === 'kept'),
+            cleanUp: () => release(place, options),
+          },
         });
       } catch (error) {
         thread.tell({ kind: 'end' });
@@ -82,29 +90,14 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
   };
 }
 
-function memoryNotes({ contextTokens, isCrowded }: MemoryPlan, wanted: number): string[] {
-  if (isCrowded) return ['Other programs use memory that this model needs. It will be slow until some are closed.'];
-  const note = `The context is ${contextTokens} of ${wanted} tokens: as many as fit the available memory.`;
-  return contextTokens < wanted ? [note] : [];
-}
-
 function repairNotes(origin: Origin): string[] {
   return origin === 'repaired' ? ['The packed weights were damaged and have been built again from the model.'] : [];
-}
-
-function cacheNotes(asked: CachePrecision): string[] {
-  const notes = {
-    f32: [],
-    f16: ['The KV cache is f16.'],
-    q8: ['The KV cache is f16: the CPU backend has no smaller precision.'],
-  };
-  return notes[asked];
 }
 
 async function threadGraph(
   { model, inputs }: DecoderGraph,
   { directory, kept }: PackedWeights,
-  thread: ThreadClient,
+  thread: ThreadClient<OnnxMessage>,
   options: LoadOptions,
 ): Promise<ThreadGraph> {
   const measure = async (threads: number): Promise<number> => {

@@ -4,9 +4,9 @@
  * and the minimum is corrected for the centre in f32, which may round its last bit.
  */
 
-import { float16Values } from '../../formats/blocks.ts';
 import { dequantise, q3Scale, q45Minimum, q45Scale } from '../../formats/dequantise.ts';
 import type { TensorType } from '../../formats/tensor.ts';
+import { float16Values } from '../../formats/tensor.ts';
 
 export interface IntegerGrid {
   /** Bits of a code. */

@@ -4,7 +4,17 @@
  * a paged cache would have to be copied into such matrices for every token.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import { bytesOf, type CacheType, type GraphInputs, type LayerCacheSpec, rowsOf, type TokenRange } from './messages.ts';
+import {
+  bytesOf,
+  bytesOfState,
+  type CacheLayout,
+  type CacheType,
+  type LayerCacheSpec,
+  rowsOf,
+  type StateSpec,
+  type TokenRange,
+} from '../processor/messages.ts';
+import type { GraphInputs } from './messages.ts';
 
 /** `[rows, columns]`: new tokens as returned by the graph, or a range of the cache. */
 interface Columns {
@@ -70,6 +80,8 @@ export class KeyValueCache {
   readonly #inputs: GraphInputs;
   /** For each layer, ascending. The graph reads the last one. */
   #layers: (readonly LayerRange[])[] = [];
+  /** By length, the states after so many tokens: for each recurrent layer its tensors. A pass makes new ones. */
+  readonly #states = new Map<number, readonly (readonly Float32Array[])[]>();
 
   constructor(inputs: GraphInputs) {
     this.#inputs = inputs;
@@ -79,6 +91,7 @@ export class KeyValueCache {
   fork(): KeyValueCache {
     const fork = new KeyValueCache(this.#inputs);
     for (const [layer, ranges] of this.#layers.entries()) fork.#replace(layer, ranges);
+    for (const [length, states] of this.#states) fork.#states.set(length, states);
     fork.length = this.length;
     return fork;
   }
@@ -86,6 +99,13 @@ export class KeyValueCache {
   dispose(): void {
     for (const range of this.owned()) range.refCount--;
     this.#layers = [];
+    this.#states.clear();
+  }
+
+  /** Forgets the states that the layout doesn't name. */
+  keepStates(groups: CacheLayout): void {
+    const lengths = new Set(groups[this.#inputs.windowGroups.length]?.map(({ first }) => first + 1));
+    for (const length of this.#states.keys()) if (!lengths.has(length)) this.#states.delete(length);
   }
 
   owned(): LayerRange[] {
@@ -132,6 +152,8 @@ export class KeyValueCache {
 
   /** The given ranges of a layer as newly allocated memory: `[rows, columns]` of one after the other. */
   saved(layer: number, groups: readonly (readonly TokenRange[])[]): Uint8Array {
+    const state = this.#stateSpec(layer);
+    if (state) return this.#savedStates(layer - this.#inputs.layers.length, state, groups);
     const spec = this.#spec(layer);
     const ranges = groups[spec.group] ?? [];
     const tokenBytes = bytesOf(spec);
@@ -150,6 +172,11 @@ export class KeyValueCache {
 
   /** Takes ownership of the bytes that `saved` returned for these ranges. */
   restore(layer: number, groups: readonly (readonly TokenRange[])[], bytes: Uint8Array): void {
+    const state = this.#stateSpec(layer);
+    if (state) {
+      this.#restoreStates(state, groups, bytes);
+      return;
+    }
     const spec = this.#spec(layer);
     const tokenBytes = bytesOf(spec);
     let at = 0;
@@ -159,6 +186,48 @@ export class KeyValueCache {
       return new LayerRange(spec, range, valuesOf(spec.type, piece));
     });
     this.#replace(layer, ranges);
+  }
+
+  /** Recurrent layers are counted behind the others. */
+  #stateSpec(layer: number): StateSpec | undefined {
+    return this.#inputs.states[layer - this.#inputs.layers.length];
+  }
+
+  #savedStates(index: number, spec: StateSpec, groups: CacheLayout): Uint8Array {
+    const ranges = groups[this.#inputs.windowGroups.length] ?? [];
+    const saved = new Float32Array((ranges.length * bytesOfState(spec)) / 4);
+    let at = 0;
+    for (const { first } of ranges) {
+      for (const values of this.#stateAt(first + 1)[index] ?? []) {
+        saved.set(values, at);
+        at += values.length;
+      }
+    }
+    return new Uint8Array(saved.buffer);
+  }
+
+  /** Called for one layer after the other. */
+  #restoreStates(spec: StateSpec, groups: CacheLayout, bytes: Uint8Array): void {
+    const values = valuesOf('float32', bytes);
+    if (!(values instanceof Float32Array)) throw new Error('States are f32.');
+    let at = 0;
+    for (const { first } of groups[this.#inputs.windowGroups.length] ?? []) {
+      const tensors = spec.shapes.map((shape) => {
+        const start = at;
+        at += elementsOf(shape);
+        return values.slice(start, at);
+      });
+      this.#states.set(first + 1, [...(this.#states.get(first + 1) ?? []), tensors]);
+    }
+  }
+
+  #stateAt(length: number): readonly (readonly Float32Array[])[] {
+    if (length === 0) {
+      return this.#inputs.states.map(({ shapes }) => shapes.map((shape) => new Float32Array(elementsOf(shape))));
+    }
+    const states = this.#states.get(length);
+    if (!states) throw new Error(`The state after ${length} tokens was not kept.`);
+    return states;
   }
 
   #spec(layer: number): LayerCacheSpec {
@@ -180,12 +249,19 @@ export class KeyValueCache {
       feeds[`keys.${layer}`] = tail.keys;
       feeds[`values.${layer}`] = tail.cachedValues;
     }
+    const states = this.#inputs.states.length > 0 ? this.#stateAt(this.length) : [];
+    for (const [layer, { shapes }] of this.#inputs.states.entries()) {
+      for (const [tensor, shape] of shapes.entries()) {
+        const values = states[layer]?.[tensor] ?? new Float32Array();
+        feeds[`state.${layer}.${tensor}`] = new Tensor('float32', values, shape);
+      }
+    }
     return feeds;
   }
 
-  /** `cached`: the graph's output, new keys and values of all layers `[rows, tokens]`. `arrange` has made room. */
-  append(cached: Output | undefined, tokens: number): void {
-    const all = cacheValues(cached);
+  /** The graph's outputs: `cached`, new keys and values of all layers `[rows, tokens]`, and states. `arrange` has made room. */
+  append(outputs: Readonly<Record<string, Output>>, tokens: number): void {
+    const all = this.#inputs.layers.length > 0 ? cacheValues(outputs['cached']) : new Float32Array();
     let at = 0;
     for (const [layer, spec] of this.#inputs.layers.entries()) {
       const values = all.subarray(at, at + rowsOf(spec) * tokens);
@@ -194,6 +270,9 @@ export class KeyValueCache {
       at += values.length;
     }
     this.length += tokens;
+    if (this.#inputs.states.length === 0) return;
+    const states = this.#inputs.states.map((state) => state.outputs.map((name) => floats(outputs[name])));
+    this.#states.set(this.length, states);
   }
 
   #writable(layer: number, spec: LayerCacheSpec): LayerRange {
@@ -206,6 +285,8 @@ export class KeyValueCache {
     return copy;
   }
 }
+
+const elementsOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
 
 // Conversions between the runtime's tensors and typed arrays.
 

@@ -11,7 +11,7 @@ import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat, statfs } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HearthError } from '../../errors.ts';
-import { showBytes } from '../../units.ts';
+import { showBytes } from '../../texts.ts';
 import { type LoadOptions, notFinite } from '../backend.ts';
 import { isIntact, type WeightsLayout, weightsFileVersion } from './weightsFile.ts';
 
@@ -34,18 +34,21 @@ export async function placeOf({ cacheDirectory, digest }: LoadOptions): Promise<
       { cause: error },
     );
   });
-  await sweep(cacheDirectory);
+  await sweep(cacheDirectory, digest);
   if (digest === undefined) return { directory: cacheDirectory, file: temporary, kept: false };
   return { directory: cacheDirectory, file: `${digest}.onnx${weightsFileVersion}.weights`, kept: true };
 }
 
-/** Removes what killed processes and older versions left. */
-async function sweep(directory: string): Promise<void> {
+/** Removes what killed processes and older versions left, and the same model's layers of another split. */
+async function sweep(directory: string, digest: string | undefined): Promise<void> {
+  const layers = digest && /^.+\.layers/.exec(digest)?.[0];
   for (const name of await readdir(directory)) {
     const pid = /^temporary-(\d+)-|\.(\d+)\.partial$/.exec(name);
     const version = /\.onnx(\d+)\.weights$/.exec(name)?.[1];
+    const isCurrent = version === String(weightsFileVersion);
+    const isOtherSplit = isCurrent && layers && name.startsWith(layers) && !name.startsWith(`${digest}.`);
     const abandoned = pid ? !isRunning(Number(pid[1] ?? pid[2])) : version !== undefined;
-    if (!abandoned || version === String(weightsFileVersion)) continue;
+    if (!isOtherSplit && (!abandoned || isCurrent)) continue;
     // Windows refuses while another process maps the file; a later start removes it.
     await rm(join(directory, name), { force: true }).catch(() => undefined);
   }

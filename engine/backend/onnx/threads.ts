@@ -1,44 +1,13 @@
-/** Number of compute threads: one for each physical core available to this process, or the fastest measured number. */
-import { readFileSync } from 'node:fs';
+/** The fastest number of compute threads, as measured. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { z } from 'zod';
+import { defaultThreads } from '../processor/threads.ts';
 import { GraphBuilder } from './graphBuilder.ts';
 
-export function defaultThreads(): number {
-  return Math.max(1, Math.min(availableParallelism(), physicalCores()));
-}
-
-/** Two threads on one core share its arithmetic units, which only slows them down. */
-function physicalCores(): number {
-  const logical = cpus().length;
-  if (process.platform === 'linux') return coresOfCpuInfo(readCpuInfo()) ?? logical;
-  // Most Intel Macs and Windows machines have two threads a core; ARM machines have one.
-  return process.arch === 'x64' ? Math.ceil(logical / 2) : logical;
-}
-
-function readCpuInfo(): string {
-  try {
-    return readFileSync('/proc/cpuinfo', 'utf8');
-  } catch {
-    return '';
-  }
-}
-
-/** Counts distinct (package, core) pairs in /proc/cpuinfo. @returns undefined if they aren't listed (ARM). */
-export function coresOfCpuInfo(text: string): number | undefined {
-  const cores = new Set<string>();
-  for (const processor of text.split('\n\n')) {
-    const value = (key: string) => new RegExp(`^${key}\\s*: (\\d+)$`, 'm').exec(processor)?.[1];
-    const core = value('core id');
-    if (core !== undefined) cores.add(`${value('physical id')}/${core}`);
-  }
-  return cores.size || undefined;
-}
-
-// Measures which number of threads decodes fastest on this machine. The result is stored beside the packed weights.
+// The result is stored beside the packed weights.
 
 const measurement = z.object({ machine: z.string(), threads: z.int().positive() });
 

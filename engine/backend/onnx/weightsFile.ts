@@ -5,8 +5,9 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { HearthError, throwIfAborted } from '../../errors.ts';
-import { blockLayout } from '../../formats/blocks.ts';
-import type { Weight } from '../../model/weights/weights.ts';
+import { blockLayout, elementCountOf } from '../../formats/tensor.ts';
+import { listWeights } from '../../model/weights/specTensors.ts';
+import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
 import { columnsOf, readValues, rowBytesOf, rowsOf } from '../../model/weights/weightViews.ts';
 import { type ElementType, elementBytes, type StoredTensor } from './graphBuilder.ts';
 import { type IntegerGrid, integerGrids, packRows } from './integerGrids.ts';
@@ -51,6 +52,21 @@ export interface StoredFloats {
 /** The integer grid that a weight is computed on; undefined: it is computed as f32. */
 export function gridOf({ type, blockScale }: Weight): IntegerGrid | undefined {
   return blockScale ? undefined : integerGrids[type];
+}
+
+/** Bytes that the weights take in the file, its alignment aside. */
+export function packedBytesOf(weights: DecoderWeights): number {
+  const latent = weights.layers.flatMap(({ attention }) =>
+    attention.kind === 'latent' ? [attention.keyUp.weight, attention.valueUp] : [],
+  );
+  return listWeights(weights).reduce((sum, { weight }) => {
+    // No operator multiplies batches of quantised matrices.
+    const grid = latent.includes(weight) ? undefined : gridOf(weight);
+    const elements = elementCountOf(weight.shape);
+    if (!grid) return sum + elementBytes.float32 * elements;
+    const scaleBytes = elementBytes.float32 * (grid.minimum ? 2 : 1);
+    return sum + (elements * grid.bits) / 8 + (elements / grid.elementsPerScale) * scaleBytes;
+  }, 0);
 }
 
 /** Rows and their destination: `values`, or `codes`, `scales` and `minimums`. */

@@ -1,6 +1,7 @@
 /** Grouped-query attention (Ainslie et al. 2023): causal, with every option of `GroupedQueryAttentionSpec`. */
 import type { GroupedQueryAttentionSpec, LatentAttentionSpec } from '../../model/spec/spec.ts';
 import type { LayerCache } from './cache.ts';
+import { sigmoid } from './feedForward.ts';
 import { dot, linear, rmsNorm, rotate, softmax } from './linear.ts';
 import type { GroupedQueryLayer, LatentLayer } from './weights.ts';
 
@@ -35,6 +36,10 @@ export function groupedQueryAttention(
     slice.cache.keys.write(slice.firstPosition, rowsOf(key, slice, numKeyValueHeads * headDim));
     slice.cache.values.write(slice.firstPosition, rowsOf(value, slice, numKeyValueHeads * headDim));
     attendSlice(spec, slice, query, weights.sinks, mixed);
+  }
+  if (weights.gate) {
+    const gate = linear(input, weights.gate.weight);
+    for (let i = 0; i < mixed.length; i++) mixed[i] = (mixed[i] as number) * sigmoid(gate[i] as number);
   }
   return linear(mixed, weights.output.weight, weights.output.bias);
 }

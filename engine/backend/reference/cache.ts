@@ -1,15 +1,14 @@
 /** The KV cache of a sequence: keys and values of every layer in f32, rounded to `q8` or f16 if that precision is chosen. */
-import { float16Bits, float16Values, roundToEven } from '../../formats/blocks.ts';
+import { float16Bits, float16Values, roundToEven } from '../../formats/tensor.ts';
 import {
   checkShape,
-  floatsOf,
   piecesFor,
   type Sequence,
   type SequenceSerializer,
   type SequenceShape,
-} from '../../kv/sequence.ts';
-import { type AttentionSpec, cacheRowOf, type DecoderSpec } from '../../model/spec/spec.ts';
-import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+} from '../../kv/blockCache.ts';
+import { type AttentionSpec, cacheRowOf, convolutionChannels, type DecoderSpec } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/models.ts';
 import type { Decoder } from '../backend.ts';
 
 /** One row a token. Grows by doubling. */
@@ -58,14 +57,30 @@ export function roundBlocks(values: Float32Array, block: number): Float32Array {
 
 /**
  * Grouped-query attention: keys after RoPE `[tokens, kvHeads, headDim]` and values likewise. Latent attention: as keys
- * the shared rotated key `[tokens, ropeHeadDim]`, as values the normalised latents `[tokens, keyValueRank]`.
+ * the shared rotated key `[tokens, ropeHeadDim]`, as values the normalised latents `[tokens, keyValueRank]`. Gated delta
+ * net: as keys the convolution's inputs `[tokens, channels]`, as values beta and decay `[tokens, 2 · valueHeads]`, so that its
+ * state can be computed at any length. Never rounded.
  */
 export interface LayerCache {
   readonly keys: TokenRows;
   readonly values: TokenRows;
+  /** Of a gated delta net, the state after so many tokens, which spares computing it again from the first. */
+  state?: DeltaState;
+}
+
+export interface DeltaState {
+  readonly length: number;
+  /** `[valueHeads, keyHeadDim, valueHeadDim]` */
+  readonly values: Float64Array;
 }
 
 function emptyCache(attention: AttentionSpec, precision: CachePrecision): LayerCache {
+  if (attention.kind === 'gated-delta') {
+    return {
+      keys: new TokenRows(convolutionChannels(attention)),
+      values: new TokenRows(2 * attention.numValueHeads),
+    };
+  }
   const { block } = cacheRowOf(attention);
   const round = {
     f32: undefined,
@@ -191,4 +206,10 @@ export class ReferenceSerializer implements SequenceSerializer {
     if (!(sequence instanceof ReferenceSequence)) throw new Error('The decoder belongs to another backend.');
     return sequence;
   }
+}
+
+/** Views the bytes as f32; copies only if they aren't 4-byte aligned. */
+function floatsOf(bytes: Uint8Array): Float32Array {
+  const { buffer, byteOffset, byteLength } = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  return new Float32Array(buffer, byteOffset, byteLength / 4);
 }

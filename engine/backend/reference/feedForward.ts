@@ -26,7 +26,7 @@ function gelu(x: number): number {
   return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
 }
 
-function sigmoid(x: number): number {
+export function sigmoid(x: number): number {
   return 1 / (1 + Math.exp(-x));
 }
 
@@ -38,6 +38,12 @@ export async function expertNetworks(
 ): Promise<Float32Array> {
   const hidden = layer.router.weight.columns;
   const output = layer.shared ? gatedNetwork(layer.shared, spec.activation, input) : new Float32Array(input.length);
+  if (layer.sharedGate) {
+    const gates = linear(input, layer.sharedGate);
+    for (let i = 0; i < output.length; i++) {
+      output[i] = (output[i] as number) * sigmoid(gates[Math.floor(i / hidden)] as number);
+    }
+  }
   for (const [expert, visits] of visitsByExpert(spec, layer, input)) {
     const gathered = new Float32Array(visits.length * hidden);
     for (const [i, { token }] of visits.entries()) {

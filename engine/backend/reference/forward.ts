@@ -1,23 +1,27 @@
 /** The forward pass, from token ids to hidden states. Read this file first. */
 
-import type { LayerSpec } from '../../model/spec/spec.ts';
+import type { DecoderSpec, LayerSpec } from '../../model/spec/spec.ts';
+import type { Weight } from '../../model/weights/weights.ts';
 import { readValues } from '../../model/weights/weightViews.ts';
 import { groupedQueryAttention, latentAttention, type SequenceRows } from './attention.ts';
 import type { ReferenceSequence } from './cache.ts';
 import { expertNetworks, gatedNetwork } from './feedForward.ts';
+import { gatedDeltaNet } from './gatedDelta.ts';
 import { addTo, rmsNorm } from './linear.ts';
 import type { ReferenceLayer, ReferenceWeights } from './weights.ts';
 
 export interface NewTokens {
   readonly sequence: ReferenceSequence;
   readonly tokens: readonly number[];
+  /** Given to a stage. `[tokens, hidden]` */
+  readonly hidden?: Float32Array;
 }
 
 /** Receives the embeddings (layer 0), then the hidden states after each layer. `[tokens, hidden]` */
 export type Observer = (layer: number, hidden: Float32Array) => void;
 
 /**
- * Returns hidden states after the final norm, all sequences concatenated. `[tokens, hidden]` f32
+ * Returns hidden states after the final norm (of an inner stage, before), all sequences concatenated. `[tokens, hidden]` f32
  * Writes keys and values beyond each sequence's length; the caller increases the length on success.
  */
 export async function forward(
@@ -26,12 +30,10 @@ export async function forward(
   observe?: Observer,
 ): Promise<Float32Array> {
   const hidden = new Float32Array(batch.reduce((sum, { tokens }) => sum + tokens.length, 0) * spec.hiddenSize);
-  for (const [i, token] of batch.flatMap(({ tokens }) => tokens).entries()) {
-    const row = await readValues(embedding, token, 1);
-    hidden.set(
-      spec.embeddingScale === undefined ? row : row.map((value) => value * (spec.embeddingScale ?? 1)),
-      i * spec.hiddenSize,
-    );
+  let at = 0;
+  for (const { tokens, hidden: given } of batch) {
+    hidden.set(given ?? (await embed(spec, embedding, tokens)), at);
+    at += tokens.length * spec.hiddenSize;
   }
   observe?.(0, hidden);
   for (const [index, layer] of layers.entries()) {
@@ -46,7 +48,18 @@ export async function forward(
     addTo(hidden, normed(fed, layer.feedForwardPostNorm, spec.normEpsilon));
     observe?.(index + 1, hidden);
   }
-  return rmsNorm(hidden, finalNorm, spec.normEpsilon);
+  return spec.stage === 'inner' ? hidden : rmsNorm(hidden, finalNorm, spec.normEpsilon);
+}
+
+/** The embeddings of the tokens, read from the file. `[tokens, hidden]` f32 */
+export async function embed(
+  { hiddenSize, embeddingScale: scale }: Pick<DecoderSpec, 'hiddenSize' | 'embeddingScale'>,
+  embedding: Weight,
+  tokens: readonly number[],
+): Promise<Float32Array> {
+  const rows = new Float32Array(tokens.length * hiddenSize);
+  for (const [i, token] of tokens.entries()) rows.set(await readValues(embedding, token, 1), i * hiddenSize);
+  return scale === undefined ? rows : rows.map((value) => value * scale);
 }
 
 function normed(output: Float32Array, postNorm: Float32Array | undefined, epsilon: number): Float32Array {
@@ -64,6 +77,9 @@ function attend(
   }
   if (spec.kind === 'grouped-query' && attention.kind === 'grouped-query') {
     return groupedQueryAttention(spec, attention, input, slices, normEpsilon);
+  }
+  if (spec.kind === 'gated-delta' && attention.kind === 'gated-delta') {
+    return gatedDeltaNet(spec, attention, input, slices, normEpsilon);
   }
   throw new Error(`Can't combine ${attention.kind} weights with ${spec.kind} attention.`);
 }

@@ -3,13 +3,18 @@
  * backends are tested against it. Start reading at forward.ts.
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
-import type { CacheDemand, SequenceSerializer } from '../../kv/sequence.ts';
-import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
+import type { CacheDemand, SequenceSerializer } from '../../kv/blockCache.ts';
+import {
+  type AttentionSpec,
+  cacheValuesPerToken,
+  convolutionChannels,
+  type DecoderSpec,
+} from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
 import { readValues, rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
-import type { CachePrecision } from '../../protocol/engineProtocol.ts';
-import { showBytes } from '../../units.ts';
+import type { CachePrecision } from '../../protocol/models.ts';
+import { showBytes } from '../../texts.ts';
 import {
   type Backend,
   checkedBatch,
@@ -19,8 +24,7 @@ import {
   type LoadOptions,
   type SequenceSlice,
 } from '../backend.ts';
-import { hostMemory } from '../hostMemory.ts';
-import { type MemoryPlan, type MemoryPool, type ModelNeeds, planMemory } from '../memoryPlan.ts';
+import { hostMemory, type MemoryPlan, type MemoryPool, type ModelNeeds, planMemory } from '../memoryPlan.ts';
 import { ReferenceSequence, ReferenceSerializer } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
@@ -127,7 +131,13 @@ class ReferenceDecoder implements Decoder {
 }
 
 const cacheBytesOfToken = ({ layers }: DecoderSpec): number =>
-  layers.reduce((sum, { attention }) => sum + 4 * cacheValuesPerToken(attention), 0);
+  layers.reduce((sum, { attention }) => sum + 4 * rowValues(attention), 0);
+
+/** Of a gated delta net, the rows that its state is computed from. */
+const rowValues = (attention: AttentionSpec): number =>
+  attention.kind === 'gated-delta'
+    ? convolutionChannels(attention) + 2 * attention.numValueHeads
+    : cacheValuesPerToken(attention);
 
 /** Bytes of the weights that stay in memory as f32: all except the embedding and the routed experts. */
 function residentBytes(spec: DecoderSpec, weights: DecoderWeights): number {

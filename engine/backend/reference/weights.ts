@@ -6,11 +6,14 @@ import type {
   DenseWeights,
   ExpertsWeights,
   FeedForwardWeights,
+  GatedDeltaWeights,
   GroupedQueryWeights,
   LatentWeights,
+  LayerNorms,
   Linear,
   Weight,
 } from '../../model/weights/weights.ts';
+import { loadNorms } from '../../model/weights/weights.ts';
 import { columnsOf, readValues, rowsOf } from '../../model/weights/weightViews.ts';
 import type { Matrix } from './linear.ts';
 
@@ -51,6 +54,7 @@ export interface GroupedQueryLayer {
   readonly key: DenseLinear;
   readonly value: DenseLinear;
   readonly output: DenseLinear;
+  readonly gate?: DenseLinear;
   readonly queryNorm?: Float32Array;
   readonly keyNorm?: Float32Array;
   readonly sinks?: Float32Array;
@@ -70,6 +74,23 @@ export interface LatentLayer {
   readonly output: Matrix;
 }
 
+export interface GatedDeltaLayer {
+  readonly kind: 'gated-delta';
+  readonly query: Matrix;
+  readonly key: Matrix;
+  readonly value: Matrix;
+  readonly gate: Matrix;
+  readonly beta: Matrix;
+  readonly decay: Matrix;
+  readonly decayBias: Float32Array;
+  readonly decayRate: Float32Array;
+  readonly convolution: Matrix;
+  readonly norm: Float32Array;
+  readonly output: Matrix;
+}
+
+export type AttentionLayer = GroupedQueryLayer | LatentLayer | GatedDeltaLayer;
+
 export interface GatedNetwork {
   readonly kind: 'dense';
   readonly gate: DenseLinear;
@@ -82,16 +103,13 @@ export interface ExpertsLayer {
   readonly router: DenseLinear;
   readonly selectionBias?: Float32Array;
   readonly shared?: GatedNetwork;
+  readonly sharedGate?: Matrix;
   expert(index: number): Promise<GatedNetwork>;
 }
 
-export interface ReferenceLayer {
-  readonly attentionNorm: Float32Array;
-  readonly attention: GroupedQueryLayer | LatentLayer;
-  readonly feedForwardNorm: Float32Array;
+export interface ReferenceLayer extends LayerNorms<Float32Array> {
+  readonly attention: AttentionLayer;
   readonly feedForward: GatedNetwork | ExpertsLayer;
-  readonly attentionPostNorm?: Float32Array;
-  readonly feedForwardPostNorm?: Float32Array;
 }
 
 export interface ReferenceWeights {
@@ -100,7 +118,7 @@ export interface ReferenceWeights {
   readonly embedding: Weight;
   readonly layers: readonly ReferenceLayer[];
   readonly finalNorm: Float32Array;
-  /** Absent for an embedding model. */
+  /** Absent for an embedding model and for an inner stage. */
   readonly head?: Matrix;
   readonly experts: ExpertCache;
 }
@@ -117,12 +135,9 @@ export async function loadDecoder(
   const experts = new ExpertCache();
   for (const layer of weights.layers) {
     layers.push({
-      attentionNorm: await read(layer.attentionNorm),
+      ...(await loadNorms(layer, read)),
       attention: await loadAttention(layer.attention, read),
-      feedForwardNorm: await read(layer.feedForwardNorm),
       feedForward: await loadFeedForward(layer.feedForward, read, experts),
-      ...(layer.attentionPostNorm && { attentionPostNorm: await read(layer.attentionPostNorm) }),
-      ...(layer.feedForwardPostNorm && { feedForwardPostNorm: await read(layer.feedForwardPostNorm) }),
     });
   }
   return {
@@ -130,12 +145,13 @@ export async function loadDecoder(
     embedding: weights.embedding,
     layers,
     finalNorm: await read(weights.finalNorm),
-    ...(!spec.headless && { head: await matrix(weights.head, read) }),
+    ...(!spec.headless && spec.stage !== 'inner' && { head: await matrix(weights.head, read) }),
     experts,
   };
 }
 
-function loadAttention(attention: AttentionWeights, read: ReadWeight): Promise<GroupedQueryLayer | LatentLayer> {
+function loadAttention(attention: AttentionWeights, read: ReadWeight): Promise<AttentionLayer> {
+  if (attention.kind === 'gated-delta') return loadGatedDelta(attention, read);
   return attention.kind === 'latent' ? loadLatent(attention, read) : loadGroupedQuery(attention, read);
 }
 
@@ -146,9 +162,27 @@ async function loadGroupedQuery(weights: GroupedQueryWeights, read: ReadWeight):
     key: await loadLinear(weights.key, read),
     value: await loadLinear(weights.value, read),
     output: await loadLinear(weights.output, read),
+    ...(weights.gate && { gate: await loadLinear(weights.gate, read) }),
     ...(weights.queryNorm && { queryNorm: await read(weights.queryNorm) }),
     ...(weights.keyNorm && { keyNorm: await read(weights.keyNorm) }),
     ...(weights.sinks && { sinks: await read(weights.sinks) }),
+  };
+}
+
+async function loadGatedDelta(weights: GatedDeltaWeights, read: ReadWeight): Promise<GatedDeltaLayer> {
+  return {
+    kind: 'gated-delta',
+    query: await matrix(weights.query, read),
+    key: await matrix(weights.key, read),
+    value: await matrix(weights.value, read),
+    gate: await matrix(weights.gate, read),
+    beta: await matrix(weights.beta, read),
+    decay: await matrix(weights.decay, read),
+    decayBias: await read(weights.decayBias),
+    decayRate: await read(weights.decayRate),
+    convolution: await matrix(weights.convolution, read),
+    norm: await read(weights.norm),
+    output: await matrix(weights.output, read),
   };
 }
 
@@ -197,6 +231,7 @@ async function loadExperts(weights: ExpertsWeights, read: ReadWeight, cache: Exp
     router: await loadLinear(weights.router, read),
     ...(weights.selectionBias && { selectionBias: await read(weights.selectionBias) }),
     ...(weights.shared && { shared: await loadDense(weights.shared, read) }),
+    ...(weights.sharedGate && { sharedGate: await matrix(weights.sharedGate, read) }),
     expert: (index) => cache.get(`${gate.weight.name} ${index}`, () => expand(index)),
   };
 }

@@ -2,21 +2,21 @@
  * The WebGPU backend: WGSL kernels on Dawn (Vulkan, Metal, Direct3D 12). Start reading at decoder/forwardPlan.ts.
  */
 
-import { describeModel } from '../../model/spec/describe.ts';
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { DecoderWeights } from '../../model/weights/weights.ts';
-import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import type { CachePrecision } from '../../protocol/models.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { planMemory } from '../memoryPlan.ts';
 import { selfCheck } from './check/selfCheck.ts';
 import { allocateCache } from './decoder/cache.ts';
 import { WebgpuDecoder } from './decoder/decoder.ts';
+import { ExpertStream, residentBytes } from './decoder/expertStream.ts';
 import { placeWeights, requireDimensions } from './decoder/gpuWeights.ts';
 import { maxTokensPerRun } from './decoder/scratch.ts';
+import { Uploader } from './decoder/weightLayout.ts';
 import { describeGpu, type GpuOptions } from './device/adapter.ts';
 import { Gpu } from './device/gpu.ts';
 import { modelKey } from './device/records.ts';
-import { Uploader } from './device/upload.ts';
 import { allocateRun, gpuNeeds, poolOf } from './needs.ts';
 import { DecodeTuner, type TuningRecord, tuningRecords } from './tuning.ts';
 
@@ -26,6 +26,8 @@ export interface WebgpuOptions {
   readonly cachePrecision?: CachePrecision;
   /** Compile what later runs may need before they do; absent: but for software adapters, which compile on the cores that they compute with. */
   readonly compileAhead?: boolean;
+  /** The experts of so many first layers stay in the machine's memory (decoder/expertStream.ts). */
+  readonly streamedLayers?: number;
   /** Hold the device to the reference before it is used (check/selfCheck.ts). Tests of kernels do so themselves. */
   readonly selfCheck?: boolean;
 }
@@ -38,8 +40,8 @@ export function createWebgpuBackend(options: WebgpuOptions = {}): Backend {
       const gpu = await Gpu.open(options.gpu);
       try {
         const precision = loadOptions.cachePrecision ?? options.cachePrecision ?? 'f16';
-        const { selfCheck = false } = options;
-        const decoder = await loadOn(gpu, spec, weights, { ...loadOptions, precision, selfCheck });
+        const { selfCheck = false, streamedLayers = 0 } = options;
+        const decoder = await loadOn(gpu, spec, weights, { ...loadOptions, precision, selfCheck, streamedLayers });
         if (options.compileAhead ?? !gpu.capabilities.software) void decoder.warmRest();
         return decoder;
       } catch (error) {
@@ -56,13 +58,14 @@ async function loadOn(
   gpu: Gpu,
   spec: DecoderSpec,
   weights: DecoderWeights,
-  options: LoadOptions & { readonly precision: CachePrecision; readonly selfCheck: boolean },
+  options: PlannedOptions & { readonly selfCheck: boolean },
 ): Promise<WebgpuDecoder> {
   const { contextTokens, budgetBytes, notes } = await planOn(gpu, spec, weights, options);
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
   const uploader = new Uploader(gpu, { ...options, signal });
-  const placed = await placeWeights(weights, uploader);
+  const stream = options.streamedLayers > 0 ? new ExpertStream(gpu, options.streamedLayers) : undefined;
+  const placed = await placeWeights(weights, uploader, stream);
   const weightBytes = gpu.allocatedBytes;
   const buffers = await allocateRun(gpu.capabilities, spec, contextTokens, gpu);
   const { precision } = options;
@@ -85,7 +88,10 @@ async function loadOn(
       contextTokens,
       notes: [...notesOf(gpu, precision), ...checked, ...notes],
       weightBytes,
-      ...(!spec.headless && { tuner: (own: WebgpuDecoder) => new DecodeTuner(own, gpu, { isDue, keep }) }),
+      ...(stream && { stream }),
+      ...(!spec.headless &&
+        spec.stage !== 'inner' &&
+        !stream && { tuner: (own: WebgpuDecoder) => new DecodeTuner(own, gpu, { isDue, keep }) }),
     });
     await decoder.warm();
     return decoder;
@@ -105,6 +111,11 @@ async function loadOn(
   }
 }
 
+interface PlannedOptions extends LoadOptions {
+  readonly precision: CachePrecision;
+  readonly streamedLayers: number;
+}
+
 interface PlannedMemory {
   readonly contextTokens: number;
   /** For keys and values. */
@@ -117,11 +128,11 @@ async function planOn(
   gpu: Gpu,
   spec: DecoderSpec,
   weights: DecoderWeights,
-  options: LoadOptions & { readonly precision: CachePrecision },
+  options: PlannedOptions,
 ): Promise<PlannedMemory> {
   const { precision, contextTokens: asked } = options;
   const { capabilities } = gpu;
-  const { weightBytes } = describeModel({ spec, weights });
+  const weightBytes = residentBytes({ spec, weights }, options.streamedLayers);
   const needs = await gpuNeeds(capabilities, spec, { weightBytes, precision, asked });
   if (!capabilities.memory) {
     const contextTokens = asked ?? Math.min(needs.longestTokens, unknownMemoryTokens);

@@ -1,13 +1,13 @@
 /** The GPU memory that a model needs, counted by the functions that allocate it. */
 
 import type { DecoderSpec } from '../../model/spec/spec.ts';
-import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import type { CachePrecision } from '../../protocol/models.ts';
 import type { MemoryPool, ModelNeeds } from '../memoryPlan.ts';
 import { cacheBytes, longestBinding, spansOf } from './decoder/cache.ts';
-import { maxSequencesPerRun, rowBuckets } from './decoder/decoder.ts';
+import { maxSequencesPerRun } from './decoder/decoder.ts';
 import { DeviceSampler } from './decoder/deviceSampling.ts';
-import { RunInputs } from './decoder/inputs.ts';
-import { allocateScratch, maxTokensPerRun } from './decoder/scratch.ts';
+import { rowBuckets } from './decoder/forwardPlan.ts';
+import { allocateScratch, maxTokensPerRun, RunInputs } from './decoder/scratch.ts';
 import type { GpuCapabilities } from './device/adapter.ts';
 import { type Allocator, bytesTaken } from './device/gpu.ts';
 import type { GraphicsCard } from './device/graphicsCards.ts';
@@ -46,6 +46,21 @@ export async function gpuNeeds(
     cacheBytes: (contextTokens) => cacheBytes(spec, { contextTokens, maxTokensPerRun, precision }),
     longestTokens,
   };
+}
+
+/** Needs of stages with some of the layers. Scratch memory is counted for all of them. */
+export async function gpuStageNeeds(
+  capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'maxBindingBytes'>,
+  spec: DecoderSpec,
+  options: { readonly precision: CachePrecision; readonly asked?: number | undefined },
+): Promise<(stage: DecoderSpec, weightBytes: number) => ModelNeeds> {
+  const all = await gpuNeeds(capabilities, { ...spec, stage: 'last' }, { ...options, weightBytes: 0 });
+  const { precision } = options;
+  return (stage, weightBytes) => ({
+    ...all,
+    weightBytes,
+    cacheBytes: (contextTokens) => cacheBytes(stage, { contextTokens, maxTokensPerRun, precision }),
+  });
 }
 
 export const poolOf = ({ name, totalBytes, freeBytes, unified }: GraphicsCard): MemoryPool => ({

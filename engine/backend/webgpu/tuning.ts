@@ -6,7 +6,7 @@
 import { z } from 'zod';
 import type { Tuner, TuningReport } from '../backend.ts';
 import type { WebgpuDecoder } from './decoder/decoder.ts';
-import type { Plan } from './decoder/dispatches.ts';
+import type { Plan } from './decoder/recorder.ts';
 import type { GpuCapabilities, Tuning } from './device/adapter.ts';
 import { measureCopyBandwidth } from './device/bandwidth.ts';
 import type { Gpu } from './device/gpu.ts';

@@ -1,7 +1,6 @@
 /** Which of the things that could go with a question do, and how much of each. Pure: no editor, no disk, no clock. */
 import { limits } from '../../limits.ts';
 import type { Passage, RepositoryMap } from '../../protocol/indexProtocol.ts';
-import { isAboutTheWhole, relevant, searchFor } from './about.ts';
 
 // How much text may go with a question.
 
@@ -29,7 +28,7 @@ export function contextBudget(reader: Reader | undefined, conversationTokens: nu
   return readsFast(reader) ? room : Math.min(room, cpuAttachmentTokens);
 }
 
-/** A GPU, here or in a server: on a CPU a prompt is read at some hundred tokens a second. */
+/** A GPU, here or in a server: on a CPU, also for some of the layers, a prompt is read at some hundred tokens a second. */
 export const readsFast = (reader: Pick<Reader, 'backend'> | undefined): boolean =>
   reader?.backend === 'webgpu' || reader?.backend === 'remote';
 
@@ -39,13 +38,13 @@ export const lineRange = (first: number, last: number): string => (first === las
 export const estimatedTokens = (text: string): number => Math.ceil(text.length / limits.question.charsPerToken);
 
 /** The repository's rules, what the user asked for, what they look at, what the repository is, what a search found: in the order they are served. */
-export const tiers = ['rules', 'asked', 'editor', 'map', 'found'] as const;
-export type Tier = (typeof tiers)[number];
+const tiers = ['rules', 'asked', 'editor', 'map', 'found'] as const;
+type Tier = (typeof tiers)[number];
 
 export interface Candidate {
   id: string;
   tier: Tier;
-  /** What the chip shows. */
+  /** Label of the chip. */
   label: string;
   path: string;
   languageId: string;
@@ -56,7 +55,7 @@ export interface Candidate {
   fileLines: number;
   /** Index of the line that a cut keeps, and grows from. */
   centre: number;
-  /** Of all the lines. */
+  /** Tokens of all lines. */
   tokens: number;
   /** Whether a part of it is of use. */
   divisible: boolean;
@@ -73,9 +72,9 @@ export interface Chosen {
   text: string;
 }
 
-export interface Plan {
+interface Plan {
   chosen: Chosen[];
-  /** What did not fit at all. */
+  /** Candidates that did not fit at all. */
   omitted: Candidate[];
   tokens: number;
 }
@@ -120,14 +119,14 @@ function serve(members: readonly Candidate[], roomTokens: number, result: Plan):
   }
 }
 
-/** Whether what was chosen shows all lines of a passage already. */
+/** Whether the chosen sources already show all lines of a passage. */
 function holds({ candidate, start, end }: Chosen, { tier, path, firstLine, lines }: Candidate): boolean {
   if (tier !== 'found' || firstLine === 0 || candidate.firstLine === 0 || candidate.path !== path) return false;
   const first = candidate.firstLine + start;
   return first <= firstLine && firstLine + lines.length <= candidate.firstLine + end + 1;
 }
 
-/** What each divisible candidate may take: the small ones all they need, the others equal parts of the rest. */
+/** Tokens for each divisible candidate: small ones get all they need, the others equal parts of the rest. */
 function evenly(members: readonly Candidate[], roomTokens: number): Map<Candidate, number> {
   const shares = new Map<Candidate, number>();
   const waiting = members.filter(({ divisible }) => divisible).sort((a, b) => a.tokens - b.tokens);
@@ -215,16 +214,16 @@ function fenced({ languageId, text }: Quoted): string {
   return `${fence}${languageId}\n${text}\n${fence}`;
 }
 
-// What a search of the repository offers to go with a question.
+// Sources that a search of the repository offers for a question.
 
 /** A candidate before its tokens are counted. */
 export type Source = Omit<Candidate, 'tokens'>;
 
 /** How much is asked of the index for one question. */
-export const { passages: searchedPassages, mapChars } = limits.question;
+const { passages: searchedPassages, mapChars } = limits.question;
 
 /** `label`: how the user calls the map. */
-export function mapSources(map: string, label: string): Source[] {
+function mapSources(map: string, label: string): Source[] {
   if (map === '') return [];
   const lines = map.split('\n');
   const about = { path: label, languageId: '', firstLine: 0, fileLines: lines.length, centre: 0, divisible: true };
@@ -233,7 +232,7 @@ export function mapSources(map: string, label: string): Source[] {
 
 export const mapId = 'map';
 
-export function passageSource({ path, firstLine, lastLine, text, within }: Passage): Source {
+function passageSource({ path, firstLine, lastLine, text, within }: Passage): Source {
   const name = path.slice(path.lastIndexOf('/') + 1);
   return {
     id: `found:${path}:${firstLine}`,
@@ -250,23 +249,23 @@ export function passageSource({ path, firstLine, lastLine, text, within }: Passa
   };
 }
 
-/** What a question needs of an index, in this process or another. */
-export interface Searched {
+/** The part of an index that a question needs, in this process or another. */
+interface Searched {
   searchByMeaning(question: string, limit: number): Promise<Passage[]>;
   map(request: { maxChars: number }): RepositoryMap | Promise<RepositoryMap>;
 }
 
-export interface Question {
+interface Question {
   readonly text: string;
   /** Those of the conversation before, the last one last. */
   readonly earlier: readonly string[];
   /** The user asked for the repository: it is searched whatever the question is. */
   readonly explicit: boolean;
-  /** Of the map; '' where it went along before. */
+  /** Label of the map; '' if it was attached before. */
   readonly mapLabel: string;
 }
 
-/** What the repository offers for a question: nothing for small talk, a map only for a question about the whole. */
+/** The repository's sources for a question: none for small talk, a map only for a question about the whole. */
 export async function repositorySources(repository: Searched, question: Question): Promise<Source[]> {
   const { text, earlier, explicit, mapLabel } = question;
   const search = explicit ? { question: text, floor: false } : searchFor(text, earlier);
@@ -277,4 +276,132 @@ export async function repositorySources(repository: Searched, question: Question
   const wantsMap = whole && mapLabel !== '' && found.length > 0;
   const map = wantsMap ? mapSources((await repository.map({ maxChars: mapChars })).text, mapLabel) : [];
   return [...map, ...passages.map(passageSource)];
+}
+
+// Whether a question is about the repository, and what to search for. Pure.
+
+const asksAboutTheWhole = [
+  /\b(?:what|which|describe|explain|summari[sz]e|overview|tell me about|understand|structure|architecture)\b/i,
+  /\b(?:this|the) (?:project|repo(?:sitory)?|code ?base|workspace|program|app(?:lication)?|package|library|extension)\b/i,
+] as const;
+/** Words of a question about the whole; another one makes it particular. */
+const wordsOfTheWhole = new Set(
+  `what whats is does do this the a an of project repo repository code base codebase workspace program app application
+  package library extension about explain describe summarize summarise summary overview give me tell purpose for how it
+  work works structured structure organized organised architecture main parts components in and please can you to
+  understand i want high level brief briefly short kind s are which language languages written used general`.split(
+    /\s+/,
+  ),
+);
+
+/** About the repository as a whole: a map answers it, and the README, better than any passage. */
+export function isAboutTheWhole(text: string): boolean {
+  const words = text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) ?? [];
+  return asksAboutTheWhole.every((part) => part.test(text)) && words.every((word) => wordsOfTheWhole.has(word));
+}
+
+interface Search {
+  /** The query to the index. */
+  readonly question: string;
+  /** Passages must hold enough of the question's words to go along; not where the user asked for the repository. */
+  readonly floor: boolean;
+}
+
+const politeness =
+  /^(?:hi|hello|hey|hiya|yo|howdy|hallo|hola|bonjour|salut|ciao|moin|servus|good (?:morning|afternoon|evening|night)|thanks?|thank you|thx|ty|merci|danke|gracias|ok(?:ay)?|great|nice|cool|perfect|awesome|good|bye|goodbye|see you|yes|no|sure|test(?:ing)?|ping|who are you|what(?:'s| is) your name|how are you(?: doing)?|what can you do|help)$/i;
+/** Words that may stand around such a phrase. */
+const filler =
+  /\b(?:there|all|everyone|hearth|bot|so much|very much|a lot|again|then|please|for (?:the|your) help|you|today)\b/gi;
+
+/** A text of another kind than code, or a calculation. */
+const general = [
+  /^(?:please )?(?:can you |could you )?(?:write|tell|compose|give|sing|make up)\s+(?:me\s+)?(?:a|an|another|some)\s+(?:\w+\s+){0,2}(?:story|poem|joke|haiku|song|limerick|fairy ?tale|essay|rhyme|riddle|recipe|letter|fun fact|quote)\b/i,
+  /^(?:what(?:'s| is)|calculate|compute)?\s*[\d\s.+*/^()%-]+[\s=?]*$/i,
+  /^what(?:'s| is) the (?:time|date|weather|capital|population|meaning of life)\b/i,
+  /^translate\b[^\n]*\b(?:in)?to (?:english|german|french|spanish|italian|chinese|japanese|portuguese|russian)\b/i,
+];
+
+/** Changes the last answer: nothing new has to be known. */
+const reworks =
+  /^(?:please |now |and |ok,? |can you |could you )*(?:make (?:that|it|this)\b|shorten|shorter|longer|simpler|simplify (?:that|it)|rephrase|reword|rewrite (?:that|it|this)\b|summari[sz]e (?:that|it|this|your)\b|translate (?:that|it|this)\b|continue|go on|keep going|more|again|try again|repeat|say (?:that|it) again|in (?:english|german|french|spanish|one sentence|short|other words)|format (?:that|it)|as (?:a |an )?(?:list|table|bullet)|are you sure|why\??$|really\??$)/i;
+
+const pointsBack =
+  /\b(?:it|its|that|this|they|them|their|these|those|there|he|she|the same|above|previous|former|latter|the (?:function|method|class|file|error|code|module|variable|type|test))\b/i;
+const continues = /^(?:and|but|also|so|then|or|what about|how about|where|why|which|who|when)\b/i;
+const fewWords = 12;
+/** Names, paths and the like: the question says itself what it is about. */
+const codeLike = /`|[\w$]+\(|\w[_.:/\\]\w|\p{Ll}\p{Lu}|--?\w{3}/u;
+
+/** The search text for a question; undefined: no search. `earlier`: the conversation's questions, the last one last. */
+export function searchFor(question: string, earlier: readonly string[]): Search | undefined {
+  const text = question.trim();
+  if (isSmallTalk(text) || general.some((kind) => kind.test(text))) return undefined;
+  const last = earlier.at(-1);
+  if (last === undefined || codeLike.test(text) || text.includes('\n')) return { question: text, floor: true };
+  if (reworks.test(text)) return undefined;
+  const words = text.split(/\s+/).length;
+  if (words > fewWords || !(pointsBack.test(text) || (continues.test(text) && words <= 4))) {
+    return { question: text, floor: true };
+  }
+  const before = subjectOf(earlier);
+  return before === undefined ? undefined : { question: `${text}\n${before}`, floor: true };
+}
+
+/** The last question that says by itself what it is about. */
+function subjectOf(earlier: readonly string[]): string | undefined {
+  return earlier.findLast(
+    (text) =>
+      !isSmallTalk(text) && !general.some((kind) => kind.test(text)) && !(reworks.test(text) && !codeLike.test(text)),
+  );
+}
+
+function isSmallTalk(text: string): boolean {
+  const plain = text.replaceAll(/[\p{P}\p{S}\p{Emoji_Presentation}]+/gu, (mark) => (mark === "'" ? mark : ' '));
+  const parts = plain
+    .replaceAll(filler, ' ')
+    .trim()
+    .split(/\s{2,}|\s*,\s*/);
+  return text === '' || parts.every((part) => part === '' || politeness.test(part.trim()));
+}
+
+/** Minimum share of the question's words, weighted by rarity, in the best passage. Twenty lines hold little of a long question. */
+const leastCoverage = (words: number): number => Math.min(0.3, 9 / Math.max(1, words));
+/** Below this the best must stand out from the others. */
+const sureCoverage = (words: number): number => Math.max(leastCoverage(words), 0.5 - 0.01 * Math.max(0, words - 10));
+/** For a question with code in it, which is hardly about anything else. */
+const codeCoverage = 0.25;
+/** The best's score over that of the tenth: about 1 where nothing fits better than the rest. */
+const gapRank = 9;
+const leastGap = 1.15;
+
+/** Passages worth showing to the model; none if the repository has nothing about the question. */
+export function relevant(passages: readonly Passage[], question: string): readonly Passage[] {
+  const words = new Set(question.match(/[\p{L}\p{N}_]{3,}/gu)).size;
+  const best = Math.max(0, ...passages.slice(0, 5).map(({ coverage }) => coverage));
+  const sure = Math.min(sureCoverage(words), codeLike.test(question) ? codeCoverage : 1);
+  if (best >= sure) return passages;
+  const [first, other] = [passages[0], passages[Math.min(gapRank, passages.length - 1)]];
+  if (best < leastCoverage(words) || first === undefined || other === undefined) return [];
+  return passages.length <= gapRank || first.score >= leastGap * other.score ? passages : [];
+}
+
+const aboutOpenFile =
+  /\b(?:this|the current|the open(?:ed)?|my) (?:file|function|class|method|code|component|module|line|test|script|struct|type|selection)\b|\b(?:in|over|right) here\b|\bhere\?/i;
+
+/** Whether the file in the editor is what the question is about, rather than what happens to be open. */
+export const isAboutOpenFile = (question: string): boolean => aboutOpenFile.test(question);
+
+/** The lines of a file that say what it uses of others: a prompt keeps them where the rest of its beginning is cut off. */
+
+const importLine =
+  /^\s*(?:import\b|from\s+\S+\s+import\b|(?:pub(?:\([^)]*\))?\s+)?(?:(?:use|using)\s+[\w:]|mod\s+\w+\s*;)|extern crate\b|#\s*include\b|package\s+\w|namespace\s+[\w\\.]+;|require(?:_relative|_once)?\b|include_once\b|(?:const|let|var|local)\s+[^=]{1,200}=\s*(?:await\s+)?(?:require|import)\s*\(|@import\b|@use\b|library\()/;
+
+/** Also those between the brackets that an import opens. */
+export function importsIn(text: string): string[] {
+  let open = false;
+  return text.split('\n').filter((line) => {
+    const inside = open || importLine.test(line);
+    if (inside) open = open ? !/[)}]/.test(line) : /[({][^)}]*$/.test(line);
+    return inside && line.length < 300;
+  });
 }

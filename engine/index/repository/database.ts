@@ -3,12 +3,13 @@ import { chmodSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from 'n
 import { dirname } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { HearthError } from '../../errors.ts';
+import type { IndexState } from '../../protocol/indexProtocol.ts';
 
 /** Of FTS5. */
 export const tokenizer = `"porter ascii tokenchars '_$'"`;
 
 /** Another one: the file is made anew. */
-const schemaVersion = 5;
+const schemaVersion = 6;
 
 const schema = `
   CREATE TABLE files (
@@ -43,7 +44,9 @@ const schema = `
     last_line INTEGER NOT NULL,
     name_line INTEGER NOT NULL
   );
-  CREATE INDEX symbols_file ON symbols(file);
+  CREATE INDEX symbols_file ON symbols(file, first_line);
+  -- A header may hold 50,000 macros of one line; few definitions enclose others.
+  CREATE INDEX symbols_long ON symbols(file, first_line, last_line) WHERE last_line > first_line;
   CREATE INDEX symbols_name ON symbols(name COLLATE NOCASE);
   CREATE TABLE imports (file INTEGER NOT NULL, target TEXT NOT NULL);
   CREATE INDEX imports_file ON imports(file);
@@ -116,12 +119,30 @@ function prepared(database: DatabaseSync): DatabaseSync {
     // With WAL a killed process leaves every finished transaction; NORMAL could lose the last ones to a power cut alone.
     database.exec('PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL');
     database.exec('PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY');
-    const version = database.prepare('PRAGMA user_version').get()?.['user_version'];
-    if (version === 0) database.exec(`BEGIN; ${schema}; COMMIT`);
-    else if (version !== schemaVersion) throw new OtherVersion(`The index has version ${version}.`);
+    if (versionOf(database) === 0) createTables(database);
+    const version = versionOf(database);
+    if (version !== schemaVersion) throw new OtherVersion(`The index has version ${version}.`);
     return database;
   } catch (error) {
     database.close();
     throw error;
   }
+}
+
+export type Counts = Pick<IndexState, 'files' | 'chunks' | 'symbols' | 'skipped'>;
+
+export function countsOf(database: DatabaseSync): Counts {
+  const count = (table: string): number => Number(database.prepare(`SELECT count(*) AS n FROM ${table}`).get()?.['n']);
+  const rows = database.prepare("SELECT skipped, count(*) AS n FROM files WHERE skipped <> '' GROUP BY skipped").all();
+  const skipped = Object.fromEntries(rows.map((row) => [String(row['skipped']), Number(row['n'])]));
+  return { files: count('files'), chunks: count('chunks'), symbols: count('symbols'), skipped };
+}
+
+const versionOf = (database: DatabaseSync): unknown => database.prepare('PRAGMA user_version').get()?.['user_version'];
+
+/** Another window may be opening the same index: whoever gets the lock second finds the tables there. */
+function createTables(database: DatabaseSync): void {
+  database.exec('BEGIN IMMEDIATE');
+  if (versionOf(database) === 0) database.exec(schema);
+  database.exec('COMMIT');
 }

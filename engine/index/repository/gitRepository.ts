@@ -10,7 +10,7 @@ import { limits } from '../../limits.ts';
 type Environment = Readonly<Record<string, string | undefined>>;
 
 export class GitRepository {
-  /** Where the working tree begins. */
+  /** Root of the working tree. */
   readonly top: string;
   readonly #gitFolder: string;
   readonly #commonFolder: string;
@@ -35,7 +35,7 @@ export class GitRepository {
     }
   }
 
-  /** Of a folder below the top, with `/`; '' for the top. */
+  /** Path of a folder below the top, with `/`; '' for the top. */
   pathOf(directory: string): string {
     return relative(this.top, resolve(directory)).split(sep).join('/');
   }
@@ -53,7 +53,7 @@ export class GitRepository {
     return value === undefined ? undefined : ['true', 'yes', 'on', '1', ''].includes(value);
   }
 
-  /** Of the working tree, relative to its top. Empty where git's index cannot be read. */
+  /** Paths relative to the top of the working tree. Empty if git's index cannot be read. */
   tracked(): ReadonlySet<string> {
     const bytes = bytesOf(join(this.#gitFolder, 'index'));
     const digestBytes = this.#setting('extensions.objectformat') === 'sha256' ? 32 : 20;
@@ -136,7 +136,7 @@ export function textOf(path: string): string {
 
 const signature = 'DIRC';
 const headerBytes = 12;
-/** Of an entry, before the object's digest: times, device, inode, mode, owner, size. */
+/** Bytes of an entry before the object's digest: times, device, inode, mode, owner, size. */
 const statBytes = 40;
 const nameLengthMask = 0xfff;
 const extendedFlag = 0x4000;

@@ -10,10 +10,10 @@ import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate as turn } from 'node:timers/promises';
 import { limits } from '../../limits.ts';
+import type { IndexState } from '../../protocol/indexProtocol.ts';
 import { partsOf } from '../syntax/source.ts';
 import { isDamage } from './database.ts';
-import type { IndexPhase, IndexState } from './state.ts';
-import { type FoundFile, fileAt, isFolder, leadsThroughLink, type Root, type Roots, walk } from './walk.ts';
+import { type FoundFile, fileAt, isFolder, leadsThroughLink, type Root, type Roots, walk } from './ignored.ts';
 import { IndexWriter, type Skipped } from './writer.ts';
 
 export class Indexer {
@@ -26,7 +26,7 @@ export class Indexer {
   #scanWanted = false;
   /** What a scan found to be new or different. */
   #pending: { readonly root: Root; readonly file: FoundFile }[] = [];
-  #phase: IndexPhase = 'idle';
+  #phase: IndexState['phase'] = 'idle';
   #paused = false;
   #closed = false;
   #problem: string | undefined;
@@ -224,7 +224,7 @@ export class Indexer {
     this.#transactionStartMs = undefined;
   }
 
-  #enter(phase: IndexPhase): void {
+  #enter(phase: IndexState['phase']): void {
     const now = performance.now();
     const changed = phase !== this.#phase;
     this.#phase = phase;

@@ -8,10 +8,16 @@ const factors: Readonly<Record<PathClass, { readonly usual: number; readonly lif
   test: { usual: 0.6, lifted: 1.5 },
   example: { usual: 0.6, lifted: 1.2 },
   vendored: { usual: 0.6, lifted: 1 },
+  built: { usual: 0.4, lifted: 1 },
   data: { usual: 0.5, lifted: 1 },
-  changelog: { usual: 0.5, lifted: 1.2 },
+  changelog: { usual: 0.3, lifted: 1.2 },
   document: { usual: 0.9, lifted: 1.2 },
 };
+
+/** More than its original gets where that is named: `the German README`. */
+const ofNamedLanguage = 1.8;
+/** Folders of tests are named after what they test, those of builds after what they are for. */
+const nameable: ReadonlySet<PathClass> = new Set<PathClass>(['example', 'vendored', 'data', 'document']);
 
 // What a file's own text says, stored with it.
 
@@ -76,8 +82,13 @@ const changelogName = /^(?:change(?:s|log)|history|news|release[-_ ]?notes|relea
 /** Terms of use rank with changelogs: hardly a question is about them. */
 const licenceName = /^(?:licen[cs]e|copying|notice)(?:[._-].*)?$/;
 const documentEnding = /\.(?:md|mdx|markdown|rst|adoc|asciidoc|txt|org|tex|pod|rdoc|[1-9])$/;
+/** Build output that is committed repeats the sources. */
+const builtPart = /^dist$/;
+const builtName = /\.(?:min|bundle|umd)\.\w+$/;
+/** Configuration of tools. */
+const hiddenPart = /^\.[^.]/;
 const dataEnding =
-  /\.(?:json[5c]?|ya?ml|toml|xml|csv|tsv|svg|lock|po|pot|properties|ini|cfg|conf|plist|snap|golden|map|ipynb|editorconfig|gitignore)$/;
+  /\.(?:sln|\w{2,3}proj|props|targets|resx|dotsettings|json[5c]?|ya?ml|toml|xml|csv|tsv|svg|lock|po|pot|properties|ini|cfg|conf|plist|snap|golden|map|ipynb|editorconfig|gitignore)$/;
 const languageTag = /^[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[a-z]{2}))*$/;
 const versionName = /^v?\d+(?:\.\d+)+(?:[-.]?\w+)?$/;
 
@@ -115,6 +126,8 @@ export class Layout {
   #folders = new Map<string, Folder>();
   /** Folders with their own terms of use came from elsewhere. */
   #foreign: readonly string[] = [];
+  /** Files beside which there are others of the same name and a language's. */
+  #originals = new Set<string>();
   #files = -1;
 
   constructor(database: DatabaseSync) {
@@ -140,8 +153,8 @@ export class Layout {
     const own = this.classOf(path);
     if (own === undefined) return 1;
     const asked = query.wants.has(own) || (own === 'test' && query.relation === 'tests');
-    // Folders of tests are named after what they test.
-    const named = own !== 'changelog' && own !== 'test' && namesFolderOf(path, query);
+    const named = nameable.has(own) && namesFolderOf(path, query);
+    if (own === 'data' && namesLanguageOf(path, query)) return ofNamedLanguage;
     return factors[own][asked || named ? 'lifted' : 'usual'];
   }
 
@@ -157,19 +170,22 @@ export class Layout {
     if (folders.some((part) => vendoredPart.test(part)) || this.#foreign.some((root) => path.startsWith(root))) {
       return 'vendored';
     }
-    if (kind === 'generated' || kind === 'table' || this.#isTranslation(path, stem)) return 'data';
+    if (kind === 'generated' || folders.some((part) => builtPart.test(part)) || builtName.test(lower)) return 'built';
+    if (kind === 'table' || this.#isTranslation(path, stem)) return 'data';
     if (kind === 'test' || this.#isAmongTests(path, folders) || hasTestName(stem)) return 'test';
     if (folders.some((part) => examplePart.test(part))) return 'example';
     if (!isSource && (kind === 'changes' || changelogName.test(lower) || this.#isOfVersion(path, stem))) {
       return 'changelog';
     }
     if (documentEnding.test(lower)) return 'document';
-    if (dataEnding.test(lower)) return 'data';
+    if (dataEnding.test(lower) || [...folders, lower].some((part) => hiddenPart.test(part))) return 'data';
     return isSource && this.#isAmongDocuments(path) ? 'example' : undefined;
   }
 
   #isTranslation(path: string, stem: string): boolean {
-    return isLanguage(stem) && this.#areAlike(path, 'languages');
+    if (isLanguage(stem)) return this.#areAlike(path, 'languages');
+    const original = originalOf(path);
+    return original !== undefined && this.#originals.has(original);
   }
 
   #isOfVersion(path: string, stem: string): boolean {
@@ -201,16 +217,22 @@ export class Layout {
     this.#folders = new Map();
     this.#kinds.clear();
     const licences: { path: string; digest: string }[] = [];
+    const translated = new Set<string>();
+    const documents = new Set<string>();
     let sources = 0;
     for (const row of this.#database.prepare('SELECT path, digest, content FROM files').iterate()) {
       const path = String(row['path']);
       const kind = contentKinds.find((own) => own === row['content']) ?? '';
       if (kind !== '') this.#kinds.set(path, kind);
+      if (documentEnding.test(path)) documents.add(path);
+      const original = originalOf(path);
+      if (original !== undefined) translated.add(original);
       sources += Number(this.#count(path, kind));
       const name = path.slice(path.lastIndexOf('/') + 1).toLowerCase();
       if (licenceName.test(name) && grammarOf(path) === undefined)
         licences.push({ path, digest: String(row['digest']) });
     }
+    this.#originals = new Set([...translated].filter((path) => documents.has(path)));
     this.#foreign = this.#foreignIn(licences, sources);
   }
 
@@ -252,8 +274,24 @@ export class Layout {
 const contentKinds: readonly ContentKind[] = ['test', 'generated', 'table', 'changes'];
 const emptyFolder = (): Folder => ({ sources: 0, tests: 0, documents: 0, files: 0, languages: 0, versions: 0 });
 const languageNames = new Intl.DisplayNames(['en'], { type: 'language', fallback: 'none' });
-const isLanguage = (stem: string): boolean =>
-  languageTag.test(stem) && languageNames.of(stem.replaceAll('_', '-')) !== undefined;
+
+/** In English; undefined: there is no such language. */
+function languageOf(tag: string): string | undefined {
+  try {
+    return languageNames.of(tag.replaceAll('_', '-'));
+  } catch (error) {
+    // `a-b-c` with two regions is no tag at all.
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+const isLanguage = (stem: string): boolean => languageTag.test(stem) && languageOf(stem) !== undefined;
+
+/** `README.md` of `README.pt-br.md`; whether there is such a file, the repository tells. */
+function originalOf(path: string): string | undefined {
+  const [, original = '', ending = ''] = /^(.*?)[._-][A-Za-z]{2}(?:[-_][A-Za-z]{2,4})?(\.\w+)$/.exec(path) ?? [];
+  return documentEnding.test(ending) ? original + ending : undefined;
+}
 const hasTestName = (stem: string): boolean => testName.test(stem.toLowerCase()) || testCamelName.test(stem);
 
 /** `a/b/c.ts` lies in `a` and `a/b`. */
@@ -261,6 +299,13 @@ function outermost(path: string): string[] {
   const folders: string[] = [];
   for (let at = path.indexOf('/'); at >= 0; at = path.indexOf('/', at + 1)) folders.push(path.slice(0, at));
   return folders;
+}
+
+/** `the German README` asks for `README.de.md`. */
+function namesLanguageOf(path: string, { text }: Query): boolean {
+  const tag = /[._-]([A-Za-z]{2})(?:[-_][A-Za-z]{2,4})?\.\w+$/.exec(path)?.[1];
+  const language = tag === undefined ? undefined : languageOf(tag)?.toLowerCase();
+  return language !== undefined && text.toLowerCase().includes(language);
 }
 
 /** A question that names a folder or a file asks for what lies there. */

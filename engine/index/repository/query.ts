@@ -1,6 +1,6 @@
-/** What a question says beyond its words: places of a trace, names, flags, literals, and what is asked about them. Pure. */
-import { isAboutTheWhole } from '../question/about.ts';
-import { partsOfIdentifier } from './terms.ts';
+/** Parses a question: places of a stack trace, names, flags, literals, and what is asked about them. Pure. */
+import { isAboutTheWhole } from '../question/planner.ts';
+import { partsOfIdentifier } from './wordIndex.ts';
 
 /** A line of a file, as a trace or an error message names it. */
 export interface NamedPlace {
@@ -9,7 +9,7 @@ export interface NamedPlace {
   readonly line: number;
 }
 
-/** What the answer is about the names: where they are called, tested, defined; undefined: their meaning. */
+/** What is asked about the names: callers, tests or definitions; undefined: their meaning. */
 export type Relation = 'callers' | 'tests' | 'definition';
 
 export interface Query {
@@ -34,17 +34,19 @@ export interface Query {
 }
 
 /** Kinds of files that rank below sources unless the question asks for them. */
-export const pathClasses = ['test', 'example', 'vendored', 'data', 'changelog', 'document'] as const;
+export const pathClasses = ['test', 'example', 'vendored', 'built', 'data', 'changelog', 'document'] as const;
 export type PathClass = (typeof pathClasses)[number];
 
 const asksFor: Readonly<Record<PathClass, RegExp>> = {
   test: /\b(?:tests?|tested|testing|specs?|unit ?tests?|coverage)\b/i,
   example: /\b(?:examples?|samples?|demos?|benchmarks?)\b/i,
   vendored: /\b(?:vendored|bundled|third[- ]party)\b/i,
+  built: /\b(?:dist|minified|build output|generated (?:code|file|source)s?)\b/i,
   data: /\b(?:config(?:uration)?|settings?|fixtures?|locales?|translations?|ya?ml|json|toml|manifest|workflow)\b/i,
   changelog:
     /\b(?:licen[cs]e|changelog|release notes?|changed in|since (?:which )?version|which version|deprecated in)\b/i,
-  document: /\b(?:docs?|documentation|documented|readme|guides?|tutorials?|manual|contribut\w+|install\w*)\b/i,
+  document:
+    /\b(?:docs?|documentation|documented|readme|guides?|tutorials?|manual|contribut\w+|install\w*|instructions?|wording|rephrase\w*|phrases?|sentences?|paragraphs?|sections?|links?|urls?)\b/i,
 };
 
 const relations: readonly (readonly [Relation, RegExp])[] = [
@@ -89,7 +91,7 @@ function capitalFiles(text: string): string[] {
   return distinct(names.map((name) => name.toUpperCase())).flatMap((name) => [`${name}.md`, `${name}.rst`]);
 }
 
-/** What a question asks for stands at its beginning: further on, say in an issue, a test is only mentioned. */
+/** The request is at the beginning of a question. Further on, for instance in an issue, a test is only mentioned. */
 function subjectOf(text: string): string {
   const [line = ''] = text.split('\n').filter((own) => own.trim() !== '');
   return line.length <= 200 ? line : line.slice(0, line.indexOf('. ') + 1 || 200);
@@ -165,7 +167,7 @@ function withoutTemplate(text: string): string {
 
 /** In code marks, called, or of a form that prose has not. */
 function namesIn(text: string): string[] {
-  // Of a qualified name the last part says what it is: the others enclose half the repository.
+  // Only the last part of a qualified name identifies it; the others enclose half the repository.
   const marked = [...text.matchAll(/`([^`\n]{2,80})`/g)].flatMap(
     ([, code = '']) =>
       code.replaceAll(/[\p{L}_$][\p{L}\p{N}_$]*(?:::|->|\.)(?=[\p{L}_$])/gu, '').match(identifiers) ?? [],
@@ -224,7 +226,7 @@ function literalsIn(text: string): string[] {
   );
 }
 
-/** Of a message with its values filled in: numbers, quoted text, paths and the like are not in the sources. */
+/** Parts of a formatted message: numbers, quoted text and paths are not in the sources. */
 function constantParts(message: string): string[] {
   return message
     .split(/"[^"]*"|'[^']*'|`[^`]*`|<[^>]*>|[({[\])}]|\S*[\d/\\]\S*/)

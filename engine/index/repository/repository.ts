@@ -2,16 +2,17 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
+import type { z } from 'zod';
+import { HearthError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
+import type { IndexRequests, IndexState, openParams } from '../../protocol/indexProtocol.ts';
+import type { Implementation } from '../../protocol/rpc.ts';
 import { isDamage, openDatabase, removeDatabase } from './database.ts';
-import { type EmbedderChoice, Embeddings } from './embeddings.ts';
+import { type EmbedderChoice, Embeddings, Vectors } from './embeddings.ts';
+import { type Folder, Roots } from './ignored.ts';
 import { Indexer, textOf } from './indexer.ts';
-import { type MapRequest, type RepositoryMap, repositoryMap } from './map.ts';
-import { Names, type Reference, type SymbolPlace } from './names.ts';
+import { type MapRequest, Names, type Reference, type RepositoryMap, repositoryMap, type SymbolPlace } from './map.ts';
 import { ChunkSearch, type Hit } from './search.ts';
-import type { IndexState } from './state.ts';
-import { Vectors } from './vectors.ts';
-import { type Folder, Roots } from './walk.ts';
 
 export interface RepositoryOptions {
   /** The database's file. */
@@ -168,5 +169,75 @@ export class Repository {
       // Deleted since; the indexer will hear of it.
       return undefined;
     }
+  }
+}
+
+// The indexer as its process offers it: one repository, opened on request. It knows no wire.
+
+export class IndexService {
+  readonly #onState: (state: IndexState) => void;
+  readonly #openEmbedder: (model: string, signal: AbortSignal) => ReturnType<EmbedderChoice['open']>;
+  #options: z.output<typeof openParams> | undefined;
+  #repository: Repository | undefined;
+
+  constructor(
+    onState: (state: IndexState) => void,
+    openEmbedder: (model: string, signal: AbortSignal) => ReturnType<EmbedderChoice['open']>,
+  ) {
+    this.#onState = onState;
+    this.#openEmbedder = openEmbedder;
+  }
+
+  get repository(): Repository {
+    if (this.#repository) return this.#repository;
+    throw new HearthError('unavailable', 'No folder is indexed yet; open one first.');
+  }
+
+  /** Answers to the requests of `indexProtocol.ts`. */
+  implementation(): Implementation<IndexRequests> {
+    const act = (run: (repository: Repository) => void) => (): null => {
+      run(this.repository);
+      return null;
+    };
+    return {
+      open: (params) => this.open(params),
+      state: () => this.repository.state,
+      rebuild: () => this.rebuild(),
+      search: ({ question, limit, meaning }) =>
+        meaning ? this.repository.searchByMeaning(question, limit) : this.repository.search(question, limit),
+      symbols: ({ name, limit }) => this.repository.symbols(name, limit),
+      outline: ({ path }) => this.repository.outline(path),
+      map: (params) => this.repository.map(params),
+      update: ({ paths }) => act(({ indexer }) => indexer.update(paths))(),
+      rescan: act(({ indexer }) => indexer.rescan()),
+      pause: act((repository) => repository.pause()),
+      resume: act((repository) => repository.resume()),
+    };
+  }
+
+  async open(options: z.output<typeof openParams>): Promise<IndexState> {
+    await this.close();
+    this.#options = options;
+    const onDamage = () => void this.rebuild().catch(() => undefined);
+    this.#repository = await Repository.open({ ...options, onState: this.#onState, onDamage });
+    this.#repository.indexer.rescan();
+    const model = options.embeddings?.model;
+    if (model !== undefined) {
+      this.#repository.useEmbeddings({ model, open: (signal) => this.#openEmbedder(model, signal) });
+    }
+    return this.#repository.state;
+  }
+
+  async rebuild(): Promise<IndexState> {
+    if (!this.#options) return this.repository.state;
+    await this.close();
+    removeDatabase(this.#options.database);
+    return this.open(this.#options);
+  }
+
+  async close(): Promise<void> {
+    const repository = this.#repository;
+    this.#repository = undefined;
+    await repository?.close();
   }
 }

@@ -4,14 +4,12 @@
  */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { limits } from '../../limits.ts';
-import { Evidence } from './evidence.ts';
-import { areTwins, excerptOf, type Stretch, touches, wordsOf } from './excerpt.ts';
+import type { Near } from './embeddings.ts';
+import { areTwins, Evidence, excerptOf, type Stretch, touches, wordsOf } from './evidence.ts';
 import { Layout } from './layout.ts';
-import type { ReadText } from './names.ts';
+import type { ReadText } from './map.ts';
 import { type NamedPlace, parseQuery, type Query } from './query.ts';
-import { questionTerms } from './terms.ts';
-import type { Near } from './vectors.ts';
-import { type Term, WordIndex } from './wordIndex.ts';
+import { partsOfIdentifier, questionTerms, type Term, WordIndex } from './wordIndex.ts';
 
 /** A stretch of a file; lines count from 1, both included. */
 export interface Hit extends Stretch {
@@ -27,13 +25,17 @@ export interface Hit extends Stretch {
 
 /** Three stretches of a file tell where to look; a fourth would push another file out. */
 const hitsPerFile = 3;
-/** Of the word score's range, what a cosine of 1 adds. */
+/** Of chunks that all say the same, a licence for instance, no more are looked at. */
+const examinedPerHit = 4;
+/** Added for a cosine of 1, as a share of the word score's range. */
 const cosineWeight = 0.2;
-/** What the other chunks of a file add to one of them, at most. */
+/** Maximum that the other chunks of a file add to one of them. */
 const fileWeight = 0.25;
-/** Of the score of the best words: a chunk that no ranking by words has, but a name's definition or call. */
+/** Base score, relative to the best: for a chunk that defines or calls a name but is not ranked by words. */
 const namedBase = 0.2;
 const placeScore = 10;
+/** Added to the chunks of a file whose name's words are all in the question. */
+const stemWeight = 0.2;
 /** Chunks of a file that the question names: what they start with, what their score is multiplied with, how many. */
 const ofNamedFile = { base: 0.3, factor: 1.6, most: 60 } as const;
 /** Added to a line that defines a name of the question. */
@@ -55,11 +57,6 @@ interface Chunk extends Stretch {
   readonly path: string;
 }
 
-interface Definition extends Stretch {
-  readonly name: string;
-  readonly nameLine: number;
-}
-
 interface Scored {
   readonly chunk: Chunk;
   readonly score: number;
@@ -68,7 +65,7 @@ interface Scored {
 }
 
 export class ChunkSearch {
-  readonly #words: WordIndex;
+  readonly words: WordIndex;
   readonly #layout: Layout;
   readonly #read: ReadText;
   readonly #place: StatementSync;
@@ -77,11 +74,13 @@ export class ChunkSearch {
   readonly #exactly: StatementSync;
   readonly #named: StatementSync;
   readonly #chunksOf: StatementSync;
-  readonly #definitions: StatementSync;
+  readonly #enclosing: StatementSync;
+  readonly #heading: StatementSync;
+  readonly #namedIn: StatementSync;
   readonly #defining: StatementSync;
 
   constructor(database: DatabaseSync, read: ReadText) {
-    this.#words = new WordIndex(database);
+    this.words = new WordIndex(database);
     this.#layout = new Layout(database);
     this.#read = read;
     const chunks =
@@ -98,9 +97,16 @@ export class ChunkSearch {
       'SELECT path FROM files WHERE last_part = ? COLLATE NOCASE AND last_part = ? LIMIT 50',
     );
     this.#chunksOf = database.prepare(`${chunks} WHERE path = ? ORDER BY chunks.first_line LIMIT ?`);
-    this.#definitions = database.prepare(
-      `SELECT DISTINCT name, name_line, first_line, last_line FROM symbols WHERE file = (SELECT id FROM files WHERE path = ?)
-       AND first_line <= ? AND last_line >= ? ORDER BY first_line, last_line DESC`,
+    this.#enclosing = database.prepare(
+      `SELECT DISTINCT first_line FROM symbols WHERE file = ? AND last_line > first_line AND first_line < ? AND last_line >= ?
+       ORDER BY first_line`,
+    );
+    this.#heading = database.prepare(
+      'SELECT max(first_line) AS line FROM symbols WHERE file = ? AND first_line BETWEEN ? AND ?',
+    );
+    this.#namedIn = database.prepare(
+      `SELECT name_line FROM symbols WHERE file = ? AND first_line BETWEEN ? AND ?
+       AND name IN (SELECT value FROM json_each(?))`,
     );
     this.#defining = database.prepare(
       `SELECT chunks.id AS id, path, chunks.first_line AS first_line, chunks.last_line AS last_line FROM symbols
@@ -121,20 +127,7 @@ export class ChunkSearch {
   terms(text: string): Term[] {
     // Long words are rare, and each has to be looked up.
     const words = questionTerms(text).sort((a, b) => b.length - a.length);
-    return this.words(words.slice(0, limits.repository.questionTerms));
-  }
-
-  /** The rarest first. @param words in lower case */
-  words(words: readonly string[]): Term[] {
-    return this.#words.terms(words);
-  }
-
-  ranking(terms: readonly Term[]): ReturnType<WordIndex['ranking']> {
-    return this.#words.ranking(terms, limits.repository.rereadChunks);
-  }
-
-  mentions(name: string): number[] {
-    return this.#words.mentions(name.toLowerCase(), limits.repository.rereadChunks / 2).map(({ chunk }) => chunk);
+    return this.words.terms(words.slice(0, limits.repository.questionTerms));
   }
 
   chunk(id: number): Chunk | undefined {
@@ -169,14 +162,24 @@ export class ChunkSearch {
     return agreeing.filter(({ common }) => common > 1).sort((a, b) => b.common - a.common)[0]?.own;
   }
 
-  /** Definitions that have lines of a stretch, the outer ones first. */
-  definitionsAt(path: string, { firstLine, lastLine }: Stretch): Definition[] {
-    return this.#definitions.all(path, lastLine, firstLine).map((row) => ({
-      name: String(row['name']),
-      nameLine: Number(row['name_line']),
-      firstLine: Number(row['first_line']),
-      lastLine: Number(row['last_line']),
-    }));
+  /** First lines of the definitions around a line, the outer ones first. */
+  enclosing(path: string, line: number): number[] {
+    return this.#enclosing.all(this.#idOf(path), line, line).map((row) => Number(row['first_line']));
+  }
+
+  /** The last line of a stretch that begins a definition. */
+  heading(path: string, { firstLine, lastLine }: Stretch): number | undefined {
+    return Number(this.#heading.get(this.#idOf(path), firstLine, lastLine)?.['line'] ?? 0) || undefined;
+  }
+
+  /** Lines of a stretch that define one of the names. */
+  linesDefining(path: string, { firstLine, lastLine }: Stretch, names: readonly string[]): number[] {
+    const rows = this.#namedIn.all(this.#idOf(path), firstLine, lastLine, JSON.stringify(names));
+    return rows.map((row) => Number(row['name_line']));
+  }
+
+  #idOf(path: string): number {
+    return Number(this.#exactly.get(path)?.['id']);
   }
 
   chunksOf(path: string, limit: number): Chunk[] {
@@ -191,6 +194,10 @@ export class ChunkSearch {
     return this.#layout;
   }
 }
+
+/** Whether two words differ by an ending. */
+const areForms = (a: string, b: string): boolean =>
+  Math.abs(a.length - b.length) <= 3 && (a.startsWith(b) || b.startsWith(a));
 
 function commonEnd(a: readonly string[], b: readonly string[]): number {
   let common = 0;
@@ -218,7 +225,10 @@ class Search {
   readonly #terms: readonly Term[];
   readonly #telling: readonly Term[];
   readonly #names: readonly string[];
+  /** Of the question's words. */
+  readonly #stems: readonly string[];
   readonly #texts = new Map<string, Text | undefined>();
+  #readChars = 0;
   /** Paths that the question names. */
   readonly #named: ReadonlySet<string>;
   /** Names of the question that a chunk defines. */
@@ -233,6 +243,10 @@ class Search {
     this.#terms = index.terms(query.text);
     this.#telling = this.#terms.filter(({ chunks }) => chunks > 0).slice(0, mostWords);
     this.#names = this.#rarest(query.names);
+    this.#stems = this.#terms
+      .filter(({ chunks }) => chunks > 0)
+      .map(({ stem }) => stem)
+      .filter((stem) => stem.length > 2);
     this.#evidence = new Evidence(query, this.#names);
     this.#named = new Set(query.files.flatMap((path) => index.fileOf(path) ?? []));
   }
@@ -248,14 +262,14 @@ class Search {
 
   /** Those that the index holds. */
   #rarest(names: readonly string[]): string[] {
-    const held = this.#index.words(names.map((name) => name.toLowerCase())).filter(({ chunks }) => chunks > 0);
+    const held = this.#index.words.terms(names.map((name) => name.toLowerCase())).filter(({ chunks }) => chunks > 0);
     const wanted = new Set(held.slice(0, mostNames).map(({ term }) => term));
     return names.filter((name) => wanted.has(name.toLowerCase()));
   }
 
   /** Scores from 0 to 1 by words, with those of the question's vector. */
   #candidates(): Map<number, number> {
-    const { ranked, left } = this.#index.ranking(this.#terms);
+    const { ranked, left } = this.#index.words.ranking(this.#terms, limits.repository.rereadChunks);
     const top = ranked[0]?.score ?? 1;
     // One occurrence in a chunk of mean length adds about its rarity to BM25.
     this.#common = new Map(left.slice(0, mostWords).map(({ stem, rarity }) => [stem, (rarity - Math.LN2) / top]));
@@ -267,7 +281,7 @@ class Search {
       const defining = this.#index.defining(name, 50).map(({ id }) => id);
       for (const id of defining) this.#defined.set(id, (this.#defined.get(id) ?? new Set()).add(name));
       const { relation } = this.#query;
-      const mentions = relation === 'callers' || relation === 'tests' ? this.#index.mentions(name) : [];
+      const mentions = relation === 'callers' || relation === 'tests' ? this.#mentions(name) : [];
       for (const id of [...defining.slice(0, 5), ...mentions]) if (!scores.has(id)) scores.set(id, namedBase);
     }
     for (const path of this.#named) {
@@ -278,11 +292,18 @@ class Search {
     return scores;
   }
 
+  #mentions(name: string): number[] {
+    return this.#index.words.mentions(name.toLowerCase(), limits.repository.rereadChunks / 2).map(({ chunk }) => chunk);
+  }
+
   #reread(scores: ReadonlyMap<number, number>): Scored[] {
     const found = [...scores].flatMap(([id, base]) => {
       const chunk = this.#index.chunk(id);
-      const text = chunk && this.#text(chunk.path)?.slice(chunk);
-      if (chunk === undefined || text === undefined) return [];
+      if (chunk === undefined) return [];
+      if (this.#readChars > limits.repository.rereadChars && !this.#texts.has(chunk.path))
+        return [{ chunk, score: base }];
+      const text = this.#text(chunk.path)?.slice(chunk);
+      if (text === undefined) return [];
       const isTest = this.#index.layout.classOf(chunk.path) === 'test';
       const lower = text.toLowerCase();
       const evidence = this.#evidence.of({ text, lower, defined: this.#defined.get(id) ?? new Set(), isTest });
@@ -297,10 +318,17 @@ class Search {
       .map(({ chunk, score }) => {
         const ofFile = (fileWeight * (files.get(chunk.path) ?? 0)) / largest;
         const isNamed = this.#named.has(chunk.path);
+        const stem = this.#hasStem(chunk.path) ? stemWeight : 0;
         const factor = isNamed ? ofNamedFile.factor : this.#index.layout.factor(chunk.path, this.#query);
-        return { chunk, score: (score + ofFile) * factor };
+        return { chunk, score: (score + ofFile + stem) * factor };
       })
       .sort((a, b) => b.score - a.score);
+  }
+
+  #hasStem(path: string): boolean {
+    const stem = path.slice(path.lastIndexOf('/') + 1).replace(/\..*$/, '');
+    const parts = partsOfIdentifier(stem.replaceAll(/[.-]/g, '_')).map((part) => part.toLowerCase());
+    return parts.length > 0 && parts.every((part) => part.length > 2 && this.#stems.some((own) => areForms(own, part)));
   }
 
   /** What the question names by path and line, and the README's beginning for one about the whole. */
@@ -319,10 +347,11 @@ class Search {
   #selected(scored: readonly Scored[], limit: number): Hit[] {
     const hits: Hit[] = [];
     const words: ReadonlySet<string>[] = [];
-    for (const own of scored) {
+    for (const own of scored.slice(0, examinedPerHit * limit)) {
+      const same = hits.filter(({ path }) => path === own.chunk.path);
+      if (same.length === hitsPerFile && !same.some((other) => touches(other, own.chunk))) continue;
       const hit = this.#hitOf(own);
       if (hit === undefined) continue;
-      const same = hits.filter(({ path }) => path === hit.path);
       const joined = same.find((other) => touches(other, hit) && spanOf(other, hit) <= joinedLines);
       if (joined) {
         hits[hits.indexOf(joined)] = this.#joined(joined, hit);
@@ -346,12 +375,10 @@ class Search {
   #hitOf({ chunk, score, line }: Scored): Hit | undefined {
     const lines = this.#text(chunk.path)?.lines;
     if (lines === undefined || lines.length < chunk.firstLine) return undefined;
-    const definitions = this.#index.definitionsAt(chunk.path, chunk);
-    const named = new Set(definitions.filter(({ name }) => this.#shows(name)).map(({ nameLine }) => nameLine));
+    const named = new Set(this.#index.linesDefining(chunk.path, chunk, this.#shownNames));
     const scoreOf = (text: string, number: number): number =>
       this.#ofLine(text) + (named.has(number) ? definitionLine : 0) + (number === line ? 1000 : 0);
-    const headings = definitions.map(({ firstLine }) => firstLine);
-    const stretch = excerptOf(lines, chunk, scoreOf, headings);
+    const stretch = excerptOf(lines, chunk, scoreOf, (reach) => this.#index.heading(chunk.path, reach));
     const hit = this.#shown(chunk.path, stretch, score);
     return line === undefined ? hit : { ...hit, coverage: 1 };
   }
@@ -360,17 +387,15 @@ class Search {
     const lines = this.#text(path)?.lines ?? [];
     const lastLine = Math.min(stretch.lastLine, lines.length);
     const text = lines.slice(stretch.firstLine - 1, lastLine).join('\n');
-    const enclosing = this.#index
-      .definitionsAt(path, stretch)
-      .filter((own) => own.firstLine < stretch.firstLine && own.lastLine >= stretch.firstLine);
-    const within = enclosing.map((own) => (lines[own.firstLine - 1] ?? '').trim().slice(0, 120)).join(' › ');
+    const enclosing = this.#index.enclosing(path, stretch.firstLine);
+    const within = enclosing.map((line) => (lines[line - 1] ?? '').trim().slice(0, 120)).join(' › ');
     return { path, firstLine: stretch.firstLine, lastLine, score, coverage: this.#coverage(path, text), within, text };
   }
 
-  /** Whether its definition is what the question asks for. */
-  #shows(name: string): boolean {
+  /** Names whose definitions the question asks for. */
+  get #shownNames(): readonly string[] {
     const { relation } = this.#query;
-    return relation !== 'callers' && relation !== 'tests' && this.#names.includes(name);
+    return relation === 'callers' || relation === 'tests' ? [] : this.#names;
   }
 
   #ofLine(text: string): number {
@@ -413,6 +438,7 @@ class Search {
     if (!this.#texts.has(path)) {
       const text = this.#index.read(path);
       this.#texts.set(path, text === undefined ? undefined : new Text(text));
+      this.#readChars += text?.length ?? 0;
     }
     return this.#texts.get(path);
   }

@@ -35,6 +35,8 @@ export interface Lexed {
   readonly tokens: readonly Token[];
   /** Frames open at the end of the text, innermost last. */
   readonly frames: readonly Frame[];
+  /** Number of strings that the end of their line ended. */
+  readonly cutStrings: number;
 }
 
 /**
@@ -69,6 +71,7 @@ class Lexer {
   /** Closing words of the heredocs that begin on the next line. */
   #heredocs: string[];
   #lastCode = '\n';
+  #cutStrings = 0;
 
   constructor(text: string, lexicon: Lexicon, frames: readonly Frame[], lineSoFar: string) {
     this.#text = text;
@@ -90,12 +93,15 @@ class Lexer {
       else if (top?.kind === 'string') this.#inString(top);
       else this.#inCode(top);
     }
-    return { tokens: this.#tokens, frames: this.#frames };
+    return { tokens: this.#tokens, frames: this.#frames, cutStrings: this.#cutStrings };
   }
 
   #newLine(top: Frame | undefined): void {
     const isInText = top?.kind === 'comment' ? top.closer !== '\n' : top?.form?.spansLines === true;
-    if (top && top.kind !== 'bracket' && !isInText) this.#pop();
+    if (top && top.kind !== 'bracket' && !isInText) {
+      this.#pop();
+      if (top.kind === 'string') this.#cutStrings++;
+    }
     this.#emit('\n', { isCode: !isInText && this.#heredocs.length === 0 });
     for (const closer of this.#heredocs.reverse()) this.#push({ kind: 'string', closer, form: this.#heredocForm });
     this.#heredocs = [];

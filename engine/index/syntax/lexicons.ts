@@ -55,6 +55,7 @@ const tripled = (interpolations: StringForm['interpolations'] = []): StringForm 
   interpolations,
   spansLines: true,
 });
+const tripledSingle: StringForm = { open: /(''')/y, escape: 'backslash', spansLines: true };
 const within = (form: StringForm, ...interpolations: (readonly [string, string])[]): StringForm => ({
   ...form,
   interpolations,
@@ -108,6 +109,10 @@ const python: Lexicon = {
   opensBlock: /:$/,
 };
 const percentClosers: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}', '<': '>' };
+const percent = (open: RegExp, interpolations: StringForm['interpolations'] = []): StringForm => ({
+  ...{ open, interpolations, escape: 'backslash', spansLines: true, nests: true },
+  close: ([, mark = '']) => percentClosers[mark] ?? mark,
+});
 const ruby: Lexicon = {
   ...hash,
   blockComments: [['\n=begin', '\n=end']],
@@ -115,13 +120,8 @@ const ruby: Lexicon = {
     // `$'` and `` $` `` are variables, `?"` is a character.
     { open: /(?<![$?])(["`])/y, escape: 'backslash', interpolations: [['#{', '}']], spansLines: true },
     { open: /(?<![$?])(')/y, escape: 'backslash', spansLines: true },
-    {
-      open: /%(?:[qQwWiIrsx]|(?<=[=(,[{]\s*%))([([{<|!])/y,
-      close: ([, mark = '']) => percentClosers[mark] ?? mark,
-      escape: 'backslash',
-      spansLines: true,
-      nests: true,
-    },
+    percent(/%(?:[QWIrx]|(?<=[=(,[{]\s*%))([([{<|!])/y, [['#{', '}']]),
+    percent(/%[qwis]([([{<|!])/y),
   ],
   patterns: true,
   heredoc: /(?<!<)<<[-~]?(["'`]?)([A-Z_][\p{L}\p{N}_]*)\1/uy,
@@ -182,7 +182,16 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
   },
   css,
   'cuda-cpp': c,
-  dart: { ...slashes, strings: [tripled([['${', '}']]), within(double, ['${', '}']), within(single, ['${', '}'])] },
+  dart: {
+    ...slashes,
+    strings: [
+      { open: /r("""|'''|"|')/y, escape: 'none', spansLines: true },
+      tripled([['${', '}']]),
+      within(tripledSingle, ['${', '}']),
+      within(double, ['${', '}']),
+      within(single, ['${', '}']),
+    ],
+  },
   dockerfile: settings,
   elixir: {
     ...hash,
@@ -194,7 +203,7 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
   erlang: { lineComments: ['%'], blockComments: [], strings: [{ ...double, spansLines: true }], brackets: true },
   go: { ...slashes, strings: [double, { open: /(`)/y, escape: 'none', spansLines: true }, character] },
   graphql: { ...hash, strings: [tripled(), double] },
-  groovy: { ...slashes, strings: [tripled([['${', '}']]), within(double, ['${', '}']), single] },
+  groovy: { ...slashes, strings: [tripled([['${', '}']]), tripledSingle, within(double, ['${', '}']), single] },
   haskell: { lineComments: ['--'], blockComments: [['{-', '-}']], strings: [double, character], brackets: true },
   html: markup,
   ignore: { ...prose, lineComments: ['#'] },
@@ -258,7 +267,8 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
   scala: {
     ...slashes,
     strings: [
-      tripled([['${', '}']]),
+      { open: /[a-z]+(""")/y, escape: 'none', interpolations: [['${', '}']], spansLines: true },
+      tripled(),
       { open: /[a-z]+(")/y, escape: 'backslash', interpolations: [['${', '}']] },
       double,
       character,

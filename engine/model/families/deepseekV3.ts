@@ -20,16 +20,19 @@ import {
   decoderFields,
   experts,
   type FamilyBuilder,
+  type GgufKeys,
+  type GgufSource,
+  ggufVocabulary,
   optional,
   parseConfig,
   requireSiluActivation,
   requireValue,
   ropeFromConfig,
+  ropeFromGguf,
   ropeMscaleAllDim,
   width,
 } from './config.ts';
 import { deepseekFromGguf, deepseekFromHuggingFace } from './deepseekV3Weights.ts';
-import { type GgufKeys, type GgufSource, ggufVocabulary, ropeFromGguf } from './ggufKeys.ts';
 
 /** Of families with these experts (GLM-4.5). */
 export const expertFields = {
@@ -255,6 +258,8 @@ function groupsFromGguf(keys: GgufKeys, numExperts: number): [groups: number, gr
 export const deepseekV3: FamilyBuilder = {
   modelTypes: ['deepseek_v3'],
   ggufArchitecture: 'deepseek2',
+  // DeepSeek-V3's generation_config.json.
+  sampling: { temperature: 0.6, topP: 0.95 },
   specFromConfig,
   specFromGguf,
   weightsFromHuggingFace: deepseekFromHuggingFace,

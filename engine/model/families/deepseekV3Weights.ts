@@ -4,17 +4,20 @@
 import type { TensorFile } from '../../formats/tensor.ts';
 import type { DecoderSpec, LatentAttentionSpec } from '../spec/spec.ts';
 import {
+  type DecoderNames,
   decoderWeights,
   denseTables,
   denseWeights,
   expertsApart,
   expertsOf,
   ggufExperts,
+  ggufNames,
+  huggingFaceNames,
   type LayerContext,
   type LayerTables,
   routerOf,
+  tensorTable,
 } from '../weights/decoderWeights.ts';
-import { type DecoderNames, ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
 import type { DecoderWeights, ExpertsWeights, FeedForwardWeights, LatentWeights, Weight } from '../weights/weights.ts';
 import { selectRows } from '../weights/weightViews.ts';
 import { fp8BlockOf } from './config.ts';

@@ -8,28 +8,31 @@ import { z } from 'zod';
 import { limits } from '../../limits.ts';
 import type { DecoderSpec, RopeSpec } from '../spec/spec.ts';
 import { checkedSpec } from '../spec/spec.ts';
-import { decoderWeights } from '../weights/decoderWeights.ts';
 import {
   type DecoderNames,
+  decoderWeights,
   ggufNames,
   huggingFaceNames,
   type TensorTable,
   tensorTable,
-} from '../weights/tensorTable.ts';
+} from '../weights/decoderWeights.ts';
 import { plusOne } from '../weights/weightViews.ts';
 import type { FamilyBuilder } from './config.ts';
 import {
   contextTokensOf,
   decoderFields,
   fp8BlockOf,
+  type GgufKeys,
+  type GgufSource,
+  ggufSizes,
   optional,
   parseConfig,
   requireValue,
   ropeFromConfig,
+  ropeFromGguf,
   ropeScaling,
   size,
 } from './config.ts';
-import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 
 const gemma3Config = z.looseObject({
   ...decoderFields,
@@ -180,6 +183,15 @@ const gemma3Names: DecoderNames = {
   },
 };
 
+const gemma3GgufNames: DecoderNames = {
+  ...ggufNames,
+  layer: (index) => ({
+    ...ggufNames.layer(index),
+    attentionPostNorm: `blk.${index}.post_attention_norm.weight`,
+    feedForwardPostNorm: `blk.${index}.post_ffw_norm.weight`,
+  }),
+};
+
 /** safetensors store norm weights less one; the converter to GGUF adds it. */
 const withWholeNorms = (table: TensorTable): TensorTable => ({
   ...table,
@@ -192,9 +204,11 @@ const withWholeNorms = (table: TensorTable): TensorTable => ({
 export const gemma3: FamilyBuilder = {
   modelTypes: ['gemma3_text'],
   ggufArchitecture: 'gemma3',
+  // Gemma 3's generation_config.json.
+  sampling: { temperature: 1, topP: 0.95, topK: 64 },
   specFromConfig,
   specFromGguf,
   weightsFromHuggingFace: (spec, file, config) =>
     decoderWeights(spec, withWholeNorms(tensorTable(file, fp8BlockOf(config))), gemma3Names),
-  weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
+  weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), gemma3GgufNames),
 };

@@ -5,22 +5,24 @@
 import { z } from 'zod';
 import type { DecoderSpec, GroupedQueryAttentionSpec } from '../spec/spec.ts';
 import { checkedSpec } from '../spec/spec.ts';
-import { groupedQueryWeights } from '../weights/decoderWeights.ts';
-import { ggufNames } from '../weights/tensorTable.ts';
+import { ggufNames, groupedQueryWeights } from '../weights/decoderWeights.ts';
 import type { FamilyBuilder } from './config.ts';
 import {
   contextTokensOf,
   decoderFields,
+  type GgufKeys,
+  type GgufSource,
+  ggufSizes,
   headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
   ropeFromConfig,
+  ropeFromGguf,
   rotatedDimensions,
 } from './config.ts';
 import { expertFields, feedForwardsFromConfig, feedForwardsFromGguf } from './deepseekV3.ts';
 import { deepseekLikeFromGguf, deepseekLikeFromHuggingFace } from './deepseekV3Weights.ts';
-import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 
 const glm4MoeConfig = z.looseObject({
   ...decoderFields,
@@ -86,6 +88,8 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
 export const glm4Moe: FamilyBuilder = {
   modelTypes: ['glm4_moe'],
   ggufArchitecture: 'glm4moe',
+  // "GLM-4.5" card and generation_config.json.
+  sampling: { temperature: 0.6 },
   specFromConfig,
   specFromGguf,
   weightsFromHuggingFace: (spec, file, config) => deepseekLikeFromHuggingFace(spec, file, config, groupedQueryWeights),

@@ -13,6 +13,9 @@ import {
   decoderFields,
   experts,
   type FamilyBuilder,
+  type GgufKeys,
+  type GgufSource,
+  ggufSizes,
   heads,
   optional,
   parseConfig,
@@ -20,10 +23,10 @@ import {
   requireSiluActivation,
   requireValue,
   ropeFromConfig,
+  ropeFromGguf,
   size,
   width,
 } from './config.ts';
-import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 import { gptOssFromGguf, gptOssFromHuggingFace, gptOssFromOriginal } from './gptOssWeights.ts';
 
 /** Alpha of the gate's sigmoid. All implementations hard-code it; no configuration contains it. */
@@ -219,6 +222,8 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
 export const gptOss: FamilyBuilder = {
   modelTypes: ['gpt_oss'],
   ggufArchitecture: 'gpt-oss',
+  // openai/gpt-oss, README: "We recommend sampling with temperature=1.0 and top_p=1.0".
+  sampling: { temperature: 1 },
   specFromConfig,
   specFromGguf,
   weightsFromHuggingFace: (spec, file, config) =>

@@ -6,23 +6,21 @@ import { unsupported } from '../../errors.ts';
 import type { TensorFile } from '../../formats/tensor.ts';
 import type { DecoderSpec, ExpertsSpec } from '../spec/spec.ts';
 import {
+  type DecoderNames,
   decoderWeights,
   expertsOf,
   ggufExperts,
+  ggufNames,
   groupedQuery,
   groupedQueryWeights,
+  huggingFaceNames,
   type LayerContext,
   normsAndSinks,
   routerOf,
   selectedBias,
-} from '../weights/decoderWeights.ts';
-import {
-  type DecoderNames,
-  ggufNames,
-  huggingFaceNames,
   type TensorTable,
   tensorTable,
-} from '../weights/tensorTable.ts';
+} from '../weights/decoderWeights.ts';
 import type { DecoderWeights, ExpertsWeights, GroupedQueryWeights, Linear, Weight } from '../weights/weights.ts';
 import { columnsOf, type RowSelection, selectRows, transposedWeight } from '../weights/weightViews.ts';
 

@@ -6,21 +6,23 @@ import { z } from 'zod';
 import { dequantise } from '../../formats/dequantise.ts';
 import { limits } from '../../limits.ts';
 import { checkedSpec, type DecoderSpec, type GroupedQueryAttentionSpec, type RopeSpec } from '../spec/spec.ts';
-import { decoderWeights } from '../weights/decoderWeights.ts';
-import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
+import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
 import {
   contextTokensOf,
   decoderFields,
   type FamilyBuilder,
   fp8BlockOf,
+  type GgufKeys,
+  type GgufSource,
+  ggufSizes,
   headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
   requireValue,
   ropeFromConfig,
+  ropeFromGguf,
 } from './config.ts';
-import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 
 const llamaConfig = z.looseObject({
   ...decoderFields,
@@ -114,6 +116,8 @@ async function frequencyFactorsOf(gguf: GgufSource, pairs: number): Promise<read
 export const llama: FamilyBuilder = {
   modelTypes: ['llama'],
   ggufArchitecture: 'llama',
+  // SmolLM2-Instruct's card.
+  sampling: { temperature: 0.2, topP: 0.9 },
   specFromConfig,
   specFromGguf,
   weightsFromHuggingFace: (spec, file, config) =>

@@ -7,8 +7,15 @@ import { unsupported } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import type { DecoderSpec, GroupedQueryAttentionSpec } from '../spec/spec.ts';
 import { checkedSpec } from '../spec/spec.ts';
-import { decoderWeights, groupedQuery, type LayerContext, type LayerTables } from '../weights/decoderWeights.ts';
-import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
+import {
+  decoderWeights,
+  ggufNames,
+  groupedQuery,
+  huggingFaceNames,
+  type LayerContext,
+  type LayerTables,
+  tensorTable,
+} from '../weights/decoderWeights.ts';
 import type { Weight } from '../weights/weights.ts';
 import { selectRows } from '../weights/weightViews.ts';
 import type { FamilyBuilder } from './config.ts';
@@ -16,16 +23,19 @@ import {
   contextTokensOf,
   decoderFields,
   fp8BlockOf,
+  type GgufKeys,
+  type GgufSource,
+  ggufSizes,
   headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
   requireValue,
   ropeFromConfig,
+  ropeFromGguf,
   rotatedDimensions,
   size,
 } from './config.ts';
-import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 
 const phi3Config = z.looseObject({
   ...decoderFields,
@@ -140,6 +150,7 @@ function cut({ table, spec: { hiddenSize } }: LayerContext, name: string, rows: 
     selectRows(whole, { period: rows, offset, length }, [length, hiddenSize]);
 }
 
+/** Phi-4's generation_config.json recommends no sampling. */
 export const phi3: FamilyBuilder = {
   modelTypes: ['phi3'],
   ggufArchitecture: 'phi3',

@@ -6,22 +6,24 @@ import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { checkedSpec, type DecoderSpec, type LayerSpec, type RopeSpec } from '../spec/spec.ts';
-import { decoderWeights } from '../weights/decoderWeights.ts';
-import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
+import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
 import {
   contextTokensOf,
   decoderFields,
   type FamilyBuilder,
   fp8BlockOf,
+  type GgufKeys,
+  type GgufSource,
+  ggufSizes,
   headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
   requireValue,
   ropeFromConfig,
+  ropeFromGguf,
   size,
 } from './config.ts';
-import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 
 export const qwenWindowFields = {
   use_sliding_window: optional(z.boolean()),
@@ -122,6 +124,8 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
 export const qwen2: FamilyBuilder = {
   modelTypes: ['qwen2'],
   ggufArchitecture: 'qwen2',
+  // Qwen2.5-Coder's generation_config.json.
+  sampling: { temperature: 0.7, topP: 0.8, topK: 20, repetitionPenalty: 1.1 },
   specFromConfig,
   specFromGguf,
   weightsFromHuggingFace: (spec, file, config) =>

@@ -10,20 +10,22 @@ import {
   type GroupedQueryAttentionSpec,
   type RopeSpec,
 } from '../spec/spec.ts';
-import { decoderWeights } from '../weights/decoderWeights.ts';
-import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
+import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
 import {
   contextTokensOf,
   decoderFields,
   type FamilyBuilder,
   fp8BlockOf,
+  type GgufKeys,
+  type GgufSource,
+  ggufSizes,
   optional,
   parseConfig,
   requireSiluActivation,
   requireValue,
   ropeFromConfig,
+  ropeFromGguf,
 } from './config.ts';
-import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 import { qwenSlidingWindows, qwenWindowFields } from './qwen2.ts';
 
 export const qwen3Fields = {
@@ -132,6 +134,8 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
 export const qwen3: FamilyBuilder = {
   modelTypes: ['qwen3'],
   ggufArchitecture: 'qwen3',
+  // "Best practices" of the Qwen3 cards, thinking.
+  sampling: { temperature: 0.6, topP: 0.95, topK: 20 },
   specFromConfig,
   specFromGguf,
   weightsFromHuggingFace: (spec, file, config) =>

@@ -11,13 +11,25 @@ import {
   expertsApart,
   expertsOf,
   ggufExperts,
+  ggufNames,
   groupedQueryWeights,
+  huggingFaceNames,
   type LayerTables,
   routerOf,
+  tensorTable,
 } from '../weights/decoderWeights.ts';
-import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
-import { experts, type FamilyBuilder, fp8BlockOf, optional, parseConfig, requireValue, width } from './config.ts';
-import { type GgufKeys, type GgufSource, ggufSizes } from './ggufKeys.ts';
+import {
+  experts,
+  type FamilyBuilder,
+  fp8BlockOf,
+  type GgufKeys,
+  type GgufSource,
+  ggufSizes,
+  optional,
+  parseConfig,
+  requireValue,
+  width,
+} from './config.ts';
 import {
   qwen3AttentionFromGguf,
   qwen3AttentionsFromConfig,
@@ -47,7 +59,7 @@ interface Qwen3ExpertSizes {
   readonly renormalise: boolean;
 }
 
-function qwen3Experts({ renormalise, ...sizes }: Qwen3ExpertSizes): ExpertsSpec {
+export function qwen3Experts({ renormalise, ...sizes }: Qwen3ExpertSizes): ExpertsSpec {
   return {
     kind: 'experts',
     ...sizes,
@@ -120,6 +132,8 @@ const ggufTables: LayerTables = {
 export const qwen3Moe: FamilyBuilder = {
   modelTypes: ['qwen3_moe'],
   ggufArchitecture: 'qwen3moe',
+  // "Best practices" of the Qwen3 cards, thinking.
+  sampling: { temperature: 0.6, topP: 0.95, topK: 20 },
   specFromConfig,
   specFromGguf,
   weightsFromHuggingFace: (spec, file, config) =>

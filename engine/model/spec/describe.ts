@@ -1,9 +1,9 @@
 /** Parameter counts and sizes of a model: for model cards, and for judging what fits before loading. */
 import { unsupported } from '../../errors.ts';
-import { elementCountOf } from '../../formats/blocks.ts';
 import type { TensorType } from '../../formats/tensor.ts';
-import type { CachePrecision } from '../../protocol/engineProtocol.ts';
-import type { Model } from '../model.ts';
+import { elementCountOf } from '../../formats/tensor.ts';
+import type { CachePrecision } from '../../protocol/models.ts';
+import type { Model } from '../open.ts';
 import { listWeights, specTensors, type WeightRole } from '../weights/specTensors.ts';
 import type { Weight } from '../weights/weights.ts';
 import { columnsOf, rowsOf, weightBytesOf } from '../weights/weightViews.ts';
@@ -16,6 +16,7 @@ import {
   type Family,
   type FeedForwardSpec,
   type LayerSpec,
+  stateValues,
 } from './spec.ts';
 
 export interface SpecDescription {
@@ -144,7 +145,8 @@ export function withYarn(spec: DecoderSpec, factor: number): DecoderSpec {
     truncate: true,
     attentionFactor: yarnMscale(factor),
   };
-  const stretched = (attention: AttentionSpec): AttentionSpec => ({ ...attention, rope: { ...attention.rope, yarn } });
+  const stretched = (attention: AttentionSpec): AttentionSpec =>
+    attention.kind === 'gated-delta' ? attention : { ...attention, rope: { ...attention.rope, yarn } };
   return {
     ...spec,
     contextTokens: Math.floor(originalContextTokens * factor),
@@ -175,7 +177,9 @@ export function longestContextTokens(spec: DecoderSpec): number {
 
 function canStretch(spec: DecoderSpec): boolean {
   const isQwen = spec.family === 'qwen2' || spec.family === 'qwen3' || spec.family === 'qwen3-moe';
-  return isQwen && spec.layers.every(({ attention: { rope } }) => !rope.yarn && rope.linearFactor === undefined);
+  const isPlain = ({ attention }: LayerSpec) =>
+    attention.kind !== 'gated-delta' && !attention.rope.yarn && attention.rope.linearFactor === undefined;
+  return isQwen && spec.layers.every(isPlain);
 }
 
 function originalContextTokensOf(spec: DecoderSpec): number {
@@ -228,7 +232,7 @@ export interface Inspection {
     readonly precision: CachePrecision;
     /** Growth a token, in layers without a sliding window. */
     readonly bytesPerToken: number;
-    /** Layers with a sliding window, once the window is full. */
+    /** Layers with a sliding window, once the window is full, and states. */
     readonly windowBytes: number;
   };
   readonly memory: readonly ContextMemory[];
@@ -245,7 +249,8 @@ export function inspectSpec(
   const yarn = yarnOnRequest(spec);
   const perValue = cacheBytesPerValue(spec, precision);
   const bytes = groups.reduce((sum, group) => sum + group.bytes, 0);
-  const [growing, sliding] = [layers.filter((layer) => !windowOf(layer)), layers.filter(windowOf)];
+  const isBounded = (layer: LayerSpec) => windowOf(layer) !== undefined || layer.attention.kind === 'gated-delta';
+  const [growing, sliding] = [layers.filter((layer) => !isBounded(layer)), layers.filter(isBounded)];
   return {
     family,
     parameters,
@@ -277,6 +282,7 @@ export function inspectSpec(
 /** Bytes of the KV cache of one sequence. A layer with a sliding window counts its window at most. */
 export function cacheBytes({ layers }: Pick<DecoderSpec, 'layers'>, tokens: number, bytesPerValue: number): number {
   return layers.reduce((sum, layer) => {
+    if (layer.attention.kind === 'gated-delta') return sum + (tokens > 0 ? 4 * stateValues(layer.attention) : 0);
     const kept = Math.min(tokens, windowOf(layer) ?? tokens);
     return sum + kept * bytesPerValue * cacheValuesPerToken(layer.attention);
   }, 0);

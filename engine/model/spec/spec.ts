@@ -4,19 +4,23 @@
  * Field names are those of the published configs.
  */
 import { invalidInput } from '../../errors.ts';
-import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import type { CachePrecision } from '../../protocol/models.ts';
 import { attentionFactor, inverseFrequencies } from './rope.ts';
 
-export type Family =
-  | 'llama'
-  | 'qwen2'
-  | 'qwen3'
-  | 'qwen3-moe'
-  | 'gpt-oss'
-  | 'deepseek-v3'
-  | 'gemma3'
-  | 'phi3'
-  | 'glm4-moe';
+export const families = [
+  'llama',
+  'qwen2',
+  'qwen3',
+  'qwen3-moe',
+  'gpt-oss',
+  'deepseek-v3',
+  'gemma3',
+  'phi3',
+  'glm4-moe',
+  'qwen3-next',
+  'qwen3.5',
+] as const;
+export type Family = (typeof families)[number];
 
 export interface DecoderSpec {
   readonly family: Family;
@@ -32,14 +36,19 @@ export interface DecoderSpec {
    * Embedding models: a forward pass returns hidden states after the final norm, and no head is loaded. Absent: logits.
    */
   readonly headless?: true;
+  /**
+   * Part of a model on several devices (backend/split): passes take hidden states instead of ids, no embedding is loaded, and
+   * all but the last stage return hidden states as they leave their layers. Absent: the whole model.
+   */
+  readonly stage?: 'inner' | 'last';
   /** Multiplies the embeddings, not the head (Gemma). */
   readonly embeddingScale?: number;
   readonly layers: readonly LayerSpec[];
 }
 
 /** Width of an output row: logits, or a hidden state. */
-export function outputSize({ headless, hiddenSize, vocabularySize }: DecoderSpec): number {
-  return headless ? hiddenSize : vocabularySize;
+export function outputSize({ headless, stage, hiddenSize, vocabularySize }: DecoderSpec): number {
+  return headless || stage === 'inner' ? hiddenSize : vocabularySize;
 }
 
 /** Pre-norm block: `x += attention(norm(x)); x += feedForward(norm(x))`. */
@@ -50,7 +59,11 @@ export interface LayerSpec {
   readonly feedForward: FeedForwardSpec;
 }
 
-export type AttentionSpec = GroupedQueryAttentionSpec | LatentAttentionSpec;
+/** Norms over the residual stream. */
+export const normsOf = ({ postNorms }: LayerSpec): number => (postNorms ? 4 : 2);
+
+/** What mixes tokens: attention to all cached keys, or a state that each token changes. */
+export type AttentionSpec = GroupedQueryAttentionSpec | LatentAttentionSpec | GatedDeltaSpec;
 
 export interface GroupedQueryAttentionSpec {
   readonly kind: 'grouped-query';
@@ -63,6 +76,8 @@ export interface GroupedQueryAttentionSpec {
   readonly qkNorm: boolean;
   /** One learned logit a query head that takes part in the softmax without a value (GPT-OSS). */
   readonly sinks: boolean;
+  /** Each element of the result is multiplied by the sigmoid of one more projection of the input (Qwen3-Next). */
+  readonly outputGate?: true;
   /** Query i attends to key j iff `0 <= i - j < slidingWindow`; absent: full causal attention. */
   readonly slidingWindow?: number;
   readonly rope: RopeSpec;
@@ -83,6 +98,46 @@ export interface LatentAttentionSpec {
   readonly rope: RopeSpec;
   readonly softmaxScale: number;
 }
+
+/**
+ * Gated delta net (Yang et al. 2024, "Gated Delta Networks"): no keys and values are cached, but a state `S` for each value
+ * head, `[keyHeadDim, valueHeadDim]`, which each token decays and corrects:
+ * `S = exp(g) S + k (beta (v - exp(g) Sᵀ k))ᵀ`, `output = Sᵀ q`.
+ * Before it a causal convolution over each channel of queries, keys and values, then SiLU, then q and k are made unit vectors.
+ */
+export interface GatedDeltaSpec {
+  readonly kind: 'gated-delta';
+  readonly numKeyHeads: number;
+  readonly numValueHeads: number;
+  readonly keyHeadDim: number;
+  readonly valueHeadDim: number;
+  /** Tokens that the convolution sees, the own one included. */
+  readonly convolutionTokens: number;
+  /** Key head of value head `i`: `i / (values a key)` as published, or `i % numKeyHeads` as in GGUF files of Qwen3.5. */
+  readonly sharing: 'grouped' | 'tiled';
+  /** It needs no positions, and has no scores. */
+  readonly rope?: never;
+  readonly softmaxScale?: never;
+}
+
+/** Channels of the convolution: queries, keys, values. */
+export const convolutionChannels = (spec: GatedDeltaSpec): number =>
+  2 * spec.numKeyHeads * spec.keyHeadDim + spec.numValueHeads * spec.valueHeadDim;
+
+/** Values of a layer's state: the delta rule's matrices, then the last inputs of the convolution. */
+export const stateValues = (spec: GatedDeltaSpec): number =>
+  spec.numValueHeads * spec.keyHeadDim * spec.valueHeadDim + convolutionChannels(spec) * (spec.convolutionTokens - 1);
+
+/** Bytes of one sequence's state in all layers; always f32. */
+export const stateBytesOf = ({ layers }: Pick<DecoderSpec, 'layers'>): number =>
+  layers.reduce((sum, { attention }) => sum + (attention.kind === 'gated-delta' ? 4 * stateValues(attention) : 0), 0);
+
+export const keyHeadOf = ({ sharing, numKeyHeads, numValueHeads }: GatedDeltaSpec, valueHead: number): number =>
+  sharing === 'tiled' ? valueHead % numKeyHeads : Math.floor((valueHead * numKeyHeads) / numValueHeads);
+
+/** Whether any layer keeps a state, which can't go back by forgetting tokens. */
+export const isRecurrent = ({ layers }: Pick<DecoderSpec, 'layers'>): boolean =>
+  layers.some(({ attention }) => attention.kind === 'gated-delta');
 
 export interface RopeSpec {
   readonly theta: number;
@@ -118,6 +173,12 @@ export type Activation =
   /** GPT-OSS: gate = min(gate, limit); up = clamp(up, ±limit); (up + 1) · gate · sigmoid(alpha · gate). */
   | { readonly kind: 'swiglu-clamped'; readonly alpha: number; readonly limit: number };
 
+/** As papers call the gated network (Shazeer 2020). */
+export function activationName(activation: Activation): string {
+  if (activation.kind === 'gelu-gate') return 'GeGLU';
+  return activation.kind === 'silu-gate' ? 'SwiGLU' : `SwiGLU clamped at ${activation.limit}`;
+}
+
 export interface DenseSpec {
   readonly kind: 'dense';
   readonly intermediateSize: number;
@@ -150,10 +211,13 @@ export interface ExpertsSpec {
   readonly routedScale: number;
   /** Width of the expert that always runs and is added unscaled; absent: none. */
   readonly sharedIntermediateSize?: number;
+  /** The shared expert is multiplied by the sigmoid of a projection to one number (Qwen3-Next). */
+  readonly sharedGate?: true;
 }
 
 /** Values cached for one token in one layer. */
 export function cacheValuesPerToken(attention: AttentionSpec): number {
+  if (attention.kind === 'gated-delta') return 0;
   return attention.kind === 'latent'
     ? attention.keyValueRank + attention.ropeHeadDim
     : 2 * attention.numKeyValueHeads * attention.headDim;
@@ -166,17 +230,25 @@ export function checkedSpec(spec: DecoderSpec): DecoderSpec {
   const { normEpsilon } = spec;
   require(normEpsilon > 0 && normEpsilon <= 1, `a norm's epsilon of ${normEpsilon}`);
   for (const { attention, feedForward } of spec.layers) {
-    checkAttention(attention);
-    require(attention.softmaxScale > 0 &&
-      attention.softmaxScale < Number.POSITIVE_INFINITY, `a softmax scale of ${attention.softmaxScale}`);
+    if (attention.kind === 'gated-delta') checkGatedDelta(attention);
+    else checkAttention(attention);
     if (feedForward.kind === 'experts') checkExperts(feedForward);
   }
+  require(cachedAttentions(spec).length > 0, 'no layer with attention');
   // Layers share the specs of their kind.
-  for (const rope of new Set(spec.layers.map(({ attention }) => attention.rope))) checkRope(rope);
+  for (const rope of new Set(cachedAttentions(spec).map((attention) => attention.rope))) checkRope(rope);
   return spec;
 }
 
-function checkAttention(attention: AttentionSpec): void {
+function checkGatedDelta({ numKeyHeads, numValueHeads, keyHeadDim, valueHeadDim, ...spec }: GatedDeltaSpec): void {
+  require(spec.convolutionTokens > 1, `a convolution over ${spec.convolutionTokens} tokens`);
+  require(numValueHeads % numKeyHeads === 0, `${numValueHeads} value heads on ${numKeyHeads} key heads`);
+  require(keyHeadDim % 4 === 0 && valueHeadDim % 4 === 0, `heads of ${keyHeadDim} and ${valueHeadDim} elements`);
+}
+
+function checkAttention(attention: GroupedQueryAttentionSpec | LatentAttentionSpec): void {
+  const { softmaxScale } = attention;
+  require(softmaxScale > 0 && softmaxScale < Number.POSITIVE_INFINITY, `a softmax scale of ${softmaxScale}`);
   const { dimensions, frequencyFactors } = attention.rope;
   const headDim = attention.kind === 'latent' ? attention.ropeHeadDim : attention.headDim;
   require(Number.isInteger(headDim), `a head of ${headDim} elements`);
@@ -220,6 +292,12 @@ function require(condition: boolean, relation: string): void {
 /** The precision that the CPU backend uses for a requested one. */
 export const processorPrecision = (asked: CachePrecision = 'f16'): 'f32' | 'f16' => (asked === 'f32' ? 'f32' : 'f16');
 
+export type CachedAttentionSpec = Exclude<AttentionSpec, GatedDeltaSpec>;
+
+/** Of the layers that cache keys and values. */
+export const cachedAttentions = ({ layers }: Pick<DecoderSpec, 'layers'>): CachedAttentionSpec[] =>
+  layers.flatMap(({ attention }) => (attention.kind === 'gated-delta' ? [] : [attention]));
+
 /** One row of the KV cache: the key or value of one head, or a latent with its rotated key. */
 export interface CacheRow {
   /** Elements; a multiple of four. */
@@ -228,7 +306,7 @@ export interface CacheRow {
   readonly block: number;
 }
 
-export function cacheRowOf(attention: AttentionSpec): CacheRow {
+export function cacheRowOf(attention: CachedAttentionSpec): CacheRow {
   if (attention.kind === 'grouped-query') return { width: attention.headDim, block: blockOf(attention.headDim) };
   const { keyValueRank: rank, ropeHeadDim: rope } = attention;
   return { width: rank + rope, block: blockOf(rank, rope) };
@@ -242,13 +320,16 @@ export function cacheRowBytes({ width, block }: CacheRow, precision: CachePrecis
 }
 
 /** Rows that a token adds to one layer. */
-const cacheRowsPerToken = (attention: AttentionSpec): number =>
+const cacheRowsPerToken = (attention: CachedAttentionSpec): number =>
   attention.kind === 'latent' ? 1 : 2 * attention.numKeyValueHeads;
 
 /** Bytes of one token in all given layers. */
 export function cacheBytesPerToken(attentions: readonly AttentionSpec[], precision: CachePrecision): number {
   return attentions.reduce(
-    (sum, attention) => sum + cacheRowsPerToken(attention) * cacheRowBytes(cacheRowOf(attention), precision),
+    (sum, attention) =>
+      attention.kind === 'gated-delta'
+        ? sum
+        : sum + cacheRowsPerToken(attention) * cacheRowBytes(cacheRowOf(attention), precision),
     0,
   );
 }
@@ -257,5 +338,6 @@ export function cacheBytesPerToken(attentions: readonly AttentionSpec[], precisi
 export function cacheBytesPerValue({ layers }: Pick<DecoderSpec, 'layers'>, precision: CachePrecision): number {
   const attentions = layers.map(({ attention }) => attention);
   const values = attentions.reduce((sum, attention) => sum + cacheValuesPerToken(attention), 0);
-  return cacheBytesPerToken(attentions, precision) / values;
+  // Of a stage whose layers all keep states, nothing.
+  return values === 0 ? 0 : cacheBytesPerToken(attentions, precision) / values;
 }

@@ -1,6 +1,10 @@
-/** The parts of a name table that families share: roles, tensor names and shapes. */
+/**
+ * Finds tensors by their published names. Errors name a tensor that is missing, misshapen or of an unsupported type.
+ */
+import { invalidInput, unsupported } from '../../errors.ts';
+import { dequantise } from '../../formats/dequantise.ts';
+import type { TensorFile, TensorInfo, TensorType } from '../../formats/tensor.ts';
 import type { DecoderSpec, DenseSpec, ExpertsSpec, GroupedQueryAttentionSpec, LayerSpec } from '../spec/spec.ts';
-import type { DecoderNames, LayerNames, TensorTable } from './tensorTable.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
@@ -8,10 +12,154 @@ import type {
   ExpertsWeights,
   FeedForwardWeights,
   GroupedQueryWeights,
+  LayerNorms,
   Linear,
   Weight,
 } from './weights.ts';
-import { joinRows, type RowSelection, selectRows, stackedWeight } from './weightViews.ts';
+import { mapNorms } from './weights.ts';
+import { joinRows, type RowSelection, selectRows, stackedWeight, storedWeight } from './weightViews.ts';
+
+export interface TensorTable {
+  readonly file: TensorFile;
+  has(name: string): boolean;
+  /** @throws HearthError `invalid-input` if the tensor is missing or its shape differs. */
+  info(name: string, shape: readonly number[]): TensorInfo;
+  /** `as`: the same elements in another shape whose rows are whole blocks. */
+  weight(name: string, shape: readonly number[], as?: readonly number[]): Weight;
+  /** `stem.weight`, and `stem.bias` if `bias` is true. */
+  linear(stem: string, shape: readonly [out: number, input: number], bias: boolean): Linear;
+}
+
+const computedTypes: ReadonlySet<TensorType> = new Set<TensorType>([
+  ...(['F64', 'F32', 'F16', 'BF16', 'F8_E4M3', 'MXFP4', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0'] as const),
+  ...(['Q2_K', 'Q3_K', 'Q4_K', 'Q5_K', 'Q6_K', 'IQ4_NL', 'IQ4_XS'] as const),
+]);
+
+/** Size of the blocks of F8_E4M3 weights that share a scale. */
+type Fp8Block = readonly [rows: number, columns: number];
+
+export function tensorTable(file: TensorFile, fp8Block?: Fp8Block): TensorTable {
+  const info = (name: string, shape: readonly number[]): TensorInfo => {
+    const found = file.tensors.get(name);
+    if (!found) throw invalidInput(`The checkpoint has no tensor ${name}. Is a shard missing?`);
+    if (found.shape.join() !== shape.join()) {
+      throw invalidInput(
+        `Tensor ${name} is [${found.shape.join(', ')}]; its configuration says [${shape.join(', ')}].`,
+      );
+    }
+    return found;
+  };
+  const weight = (name: string, shape: readonly number[], as = shape): Weight => {
+    const { type } = info(name, shape);
+    if (!computedTypes.has(type))
+      throw unsupported(`Tensor ${name} has type ${type}, which Hearth doesn't support for weights.`);
+    const stored = storedWeight(file, name, type, as);
+    return type === 'F8_E4M3' ? withBlockScale(file, stored, info, fp8Block) : stored;
+  };
+  return {
+    file,
+    has: (name) => file.tensors.has(name),
+    info,
+    weight,
+    linear: (stem, shape, bias) => ({
+      weight: weight(`${stem}.weight`, shape),
+      ...(bias && { bias: weight(`${stem}.bias`, [shape[0]]) }),
+    }),
+  };
+}
+
+function withBlockScale(
+  file: TensorFile,
+  stored: Weight,
+  find: TensorTable['info'],
+  fp8Block: Fp8Block | undefined,
+): Weight {
+  if (!fp8Block) {
+    throw invalidInput(`Tensor ${stored.name} is FP8, but quantization_config.weight_block_size is missing.`);
+  }
+  const [blockRows, blockColumns] = fp8Block;
+  const [rows = 1, columns = 1] = stored.shape;
+  // The name says "inverse", but values are multiplied by it (DeepSeek's inference/kernel.py, weight_dequant).
+  const name = `${stored.name}_scale_inv`;
+  const { type } = find(name, [Math.ceil(rows / blockRows), Math.ceil(columns / blockColumns)]);
+  const read = async () => dequantise(type, await file.read(name));
+  return { ...stored, blockScale: { blockRows, blockColumns, read } };
+}
+
+// Tensor names. Hugging Face names come from transformers' module tree, GGUF names from llama.cpp's
+// `gguf-py/gguf/constants.py`. A family spreads a table and overrides the names that differ.
+
+export interface DecoderNames {
+  readonly embedding: string;
+  readonly finalNorm: string;
+  readonly head: string;
+  layer(index: number): LayerNames;
+}
+
+/** Linear layers are stems, completed by `.weight` and `.bias`. Norms and sinks are full names. */
+interface LayerNames extends LayerNorms<string> {
+  readonly query: string;
+  readonly key: string;
+  readonly value: string;
+  readonly output: string;
+  readonly queryNorm: string;
+  readonly keyNorm: string;
+  readonly sinks: string;
+  readonly gate: string;
+  readonly up: string;
+  readonly down: string;
+  readonly router: string;
+}
+
+export const huggingFaceNames: DecoderNames = {
+  embedding: 'model.embed_tokens.weight',
+  finalNorm: 'model.norm.weight',
+  head: 'lm_head.weight',
+  layer(index) {
+    const layer = `model.layers.${index}`;
+    return {
+      attentionNorm: `${layer}.input_layernorm.weight`,
+      query: `${layer}.self_attn.q_proj`,
+      key: `${layer}.self_attn.k_proj`,
+      value: `${layer}.self_attn.v_proj`,
+      output: `${layer}.self_attn.o_proj`,
+      queryNorm: `${layer}.self_attn.q_norm.weight`,
+      keyNorm: `${layer}.self_attn.k_norm.weight`,
+      sinks: `${layer}.self_attn.sinks`,
+      feedForwardNorm: `${layer}.post_attention_layernorm.weight`,
+      gate: `${layer}.mlp.gate_proj`,
+      up: `${layer}.mlp.up_proj`,
+      down: `${layer}.mlp.down_proj`,
+      router: `${layer}.mlp.gate`,
+    };
+  },
+};
+
+export const ggufNames: DecoderNames = {
+  embedding: 'token_embd.weight',
+  finalNorm: 'output_norm.weight',
+  head: 'output.weight',
+  layer(index) {
+    const layer = `blk.${index}`;
+    return {
+      attentionNorm: `${layer}.attn_norm.weight`,
+      query: `${layer}.attn_q`,
+      key: `${layer}.attn_k`,
+      value: `${layer}.attn_v`,
+      output: `${layer}.attn_output`,
+      queryNorm: `${layer}.attn_q_norm.weight`,
+      keyNorm: `${layer}.attn_k_norm.weight`,
+      sinks: `${layer}.attn_sinks.weight`,
+      feedForwardNorm: `${layer}.ffn_norm.weight`,
+      gate: `${layer}.ffn_gate`,
+      up: `${layer}.ffn_up`,
+      down: `${layer}.ffn_down`,
+      router: `${layer}.ffn_gate_inp`,
+    };
+  },
+};
+
+// The parts of a name table that families share: roles, tensor names and shapes.
 
 export interface LayerContext {
   readonly table: TensorTable;
@@ -42,25 +190,13 @@ export function decoderWeights(
     layers: spec.layers.map((layer, index) => {
       const context: LayerContext = { table, spec, layer, index, names: names.layer(index) };
       return {
-        attentionNorm: table.weight(context.names.attentionNorm, [hiddenSize]),
+        ...mapNorms(context.names, (name) => table.weight(name, [hiddenSize])),
         attention: tables.attention(context),
-        feedForwardNorm: table.weight(context.names.feedForwardNorm, [hiddenSize]),
         feedForward: tables.feedForward(context),
-        ...(layer.postNorms && postNorms(context)),
       };
     }),
     finalNorm: table.weight(names.finalNorm, [hiddenSize]),
     head: spec.tiedEmbeddings ? embedding : table.weight(names.head, [vocabularySize, hiddenSize]),
-  };
-}
-
-function postNorms({ table, spec: { hiddenSize }, names: { attentionPostNorm, feedForwardPostNorm } }: LayerContext) {
-  if (attentionPostNorm === undefined || feedForwardPostNorm === undefined) {
-    throw new Error('A family with norms after its blocks must name them.');
-  }
-  return {
-    attentionPostNorm: table.weight(attentionPostNorm, [hiddenSize]),
-    feedForwardPostNorm: table.weight(feedForwardPostNorm, [hiddenSize]),
   };
 }
 
@@ -71,12 +207,28 @@ export function groupedQueryWeights({ table, spec, layer, names }: LayerContext)
   const keyWidth = attention.numKeyValueHeads * headDim;
   return {
     kind: 'grouped-query',
-    query: table.linear(names.query, [queryWidth, spec.hiddenSize], bias.qkv),
+    ...(attention.outputGate
+      ? queryAndGate(table, names.query, [queryWidth, spec.hiddenSize], headDim)
+      : { query: table.linear(names.query, [queryWidth, spec.hiddenSize], bias.qkv) }),
     key: table.linear(names.key, [keyWidth, spec.hiddenSize], bias.qkv),
     value: table.linear(names.value, [keyWidth, spec.hiddenSize], bias.qkv),
     output: table.linear(names.output, [spec.hiddenSize, queryWidth], bias.output),
     ...normsAndSinks(table, names, attention),
   };
+}
+
+/** One matrix holds for each head the rows of its query, then those of its gate (Qwen3-Next). */
+function queryAndGate(
+  table: TensorTable,
+  stem: string,
+  shape: readonly [rows: number, columns: number],
+  headDim: number,
+): { readonly query: Linear; readonly gate: Linear } {
+  const both = table.weight(`${stem}.weight`, [2 * shape[0], shape[1]]);
+  const half = (offset: number): Linear => ({
+    weight: selectRows(both, { period: 2 * headDim, offset, length: headDim }, shape),
+  });
+  return { query: half(0), gate: half(headDim) };
 }
 
 export function normsAndSinks(
@@ -114,7 +266,7 @@ export function denseWeights(
 }
 
 export function groupedQuery({ attention }: LayerSpec): GroupedQueryAttentionSpec {
-  if (attention.kind !== 'grouped-query') throw new Error('A family with latent attention must supply its own table.');
+  if (attention.kind !== 'grouped-query') throw new Error('A family with other attention must supply its own table.');
   return attention;
 }
 

@@ -1,8 +1,8 @@
 /** Lists every weight that a spec requires, by role and shape, without a file: to count parameters and plan memory. */
 
 import { z } from 'zod';
-import { blockLayout, byteLengthOf, elementCountOf } from '../../formats/blocks.ts';
 import type { TensorType } from '../../formats/tensor.ts';
+import { blockLayout, byteLengthOf, elementCountOf } from '../../formats/tensor.ts';
 import { fp8BlockOf, optional, parseConfig, quantisationMethodOf } from '../families/config.ts';
 import { isOriginal } from '../families/gptOss.ts';
 import type { WeightGroup } from '../spec/describe.ts';
@@ -11,12 +11,23 @@ import type {
   DecoderSpec,
   ExpertsSpec,
   FeedForwardSpec,
+  GatedDeltaSpec,
   GroupedQueryAttentionSpec,
   LatentAttentionSpec,
 } from '../spec/spec.ts';
-import type { AttentionWeights, DecoderWeights, DenseWeights, FeedForwardWeights, Linear, Weight } from './weights.ts';
+import { convolutionChannels, normsOf } from '../spec/spec.ts';
+import type {
+  AttentionWeights,
+  DecoderWeights,
+  DenseWeights,
+  FeedForwardWeights,
+  LayerNorms,
+  Linear,
+  Weight,
+} from './weights.ts';
+import { mapNorms } from './weights.ts';
 
-// The weights of an opened decoder by role, in order of computation: for load progress and model cards.
+// The weights of an opened decoder by role, layer by layer: for load progress and model cards.
 
 export type WeightRole = 'embedding' | 'attention' | 'feed-forward' | 'routed-experts' | 'norm' | 'head';
 
@@ -31,15 +42,19 @@ export function listWeights(weights: DecoderWeights): ListedWeight[] {
   return [
     ...(tied ? [] : [{ role: 'embedding', weight: weights.embedding } as const]),
     ...weights.layers.flatMap((layer) => [
-      { role: 'norm', weight: layer.attentionNorm } as const,
+      ...normWeights(layer),
       ...attentionWeights(layer.attention),
-      ...as('norm', layer.attentionPostNorm, layer.feedForwardNorm),
       ...feedForwardWeights(layer.feedForward),
-      ...as('norm', layer.feedForwardPostNorm),
     ]),
     { role: 'norm', weight: weights.finalNorm },
     { role: 'head', weight: weights.head },
   ];
+}
+
+function normWeights(norms: LayerNorms<Weight>): ListedWeight[] {
+  const found: Weight[] = [];
+  mapNorms(norms, (norm) => found.push(norm));
+  return as('norm', ...found);
 }
 
 function attentionWeights(attention: AttentionWeights): ListedWeight[] {
@@ -50,9 +65,16 @@ function attentionWeights(attention: AttentionWeights): ListedWeight[] {
       ...as('norm', queryNorm, keyValueNorm),
     ];
   }
-  const { query, key, value, output, queryNorm, keyNorm, sinks } = attention;
+  if (attention.kind === 'gated-delta') {
+    const { query, key, value, gate, beta, decay, convolution, output, norm, decayBias, decayRate } = attention;
+    return [
+      ...as('attention', query, key, value, gate, beta, decay, convolution, output, decayBias, decayRate),
+      ...as('norm', norm),
+    ];
+  }
+  const { query, key, value, gate, output, queryNorm, keyNorm, sinks } = attention;
   return [
-    ...[query, key, value, output].flatMap((linear) => linearAs('attention', linear)),
+    ...[query, key, value, ...(gate ? [gate] : []), output].flatMap((linear) => linearAs('attention', linear)),
     ...as('attention', sinks),
     ...as('norm', queryNorm, keyNorm),
   ];
@@ -60,12 +82,13 @@ function attentionWeights(attention: AttentionWeights): ListedWeight[] {
 
 function feedForwardWeights(feedForward: FeedForwardWeights): ListedWeight[] {
   if (feedForward.kind === 'dense') return denseWeights(feedForward);
-  const { router, selectionBias, gate, up, down, shared } = feedForward;
+  const { router, selectionBias, gate, up, down, shared, sharedGate } = feedForward;
   return [
     ...linearAs('feed-forward', router),
     ...as('feed-forward', selectionBias),
     ...[gate, up, down].flatMap((linear) => linearAs('routed-experts', linear)),
     ...(shared ? denseWeights(shared) : []),
+    ...as('feed-forward', sharedGate),
   ];
 }
 
@@ -98,10 +121,11 @@ export function specTensors({ vocabularySize, hiddenSize, tiedEmbeddings, layers
   const norm = vector('norm', hiddenSize);
   return [
     ...(tiedEmbeddings ? [] : [{ role: 'embedding', ...matrix } as const]),
-    ...layers.flatMap(({ attention, feedForward, postNorms }, layer) => {
-      const norms = postNorms ? [norm, norm] : [norm];
+    ...layers.flatMap((spec, layer) => {
+      const norms = Array.from({ length: normsOf(spec) }, () => norm);
+      const { attention, feedForward } = spec;
       const blocks = [...attentionTensors(attention, hiddenSize), ...feedForwardTensors(feedForward, hiddenSize)];
-      return [...norms, ...norms, ...blocks].map((tensor) => ({ ...tensor, layer }));
+      return [...norms, ...blocks].map((tensor) => ({ ...tensor, layer }));
     }),
     norm,
     { role: 'head', ...matrix },
@@ -111,15 +135,31 @@ export function specTensors({ vocabularySize, hiddenSize, tiedEmbeddings, layers
 const vector = (role: WeightRole, ...shape: readonly number[]): LayerTensor => ({ role, part: 'vector', shape });
 
 function attentionTensors(attention: AttentionSpec, hidden: number): LayerTensor[] {
+  if (attention.kind === 'gated-delta') return gatedDeltaTensors(attention, hidden);
   return attention.kind === 'latent' ? latentTensors(attention, hidden) : groupedQueryTensors(attention, hidden);
 }
 
+function gatedDeltaTensors(attention: GatedDeltaSpec, hidden: number): LayerTensor[] {
+  const { numKeyHeads, numValueHeads: heads, keyHeadDim, valueHeadDim, convolutionTokens } = attention;
+  const role = 'attention';
+  const [keyWidth, valueWidth] = [numKeyHeads * keyHeadDim, heads * valueHeadDim];
+  return [
+    ...[keyWidth, keyWidth, valueWidth, valueWidth, heads, heads].map(
+      (rows): LayerTensor => ({ role, part: 'matrix', shape: [rows, hidden] }),
+    ),
+    vector(role, convolutionChannels(attention), convolutionTokens),
+    { role, part: 'matrix', shape: [hidden, valueWidth] },
+    ...[vector(role, heads), vector(role, heads), vector('norm', valueHeadDim)],
+  ];
+}
+
 function groupedQueryTensors(attention: GroupedQueryAttentionSpec, hidden: number): LayerTensor[] {
-  const { numAttentionHeads, numKeyValueHeads, headDim, bias, qkNorm, sinks } = attention;
+  const { numAttentionHeads, numKeyValueHeads, headDim, bias, qkNorm, sinks, outputGate } = attention;
   const role = 'attention';
   const [queryWidth, keyWidth] = [numAttentionHeads * headDim, numKeyValueHeads * headDim];
   return [
     { role, part: 'matrix', shape: [queryWidth, hidden] },
+    ...(outputGate ? [{ role, part: 'matrix', shape: [queryWidth, hidden] } as const] : []),
     { role, part: 'matrix', shape: [keyWidth, hidden] },
     { role, part: 'value', shape: [keyWidth, hidden] },
     { role, part: 'matrix', shape: [hidden, queryWidth] },
@@ -161,6 +201,7 @@ function expertTensors(spec: ExpertsSpec, hidden: number): LayerTensor[] {
     ...gatedTensors('routed-experts', [numExperts], intermediateSize, hidden),
     ...(bias ? biases.map((width) => vector('routed-experts', numExperts, width)) : []),
     ...(sharedIntermediateSize === undefined ? [] : gatedTensors('feed-forward', [], sharedIntermediateSize, hidden)),
+    ...(spec.sharedGate ? [vector('feed-forward', 1, hidden)] : []),
   ];
 }
 

@@ -3,9 +3,9 @@
  * reads on demand and caches nothing.
  */
 import { invalidInput } from '../../errors.ts';
-import { blockLayout, byteLengthOf } from '../../formats/blocks.ts';
 import { dequantise } from '../../formats/dequantise.ts';
 import type { TensorFile, TensorType } from '../../formats/tensor.ts';
+import { blockLayout, byteLengthOf } from '../../formats/tensor.ts';
 import type { Weight } from './weights.ts';
 
 type BlockScale = NonNullable<Weight['blockScale']>;
@@ -104,7 +104,10 @@ function greatestCommonDivisor(a: number, b: number): number {
 }
 
 /** Norm weights that their publisher stores as the difference from one (Gemma), as f32. */
-export function plusOne(weight: Weight): Weight {
+export const plusOne = (weight: Weight): Weight => eachValue(weight, (value) => value + 1);
+
+/** Each element changed, as f32. */
+export function eachValue(weight: Weight, changed: (value: number) => number): Weight {
   const { name, shape } = weight;
   return {
     name,
@@ -112,7 +115,7 @@ export function plusOne(weight: Weight): Weight {
     type: 'F32',
     async readRows(start, count) {
       const values = dequantise(weight.type, await weight.readRows(start, count));
-      return new Uint8Array(Float32Array.from(values, (value) => value + 1).buffer);
+      return new Uint8Array(Float32Array.from(values, changed).buffer);
     },
   };
 }

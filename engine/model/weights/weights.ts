@@ -39,17 +39,45 @@ export interface DecoderWeights {
   readonly head: Weight;
 }
 
-export interface LayerWeights {
-  readonly attentionNorm: Weight;
+export interface LayerWeights extends LayerNorms<Weight> {
   readonly attention: AttentionWeights;
-  readonly feedForwardNorm: Weight;
   readonly feedForward: FeedForwardWeights;
-  /** Present with `postNorms`. */
-  readonly attentionPostNorm?: Weight;
-  readonly feedForwardPostNorm?: Weight;
 }
 
-export type AttentionWeights = GroupedQueryWeights | LatentWeights;
+/** A layer's norms over the residual stream, `[hidden]` each: their names, stored weights or loaded values. */
+export interface LayerNorms<Norm> {
+  readonly attentionNorm: Norm;
+  readonly feedForwardNorm: Norm;
+  /** Present with `postNorms`. */
+  readonly attentionPostNorm?: Norm;
+  readonly feedForwardPostNorm?: Norm;
+}
+
+export function mapNorms<From, To>(norms: LayerNorms<From>, to: (norm: From) => To): LayerNorms<To> {
+  const { attentionNorm, feedForwardNorm, attentionPostNorm: attention, feedForwardPostNorm: feedForward } = norms;
+  return {
+    attentionNorm: to(attentionNorm),
+    feedForwardNorm: to(feedForwardNorm),
+    ...(attention !== undefined && { attentionPostNorm: to(attention) }),
+    ...(feedForward !== undefined && { feedForwardPostNorm: to(feedForward) }),
+  };
+}
+
+/** The same, one after the other. */
+export async function loadNorms<From, To>(
+  norms: LayerNorms<From>,
+  load: (norm: From) => Promise<To>,
+): Promise<LayerNorms<To>> {
+  const { attentionNorm, feedForwardNorm, attentionPostNorm: attention, feedForwardPostNorm: feedForward } = norms;
+  return {
+    attentionNorm: await load(attentionNorm),
+    feedForwardNorm: await load(feedForwardNorm),
+    ...(attention !== undefined && { attentionPostNorm: await load(attention) }),
+    ...(feedForward !== undefined && { feedForwardPostNorm: await load(feedForward) }),
+  };
+}
+
+export type AttentionWeights = GroupedQueryWeights | LatentWeights | GatedDeltaWeights;
 
 export interface GroupedQueryWeights {
   readonly kind: 'grouped-query';
@@ -57,6 +85,8 @@ export interface GroupedQueryWeights {
   readonly query: Linear;
   readonly key: Linear;
   readonly value: Linear;
+  /** Present with `outputGate`. `[heads · headDim, hidden]` */
+  readonly gate?: Linear;
   /** `[hidden, heads · headDim]` */
   readonly output: Linear;
   /** `[headDim]` */
@@ -84,6 +114,30 @@ export interface LatentWeights {
   readonly output: Weight;
 }
 
+export interface GatedDeltaWeights {
+  readonly kind: 'gated-delta';
+  /** `[keyHeads · keyHeadDim, hidden]` */
+  readonly query: Weight;
+  readonly key: Weight;
+  /** `[valueHeads · valueHeadDim, hidden]` */
+  readonly value: Weight;
+  /** The result is normed, then multiplied by the SiLU of this. `[valueHeads · valueHeadDim, hidden]` */
+  readonly gate: Weight;
+  /** Their sigmoid is the delta rule's step. `[valueHeads, hidden]` */
+  readonly beta: Weight;
+  /** `g = decayRate · softplus(decay · x + decayBias)`. `[valueHeads, hidden]`, `[valueHeads]` each */
+  readonly decay: Weight;
+  readonly decayBias: Weight;
+  /** Negative. */
+  readonly decayRate: Weight;
+  /** The oldest token first. `[channels, convolutionTokens]` */
+  readonly convolution: Weight;
+  /** `[valueHeadDim]` */
+  readonly norm: Weight;
+  /** `[hidden, valueHeads · valueHeadDim]` */
+  readonly output: Weight;
+}
+
 export type FeedForwardWeights = DenseWeights | ExpertsWeights;
 
 export interface DenseWeights {
@@ -107,4 +161,6 @@ export interface ExpertsWeights {
   /** Weight `[experts, hidden, intermediate]`, bias `[experts, hidden]` */
   readonly down: Linear;
   readonly shared?: DenseWeights;
+  /** Present with `sharedGate`. `[1, hidden]` */
+  readonly sharedGate?: Weight;
 }

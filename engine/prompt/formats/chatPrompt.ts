@@ -17,7 +17,7 @@ import { type PromptPart, runWhole, type Sliced, type Tokenizer } from '../../to
 import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
 import { ThinkingSplitter } from '../thinking.ts';
 import type { ChatTemplate, TemplateMessage, TemplateOptions } from './chatTemplate.ts';
-import { type ToolSyntax, templateCall, templateTool, withoutToolRoles } from './toolSyntax.ts';
+import { type ToolSyntax, templateCall, templateTool, withoutToolRoles } from './chatTemplate.ts';
 
 export interface ChatOptions extends Omit<TemplateOptions, 'messages' | 'bosToken' | 'eosToken'> {
   readonly tools?: readonly Tool[];

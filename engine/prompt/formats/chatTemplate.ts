@@ -2,6 +2,8 @@
 import { HearthError, invalidInput } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { DeadlineError, withDeadline } from '../../tokenizer/preTokenise.ts';
+import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { argumentsOf, type ChatMessage, type Tool, type ToolCall } from '../conversation.ts';
 import type { Statement } from './jinja/expressions.ts';
 import { Interpreter } from './jinja/interpreter.ts';
 import { parse } from './jinja/parser.ts';
@@ -19,7 +21,6 @@ import {
   type Value,
   View,
 } from './jinja/values.ts';
-import { strftime } from './toolSyntax.ts';
 
 // Chat templates are untrusted programs. They are compiled and run within limits, and render the same as Python's jinja2
 // with transformers' settings (`utils/chat_template_utils.py`).
@@ -150,4 +151,196 @@ export function compileChatTemplate(source: string): ChatTemplate {
         options.now,
       ),
   };
+}
+
+// A checkpoint's tool-call syntax, found by rendering a call with its template, because the model was trained on that.
+
+export interface ToolSyntax {
+  /** `keyed`: GLM's names and values, each between tags of its own. */
+  readonly kind: 'json' | 'xml' | 'keyed';
+  /** Empty: a bare call is the whole answer (Llama 3). */
+  readonly open: string;
+  readonly close: string;
+  /** The key of a JSON call's arguments. */
+  readonly argumentsKey: 'arguments' | 'parameters';
+  /** The form in which the template takes arguments; `texts`: a mapping of names to the text between the tags. */
+  readonly given: 'json' | 'mapping' | 'texts';
+  /** Whether the template shows tools, calls and results; otherwise they are turned into ordinary turns first. */
+  readonly inTemplate: boolean;
+}
+
+/** The syntax of Nous Hermes and Qwen, for templates without tools. */
+const hermes: ToolSyntax = {
+  kind: 'json',
+  open: '<tool_call>',
+  close: '</tool_call>',
+  argumentsKey: 'arguments',
+  given: 'json',
+  inTemplate: false,
+};
+
+const probeTool: Tool = {
+  name: 'probe_tool',
+  description: 'Probes.',
+  parameters: { type: 'object', properties: { city: { type: 'string' } } },
+};
+const probeCall: ToolCall = { id: 'call_1', name: probeTool.name, arguments: '{"city": "Paris"}' };
+
+export function toolSyntaxOf(template: ChatTemplate, tokenizer: Pick<Tokenizer, 'templateTokens'>): ToolSyntax {
+  for (const given of ['json', 'mapping'] as const) {
+    const shown = probe(template, tokenizer, given);
+    const syntax = shown === undefined ? undefined : syntaxIn(shown, given);
+    if (syntax) return syntax;
+  }
+  return hermes;
+}
+
+function probe(
+  template: ChatTemplate,
+  tokenizer: Pick<Tokenizer, 'templateTokens'>,
+  given: ToolSyntax['given'],
+): string | undefined {
+  try {
+    return template.render({
+      messages: [
+        { role: 'user', content: 'x' },
+        { role: 'assistant', content: '', tool_calls: [templateCall(probeCall, given)] },
+        { role: 'tool', content: 'probe_result', name: probeTool.name, tool_call_id: probeCall.id },
+      ],
+      variables: { tools: [templateTool(probeTool)] },
+      addGenerationPrompt: true,
+      bosToken: tokenizer.templateTokens.begin,
+      eosToken: tokenizer.templateTokens.end,
+      now: new Date(0),
+    });
+  } catch (error) {
+    // A template that refuses tools doesn't show any.
+    if (error instanceof HearthError) return undefined;
+    throw error;
+  }
+}
+
+function syntaxIn(shown: string, given: 'json' | 'mapping'): ToolSyntax | undefined {
+  // The template showed the tool and its result.
+  if (!shown.includes(probeTool.description) || !shown.includes('probe_result')) return undefined;
+  if (/<function=probe_tool>\s*<parameter=city>\s*Paris\s*<\/parameter>/.test(shown)) {
+    return { ...hermes, kind: 'xml', given: 'texts', inTemplate: true };
+  }
+  if (/<tool_call>probe_tool\s*<arg_key>city<\/arg_key>\s*<arg_value>Paris<\/arg_value>\s*<\/tool_call>/.test(shown)) {
+    return { ...hermes, kind: 'keyed', given, inTemplate: true };
+  }
+  const match =
+    /(<tool_call>)?\s*\{\s*"name":\s*"probe_tool",\s*"(arguments|parameters)":\s*\{"city":\s*"Paris"\}\s*\}/.exec(
+      shown,
+    );
+  if (!match) return undefined;
+  const tags = match[1] === undefined ? { open: '', close: '' } : {};
+  return {
+    ...hermes,
+    ...tags,
+    argumentsKey: match[2] === 'parameters' ? 'parameters' : 'arguments',
+    given,
+    inTemplate: true,
+  };
+}
+
+/** A tool as in OpenAI's API, which templates expect. */
+export function templateTool({ name, description, parameters }: Tool): Record<string, unknown> {
+  return { type: 'function', function: { name, description, parameters } };
+}
+
+export function templateCall(call: ToolCall, given: ToolSyntax['given']): Record<string, unknown> {
+  return { id: call.id, type: 'function', function: { name: call.name, arguments: argumentsFor(call, given) } };
+}
+
+/** @throws HearthError `invalid-input` if a mapping is needed and the arguments aren't a JSON object. */
+function argumentsFor(call: ToolCall, given: ToolSyntax['given']): unknown {
+  if (given === 'json') return call.arguments;
+  const values = argumentsOf(call);
+  if (given === 'mapping') return values;
+  // Passed as the model wrote them: Python would print True and 1.0 for true and 1.
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [name, typeof value === 'string' ? value : JSON.stringify(value)]),
+  );
+}
+
+/** A conversation for a template without tools: they are described in system and user turns. */
+export function withoutToolRoles(messages: readonly ChatMessage[], tools: readonly Tool[]): ChatMessage[] {
+  const [first, ...others] = messages;
+  const instructions = first?.role === 'system' ? `${first.content}\n\n` : '';
+  const turns = first?.role === 'system' ? others : messages;
+  const system: ChatMessage[] =
+    tools.length > 0 ? [{ role: 'system', content: instructions + toolInstructions(tools) }] : [];
+  const kept = system.length === 0 && first?.role === 'system' ? [first] : system;
+  return [...kept, ...turns.flatMap((_, i) => plainTurn(turns, i))];
+}
+
+function plainTurn(turns: readonly ChatMessage[], at: number): readonly ChatMessage[] {
+  const message = turns[at];
+  if (message === undefined) return [];
+  if (message.role === 'assistant' && message.toolCalls) {
+    const calls = message.toolCalls.map(
+      ({ name, arguments: given }) =>
+        `<tool_call>\n{"name": ${JSON.stringify(name)}, "arguments": ${given}}\n</tool_call>`,
+    );
+    const { toolCalls: _, ...turn } = message;
+    return [{ ...turn, content: [message.content, ...calls].filter((text) => text !== '').join('\n') }];
+  }
+  if (message.role !== 'tool') return [message];
+  // Consecutive results form one turn.
+  if (turns[at - 1]?.role === 'tool') return [];
+  let end = at + 1;
+  while (turns[end]?.role === 'tool') end++;
+  const results = turns.slice(at, end);
+  const content = results.map((result) => `<tool_response>\n${result.content}\n</tool_response>`).join('\n');
+  return [{ role: 'user', content }];
+}
+
+/** The wording of Qwen's template, which other models follow as well. */
+function toolInstructions(tools: readonly Tool[]): string {
+  const signatures = tools.map((tool) => JSON.stringify(templateTool(tool))).join('\n');
+  return `# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+${signatures}
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>`;
+}
+
+// Functions of Python and transformers that templates rely on.
+
+/** Python's directives that templates use, in English and local time. */
+function strftime(now: Date, format: string): string {
+  const english = (options: Intl.DateTimeFormatOptions): string => now.toLocaleString('en-US', options);
+  const two = (value: number): string => String(value).padStart(2, '0');
+  const directives: Record<string, () => string> = {
+    Y: () => String(now.getFullYear()),
+    y: () => two(now.getFullYear() % 100),
+    m: () => two(now.getMonth() + 1),
+    d: () => two(now.getDate()),
+    B: () => english({ month: 'long' }),
+    b: () => english({ month: 'short' }),
+    A: () => english({ weekday: 'long' }),
+    a: () => english({ weekday: 'short' }),
+    H: () => two(now.getHours()),
+    M: () => two(now.getMinutes()),
+    S: () => two(now.getSeconds()),
+    '%': () => '%',
+  };
+  return format.replace(/%(.)/g, (whole, directive: string) => directives[directive]?.() ?? whole);
+}
+
+/** `json.dumps(value, ensure_ascii=False)` */
+export function pythonJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(pythonJson).join(', ')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const members = Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${pythonJson(item)}`);
+  return `{${members.join(', ')}}`;
 }

@@ -13,11 +13,11 @@ import {
   type ToolCall,
   withStatedFormat,
 } from '../conversation.ts';
-import { JsonObjectScanner } from '../parsers/jsonCall.ts';
+import { JsonObjectScanner } from '../parsers/toolCallText.ts';
 import { type AnswerPlan, answerSteps, callSteps, marked, type Step, wantedCalls } from '../plans/answerPlan.ts';
 import { nearestThinkingMode, type ThinkingMode, ThinkingSplitter } from '../thinking.ts';
+import { pythonJson } from './chatTemplate.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
-import { pythonJson } from './toolSyntax.ts';
 
 export type DeepSeekVersion = 'v3' | 'v3.1';
 

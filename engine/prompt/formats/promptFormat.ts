@@ -20,10 +20,9 @@ import {
   thinkingVariables,
 } from '../thinking.ts';
 import { encodeChatSliced } from './chatPrompt.ts';
-import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
+import { type ChatTemplate, compileChatTemplate, type ToolSyntax, toolSyntaxOf } from './chatTemplate.ts';
 import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
 import { HarmonyFormat } from './harmony.ts';
-import { type ToolSyntax, toolSyntaxOf } from './toolSyntax.ts';
 
 export interface PromptOptions {
   readonly thinking: ThinkingMode;

@@ -1,4 +1,6 @@
 /**
+ * Calls whose arguments stand between tags.
+ *
  * Qwen3-Coder's calls: `<function=f><parameter=p>value</parameter></function>`, with a line feed around each value.
  * The schema says whether a value is text or JSON. Each value is streamed as a member of the arguments' JSON.
  *
@@ -7,7 +9,7 @@
  * ends with the call.
  */
 import { argumentTypes, type Tool } from '../conversation.ts';
-import { partialMatchLength } from '../stopStrings.ts';
+import { partialMatchLength } from '../thinking.ts';
 import type { CallProgress, CallReader } from './toolCallText.ts';
 
 const valueEnd = '</parameter>';
@@ -199,6 +201,85 @@ export class XmlCallReader implements CallReader {
     const tail = this.#held.trimStart();
     if (tail.startsWith(this.#close)) return { rest: tail.slice(this.#close.length) };
     return this.#close.startsWith(tail) ? undefined : { rest: this.#held };
+  }
+
+  #broken(): CallProgress {
+    const read = this.#raw.length - this.#held.length;
+    return { broken: this.#open + this.#raw.slice(0, read), rest: this.#held };
+  }
+}
+
+const keyStart = '<arg_key>';
+const member = /^<arg_key>([^<]*)<\/arg_key>\s*<arg_value>([\s\S]*?)<\/arg_value>/;
+
+/**
+ * GLM's calls: `<tool_call>f`, then `<arg_key>p</arg_key>` and `<arg_value>value</arg_value>` for each argument. A value is
+ * given once it is whole.
+ */
+export class KeyedCallReader implements CallReader {
+  readonly #open: string;
+  readonly #close: string;
+  readonly #tools: readonly Tool[];
+  #raw = '';
+  #held = '';
+  #tool: Tool | undefined;
+  readonly #members = new Set<string>();
+
+  constructor(open: string, close: string, tools: readonly Tool[]) {
+    this.#open = open;
+    this.#close = close;
+    this.#tools = tools;
+  }
+
+  push(text: string): CallProgress {
+    this.#raw += text;
+    this.#held += text;
+    const head = this.#tool ? {} : this.#readHead();
+    const tool = this.#tool;
+    if (!tool) return head;
+    let read = head.arguments ?? '';
+    for (;;) {
+      const begun = this.#held.trimStart();
+      if (begun.startsWith(this.#close)) {
+        return { ...head, arguments: `${read}}`, rest: begun.slice(this.#close.length) };
+      }
+      const [whole, key = '', value = ''] = member.exec(begun) ?? [];
+      if (whole === undefined) {
+        const possible = isBeginning(begun, keyStart) || this.#close.startsWith(begun);
+        return possible ? { ...head, arguments: read } : { ...head, arguments: read, ...this.#broken() };
+      }
+      read += this.#member(tool, key.trim(), value);
+      this.#held = begun.slice(whole.length);
+    }
+  }
+
+  end(): CallProgress {
+    const before = this.push('');
+    if (before.rest !== undefined || before.broken !== undefined) return before;
+    if (!this.#tool) return { broken: this.#open + this.#raw };
+    const required: unknown = this.#tool.parameters['required'];
+    const isWhole =
+      this.#held.trim() === '' && Array.isArray(required) && required.every((name) => this.#members.has(name));
+    return { ...before, arguments: `${before.arguments ?? ''}${isWhole ? '}' : ''}`, rest: '' };
+  }
+
+  #readHead(): CallProgress {
+    const begun = this.#held.trimStart();
+    const end = begun.search(/\n|<arg_key>|<\/tool_call>/);
+    const name = (end < 0 ? begun : begun.slice(0, end)).trim();
+    const possible = this.#tools.some((tool) => (end < 0 ? isBeginning(tool.name, name) : tool.name === name));
+    if (!possible) return this.#broken();
+    if (end < 0) return {};
+    this.#tool = this.#tools.find((tool) => tool.name === name);
+    this.#held = begun.slice(end);
+    return { name, arguments: '{' };
+  }
+
+  #member(tool: Tool, name: string, value: string): string {
+    const comma = this.#members.size > 0 ? ', ' : '';
+    this.#members.add(name);
+    const isText = argumentTypes(tool)[name]?.isText ?? true;
+    return `${comma}${JSON.stringify(name)}: ${isText ? JSON.stringify(value) : jsonOf(value)}`;
   }
 
   #broken(): CallProgress {

@@ -4,8 +4,8 @@
  */
 import type { Form, Part } from '../../grammar/machine.ts';
 import { argumentTypes, type Tool } from '../conversation.ts';
+import type { ToolSyntax } from '../formats/chatTemplate.ts';
 import type { PromptOptions } from '../formats/promptFormat.ts';
-import type { ToolSyntax } from '../formats/toolSyntax.ts';
 
 export type Step =
   /** Framing tokens in it are parsed. */
@@ -116,8 +116,35 @@ export function callSteps(
 /** Qwen3-Coder's format: a tag for each parameter, in the schema's order. */
 export function xmlCallSteps(tools: readonly Tool[]): readonly Step[] {
   const write: Step = { kind: 'write', text: '\n<function=' };
-  return [write, chooseName(tools, '>\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool))))];
+  return [write, chooseName(tools, '>\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool)), xmlTags))];
 }
+
+/** GLM's format: a key and a value for each parameter, in the schema's order. */
+export const keyedCallSteps = (tools: readonly Tool[]): readonly Step[] => [
+  chooseName(tools, '\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool)), keyedTags)),
+];
+
+/** How a parameter and the call's end are written. */
+interface ParameterTags {
+  readonly start: (name: string) => string;
+  readonly beforeEnd: string;
+  readonly end: string;
+  readonly callEnd: string;
+}
+
+const xmlTags: ParameterTags = {
+  start: (name) => `<parameter=${name}>\n`,
+  beforeEnd: '\n',
+  end: '</parameter>',
+  callEnd: '</function>\n</tool_call>',
+};
+
+const keyedTags: ParameterTags = {
+  start: (name) => `<arg_key>${name}</arg_key>\n<arg_value>`,
+  beforeEnd: '',
+  end: '</arg_value>',
+  callEnd: '</tool_call>',
+};
 
 function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) => readonly Step[], written = ''): Step {
   return {
@@ -130,35 +157,28 @@ function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) =>
   };
 }
 
-function parameterSteps(tool: Tool, left: readonly string[]): readonly Step[] {
+function parameterSteps(tool: Tool, left: readonly string[], tags: ParameterTags): readonly Step[] {
   const { required } = tool.parameters;
   const needed = left.findIndex((name) => Array.isArray(required) && required.includes(name));
   const possible = needed < 0 ? left : left.slice(0, needed + 1);
-  const tags = possible.map((name) => [literal(`<parameter=${name}>\n`)]);
-  const end = needed < 0 ? [[literal('</function>\n</tool_call>')]] : [];
+  const starts = possible.map((name) => [literal(tags.start(name))]);
+  const end = needed < 0 ? [[literal(tags.callEnd)]] : [];
   const follow = (text: string): readonly Step[] => {
-    const name = possible.find((parameter) => text.startsWith(`<parameter=${parameter}>`));
+    const name = possible.find((parameter) => text.startsWith(tags.start(parameter).trimEnd()));
     return name === undefined
       ? []
-      : [parameterValue(tool, name), ...parameterSteps(tool, left.slice(left.indexOf(name) + 1))];
+      : [parameterValue(tool, name, tags), ...parameterSteps(tool, left.slice(left.indexOf(name) + 1), tags)];
   };
-  return [{ kind: 'choose', grammar: { form: [...tags, ...end] }, follow }];
+  return [{ kind: 'choose', grammar: { form: [...starts, ...end] }, follow }];
 }
 
-const parameterEnd = '</parameter>';
-
-function parameterValue(tool: Tool, name: string): Step {
+function parameterValue(tool: Tool, name: string, tags: ParameterTags): Step {
   const { schema, isText } = argumentTypes(tool)[name] ?? { schema: {}, isText: true };
-  const end = literal(`\n${parameterEnd}\n`);
+  const end = literal(`${tags.beforeEnd}${tags.end}\n`);
   const values = isText && 'enum' in schema && Array.isArray(schema['enum']) ? schema['enum'].map(String) : undefined;
   const form: Form = values
     ? values.map((value) => [literal(value), end])
-    : [
-        [
-          isText ? { kind: 'without', tag: parameterEnd } : { kind: 'json', schema: withDefinitions(schema, tool) },
-          end,
-        ],
-      ];
+    : [[isText ? { kind: 'without', tag: tags.end } : { kind: 'json', schema: withDefinitions(schema, tool) }, end]];
   return { kind: 'choose', grammar: { form } };
 }
 
@@ -215,8 +235,8 @@ export function taggedPlan(syntax: ToolSyntax, options: PromptOptions, state: Ta
   const named = (written = ''): readonly Step[] =>
     callSteps(tools, `", "${argumentsKey}": `, open === '' ? '}' : `}\n${close}`, written);
   const call = (): readonly Step[] =>
-    kind === 'xml'
-      ? [...xmlCallSteps(tools), ...afterCall]
+    kind !== 'json'
+      ? [...(kind === 'xml' ? xmlCallSteps(tools) : keyedCallSteps(tools)), ...afterCall]
       : [{ kind: 'write', text: open === '' ? bareStart : `\n${bareStart}` }, ...named(), ...afterCall];
   const bare = (written: string): readonly Step[] => {
     const steps = named(written);

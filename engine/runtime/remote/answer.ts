@@ -198,7 +198,7 @@ interface Open {
   id: string | undefined;
   name: string;
   arguments: string;
-  /** Of the arguments, how much was told: none before the name is known. */
+  /** Characters of the arguments already sent; none before the name is known. */
   told: number;
 }
 

@@ -115,9 +115,9 @@ interface Target {
   /** Without credentials, query and the `/` at the end. */
   readonly url: string;
   readonly host: string;
-  /** Of the base address, with its `?`; goes with every request. */
+  /** Query of the base address, with its `?`. Added to every request. */
   readonly query: string;
-  /** Of the address's user and password. */
+  /** Built from the address's user and password. */
   readonly authorization: string | undefined;
   readonly hasToken: boolean;
 }
@@ -166,7 +166,7 @@ interface Answered {
   readonly headers: { get(name: string): string | null };
 }
 
-/** Where to ask again; undefined for an answer, and for a redirect to another origin, which the caller explains. */
+/** The address to ask again. Undefined for an answer, and for a redirect to another origin, which the caller explains. */
 function redirectOf({ status, headers }: Answered, from: URL): URL | undefined {
   const location = headers.get('location');
   if (![301, 302, 307, 308].includes(status) || location === null || !URL.canParse(location, from.href))
@@ -194,7 +194,7 @@ function bounded(host: string, { status, headers, body }: Body, maxBytes: number
   return new Response(isEmpty ? null : ReadableStream.from(pieces(host, body, maxBytes)), { status, headers: kept });
 }
 
-/** Of the bytes on the wire, which undici has unpacked. */
+/** Describes the bytes on the wire, which undici has unpacked. */
 const hopHeaders = new Set(['content-encoding', 'content-length', 'transfer-encoding']);
 
 async function* pieces(host: string, body: AsyncIterable<Uint8Array>, maxBytes: number): AsyncGenerator<Uint8Array> {

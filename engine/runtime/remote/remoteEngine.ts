@@ -1,27 +1,34 @@
 /** The engine's requests, answered by an OpenAI-compatible server that the user named. Nothing is sent before they do. */
 import { join } from 'node:path';
 import type { z } from 'zod';
-import { defaultStoreDirectory } from '../../catalogue/paths.ts';
+import { defaultStoreDirectory } from '../../catalogue/files.ts';
 import { cancelled, HearthError } from '../../errors.ts';
 import {
   type ChatResult,
   type CompleteResult,
   chatParams,
   type completeParams,
-  type connectParams,
   type countTokensParams,
   type Delta,
-  type ModelCard,
   type Progress,
   type SummariseResult,
   type summariseParams,
 } from '../../protocol/engineProtocol.ts';
-import { fitHistory } from '../../tasks/history.ts';
+import type { connectParams, ModelCard } from '../../protocol/models.ts';
+import { fitHistory } from '../../tasks/chat.ts';
 import type { Summariser } from '../../tasks/summarise.ts';
 import { Summaries, SummaryCache } from '../summaries.ts';
 import { Answer } from './answer.ts';
-import { bodyOf, type Density, dispensable, estimatedPrompt, estimatedTokens } from './body.ts';
-import { completeRemotely, type FillIn, fillInOf } from './completion.ts';
+import {
+  bodyOf,
+  completeRemotely,
+  type Density,
+  dispensable,
+  estimatedPrompt,
+  estimatedTokens,
+  type FillIn,
+  fillInOf,
+} from './completion.ts';
 import { type ListedModel, RemoteServer } from './server.ts';
 
 export interface RemoteOptions {
@@ -31,10 +38,10 @@ export interface RemoteOptions {
   readonly storeDirectory?: string;
 }
 
-type ConnectParams = z.output<typeof connectParams>;
+type ConnectParams = Omit<z.output<typeof connectParams>, 'role'>;
 type ChatRequest = z.output<typeof chatParams>;
 
-/** Where neither the server nor the user says; what current models have at least. */
+/** Used if neither the server nor the user states it. Current models have at least this. */
 const assumedContextTokens = 8192;
 
 export class RemoteEngine {

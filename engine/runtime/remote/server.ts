@@ -3,11 +3,11 @@ import OpenAI, { APIConnectionError, APIConnectionTimeoutError, APIError, APIUse
 import { z } from 'zod';
 import { type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/engineProtocol.ts';
-import { certificateProblem } from '../../userHelp.ts';
+import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/models.ts';
+import { certificateProblem } from '../../texts.ts';
 import { eventsOf, notTheApi, openTransport, withoutCredentials } from './events.ts';
 
-/** What servers say of a model beside OpenAI's fields. */
+/** Fields that servers add to OpenAI's model object. */
 const listed = z.object({
   id: z.string().max(limits.remote.nameChars),
   /** vLLM and SGLang; Hearth. */
@@ -29,7 +29,7 @@ export interface ListedModel extends RemoteModel {
 }
 
 export class RemoteServer {
-  /** Where the API lies, with its `/v1`; neither user, password nor query. */
+  /** Base URL of the API, with its `/v1`, without user, password or query. */
   readonly url: string;
   readonly host: string;
   readonly client: OpenAI;
@@ -60,7 +60,7 @@ export class RemoteServer {
     });
   }
 
-  /** Of what lies beside the API. */
+  /** URL of an endpoint beside the API. */
   beside(path: string): string {
     return this.url.replace(/\/v1$/, '') + path;
   }

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { passesOf } from '../../../engine/backend/backend.ts';
 import {
   DispatchLimit,
   longestDispatchMs,
   operationsOf,
-  partsOf,
 } from '../../../engine/backend/webgpu/decoder/dispatchLimit.ts';
 import { models } from '../../../scripts/kernels/models.ts';
 
@@ -63,12 +63,13 @@ describe('a pass', () => {
 describe('a batch in parts', () => {
   const tokens = (count: number) => Array.from({ length: count }, (_, i) => i);
   it('keeps every token in order and its logits', () => {
+    const sequence = { length: 0, tokensUntilCheckpoint: () => Number.POSITIVE_INFINITY };
     const slices = [
-      { tokens: tokens(5), logits: 'last' },
-      { tokens: tokens(0), logits: 'none' },
-      { tokens: tokens(7), logits: 'all' },
+      { sequence, tokens: tokens(5), logits: 'last' },
+      { sequence, tokens: tokens(0), logits: 'none' },
+      { sequence, tokens: tokens(7), logits: 'all' },
     ] as const;
-    const parts = partsOf(slices, 4);
+    const parts = passesOf(slices, 4);
     expect(parts.map((part) => part.map(({ index, slice }) => [index, slice.tokens, slice.logits]))).toEqual([
       [[0, [0, 1, 2, 3], 'none']],
       [
@@ -77,6 +78,23 @@ describe('a batch in parts', () => {
       ],
       [[2, [3, 4, 5, 6], 'all']],
     ]);
-    expect(partsOf(slices, 100)).toHaveLength(1);
+    expect(passesOf(slices, 100)).toHaveLength(1);
+  });
+
+  it('ends passes where a sequence is to keep its state, and has each sequence in a pass once', () => {
+    const until = (checkpoint: number) => (length: number) =>
+      length < checkpoint ? checkpoint - length : Number.POSITIVE_INFINITY;
+    const slices = [
+      { sequence: { length: 10, tokensUntilCheckpoint: until(12) }, tokens: tokens(5), logits: 'all' },
+      { sequence: { length: 0, tokensUntilCheckpoint: until(90) }, tokens: tokens(4), logits: 'last' },
+    ] as const;
+    const passes = passesOf(slices, 100);
+    expect(passes.map((pass) => pass.map(({ index, slice }) => [index, slice.tokens]))).toEqual([
+      [[0, [0, 1]]],
+      [
+        [0, [2, 3, 4]],
+        [1, [0, 1, 2, 3]],
+      ],
+    ]);
   });
 });

@@ -1,8 +1,9 @@
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
-import { layoutOf, storageOf } from '../../../engine/backend/onnx/decoder.ts';
 import { KeyValueCache } from '../../../engine/backend/onnx/keyValueCache.ts';
-import type { GraphInputs, ToThread } from '../../../engine/backend/onnx/messages.ts';
+import type { GraphInputs } from '../../../engine/backend/onnx/messages.ts';
+import { layoutOf, storageOf } from '../../../engine/backend/processor/decoder.ts';
+import type { CacheMessage } from '../../../engine/backend/processor/messages.ts';
 import { BlockCache, type CachedSequence } from '../../../engine/kv/blockCache.ts';
 import { maxCheckpoints } from '../../../engine/kv/blocks.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
@@ -18,6 +19,7 @@ const plan: GraphInputs = {
     { ...layer, group: 0 },
     { ...layer, group: 1 },
   ],
+  states: [],
 };
 const rowsOfLayer = 2;
 const mostTokensPerRun = 256;
@@ -30,6 +32,7 @@ class Caches {
       ...plan,
       contextTokens: 1_000_000,
       cacheBudgetBytes: Number.POSITIVE_INFINITY,
+      cacheOrder: 'ranges of 64',
       thread: {
         tell: (message) => this.#tell(message),
         ask: async () => {
@@ -53,7 +56,7 @@ class Caches {
     cache.arrange(layoutOf(sequence), cache.length);
     const rows = plan.layers.length * rowsOfLayer;
     const values = Float32Array.from(new Array(rows).fill(tokens).flat());
-    cache.append(new Tensor('float32', values, [rows, tokens.length]), tokens.length);
+    cache.append({ cached: new Tensor('float32', values, [rows, tokens.length]) }, tokens.length);
     sequence.advance(tokens.length);
   }
 
@@ -63,7 +66,7 @@ class Caches {
     return [...ranges].reduce((sum, { values, isEmpty }) => sum + (isEmpty ? 0 : values.byteLength), 0);
   }
 
-  #tell(message: ToThread): void {
+  #tell(message: CacheMessage): void {
     if (message.kind === 'create') {
       const { sequence, from } = message;
       this.byId.set(sequence, from === undefined ? new KeyValueCache(plan) : this.cache(from).fork());

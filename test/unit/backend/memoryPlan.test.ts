@@ -1,6 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { type HostSystem, hostMemory } from '../../../engine/backend/hostMemory.ts';
-import { DoesNotFit, type MemoryPool, type ModelNeeds, planMemory } from '../../../engine/backend/memoryPlan.ts';
+import {
+  DoesNotFit,
+  type HostSystem,
+  hostMemory,
+  type MemoryPool,
+  type ModelNeeds,
+  planMemory,
+} from '../../../engine/backend/memoryPlan.ts';
 
 const GB = 1e9;
 /** 12 GB of weights, 0.5 GB to compute in, 100 kB a token. */
@@ -89,6 +95,12 @@ describe('the memory plan of a processor', () => {
     });
   });
 
+  it('refuses what is not available where models of other windows are in the way', () => {
+    expect(() => planMemory(needs, pool('host', 32, 2), undefined, true)).toThrow(DoesNotFit);
+    // 14.4 GB of the 16.
+    expect(planMemory(needs, pool('host', 64, 16), undefined, true).contextTokens).toBe(18_432);
+  });
+
   it('refuses what the machine does not hold', () => {
     expect(refusal(pool('host', 16, 16))).toMatchObject({ contextTokens: 0, usableBytes: 12 * GB });
     // 18 GB of 24.
@@ -131,7 +143,7 @@ describe('the memory of this machine', () => {
     '"Translation faults":                1234567890.',
   ].join('\n');
 
-  it('on macOS is what can be taken back, not what holds nothing at all', () => {
+  it('on macOS is the reclaimable memory, not only the free memory', () => {
     const mac = { platform: 'darwin', freeBytes: 5000 * 16_384 } as const;
     expect(host({ ...mac, vmStat: () => vmStat }).availableBytes).toBe(260_000 * 16_384);
     expect(host(mac).availableBytes).toBe(8 * GB);

@@ -13,7 +13,7 @@ import { GraphBuilder } from '../../../engine/backend/onnx/graphBuilder.ts';
 import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { cacheTensor, cacheValues } from '../../../engine/backend/onnx/keyValueCache.ts';
 import { referenceBackend } from '../../../engine/backend/reference/index.ts';
-import { float16Values } from '../../../engine/formats/blocks.ts';
+import { float16Values } from '../../../engine/formats/tensor.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { readGolden } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';

@@ -7,11 +7,11 @@ import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
 import { buildDecoderGraph, notesOn } from '../../../engine/backend/onnx/decoderGraph.ts';
 import { attentionMask, GraphRun, spanColumns } from '../../../engine/backend/onnx/graphRun.ts';
 import { createOnnxBackend, onnxBackend } from '../../../engine/backend/onnx/index.ts';
-import { coresOfCpuInfo } from '../../../engine/backend/onnx/threads.ts';
+import { coresOfCpuInfo } from '../../../engine/backend/processor/threads.ts';
 import { referenceBackend } from '../../../engine/backend/reference/index.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { largestDifference } from '../goldens.ts';
-import { fixtureFile } from '../shared.ts';
+import { fixtureFile, withRope } from '../shared.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 
 const llama = fixtureFile('goldens/llama');
@@ -147,7 +147,7 @@ describe('a forward pass', () => {
       onTestFinished(() => file.close());
       const layers = spec.layers.map((layer) => ({
         ...layer,
-        attention: { ...layer.attention, rope: { ...layer.attention.rope, dimensions: 8, layout } },
+        attention: withRope(layer.attention, { dimensions: 8, layout }),
       }));
       const [expected, actual] = await Promise.all(
         [referenceBackend, createOnnxBackend({ roundActivations: false, cachePrecision: 'f32' })].map(
@@ -202,8 +202,9 @@ describe('a prompt with attention scores beyond the memory limit', () => {
     const scoreBytes = { usual: few, max: few };
     const [whole, pieces] = [new GraphRun(session, graph.inputs), new GraphRun(session, graph.inputs, scoreBytes)];
     const layout = [[{ first: 0, columns: 128 }]];
-    const expected = await whole.run(whole.emptyCache(), layout, tokens, 'all');
-    const actual = await pieces.run(pieces.emptyCache(), layout, tokens, 'all');
+    const slice = { layout, tokens, logits: 'all' } as const;
+    const expected = await whole.run(whole.emptyCache(), slice);
+    const actual = await pieces.run(pieces.emptyCache(), slice);
     expect(actual).toHaveLength(expected.length);
     expect(largestDifference(actual, expected)).toBeLessThan(1e-4);
     await session.release();
@@ -283,7 +284,7 @@ describe('the attention mask', () => {
     expect(later).toEqual([`${'o'.repeat(128)}xxxxoo`, `${'o'.repeat(128)}xxxxooo`]);
   });
 
-  it('hides what has left a window, of cached and of new tokens', () => {
+  it('masks cached and new tokens outside the sliding window', () => {
     const mask = drawn({ count: 4, columns: 4, length: 3, start: 0, slidingWindow: 3 });
     expect(mask).toEqual(['xxxxxooo', 'xxxxxxooo', 'xxxxxxxooo', 'xxxxxxxxooo']);
     const later = drawn({ count: 3, columns: 4, length: 129, start: 126, slidingWindow: 3 });
@@ -298,7 +299,7 @@ describe('counting cores', () => {
     expect(coresOfCpuInfo([processor(0, 0), processor(0, 1), processor(0, 0), processor(1, 0)].join('\n'))).toBe(3);
   });
 
-  it('does not guess if the file doesn’t say', () => {
+  it('assumes nothing if the file doesn’t say', () => {
     expect(coresOfCpuInfo('processor\t: 0\nBogoMIPS\t: 50.00\n')).toBeUndefined();
   });
 });

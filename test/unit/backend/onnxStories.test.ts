@@ -1,12 +1,12 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { defaultModelId } from '../../../engine/catalogue/catalogue.ts';
+import { defaultStoreDirectory } from '../../../engine/catalogue/files.ts';
 import { findInstalled, pathToLoad } from '../../../engine/catalogue/manifest.ts';
-import { defaultStoreDirectory } from '../../../engine/catalogue/paths.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { argmax } from '../goldens.ts';
-import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
+import { describeShared, describeUnless, fixtureFile, sharedFile } from '../shared.ts';
 
 /** Greedy text that llama.cpp wrote from the same weights as floats; source and command are in the file. */
 interface Story {
@@ -64,9 +64,9 @@ describeShared('stories260K', ['models/stories260K/stories260K-f32.gguf'], () =>
 
 const smolLm2 = await findInstalled(defaultStoreDirectory(), defaultModelId);
 const smolLm2Path = smolLm2 && pathToLoad(smolLm2);
-if (!smolLm2Path) console.warn(`SmolLM2: skipped: ${defaultModelId} is not in the model store (hearth models pull)`);
+const absent = smolLm2Path && existsSync(smolLm2Path) ? undefined : `${defaultModelId} is not in the model store`;
 
-describe.skipIf(!smolLm2Path || !existsSync(smolLm2Path))('SmolLM2 135M Instruct, Q4_1', () => {
+describeUnless(absent, 'SmolLM2 135M Instruct, Q4_1', () => {
   const story = readStory('smollm2-135m-instruct-q4_1');
 
   it("is llama.cpp's text, token by token, with exact activations", { timeout: 900_000 }, async () => {

@@ -5,8 +5,11 @@ import { crc32 } from 'node:zlib';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
 import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
+import { referenceBackend } from '../../../engine/backend/reference/index.ts';
+import { createStagedBackend } from '../../../engine/backend/split/index.ts';
 import { openModel } from '../../../engine/model/open.ts';
-import { completeParams, loadParams, type ModelChange } from '../../../engine/protocol/engineProtocol.ts';
+import { completeParams } from '../../../engine/protocol/engineProtocol.ts';
+import { loadParams, type ModelChange } from '../../../engine/protocol/models.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
 import { fixtureFile } from '../shared.ts';
@@ -193,6 +196,30 @@ describe('the folder of packed weights', () => {
     const names = await readdir(cacheDirectory);
     expect(names).toEqual(expect.arrayContaining(used));
     for (const name of left) expect(names).not.toContain(name);
+  });
+
+  it('keeps the layers of one split of a model, and files of other models', async () => {
+    await mkdir(cacheDirectory);
+    const others = ['abc.onnx2.weights', 'abcd.layers0to1.onnx2.weights'];
+    for (const name of [...others, 'abc.layers0to1.onnx2.weights']) await writeFile(join(cacheDirectory, name), 'x');
+    const { spec, weights, file } = await openModel(fixtureFile('goldens/llama'));
+    const layers = spec.layers.length;
+    const backend = createStagedBackend([
+      { backend: onnxBackend, layers: layers - 1 },
+      { backend: referenceBackend, layers: 1 },
+    ]);
+    for (let start = 0; start < 2; start++) {
+      const decoder = await backend.load(spec, weights, {
+        contextTokens: 64,
+        threads: 1,
+        cacheDirectory,
+        digest: 'abc',
+      });
+      await decoder.dispose();
+      const names = await readdir(cacheDirectory);
+      expect(names.sort()).toEqual([`abc.layers0to${layers - 1}.onnx2.weights`, ...others].sort());
+    }
+    await file.close();
   });
 
   it.skipIf(process.platform === 'win32' || process.getuid?.() === 0)(

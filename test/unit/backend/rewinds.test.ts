@@ -5,6 +5,6 @@ import { checkRewinds } from '../rewinds.ts';
 // As for the other goldens.
 const exact = createOnnxBackend({ roundActivations: false, cachePrecision: 'f32' });
 
-for (const golden of goldenCases.filter(({ name }) => name === 'gpt-oss safetensors')) {
+for (const golden of goldenCases.filter(({ name }) => /^(gpt-oss|qwen3-next) safetensors$/.test(name))) {
   checkRewinds(exact, golden, float32Bounds);
 }

@@ -3,12 +3,12 @@
  * does not have the names that Node and the types give it (`EnvHttpProxyAgent is not a constructor`: nothing that was shipped could
  * download), and no test of the sources can see that. A new file in the build that nothing here loads fails the last test.
  */
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { indexRequests } from '../../../engine/protocol/indexProtocol.ts';
 import { proxy } from '../../../engine/protocol/rpc.ts';
-import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
+import { type EngineProcess, startEngine } from '../../../scripts/shared/engineProcess.ts';
 import { type ModelServer, startModelServer } from '../../loopback/modelServer.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
@@ -31,7 +31,7 @@ beforeAll(async () => {
     makeEmbeddingModel(),
     startModelServer({}),
   ]);
-  await mkdir(join(home, 'tree'));
+  for (const folder of ['tree', 'user', 'other']) await mkdir(join(home, folder));
   await writeFile(join(home, 'tree', 'kettle.ts'), 'export function boilWater(): number {\n  return 100;\n}\n');
 });
 afterEach(async () => {
@@ -41,7 +41,18 @@ afterAll(async () => {
   await Promise.all([product.remove(), tiny.remove(), embedding.remove(), mirror.close()]);
 });
 
-const environment = (): Record<string, string> => ({ ...mirror.environment, HEARTH_HOME: join(home, 'store') });
+/** ONNX Runtime sends nothing where it sees one of these. */
+const quiet = (
+  'ORT_DISABLE_TELEMETRY ORT_TELEMETRY_DISABLED ORT_RUNNING_UNIT_TESTS CI TF_BUILD GITHUB_ACTIONS GITLAB_CI CIRCLECI TRAVIS ' +
+  'JENKINS_URL CODEBUILD_BUILD_ID BUILDKITE TEAMCITY_VERSION APPVEYOR BITBUCKET_BUILD_NUMBER SYSTEM_TEAMFOUNDATIONCOLLECTIONURI'
+).split(' ');
+
+/** A home of its own, in an environment that says nothing of telemetry. */
+const environment = (user = 'user'): Record<string, string> => ({
+  ...mirror.environment,
+  ...{ HOME: join(home, user), USERPROFILE: join(home, user), XDG_CACHE_HOME: '', HEARTH_HOME: join(home, 'store') },
+  ...Object.fromEntries(quiet.map((name) => [name, ''])),
+});
 
 const hearth = (...args: string[]): Promise<Ended> =>
   runNode([product.cli, ...args], { cwd: home, env: environment() });
@@ -78,11 +89,13 @@ describe('the built files', () => {
     const devices: unknown = JSON.parse((await hearth('devices', '--json')).stdout);
     expect(JSON.stringify(devices)).toContain('webgpu');
     const prompt = ['generate', '--prompt', 'a', '--max-tokens', '2', '--model', tiny.path];
-    const { status, stderr } = await hearth(...prompt, '--backend', 'webgpu');
-    if (status !== 0) expect(stderr).toMatch(/^hearth: .*(webgpu|GPU)/m);
+    for (const backend of ['webgpu', 'split']) {
+      const { status, stderr } = await hearth(...prompt, '--backend', backend);
+      if (status !== 0) expect(stderr).toMatch(/^hearth: .*(webgpu|GPU)/m);
+    }
   });
 
-  it.each(['onnx', 'reference'] as const)('answer by a schema on %s', async (backend) => {
+  it.each(['ggml', 'onnx', 'reference'] as const)('answer by a schema on %s', async (backend) => {
     const engine = start(product.engine);
     await engine.requests.load({ model: tiny.path, backend });
     const schema = {
@@ -141,6 +154,19 @@ describe('the built files', () => {
       .toMatchObject({ phase: 'idle', symbols: 1, embeddings: { done: 1 } });
     const found = await indexer.symbols({ name: 'boilWater', limit: 1 });
     expect(found).toMatchObject([{ name: 'boilWater' }]);
+  });
+
+  it('write nothing into the home: ONNX Runtime would keep an identifier there and send events', async () => {
+    await hearth('doctor');
+    expect(await readdir(join(home, 'user'), { recursive: true })).toEqual([]);
+  });
+
+  // Else the test above would prove nothing.
+  it('hold ONNX Runtime, which does so by itself', async (context) => {
+    if (process.platform === 'win32') context.skip("Windows' build has the events of the system alone");
+    const load = `import('onnxruntime-node').then(({ InferenceSession }) => InferenceSession.create(new Uint8Array(1)).catch(() => {}))`;
+    await runNode(['-e', load], { cwd: product.folder, env: environment('other') });
+    expect((await readdir(join(home, 'other'), { recursive: true })).join()).toMatch(/deviceid/i);
   });
 
   it('were all loaded by these tests', () => {

@@ -6,7 +6,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, sep } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { defaultStoreDirectory } from '../../../engine/catalogue/paths.ts';
+import { defaultStoreDirectory } from '../../../engine/catalogue/files.ts';
 import { openStore } from '../../../engine/catalogue/store.ts';
 import { moveToOwnHome } from '../../../scripts/shared/ownHome.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';

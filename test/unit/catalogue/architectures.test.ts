@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { architectures, specOfArchitecture } from '../../../engine/catalogue/architectures.ts';
 import { type CatalogueEntry, catalogue } from '../../../engine/catalogue/catalogue.ts';
-import { knownStorage } from '../../../engine/catalogue/inspectModel.ts';
+import { architectures, knownStorage, specOfArchitecture } from '../../../engine/catalogue/inspectModel.ts';
 import { specFromConfig } from '../../../engine/model/open.ts';
 import { activeBytesOf, describeSpec, inspectSpec } from '../../../engine/model/spec/describe.ts';
 import { plannedGroups } from '../../../engine/model/weights/specTensors.ts';

@@ -1,22 +1,23 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { catalogue, findEntry, requireEntry } from '../../../engine/catalogue/catalogue.ts';
+import { choosePair } from '../../../engine/catalogue/choice.ts';
 import {
-  chooseModel,
-  choosePair,
   detectHardware,
   type Hardware,
   hardwareNeeds,
   judge,
   memoryNeededBytes,
+  processorNeededBytes,
+  speedOf,
 } from '../../../engine/catalogue/fit.ts';
 import { modelsDocument, modelsPath } from '../../../scripts/models-table.ts';
 import { machine, machines } from '../../../scripts/shared/machines.ts';
 
 const GiB = 2 ** 30;
 const verdict = (id: string, hardware: Hardware) => judge(requireEntry(id), hardware).verdict;
-const chosen = (hardware: Hardware, families?: Parameters<typeof chooseModel>[2]['families']) =>
-  chooseModel(catalogue, hardware, { fallbackId: 'smollm2-135m-instruct', ...(families && { families }) })?.id;
+const chosen = (hardware: Hardware, families?: Parameters<typeof choosePair>[2]['families']) =>
+  choosePair(catalogue, hardware, { fallbackId: 'smollm2-135m-instruct', ...(families && { families }) }).chat?.id;
 
 describe('a verdict', () => {
   it.each([
@@ -36,6 +37,43 @@ describe('a verdict', () => {
     const gpu = { name: 'a card', memoryBytes: 8 * GiB, unified: false };
     expect(verdict('qwen2.5-coder-7b-instruct', machine(8, 2, { gpu }))).toBe('good');
     expect(verdict('qwen3-14b', machine(32, 4, { gpu }))).toBe('slow');
+  });
+
+  it('counts the layers that a card holds if the machine holds the others, in the bits that the CPU needs', () => {
+    const gpu = (gibibytes: number) => ({
+      gpu: { name: 'NVIDIA GeForce RTX 3060', memoryBytes: gibibytes * GiB, unified: false },
+    });
+    const split = judge(requireEntry('qwen3-coder-30b-a3b'), machine(32, 8, gpu(12)));
+    // The planner places 28 of 48 layers with the same shapes (placement.test.ts).
+    expect(split).toMatchObject({
+      verdict: 'good',
+      reason: expect.stringMatching(/: (5[5-9]|6[0-2]) % of its layers on /),
+    });
+    // 8 GiB less 0.51 and 0.4 GB, of 13.8 GB and a context of 0.2.
+    expect(judge(requireEntry('gpt-oss-20b'), machine(32, 8, gpu(8))).reason).toMatch(/: 55 % of its layers on /);
+    const sent = judge(requireEntry('gpt-oss-120b'), machine(64, 16, gpu(24)));
+    expect(sent).toMatchObject({
+      verdict: 'slow',
+      reason: expect.stringContaining('experts of the others are sent to it'),
+    });
+    expect(verdict('gpt-oss-120b', machine(32, 16, gpu(24)))).toBe('no');
+    expect(verdict('gpt-oss-120b', machine(128, 16, gpu(24)))).toBe('slow');
+  });
+
+  it('of a split model lies between that of the card alone and of the CPU alone', () => {
+    const entry = requireEntry('qwen3-14b');
+    const at = (kind: 'card' | 'processor' | 'split', cardShare?: number) =>
+      speedOf(entry, {
+        kind,
+        name: 'NVIDIA GeForce RTX 4060',
+        cores: 8,
+        ...(cardShare !== undefined && { cardShare }),
+      });
+    const speeds = [at('processor'), at('split', 0.25), at('split', 0.5), at('split', 0.9), at('card')];
+    for (const of of ['decode', 'prefill'] as const) {
+      const ascending = speeds.map((speed) => speed[of]);
+      expect(ascending).toEqual([...ascending].sort((a, b) => a - b));
+    }
   });
 
   it('depends on the chip where memory is shared', () => {
@@ -60,7 +98,7 @@ describe('a verdict', () => {
   it('states the needed memory in one or two sentences', () => {
     for (const entry of catalogue) {
       for (const hardware of [machine(4, 2), machine(64, 16), machine(16, 4, { freeMemoryBytes: 0 })]) {
-        expect(judge(entry, hardware).reason).toMatch(/needs about [\d.]+ (MB|GB)\b.*\.$/);
+        expect(judge(entry, hardware).reason).toMatch(/^(It needs about )?[\d.]+ (MB|GB) of memory\b.*\.$/);
       }
       expect(hardwareNeeds(entry)).toMatch(/^About [\d.]+ (MB|GB) of .*\.$/);
     }
@@ -74,6 +112,14 @@ describe('a verdict', () => {
   it('counts weights, KV cache and runtime', () => {
     const entry = requireEntry('qwen3-8b');
     expect(memoryNeededBytes(entry)).toBe(5_027_783_488 + 8192 * 147_456 + 400e6);
+  });
+
+  it('states what was measured on the processor after many requests, where ONNX Runtime computes', () => {
+    const needed = processorNeededBytes(requireEntry('smollm2-135m-instruct'));
+    // `npm run bench:memory`: after 50 requests, and the most of 120 with glibc's usual settings (docs/proof.md).
+    expect(needed).toBeGreaterThan(837e6);
+    expect(needed).toBeGreaterThan(1_028e6 / 1.05);
+    expect(needed).toBeLessThan(1_028e6 * 1.05);
   });
 });
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { ModelDigest, storedDigest } from '../../../engine/catalogue/modelDigest.ts';
+import { ModelDigest, storedDigest } from '../../../engine/catalogue/manifest.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 
 let root: string;

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { defaultStoreDirectory, isSafeFileName, modelFolder } from '../../../engine/catalogue/paths.ts';
+import { defaultStoreDirectory, isSafeFileName, modelFolder } from '../../../engine/catalogue/files.ts';
 import { fuzzNames } from '../../fuzz/store.ts';
 
 describe('names from outside', () => {

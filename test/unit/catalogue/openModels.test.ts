@@ -8,7 +8,7 @@ import { parseHubReference } from '../../../engine/catalogue/hub.ts';
 import { endpointsFrom } from '../../../engine/catalogue/sources.ts';
 import { openStore, type Store, toModelEntry } from '../../../engine/catalogue/store.ts';
 import { openModel } from '../../../engine/model/open.ts';
-import { modelEntry } from '../../../engine/protocol/engineProtocol.ts';
+import { modelEntry } from '../../../engine/protocol/models.ts';
 import {
   type HubFile,
   type ModelServer,

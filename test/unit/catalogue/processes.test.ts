@@ -8,7 +8,7 @@ import { createServer as createTlsServer } from 'node:tls';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { StoreProgress } from '../../../engine/catalogue/files.ts';
-import { withLock } from '../../../engine/catalogue/lock.ts';
+import { withLock } from '../../../engine/catalogue/files.ts';
 import { stagedBytes } from '../../../engine/catalogue/sources.ts';
 import { openStore } from '../../../engine/catalogue/store.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';

@@ -5,7 +5,7 @@ import type { CatalogueEntry } from '../../../engine/catalogue/catalogue.ts';
 import { requireSpace, type StoreProgress } from '../../../engine/catalogue/files.ts';
 import { stagingFolder } from '../../../engine/catalogue/sources.ts';
 import { openStore, type Store, toModelEntry } from '../../../engine/catalogue/store.ts';
-import { modelEntry } from '../../../engine/protocol/engineProtocol.ts';
+import { modelEntry } from '../../../engine/protocol/models.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { type FileServer, sendHubFile, startServer } from './fileServer.ts';
 import { filesBelow, randomBytes, sha256, testEntry } from './tools.ts';
@@ -58,7 +58,12 @@ const shardedEntry = testEntry(content, {
 describe('a store', () => {
   it('lists every model as absent at first', async () => {
     const [model] = await (await open(await serveHub())).list();
-    expect(model).toMatchObject({ state: 'absent', partialBytes: 0, recommended: true, fit: { verdict: 'good' } });
+    expect(model).toMatchObject({
+      state: 'absent',
+      partialBytes: 0,
+      recommendedFor: ['chat'],
+      fit: { verdict: 'good' },
+    });
     expect(model?.path).toBeUndefined();
   });
 

@@ -4,8 +4,8 @@ import { Headers } from 'undici';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { requireEntry } from '../../../engine/catalogue/catalogue.ts';
 import { diskError, requireSpace } from '../../../engine/catalogue/files.ts';
+import { collect } from '../../../engine/catalogue/foreign.ts';
 import { statusFailure } from '../../../engine/catalogue/http.ts';
-import { collect } from '../../../engine/catalogue/importModel.ts';
 import { Store } from '../../../engine/catalogue/store.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { printable } from '../../../engine/cli/terminal.ts';
+import { printable } from '../../../engine/cli/command.ts';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
 import { writeSnapshot } from '../../../engine/kv/snapshotFile.ts';
 import { openModel } from '../../../engine/model/open.ts';

@@ -2,7 +2,7 @@ import { fork, spawn } from 'node:child_process';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { startEngine } from '../../../engine/runtime/engineProcess.ts';
+import { startEngine } from '../../../scripts/shared/engineProcess.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
@@ -82,7 +82,17 @@ describe('hearth doctor', () => {
       .split('\n')
       .map((line) => /^(ok|limited|broken)\s+([\w ]+):/.exec(line)?.[2]);
     expect(new Set(parts)).toEqual(
-      new Set(['Hearth', 'Machine', 'CPU backend', 'Devices', 'Grammars', 'Index', 'Store', 'Network']),
+      new Set([
+        'Hearth',
+        'Machine',
+        'CPU backend',
+        'Devices',
+        'Grammars',
+        'Index',
+        'Store',
+        'Shared engine',
+        'Network',
+      ]),
     );
     expect(stdout).not.toContain(folder);
     expect(stdout).toMatch(/^ok +CPU backend: /m);

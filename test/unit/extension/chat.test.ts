@@ -4,9 +4,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import type { WarmParams } from '../../../engine/protocol/engineProtocol.ts';
 import type { Attachment, StoredTurn } from '../../../extension/chat/conversation.ts';
+import { beforeQuestion, promptMessages } from '../../../extension/chat/conversation.ts';
 import { chatPage } from '../../../extension/chat/html.ts';
 import { pageTexts, webLink } from '../../../extension/chat/panel.ts';
-import { beforeQuestion, promptMessages } from '../../../extension/chat/prompt.ts';
 import { ChatSession, type FileAccess } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
@@ -35,7 +35,7 @@ const attachment = (over: Partial<Attachment> = {}): Attachment => ({
 
 const blank = {
   ...{ kind: 'chat' as const, chips: [], omitted: [], thinking: '', model: '' },
-  ...{ citations: [], missing: [] },
+  ...{ citations: [], missing: [], steps: [] },
 };
 
 function turn(question: string, answer: string, attachments: Attachment[] = [], outcome?: Outcome): StoredTurn {
@@ -44,25 +44,32 @@ function turn(question: string, answer: string, attachments: Attachment[] = [], 
 }
 
 describe('the prompt of a conversation', () => {
-  const contents = (turns: StoredTurn[]) => promptMessages(turns, '').map(({ role, content }) => `${role}: ${content}`);
+  const model = { parameters: 7e9 };
+  const contents = (turns: StoredTurn[]) =>
+    promptMessages(turns, '', model).map(({ role, content }) => `${role}: ${content}`);
 
   it('starts with the same messages every time and ends with the question', () => {
-    const first = promptMessages([turn('one', '')], 'We use tabs.');
-    const second = promptMessages([turn('one', 'uno'), turn('two', '')], 'We use tabs.');
+    const first = promptMessages([turn('one', '')], 'We use tabs.', model);
+    const second = promptMessages([turn('one', 'uno'), turn('two', '')], 'We use tabs.', model);
     expect(second.slice(0, 2)).toEqual(first);
     expect(second.map(({ role }) => role)).toEqual(['system', 'user', 'assistant', 'user']);
     expect(first[0]?.content).toContain('We use tabs.');
   });
 
+  it('asks for the paths of changed files where the model is large enough to follow', () => {
+    const asks = (parameters: number) => promptMessages([turn('one', '')], '', { parameters })[0]?.content ?? '';
+    expect([asks(135e6), asks(7e9)].map((text) => text.includes('name the path'))).toEqual([false, true]);
+  });
+
   it('is known up to the next question, for warm-up', () => {
     const asked = [turn('one', 'uno', [attachment()]), turn('lost', ''), turn('two', 'due')];
-    const next = promptMessages([...asked, turn('three', '', [attachment()])], 'We use tabs.');
-    expect(beforeQuestion(asked, 'We use tabs.')).toEqual([...next.slice(0, -1), { role: 'user', content: '' }]);
-    expect(beforeQuestion([], '').map(({ role }) => role)).toEqual(['system', 'user']);
+    const next = promptMessages([...asked, turn('three', '', [attachment()])], 'We use tabs.', model);
+    expect(beforeQuestion(asked, 'We use tabs.', model)).toEqual([...next.slice(0, -1), { role: 'user', content: '' }]);
+    expect(beforeQuestion([], '', model).map(({ role }) => role)).toEqual(['system', 'user']);
   });
 
   it('alternates roles even if a question has no answer', () => {
-    const roles = promptMessages([turn('one', ''), turn('two', ' '), turn('three', 'x'), turn('four', '')], '');
+    const roles = promptMessages([turn('one', ''), turn('two', ' '), turn('three', 'x'), turn('four', '')], '', model);
     expect(roles.map(({ role }) => role)).toEqual(['system', 'user', 'assistant', 'user']);
     expect(roles[1]?.content).toBe('three');
   });
@@ -257,6 +264,51 @@ describe('the chat session', () => {
     expect(said.flatMap((message) => (message.type === 'drop' ? [message.turn] : []))).toHaveLength(2);
     await session.close();
     expect((await open(client)).session.turns).toEqual(session.turns);
+  });
+
+  it('continues at a turn in a new chat, which leaves the first one as it was', async () => {
+    const { session, said, client } = await open(clientOf());
+    for (const question of ['one', 'two', 'three']) await session.ask(question, [attachment()]);
+    session.pin('@file:src/a.ts', true);
+    const first = structuredClone(session.conversation);
+    await session.fork(first.turns[1]?.view.id ?? '');
+    const { conversation } = session;
+    expect(conversation.id).not.toBe(first.id);
+    expect(conversation.turns).toEqual(first.turns.slice(0, 2));
+    expect([conversation.pins, conversation.title]).toEqual([['@file:src/a.ts'], 'one (continued)']);
+    expect(said.at(-1)).toEqual({ type: 'conversation', turns: session.turns });
+    await session.ask('four', []);
+    await session.close();
+    const reopened = (await open(client)).session;
+    expect(reopened.turns.map(({ question }) => question)).toEqual(['one', 'two', 'four']);
+    await reopened.openChat(first.id);
+    expect(reopened.conversation).toEqual(first);
+  });
+
+  it('does not continue elsewhere during an answer', async () => {
+    const { session } = await open(clientOf());
+    await session.ask('one', []);
+    const { id } = session.conversation;
+    const answering = session.ask('SLOW', []);
+    await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
+    await session.fork(session.turns[0]?.id ?? '');
+    expect([session.conversation.id, session.busy]).toEqual([id, true]);
+    session.stop();
+    await answering;
+  });
+
+  it('keeps pins with the chat, each once and no more than fit a list', async () => {
+    const { session, client } = await open(clientOf());
+    session.pin('@diff', true);
+    session.pin('@diff', true);
+    for (let i = 0; i < limits.chat.pins + 5; i++) session.pin(`@file:${i}`, true);
+    expect(session.conversation.pins).toHaveLength(limits.chat.pins);
+    session.pin('@diff', false);
+    await session.close();
+    const reopened = (await open(client)).session;
+    expect(reopened.conversation.pins).toEqual(Array.from({ length: limits.chat.pins - 1 }, (_, i) => `@file:${i}`));
+    await reopened.startNew();
+    expect(reopened.conversation.pins).toEqual([]);
   });
 
   it('opens an earlier chat during an answer', async () => {
@@ -514,15 +566,23 @@ describe('the messages of the page', () => {
 
 describe("the page's frame", () => {
   const page = () => {
-    const shared = { scriptUri: 'https://r/chat.js', styleUri: 'https://r/chat.css', cspSource: 'https://r' };
+    const shared = {
+      scriptUri: 'https://r/chat.js',
+      styleUri: 'https://r/chat.css',
+      diagramsUri: 'https://r/d.js',
+      cspSource: 'https://r',
+    };
     return chatPage({ ...shared, language: 'en', texts: pageTexts() });
   };
 
-  it('may load its own script and style and nothing else', () => {
+  it('may load its own scripts, style and fonts, and pictures that it draws, and nothing else', () => {
     const policy = /http-equiv="Content-Security-Policy" content="([^"]*)"/.exec(page())?.[1] ?? '';
     const nonce = /nonce-([\w-]+)/.exec(policy)?.[1] ?? '';
     expect(policy).toBe(
-      `default-src 'none'; style-src https://r; script-src 'nonce-${nonce}'; base-uri 'none'; form-action 'none'`,
+      [
+        `default-src 'none'; style-src https://r 'nonce-${nonce}'; img-src blob:; font-src https://r`,
+        `script-src 'nonce-${nonce}'; base-uri 'none'; form-action 'none'`,
+      ].join('; '),
     );
     expect(nonce.length).toBeGreaterThanOrEqual(32);
     expect(page()).not.toContain(nonce);
@@ -540,7 +600,14 @@ describe("the page's frame", () => {
 
   it('cannot be broken by a translation', () => {
     const hostile = { ...pageTexts(), send: '"><script>x</script>' };
-    const html = chatPage({ scriptUri: 'a', styleUri: 'b', cspSource: 'c', language: '"><x>', texts: hostile });
+    const html = chatPage({
+      scriptUri: 'a',
+      styleUri: 'b',
+      diagramsUri: 'd',
+      cspSource: 'c',
+      language: '"><x>',
+      texts: hostile,
+    });
     expect(html).not.toContain('<script>x');
     expect(html).not.toContain('<x>');
   });

@@ -1,11 +1,12 @@
-import { once } from 'node:events';
-import { createServer } from 'node:net';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
-import type { ModelEntry } from '../../../engine/protocol/engineProtocol.ts';
+import type { ModelEntry } from '../../../engine/protocol/models.ts';
+import { pageTexts } from '../../../extension/chat/panel.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
-import { chooseCompletionModel, chooseModel } from '../../../extension/models/choose.ts';
-import { clientOf, untilState } from './support.ts';
+import { limits } from '../../../extension/limits.ts';
+import { chooseCompletionModel, chooseModel, offerLabel } from '../../../extension/models/choose.ts';
+import { statusText } from '../../../extension/status.ts';
+import { clientOf, logged, untilState } from './support.ts';
 import { settings, window } from './vscode.ts';
 
 const never = new CancellationTokenSource().token;
@@ -29,7 +30,8 @@ function entry(id: string, over: Partial<ModelEntry> = {}): ModelEntry {
     downloadBytes: 1,
     state: 'absent',
     fit: { verdict: 'good', reason: '' },
-    recommended: false,
+    recommendedFor: [],
+    suitability: {},
     ...over,
   };
 }
@@ -41,9 +43,9 @@ describe('the choice of a model', () => {
     expect(chooseModel('vectors', [vectors])).toMatchObject({ kind: 'use', model: 'vectors' });
   });
 
-  const small = entry('small', { parameters: 1e8, downloadBytes: 1e8 });
-  const best = entry('best', { parameters: 7e9, downloadBytes: 5e9, recommended: true });
-  const huge = entry('huge', { parameters: 1e12, fit: { verdict: 'no', reason: '' } });
+  const small = entry('small', { downloadBytes: 1e8, suitability: { chat: 1 } });
+  const best = entry('best', { downloadBytes: 5e9, suitability: { chat: 3 } });
+  const huge = entry('huge', { fit: { verdict: 'no', reason: '' } });
   const present = (model: ModelEntry): ModelEntry => ({ ...model, state: 'present' });
 
   it('uses the model of the setting if it is on disk', () => {
@@ -51,7 +53,7 @@ describe('the choice of a model', () => {
   });
 
   it('offers to download the model of the setting', () => {
-    expect(chooseModel('best', [small, best])).toEqual({ kind: 'download', offers: [best] });
+    expect(chooseModel('best', [small, best])).toEqual({ kind: 'download', offers: [{ entry: best }] });
   });
 
   it('accepts an absolute path', () => {
@@ -62,53 +64,59 @@ describe('the choice of a model', () => {
     expect(chooseModel('nonsense', [small])).toEqual({ kind: 'unknown', model: 'nonsense' });
   });
 
-  it('is the recommended model on disk, otherwise the largest that runs well', () => {
+  it('is the one on disk that suits best, as the engine says', () => {
     expect(chooseModel('', [present(small), present(best)])).toMatchObject({ model: 'best' });
-    const medium = entry('medium', { parameters: 1e9 });
-    expect(chooseModel('', [present(small), present(medium), best])).toMatchObject({ model: 'medium' });
-    const slow = entry('slow', { parameters: 1e10, fit: { verdict: 'slow', reason: '' } });
-    expect(chooseModel('', [present(small), present(slow)])).toMatchObject({ model: 'small' });
+    expect(chooseModel('', [present(small), best])).toMatchObject({ model: 'small' });
   });
 
-  it("never uses or offers a model that doesn't fit", () => {
-    expect(chooseModel('', [present(huge), small])).toEqual({ kind: 'download', offers: [small] });
+  it("never uses or offers a model that doesn't suit", () => {
+    expect(chooseModel('', [present(huge), small])).toEqual({ kind: 'download', offers: [{ entry: small }] });
     expect(chooseModel('', [huge])).toEqual({ kind: 'download', offers: [] });
   });
 
   it('offers the best and the quickest download', () => {
-    expect(chooseModel('', [best, small, huge])).toEqual({ kind: 'download', offers: [best, small] });
-    expect(chooseModel('', [best])).toEqual({ kind: 'download', offers: [best] });
+    const offers = [{ entry: best }, { entry: small }];
+    expect(chooseModel('', [best, small, huge])).toEqual({ kind: 'download', offers });
+    expect(chooseModel('', [best])).toEqual({ kind: 'download', offers: [{ entry: best }] });
+  });
+
+  it('offers the recommended pair in one', () => {
+    const chat: ModelEntry = { ...best, recommendedFor: ['chat'] };
+    const completes = entry('coder', { downloadBytes: 1e9, recommendedFor: ['completion'], suitability: { chat: 2 } });
+    const pair = { entry: chat, completes };
+    expect(chooseModel('', [small, completes, chat])).toEqual({ kind: 'download', offers: [pair, { entry: small }] });
+    expect(offerLabel(pair)).toBe('BEST and, for completions, CODER (6.0 GB)');
+    const there = { ...completes, state: 'present' as const, suitability: {} };
+    expect(chooseModel('', [there, chat])).toEqual({ kind: 'download', offers: [{ entry: chat }] });
   });
 });
 
 describe('the choice of a model that completes', () => {
-  const coder = (id: string, over: Partial<ModelEntry> = {}) =>
-    entry(id, { fillInTheMiddle: true, state: 'present', parameters: 1.5e9, ...over });
-  const chat = entry('chat', { state: 'present', parameters: 2e10 });
+  const coder = (id: string, completion: number, over: Partial<ModelEntry> = {}) =>
+    entry(id, { fillInTheMiddle: true, state: 'present', suitability: { chat: 1, completion }, ...over });
+  const chat = entry('chat', { state: 'present', suitability: { chat: 9 } });
 
   it('is the chat model if it was trained to fill in, or if nothing else was', () => {
-    expect(chooseCompletionModel('', coder('both'), [coder('both'), coder('other')])).toBeUndefined();
-    expect(chooseCompletionModel('', chat, [chat, coder('absent', { state: 'absent' })])).toBeUndefined();
-    expect(chooseCompletionModel('', undefined, [chat, coder('coder')])).toBeUndefined();
+    expect(chooseCompletionModel('', coder('both', 1), [coder('both', 1), coder('other', 2)])).toBeUndefined();
+    expect(chooseCompletionModel('', chat, [chat, coder('absent', 1, { state: 'absent' })])).toBeUndefined();
+    expect(chooseCompletionModel('', undefined, [chat, coder('coder', 1)])).toBeUndefined();
   });
 
-  it('is otherwise the best on this computer that is quick enough', () => {
-    const [small, medium, large] = [
-      coder('small'),
-      coder('medium', { parameters: 7e9 }),
-      coder('large', { parameters: 3e10 }),
+  it('is otherwise the one on this computer that suits best, as the engine says', () => {
+    const models = [
+      chat,
+      coder('small', 1),
+      coder('medium', 3),
+      coder('large', 2),
+      coder('absent', 9, { state: 'absent' }),
     ];
-    expect(chooseCompletionModel('', chat, [chat, small, large, medium])).toMatchObject({ model: 'medium' });
-    expect(chooseCompletionModel('', chat, [chat, large])).toMatchObject({ model: 'large' });
-    const slow = coder('slow', { parameters: 7e9, fit: { verdict: 'slow', reason: '' } });
-    const huge = coder('huge', { fit: { verdict: 'no', reason: '' } });
-    expect(chooseCompletionModel('', chat, [chat, slow, small, huge])).toMatchObject({ model: 'small' });
-    expect(chooseCompletionModel('', chat, [chat, huge])).toBeUndefined();
+    expect(chooseCompletionModel('', chat, models)).toMatchObject({ model: 'medium' });
+    expect(chooseCompletionModel('', chat, [chat, coder('huge', 1, { suitability: {} })])).toBeUndefined();
   });
 
   it('is the one that the setting names, or the chat model if it says so', () => {
-    const coders = [chat, coder('coder')];
-    expect(chooseCompletionModel('coder', coder('both'), coders)).toMatchObject({ kind: 'use', model: 'coder' });
+    const coders = [chat, coder('coder', 1)];
+    expect(chooseCompletionModel('coder', coder('both', 1), coders)).toMatchObject({ kind: 'use', model: 'coder' });
     expect(chooseCompletionModel('chat', chat, coders)).toBeUndefined();
     expect(chooseCompletionModel('/models/Own.gguf', chat, coders)).toMatchObject({ model: '/models/Own.gguf' });
     expect(chooseCompletionModel('nonsense', chat, coders)).toMatchObject({ kind: 'unknown' });
@@ -157,6 +165,32 @@ describe('a model that completes beside the chat model', () => {
     settings.set('hearth.remote.url', 'http://127.0.0.1:9/single/v1');
     expect((await client.ready()).host).toBe('127.0.0.1:9');
     expect(await who(client)).toBe('coder');
+  });
+
+  it('may be on a server of its own, which questions never go to', async () => {
+    const client = clientOf();
+    settings.set('hearth.completion.model', 'https://team.example/v1#two');
+    expect((await client.readyToComplete()).host).toBe('team.example');
+    expect((await client.ready()).id).toBe('small');
+    expect(await who(client)).toBe('remote:https://team.example/v1#two');
+    expect(statusText(client.view, 'on').tooltip).toContain('Model two on team.example completes code.');
+    expect(pageTexts().emptyText).toContain('your questions stay here. Completions send the code around the cursor to');
+    settings.set('hearth.completion.model', '');
+    await client.reload();
+    expect(await who(client)).toBe('small');
+  });
+
+  it('is asked again where its server was away, while the chat model completes', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout'], shouldAdvanceTime: true });
+    onTestFinished(() => void vi.useRealTimers());
+    const client = clientOf();
+    settings.set('hearth.completion.model', 'https://away.example/v1');
+    expect(await who(client)).toBe('small');
+    expect(client.view.completion).toEqual({ problem: expect.stringContaining('check the address') });
+    const attempts = () => logged.filter((line) => line.includes('Loading the model for completions')).length;
+    expect(attempts()).toBe(1);
+    await vi.advanceTimersByTimeAsync(limits.remote.retryMs);
+    await expect.poll(attempts).toBe(2);
   });
 
   it('is loaded again after the engine was restarted, and unloaded when it is removed', async () => {
@@ -231,10 +265,22 @@ describe("the engine's client", () => {
     expect(steps).toEqual(['Part 0', 'Part 1', 'Part 2']);
   });
 
+  it.each(['done', 'failed'])('shows the download of another window, and looks again when it is %s', async (how) => {
+    const client = clientOf({ FAKE_MODEL_STATE: 'absent', FAKE_OTHERS_DOWNLOAD: how });
+    const shown: unknown[] = [];
+    client.onView(({ state }) => shown.push(state));
+    expect(await codeOf(client.ready())).toBe('no-model');
+    await vi.waitFor(() =>
+      expect(shown).toContainEqual({ kind: 'downloading', name: 'Model small', done: 1, total: 4 }),
+    );
+    await untilState(client, how === 'done' ? 'ready' : 'no-model');
+    await vi.waitFor(() => expect(client.view.state.kind).toBe(how === 'done' ? 'ready' : 'no-model'));
+  });
+
   it('reports a missing model and offers downloads', async () => {
     const client = clientOf({ FAKE_MODEL_STATE: 'absent' });
     expect(await codeOf(client.ready())).toBe('no-model');
-    expect(client.view.state).toMatchObject({ kind: 'no-model', offers: [{ id: 'small' }] });
+    expect(client.view.state).toMatchObject({ kind: 'no-model', offers: [{ entry: { id: 'small' } }] });
   });
 
   it('downloads with progress and then uses the model', async () => {
@@ -295,27 +341,5 @@ describe("the engine's client", () => {
     const client = clientOf();
     await client.reload();
     expect(client.pid).toBeUndefined();
-  });
-});
-
-describe('an engine for developers', () => {
-  it('listens for a debugger on loopback if HEARTH_INSPECT names a port', async () => {
-    const probe = createServer().listen(0, '127.0.0.1');
-    await once(probe, 'listening');
-    const address = probe.address();
-    const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
-    probe.close();
-    await once(probe, 'close');
-    vi.stubEnv('HEARTH_INSPECT', String(port));
-    const client = clientOf();
-    try {
-      await client.ready();
-      const version: unknown = await (await fetch(`http://127.0.0.1:${port}/json/version`)).json();
-      // The inspector's own protocol: https://nodejs.org/en/docs/guides/debugging-getting-started
-      expect(version).toMatchObject({ Browser: `node.js/${process.version}` });
-    } finally {
-      vi.unstubAllEnvs();
-      await client.stop();
-    }
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { AdaptiveDebounce, CompletionCache } from '../../../extension/completion/cache.ts';
 import { joined, type Moment, momentAt, worthAsking } from '../../../extension/completion/moment.ts';
+import { AdaptiveDebounce, CompletionCache } from '../../../extension/completion/suggestions.ts';
 import { limits } from '../../../extension/limits.ts';
 import { Position } from './vscode.ts';
 

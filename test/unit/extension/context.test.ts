@@ -1,7 +1,8 @@
-import { describe, expect, it } from 'vitest';
+import { writeFileSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Candidate, contextBudget, estimatedTokens, plan } from '../../../engine/index/question/planner.ts';
 import { limits } from '../../../engine/limits.ts';
-import { apply, emptyConversation } from '../../../extension/chat/conversation.ts';
+import { apply, type Conversation, emptyConversation } from '../../../extension/chat/conversation.ts';
 import {
   attachmentOf,
   ContextGatherer,
@@ -9,11 +10,12 @@ import {
   type Gathered,
   type Repository,
 } from '../../../extension/context/gather.ts';
-import { mentionText, mismatch, parseMentions } from '../../../extension/context/mentions.ts';
+import { mentionText, mismatch, parseMentions, pinOf } from '../../../extension/context/mentions.ts';
 import { focusSource } from '../../../extension/context/sources.ts';
 import { ContextTracker, type Focus } from '../../../extension/context/tracker.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { clientOf, hostOf } from './support.ts';
-import { settings } from './vscode.ts';
+import { settings, Uri, workspace } from './vscode.ts';
 
 const focus = (over: Partial<Focus> = {}): Focus => ({
   uri: 'file:///src/a.ts',
@@ -226,14 +228,77 @@ describe('a question about the repository', () => {
     const before = asked.length;
     const particular = await gatherer.gather('What is in @problems?', emptyConversation('c'));
     expect(particular).toEqual({ attachments: [], omitted: ['@problems: not found'] });
-    expect(gatherer.chips('x').map(({ label }) => label)).toEqual(['Repository']);
+    expect(gatherer.chips('x', []).map(({ label }) => label)).toEqual(['Repository']);
     settings.set('hearth.chat.searchWorkspace', false);
     expect(labels(await gatherer.gather('What?', emptyConversation('c')))).toEqual([]);
     settings.clear();
     tracker.remove('repository');
     expect(labels(await gatherer.gather('What?', emptyConversation('c')))).toEqual([]);
-    expect([gatherer.chips('x'), asked.length]).toEqual([[], before]);
+    expect([gatherer.chips('x', []), asked.length]).toEqual([[], before]);
     expect(labels(await gatherer.gather('@repository What?', emptyConversation('c')))).toHaveLength(2);
+  });
+});
+
+describe('what is pinned', () => {
+  const gatherer = () => new ContextGatherer(hostOf(clientOf()), new ContextTracker(), undefined);
+  const folder = temporaryFolder();
+  const lamp = Uri.file(`${folder}/lamp.ts`);
+  const path = lamp.path.slice(1);
+  const pins = [`@file:${path}`];
+  const pinned = (): Conversation => ({ ...emptyConversation('c'), pins });
+
+  beforeEach(() => {
+    workspace.workspaceFolders = [{ uri: Uri.parse('file://'), name: 'work', index: 0 }];
+    writeFileSync(lamp.path, '');
+    const document = { uri: lamp, languageId: 'typescript', lineCount: 2, getText: () => 'light()\nlamp()' };
+    workspace.documents.set(lamp.toString(), document);
+  });
+  afterEach(() => {
+    workspace.workspaceFolders = undefined;
+  });
+
+  it('goes with every question, once, and what is gone is named', async () => {
+    const { attachments } = await gatherer().gather(`What is in @file:${path}?`, pinned());
+    expect(attachments.map(({ text }) => text)).toEqual(['light()\nlamp()']);
+    const other = await gatherer().gather('Why?', { ...pinned(), pins: [...pins, '@file:gone.ts'] });
+    expect(other.attachments).toEqual(attachments);
+    expect(other.omitted).toEqual(['@file:gone.ts: not found']);
+  });
+
+  it('is left out by name if it does not fit', async () => {
+    const text = 'long line of text\n'.repeat(100_000);
+    const large = { uri: lamp, languageId: 'typescript', lineCount: 100_001, getText: () => text };
+    workspace.documents.set(lamp.toString(), large);
+    const { attachments } = await gatherer().gather('Why?', pinned());
+    const used = attachments.reduce((sum, { tokens }) => sum + tokens, 0);
+    expect(used).toBeLessThanOrEqual(contextBudget(undefined, 0));
+    expect(attachments[0]?.detail).toMatch(/^lines 1 to \d+ of 100001$/);
+  });
+
+  it('is one chip with its size, which counts as used until a question takes it along', async () => {
+    const own = gatherer();
+    expect(await own.measure(pins)).toBe(true);
+    expect(await own.measure(pins)).toBe(false);
+    const tokens = estimatedTokens('light()\nlamp()');
+    const [chip, ...others] = own.chips(`What is in @file:${path}?`, pins);
+    expect([chip, others]).toEqual([
+      { id: pins[0], label: `file:${path}`, detail: '', tokens, mention: pins[0], pin: pins[0], isPinned: true },
+      [],
+    ]);
+    const conversation = pinned();
+    expect(own.unsentTokens(conversation)).toBe(tokens);
+    const { attachments } = await own.gather('Why?', conversation);
+    apply(conversation, { type: 'ask', turn: 't', at: 1, kind: 'chat', question: 'Why?', attachments, omitted: [] });
+    apply(conversation, { type: 'text', turn: 't', thinking: '', answer: 'So.' });
+    expect(own.unsentTokens(conversation)).toBe(0);
+  });
+
+  it('is a file, a folder, a symbol, problems or changes, and nothing of one moment', () => {
+    expect(['@file:"a b.ts"', '#folder:src', '@symbol:f', '@problems', '@diff'].map(pinOf)).toEqual([
+      ...['@file:"a b.ts"', '@folder:src', '@symbol:f', '@problems', '@diff'],
+    ]);
+    const refused = ['@selection', '@terminal', '@failure', '@repository', 'a.ts', '@file:a.ts @file:b.ts'];
+    expect(refused.map(pinOf)).toEqual(refused.map(() => undefined));
   });
 });
 
@@ -243,12 +308,15 @@ describe('a pasted text', () => {
     const gatherer = new ContextGatherer(hostOf(clientOf()), tracker, undefined);
     tracker.paste('one\ntwo\n');
     tracker.paste('three');
-    expect(gatherer.chips('').map(({ label }) => label)).toEqual(['Pasted text (3 lines)', 'Pasted text (1 lines)']);
-    const [first] = gatherer.chips('');
+    expect(gatherer.chips('', []).map(({ label }) => label)).toEqual([
+      'Pasted text (3 lines)',
+      'Pasted text (1 lines)',
+    ]);
+    const [first] = gatherer.chips('', []);
     tracker.remove(first?.id ?? '');
     const { attachments } = await gatherer.gather('What is it?', emptyConversation('c'), tracker.takePasted());
     expect(attachments.map(({ text, firstLine }) => [text, firstLine])).toEqual([['three', 0]]);
-    expect([tracker.takePasted(), gatherer.chips('')]).toEqual([[], []]);
+    expect([tracker.takePasted(), gatherer.chips('', [])]).toEqual([[], []]);
     tracker.dispose();
   });
 });

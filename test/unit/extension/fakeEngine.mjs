@@ -31,7 +31,9 @@ const entry = (id, state) => ({
   downloadBytes: 1e8,
   state,
   fit: { verdict: 'good', reason: 'Fits.' },
-  recommended: id === 'small',
+  recommendedFor: id === 'small' ? ['chat'] : id === env.FAKE_PARTNER ? ['completion'] : [],
+  suitability:
+    id === env.FAKE_EMBEDDING ? {} : { chat: id === 'small' ? 2 : 1, ...(id.startsWith('coder') && { completion: 1 }) },
   embedding: id === env.FAKE_EMBEDDING,
   fillInTheMiddle: id.startsWith('coder'),
 });
@@ -81,12 +83,14 @@ rpc.onRequest('remoteModels', ({ url, token }) => {
   if (url.includes('locked') && token !== 'secret') throw fail('unavailable', 'It answered: 401. Check the token.');
   return url.includes('single') ? remoteModels.slice(0, 1) : remoteModels;
 });
-rpc.onRequest('connect', async ({ url, token, model = 'one', contextTokens = 4096 }) => {
+rpc.onRequest('connect', async ({ url, token, role = 'chat', model = 'one', contextTokens = 4096 }) => {
   if (url.includes('away')) throw fail('unavailable', 'It cannot be reached; check the address.');
   if (url.includes('locked') && token !== 'secret') throw fail('unavailable', 'It answered: 401. Check the token.');
   const { host } = new URL(url);
-  loaded = { ...card(model), id: `remote:${url}#${model}`, backend: 'remote', host, contextTokens };
-  return loaded;
+  const served = { ...card(model), id: `remote:${url}#${model}`, backend: 'remote', host, contextTokens };
+  if (role === 'chat') loaded = served;
+  else completing = served;
+  return served;
 });
 rpc.onRequest('unload', ({ role }) => {
   if (role !== 'completion') loaded = undefined;
@@ -94,7 +98,22 @@ rpc.onRequest('unload', ({ role }) => {
   return null;
 });
 rpc.onRequest('clearCache', () => ({ files: 3, bytes: 2_500_000 }));
-rpc.onRequest('listModels', () => entries);
+rpc.onRequest('listModels', () => {
+  if (env.FAKE_OTHERS_DOWNLOAD) void othersDownload(env.FAKE_OTHERS_DOWNLOAD);
+  return entries;
+});
+let isDownloading = false;
+/** Another window downloads the model; `how`: done or failed. */
+async function othersDownload(how) {
+  if (isDownloading) return;
+  isDownloading = true;
+  await sleep(20);
+  const message = 'Downloading from a hub';
+  rpc.sendNotification('progress', { task: 'download', subject: 'small', message, done: 1, total: 4, unit: 'bytes' });
+  await sleep(20);
+  if (how === 'done') entries = entries.map((each) => (each.id === 'small' ? entry('small', 'present') : each));
+  rpc.sendNotification('modelsChanged', {});
+}
 // A gated repository: the token that opens it is "hf_right".
 rpc.onRequest('hubOffers', ({ repository, token }) => {
   if (token !== 'hf_right') throw fail('unavailable', `${repository} is gated.`);

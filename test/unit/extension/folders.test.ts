@@ -1,9 +1,13 @@
 /** Which files and folders are offered, and in which order. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { commandTable } from '../../../extension/commands.ts';
-import { MentionSuggester } from '../../../extension/context/suggest.ts';
+import { MentionSuggester, mentionsOf } from '../../../extension/context/mentions.ts';
 import type { LazyChat, Parts } from '../../../extension/parts.ts';
 import { chosenFolder } from '../../../extension/summarise.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { env, TabInputText, Uri, user, window, workspace } from './vscode.ts';
 
 const fileAt = (path: string) => Uri.parse(`file:///${path}`);
@@ -30,6 +34,36 @@ describe('a mention of a file', () => {
     await suggester.suggest('file:list');
     show('c/list.ts');
     expect(await suggested(suggester, 'file:list')).toEqual(['c/list.ts', 'b/deep/list.ts', 'a/list.ts']);
+  });
+});
+
+describe('what is dropped into the question', () => {
+  it('becomes mentions; pictures, missing files and what is outside the workspace are named', async () => {
+    const folder = temporaryFolder();
+    mkdirSync(join(folder, 'src'));
+    for (const name of ['a.ts', 'logo.png']) writeFileSync(join(folder, name), '');
+    const address = (name: string) => pathToFileURL(join(folder, name)).href;
+    const { getWorkspaceFolder } = workspace;
+    workspace.getWorkspaceFolder = (uri) => (uri.path.includes('elsewhere') ? undefined : getWorkspaceFolder(uri));
+    const names = ['src', 'a.ts', 'logo.png', 'gone.ts', 'elsewhere.ts'];
+    const { text, refused } = await mentionsOf(names.map(address));
+    workspace.getWorkspaceFolder = getWorkspaceFolder;
+    expect(text).toMatch(/^@folder:\S+\/src @file:\S+\/a\.ts$/);
+    expect(refused).toEqual(['logo.png', 'gone.ts', 'elsewhere.ts']);
+  });
+});
+
+describe("a prompt's name", () => {
+  it('is offered in trusted folders, by what was typed of it', async () => {
+    const prompts = ['.github/prompts/review.prompt.md', '.github/prompts/b/add-tests.prompt.md'];
+    workspace.files = [...prompts, 'a/list.ts'].map(fileAt);
+    const offered = async (query: string) =>
+      (await new MentionSuggester(undefined).suggest(query)).map(({ text }) => text);
+    expect((await offered('/')).sort()).toEqual(['/add-tests', '/review']);
+    expect(await offered('/rev')).toEqual(['/review']);
+    workspace.isTrusted = false;
+    expect(await offered('/')).toEqual([]);
+    workspace.isTrusted = true;
   });
 });
 

@@ -5,15 +5,16 @@ import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { lineRange } from '../../../engine/index/question/planner.ts';
+import { chatItems, conversationMarkdown } from '../../../extension/chat/chatList.ts';
 import {
   apply,
   distinctLabels,
   emptyConversation,
   type JournalRecord,
+  recordsUpTo,
   replay,
   titleOf,
 } from '../../../extension/chat/conversation.ts';
-import { chatItems, conversationMarkdown } from '../../../extension/chat/sessions.ts';
 import { ChatStore, Journal, parseJournal, readJournal } from '../../../extension/chat/store.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 
@@ -72,6 +73,28 @@ const story: JournalRecord[] = [
 const quiet = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} };
 
 describe('a conversation replayed from its journal', () => {
+  it('is made again up to a turn, without what is queued', () => {
+    const step = { id: 's', title: 'Read a.ts', text: '', state: 'done', result: 'let ä;' } as const;
+    const conversation = replay('c', [
+      ...story,
+      { type: 'step', turn: '1', step },
+      { type: 'cited', turn: '1', citations: [], missing: ['gone.ts:1'] },
+      { type: 'pin', mention: '@diff', isPinned: true },
+      { ...ask('3'), queued: true } as JournalRecord,
+    ]);
+    const again = (turn: string) =>
+      replay(
+        'd',
+        parseJournal(
+          recordsUpTo(conversation, turn)
+            .map((record) => JSON.stringify(record))
+            .join('\n'),
+        ).records,
+      );
+    expect(again('1')).toEqual({ ...conversation, id: 'd', turns: conversation.turns.slice(0, 1) });
+    expect(again('2').turns).toEqual(conversation.turns.slice(0, 2));
+  });
+
   it('has all turns, and marks an unfinished answer as interrupted', () => {
     const { turns } = replay('c', story);
     expect(turns.map(({ view }) => [view.question, view.thinking, view.answer, view.model, view.outcome.kind])).toEqual(

@@ -1,6 +1,6 @@
 /** Converts VS Code's chat messages to the engine's. */
 import { describe, expect, it } from 'vitest';
-import { messageText, toChatMessages, toTools } from '../../../extension/languageModel/hostMessages.ts';
+import { messageText, toChatMessages, toTools } from '../../../extension/languageModel/toolLoop.ts';
 import {
   LanguageModelDataPart,
   LanguageModelPromptTsxPart,

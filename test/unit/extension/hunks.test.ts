@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type Edit, editOf, hunkAt, hunks, linesOf } from '../../../extension/edits/proposals.ts';
+import { type Edit, editOf, hunkAt, hunks, linesOf } from '../../../extension/edits/hunks.ts';
 
 /** Applies edits as VS Code does: all ranges refer to the old text. */
 function applied(text: string, edits: readonly Edit[]): string {

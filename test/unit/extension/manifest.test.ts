@@ -10,7 +10,6 @@ import {
   completionSettings,
   engineSettings,
   modelsDirectory,
-  remoteSettings,
   serverSettings,
 } from '../../../extension/settings.ts';
 import { withSettings } from '../../../scripts/readme-settings.ts';
@@ -63,8 +62,11 @@ const notCommands = [
   'index',
   'server',
   'modelsDirectory',
+  'shareEngine',
   'nextEdit',
   'offerDeclined',
+  'review',
+  'reviewed',
   'svg',
 ].map((name) => `hearth.${name}`);
 
@@ -100,11 +102,17 @@ describe('the manifest', () => {
   });
 
   it('alone has the defaults of settings, with the types that the extension reads', () => {
-    expect(remoteSettings()).toBeUndefined();
     expect(serverSettings()).toBeUndefined();
     expect(modelsDirectory()).toBe('');
     expect(engineSettings()).toEqual({
-      ...{ model: '', completionModel: '', backend: 'auto', contextTokens: undefined, threads: undefined },
+      ...{
+        remote: undefined,
+        model: '',
+        completionModel: '',
+        backend: 'auto',
+        contextTokens: undefined,
+        threads: undefined,
+      },
       ...{ cachePrecision: 'f16', diskCacheBytes: 2 ** 31 },
     });
     expect(completionSettings()).toEqual({
@@ -148,7 +156,10 @@ describe('the manifest', () => {
   it.each([5, null, true, [], { a: {} }, 'nonsense', Number.NaN, -1])(
     'is read as it should be where settings.json holds %j for every key',
     (value) => {
-      const values = () => ({ ...engineSettings(), ...completionSettings(), ...chatSettings(), ...remoteSettings() });
+      const values = () => {
+        const { remote, ...engine } = engineSettings();
+        return { ...engine, ...completionSettings(), ...chatSettings(), ...remote };
+      };
       settings.clear();
       const sound = values();
       for (const key of Object.keys(properties)) settings.set(key, value);

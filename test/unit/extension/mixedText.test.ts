@@ -8,7 +8,7 @@ import {
   mix,
   mixedHunks,
   reindented,
-} from '../../../extension/edits/mixedText.ts';
+} from '../../../extension/edits/hunks.ts';
 
 const marks = { same: ' ', removed: '-', added: '+' };
 const shown = (lines: readonly MixedLine[]): string => lines.map(({ kind, text }) => marks[kind] + text).join('|');

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { nextPlace, patternOf, placesOf } from '../../../extension/nextEdit/pattern.ts';
+import { linesLike, nextPlace, patternOf, placesOf } from '../../../extension/nextEdit/pattern.ts';
 
 /** The file after its first line changed from `before` to `after` and every similar place was changed. */
 function repeated(before: string, after: string, rest: string[]): string[] {
@@ -89,5 +89,21 @@ describe('the last edit at similar places', () => {
     expect(nextPlace(places, 4)?.line).toBe(5);
     expect(nextPlace(places, 9)?.line).toBe(1);
     expect(nextPlace([], 0)).toBeUndefined();
+  });
+});
+
+describe('lines that resemble an edited one', () => {
+  const lines = ['load(a, 1);', 'const x = 2;', 'load(b, 1);', 'load(c, 1, now);', 'if (x) {', 'load(d, 1);'];
+
+  it('come with the most alike first, the nearest below before others', () => {
+    expect(linesLike('load(q, 1);', lines, 2, 4)).toEqual([5, 0, 3]);
+  });
+
+  it('share a name, not only brackets and words of the language', () => {
+    expect(linesLike('return (1);', ['return (2);', 'return (1);', 'return (3);'], 1, 2)).toEqual([]);
+  });
+
+  it('are not those that read as the edited line does now', () => {
+    expect(linesLike('load(a, 1);', ['load(a, 2);', 'load(a, 2);', 'load(a, 1);'], 0, 2)).toEqual([2]);
   });
 });

@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { limits } from '../../../extension/limits.ts';
+import { Foresight } from '../../../extension/nextEdit/foresight.ts';
 import { NextEdit } from '../../../extension/nextEdit/nextEdit.ts';
+import type { Place } from '../../../extension/nextEdit/pattern.ts';
 import { events, Position, Range, Selection, settings, user, window } from './vscode.ts';
 
 /** A partial editor: text, cursor and decorations. */
@@ -49,6 +51,9 @@ function editorOn(lines: string[]) {
 const offered = () =>
   user.commands.findLast((command) => command.startsWith('setContext')) === 'setContext hearth.nextEdit true';
 
+/** Finds nothing. */
+const foresight = { note: vi.fn(), ask: vi.fn<Foresight['ask']>(), cancel: vi.fn() };
+
 describe('the next edit', () => {
   let nextEdit: NextEdit | undefined;
   beforeEach(() => void vi.useFakeTimers());
@@ -62,7 +67,7 @@ describe('the next edit', () => {
   /** An editor in which `total` in the first of four lines has just become `sum`. */
   function renamed(before: () => void = () => {}) {
     const own = editorOn(['let total = 0;', 'other();', 'total += 1;', 'return total;']);
-    nextEdit = new NextEdit();
+    nextEdit = new NextEdit(foresight);
     before();
     own.type(0, 4, 9, 's');
     own.type(0, 5, 5, 'um');
@@ -70,9 +75,12 @@ describe('the next edit', () => {
     return { ...own, nextEdit };
   }
 
-  it('is shown at the next place after a pause, with the removed and the added text', () => {
+  it('is shown at the next place after a pause, with the removed and the added text', async () => {
     const { texts, struck } = renamed();
     expect(offered()).toBe(true);
+    // Its keys are bound before the text names them.
+    expect([offered(), texts()]).toEqual([true, []]);
+    await vi.advanceTimersByTimeAsync(0);
     expect(texts()).toEqual(['sum', 'Tab to jump to the same change on line 3']);
     expect(struck()).toEqual([new Range(new Position(2, 0), new Position(2, 5))]);
   });
@@ -117,9 +125,122 @@ describe('the next edit', () => {
 
   it('is learned from a changed line, not from added lines', () => {
     const own = editorOn(['total', 'total']);
-    nextEdit = new NextEdit();
+    nextEdit = new NextEdit(foresight);
     own.type(0, 0, 5, 'sum\n');
     vi.advanceTimersByTime(limits.nextEdit.settleMs);
     expect(offered()).toBe(false);
+  });
+
+  describe('that the model foresees', () => {
+    const place: Place = { line: 3, start: 0, end: 6, text: 'give' };
+
+    /** `other();` has become `another();`, which stands nowhere else, and the model answered `place`. */
+    function foreseen() {
+      const own = editorOn(['let total = 0;', 'other();', 'total += 1;', 'return total;']);
+      own.move(1);
+      nextEdit = new NextEdit(foresight);
+      foresight.ask.mockClear();
+      foresight.note.mockClear();
+      own.type(1, 0, 5, 'another');
+      vi.advanceTimersByTime(limits.nextEdit.settleMs);
+      const found = foresight.ask.mock.lastCall?.[2];
+      return { ...own, nextEdit, found };
+    }
+
+    it('is asked for where the pattern has no place, and shown as inserted and deleted text', async () => {
+      const { found, texts, struck } = foreseen();
+      expect(foresight.note).toHaveBeenLastCalledWith(expect.anything(), 1, 'other();');
+      expect(offered()).toBe(false);
+      found?.(place);
+      await vi.advanceTimersByTimeAsync(0);
+      expect(texts()).toEqual(['give', 'Tab to jump to the next edit on line 4']);
+      expect(struck()).toEqual([new Range(new Position(3, 0), new Position(3, 6))]);
+    });
+
+    it('is reached by Tab and made by Tab, and then the model is asked again', async () => {
+      const { nextEdit, found, lines, move, texts } = foreseen();
+      found?.(place);
+      await nextEdit.accept();
+      move(3);
+      expect(texts()).toContain('Tab to accept, Esc to dismiss');
+      await nextEdit.accept();
+      expect(lines[3]).toBe('give total;');
+      expect([offered(), texts()]).toEqual([false, []]);
+      expect(foresight.note).toHaveBeenLastCalledWith(expect.anything(), 3, 'return total;');
+      expect(foresight.ask).toHaveBeenCalledTimes(2);
+    });
+
+    it('is not shown if the cursor left the line meanwhile', () => {
+      const { found, move } = foreseen();
+      move(0);
+      found?.(place);
+      expect(offered()).toBe(false);
+    });
+
+    it('is cancelled by the next key, and not asked for where the pattern has a place', () => {
+      const { type } = foreseen();
+      foresight.cancel.mockClear();
+      type(1, 0, 0, 'x');
+      expect(foresight.cancel).toHaveBeenCalled();
+      nextEdit?.dispose();
+      foresight.ask.mockClear();
+      renamed();
+      expect(foresight.ask).not.toHaveBeenCalled();
+    });
+  });
+});
+
+describe('asking the model for the next edit', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => {
+    vi.useRealTimers();
+    settings.clear();
+  });
+
+  const answered = { line: 2, text: 'sum += 2;', logProbability: 0 };
+
+  function asking(card: object = {}, mode?: string) {
+    if (mode !== undefined) settings.set('hearth.nextEdit.model', mode);
+    const { editor } = editorOn(['let total = 0;', 'let sum = 1;', 'sum += 1;', 'return;']);
+    const nextEdit = vi.fn(async () => answered);
+    const foresight = new Foresight({ current: { completionModel: card, nextEdit } } as never, { debug: vi.fn() });
+    foresight.note(editor.document as never, 1, 'sum += 0;');
+    const found = vi.fn();
+    foresight.ask(editor.document as never, 1, found);
+    return { foresight, nextEdit, found, settle: () => vi.advanceTimersByTimeAsync(limits.nextEdit.idleMs) };
+  }
+
+  it('waits until no key comes, and finds the part of the line that changes', async () => {
+    const { nextEdit, found, settle } = asking({ foreseesEdits: true });
+    expect(nextEdit).not.toHaveBeenCalled();
+    await settle();
+    expect(nextEdit).toHaveBeenCalledWith(
+      expect.objectContaining({
+        edits: [expect.objectContaining({ above: 'let total = 0;', before: 'sum += 0;', after: 'let sum = 1;' })],
+        places: [{ line: 2, above: 'let sum = 1;', text: 'sum += 1;' }],
+        window: expect.objectContaining({ firstLine: 0, before: 'let total = 0;\nsum += 0;\nsum += 1;\nreturn;' }),
+      }),
+      expect.anything(),
+    );
+    expect(found).toHaveBeenCalledWith({ line: 2, start: 7, end: 8, text: '2' });
+  });
+
+  it('asks no more once it is cancelled', async () => {
+    const { foresight, nextEdit, settle } = asking({ foreseesEdits: true });
+    foresight.cancel();
+    await settle();
+    expect(nextEdit).not.toHaveBeenCalled();
+  });
+
+  it.each([
+    ['a model trained on edits', { foreseesEdits: true }, undefined, true],
+    ['no other model', {}, undefined, false],
+    ['any model with `on`', {}, 'on', true],
+    ['no model with `off`', { foreseesEdits: true }, 'off', false],
+    ['no server', { foreseesEdits: true, host: 'example.org' }, 'on', false],
+  ])('asks %s', async (_, card, mode, expected) => {
+    const { nextEdit, settle } = asking(card, mode);
+    await settle();
+    expect(nextEdit.mock.calls.length > 0).toBe(expected);
   });
 });

@@ -1,6 +1,8 @@
 import { describe, expect, it, vi } from 'vitest';
+import type { EngineClient } from '../../../extension/client/client.ts';
 import { acceptedCommand, CompletionProvider } from '../../../extension/completion/provider.ts';
-import { clientOf, hostOf, log } from './support.ts';
+import { Acceptance } from '../../../extension/completion/suggestions.ts';
+import { clientOf, hostOf, log, MemoryMemento } from './support.ts';
 import { CancellationTokenSource, InlineCompletionTriggerKind, Position, Range, settings } from './vscode.ts';
 
 const automatic = { triggerKind: InlineCompletionTriggerKind.Automatic, selectedCompletionInfo: undefined };
@@ -18,14 +20,17 @@ function document(text: string, languageId = 'typescript', scheme = 'file') {
 const endOf = (text: string): Position =>
   new Position(text.split('\n').length - 1, text.split('\n').at(-1)?.length ?? 0);
 
-async function open(env: Record<string, string> = {}, warm = true) {
+/** @param load what `warmUp` does */
+async function open(env: Record<string, string> = {}, warm = true, load: (client: EngineClient) => unknown = () => {}) {
   const client = clientOf(env);
   const host = hostOf(client);
   await host.client();
   if (warm) await client.ready();
   let warmUps = 0;
-  const provider = new CompletionProvider(host, log, { snippets: async () => [], refresh: async () => {} }, () => {
+  const nearby = { snippets: async () => [], refresh: async () => {} };
+  const provider = new CompletionProvider(host, log, nearby, new Acceptance(new MemoryMemento()), async () => {
     warmUps += 1;
+    await load(client);
   });
   let requests = 0;
   client.onView(({ running }) => {
@@ -70,10 +75,25 @@ describe('inline completion', () => {
     expect(requests()).toBe(2);
   });
 
-  it('does not wait for a model: requests a load and offers nothing', async () => {
+  it('offers nothing where no model can be loaded', async () => {
     const { ask, client, warmUps } = await open({}, false);
     expect(await ask('function one() {\n  ')).toEqual([]);
     expect([warmUps(), client.pid]).toEqual([1, undefined]);
+  });
+
+  // VS Code asks once for a place: keys typed while the model was loading would be answered by nothing.
+  it('answers keys that were typed while the model was loading', async () => {
+    const { ask } = await open({}, false, (client) => client.readyToComplete());
+    expect(await ask('function one() {\n  ')).toEqual(['return 1;']);
+  });
+
+  it('does not wait for the model when VS Code cancels', async () => {
+    const { ask, requests } = await open({}, false, () => new Promise(() => {}));
+    const source = new CancellationTokenSource();
+    const asked = ask('function one() {\n  ', {}, source.token);
+    source.cancel();
+    expect(await asked).toEqual([]);
+    expect(requests()).toBe(0);
   });
 
   it('requests no model if there is nothing to complete', async () => {

@@ -85,6 +85,23 @@ describe('a remote server', () => {
     expect(await remote.token('https://locked.example/v1')).toBeUndefined();
   });
 
+  it('that only completes has a token of its own too', async () => {
+    const { client, remote, secrets } = setUp();
+    settings.set('hearth.completion.model', 'https://locked.example/v1#two');
+    await client.ready();
+    expect(client.view.completion).toMatchObject({ problem: expect.stringContaining('Check the token.') });
+    user.types.push('secret');
+    await remote.setToken();
+    expect([...secrets.kept.values()]).toEqual(['secret']);
+    expect(client.completionModel?.host).toBe('locked.example');
+    settings.set('hearth.remote.url', url);
+    user.types.push('other');
+    user.picks = { label: 'team.example' };
+    await remote.setToken();
+    expect(await remote.token(url)).toBe('other');
+    expect(await remote.token('https://locked.example/v1')).toBe('secret');
+  });
+
   it('is contacted again on the next request if it was down', async () => {
     const { client } = setUp();
     settings.set('hearth.remote.url', 'https://away.example/v1');

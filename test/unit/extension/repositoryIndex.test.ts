@@ -1,7 +1,9 @@
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { IndexClient, type IndexView, RepositoryIndex } from '../../../extension/repository/repositoryIndex.ts';
-import { indexSentence } from '../../../extension/repository/status.ts';
+import { IndexClient } from '../../../extension/repository/indexClient.ts';
+import { type IndexView, RepositoryIndex } from '../../../extension/repository/repositoryIndex.ts';
+import { indexSentence } from '../../../extension/status.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
 import { folderOf } from '../index/folder.ts';
 import { bundle } from '../runtime/bundle.ts';
@@ -9,6 +11,8 @@ import { log } from './support.ts';
 
 let indexer: Awaited<ReturnType<typeof bundle>>;
 const opened: RepositoryIndex[] = [];
+/** Indexed folders, the last one first. */
+const folders: string[] = [];
 beforeAll(async () => {
   indexer = await bundle('engine/indexer.ts');
 });
@@ -22,6 +26,7 @@ async function open(
   { off, model }: { off?: string; model?: string } = {},
 ): Promise<RepositoryIndex> {
   const directory = await folderOf(contents);
+  folders.unshift(directory);
   const database = join(await folderOf({}), 'index.db');
   const embeddings = model === undefined ? {} : { embeddings: { model } };
   const options = off ?? { database, folders: [{ name: '', directory }], ...embeddings };
@@ -65,6 +70,27 @@ describe('the index of the workspace', () => {
     await until(index, ({ kind }) => kind === 'starting');
     await until(index, upToDate);
     expect(await index.symbols('retryDownload', 5)).toHaveLength(1);
+  });
+
+  it('has a file that changes while its process starts, after the scan has passed', async () => {
+    const index = await open({ 'retry.ts': 'export function retryDownload() {}' });
+    const [root] = folders;
+    const written = new Promise<void>((resolve) => {
+      // Its process has opened the index and does not count as running yet.
+      const subscription = index.onView(({ kind }) => {
+        if (kind !== 'open') return;
+        subscription.dispose();
+        // The indexer scans meanwhile.
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 700);
+        writeFileSync(join(root ?? '', 'late.ts'), 'export function lateFile() {}');
+        index.update(['late.ts']);
+        resolve();
+      });
+    });
+    index.start();
+    await written;
+    await until(index, (view) => upToDate(view) && view.kind === 'open' && view.state.files === 2);
+    expect(await index.symbols('lateFile', 5)).toHaveLength(1);
   });
 
   it('searches by meaning with an embedding model, and embedding can be paused', async () => {

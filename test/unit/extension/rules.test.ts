@@ -1,8 +1,7 @@
 /** Rules of a repository. The formats: https://agents.md, and VS Code's documentation of custom instructions. */
 import { describe, expect, it } from 'vitest';
 import { plan } from '../../../engine/index/question/planner.ts';
-import { apply, emptyConversation } from '../../../extension/chat/conversation.ts';
-import { promptMessages } from '../../../extension/chat/prompt.ts';
+import { apply, emptyConversation, promptMessages } from '../../../extension/chat/conversation.ts';
 import { namedPrompt, promptNames, promptOf, type RuleFiles, rulesFor } from '../../../extension/context/rules.ts';
 
 const filesOf = (files: Readonly<Record<string, string>>): RuleFiles => ({
@@ -96,7 +95,7 @@ describe('rules in a prompt', () => {
     apply(conversation, { ...ask, turn: '1', attachments: [attachment], omitted: [] });
     apply(conversation, { type: 'delta', turn: '1', kind: 'text', text: 'Because.' });
     apply(conversation, { ...ask, turn: '2', attachments: [attachment], omitted: [] });
-    const contents = promptMessages(conversation.turns, '').map(({ content }) => content);
+    const contents = promptMessages(conversation.turns, '', { parameters: 7e9 }).map(({ content }) => content);
     expect(contents[1]).toBe('Follow what the repository says in AGENTS.md:\n\nUse tabs.\n\nWhy?');
     expect(contents[3]).toBe('Why?');
   });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { fitting, keepOrder, similarStretches } from '../../../extension/completion/similar.ts';
+import { fitting, keepOrder, similarStretches } from '../../../extension/completion/moment.ts';
 
 const snippet = (path: string, text = path) => ({ path, text });
 

@@ -1,10 +1,11 @@
 /** Shared by the extension's tests: the scripted engine, a log in memory, waiting for a state. */
 import { fileURLToPath } from 'node:url';
 import { afterEach } from 'vitest';
-import { EngineClient, type TokenFor } from '../../../extension/client/client.ts';
+import { EngineClient } from '../../../extension/client/client.ts';
+import type { EngineState } from '../../../extension/client/host.ts';
 import { EngineHost } from '../../../extension/client/host.ts';
-import type { EngineState } from '../../../extension/client/view.ts';
-import type { Log } from '../../../extension/log.ts';
+import type { TokenFor } from '../../../extension/client/modelLoader.ts';
+import type { Log } from '../../../extension/parts.ts';
 import { EventEmitter, settings, user } from './vscode.ts';
 
 export const fakeEngine = fileURLToPath(new URL('fakeEngine.mjs', import.meta.url));

@@ -1,13 +1,20 @@
 import { describe, expect, it } from 'vitest';
-import type { ModelCard } from '../../../engine/protocol/engineProtocol.ts';
+import type { ModelCard } from '../../../engine/protocol/models.ts';
 import { controlsOf, noticeOf } from '../../../extension/chat/panel.ts';
-import { EngineFailure, type FailureCode, failedOutcome, progressNotes } from '../../../extension/client/failure.ts';
-import { type EngineState, type EngineView, ViewKeeper } from '../../../extension/client/view.ts';
+import {
+  EngineFailure,
+  type FailureCode,
+  failedOutcome,
+  progressNotes,
+  reportedFailure,
+} from '../../../extension/client/failure.ts';
+import { type EngineState, type EngineView, ViewKeeper } from '../../../extension/client/host.ts';
 import { formatBytes, formatParameters, formatSpeed, percent } from '../../../extension/format.ts';
 import { controls, notice, outcome } from '../../../extension/messages.ts';
 import { statusText } from '../../../extension/status.ts';
 import { canThink, defaultMode, Thinking } from '../../../extension/thinking.ts';
 import { clientOf, hostOf, MemoryMemento } from './support.ts';
+import { env, translations } from './vscode.ts';
 
 const card: ModelCard = {
   id: 'm',
@@ -119,9 +126,14 @@ describe("the chat's panel", () => {
       {
         ...{ id: 's', name: 'Small', description: 'Tiny.', licence: 'MIT', parameters: 1, downloadBytes: 98e6 },
         ...{ family: 'llama', embedding: false, fillInTheMiddle: false, contextTokens: 8192 },
-        ...{ state: 'absent' as const, fit: { verdict: 'good' as const, reason: 'Fits.' }, recommended: true },
+        ...{
+          state: 'absent' as const,
+          fit: { verdict: 'good' as const, reason: 'Fits.' },
+          recommendedFor: ['chat' as const],
+          suitability: { chat: 1 },
+        },
       },
-    ];
+    ].map((entry) => ({ entry }));
     expect(noticeOf(view({ kind: 'no-model', offers }))).toMatchObject({
       offers: [{ id: 's', label: 'Small (98 MB)', detail: 'Tiny. Fits.' }],
     });
@@ -214,5 +226,21 @@ describe('the progress of a summary', () => {
   it('is only its message where there are no parts', () => {
     const step = { task: 'load', subject: 's', message: 'Loading', done: 1, total: 2, unit: 'bytes' } as const;
     expect(progressNotes()(step)).toEqual({ note: 'Loading', share: 0.5 });
+  });
+});
+
+describe('a failure that the engine reports', () => {
+  it('is said as it is in English; in another language its kind stands before it', () => {
+    const message = 'Three requests wait.';
+    expect(reportedFailure('busy', message, undefined).message).toBe(message);
+    env.language = 'de';
+    translations.set('Too many requests are waiting.', 'Zu viele Anforderungen warten.');
+    try {
+      expect(reportedFailure('busy', message, undefined).message).toBe(`Zu viele Anforderungen warten. ${message}`);
+      expect(reportedFailure('cancelled', message, undefined).message).toBe(message);
+    } finally {
+      env.language = 'en';
+      translations.clear();
+    }
   });
 });

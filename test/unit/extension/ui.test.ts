@@ -1,15 +1,17 @@
 /** Confirmations before anything large, external or final, and what the page can and cannot cause. */
+
 import { describe, expect, it, vi } from 'vitest';
+import { Agent } from '../../../extension/agent/agent.ts';
 import { noticeOf, openLink } from '../../../extension/chat/panel.ts';
 import { ChatSession } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import { ChatView } from '../../../extension/chat/view.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
 import { ContextGatherer } from '../../../extension/context/gather.ts';
-import { MentionSuggester } from '../../../extension/context/suggest.ts';
+import { MentionSuggester } from '../../../extension/context/mentions.ts';
 import { ContextTracker } from '../../../extension/context/tracker.ts';
 import { type ToPage, toPage } from '../../../extension/messages.ts';
-import { FirstRun } from '../../../extension/models/firstRun.ts';
+import { FirstRun } from '../../../extension/models/choose.ts';
 import { ModelManager } from '../../../extension/models/manager.ts';
 import { Thinking } from '../../../extension/thinking.ts';
 import { clientOf, hostOf, log, logged, MemoryMemento, untilState } from './support.ts';
@@ -45,11 +47,11 @@ describe('the model manager', () => {
     const client = clientOf(absent);
     const entry = (await client.models())[0];
     if (entry === undefined) throw new Error('the scripted engine lists models');
-    const named = (name: string, over: object) => ({ ...entry, id: name, name, recommended: false, ...over });
+    const named = (name: string, over: object) => ({ ...entry, id: name, name, recommendedFor: [], ...over });
     client.models = async () => [
       named('large', { downloadBytes: 65e9, fit: { verdict: 'slow', reason: '' } }),
       named('medium', { downloadBytes: 5e9, fit: { verdict: 'good', reason: '' } }),
-      named('advised', { downloadBytes: 2e9, recommended: true, fit: { verdict: 'good', reason: '' } }),
+      named('advised', { downloadBytes: 2e9, recommendedFor: ['chat'], fit: { verdict: 'good', reason: '' } }),
       named('small', { downloadBytes: 1e9, fit: { verdict: 'good', reason: '' } }),
     ];
     await (await managerOf(client)).open();
@@ -98,7 +100,9 @@ describe('the model manager', () => {
 
   it('downloads with one click on a button that shows the size, and keeps the choice automatic', async () => {
     const client = clientOf(absent);
-    await (await managerOf(client)).download('small');
+    const [entry] = await client.models();
+    if (entry === undefined) throw new Error('the scripted engine lists models');
+    await (await managerOf(client)).download({ entry });
     expect(client.warmModel?.id).toBe('small');
     expect([user.asked, settings.get('hearth.chat.model')]).toEqual([[], undefined]);
   });
@@ -205,6 +209,18 @@ describe('the first run', () => {
     ]);
   });
 
+  it('offers the pair in one, and completes with its second model once it is there', async () => {
+    const client = clientOf({ ...absent, FAKE_CODER: 'absent', FAKE_PARTNER: 'coder' });
+    user.wants.push('Download (200 MB)');
+    (await firstRunOf(client)).warmUp();
+    await until(() => client.completionModel?.id === 'coder' && client.warmModel?.id === 'small');
+    expect(user.asked[0]?.message).toContain(
+      'Model small and, for completions, Model coder (200 MB) suits this computer',
+    );
+    expect(client.warmModel?.id).toBe('small');
+    expect(user.asked).toHaveLength(1);
+  });
+
   it('offers a failed download again, in the message and in the view', async () => {
     const client = clientOf({ ...absent, FAKE_PULL_FAILURES: '1' });
     const firstRun = await firstRunOf(client);
@@ -309,6 +325,13 @@ describe('the chat view', () => {
     const applied: string[] = [];
     const proposals = { show: (code: string) => Promise.resolve(applied.push(code)) } as never;
     const models = new ModelManager(engine, async () => {});
+    const acted: unknown[][] = [];
+    const agent = new Agent(undefined as never, undefined as never);
+    const changes = {
+      onChange: new EventEmitter<string>().event,
+      viewOf: () => Promise.resolve(undefined),
+      act: (...args: unknown[]) => Promise.resolve(acted.push(args)),
+    } as never;
     const view = new ChatView({
       extensionUri,
       engine,
@@ -317,6 +340,8 @@ describe('the chat view', () => {
       gatherer,
       suggester,
       proposals,
+      changes,
+      agent,
       thinking,
       models,
       log,
@@ -334,7 +359,16 @@ describe('the chat view', () => {
     };
     const events = { onDidDispose: new EventEmitter().event, onDidChangeVisibility: new EventEmitter().event };
     view.attach({ webview, visible: true, ...events } as never);
-    return { applied, client, session, view, posted, webview, say: (message: unknown) => received.fire(message) };
+    return {
+      applied,
+      acted,
+      client,
+      session,
+      view,
+      posted,
+      webview,
+      say: (message: unknown) => received.fire(message),
+    };
   }
 
   it('gives the page access to its own folder only', async () => {

@@ -2,6 +2,8 @@
  * The part of the `vscode` module that the extension's code uses, small and in memory, for tests outside VS Code.
  * vitest.config.ts puts it in place of the real one. The types are VS Code's own, and so are the defaults of settings.
  */
+import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type * as real from 'vscode';
 import manifest from '../../../package.json' with { type: 'json' };
 
@@ -20,9 +22,10 @@ export class Disposable implements real.Disposable {
 
 export class EventEmitter<T> implements real.EventEmitter<T> {
   readonly #listeners = new Set<(value: T) => unknown>();
-  readonly event: real.Event<T> = (listener) => {
-    this.#listeners.add(listener);
-    return new Disposable(() => this.#listeners.delete(listener));
+  readonly event: real.Event<T> = (listener, thisArgs: unknown) => {
+    const own = (value: T): unknown => Reflect.apply(listener, thisArgs, [value]);
+    this.#listeners.add(own);
+    return new Disposable(() => this.#listeners.delete(own));
   };
   fire(value: T): void {
     for (const listener of [...this.#listeners]) listener(value);
@@ -135,6 +138,7 @@ export const events = {
   activeEditor: new EventEmitter<real.TextEditor | undefined>(),
   selection: new EventEmitter<real.TextEditorSelectionChangeEvent>(),
   document: new EventEmitter<real.TextDocumentChangeEvent>(),
+  opened: new EventEmitter<real.TextDocument>(),
 };
 
 export const TextEditorRevealType = { InCenterIfOutsideViewport: 2 } satisfies Partial<
@@ -157,10 +161,15 @@ export const InlineCompletionTriggerKind = { Invoke: 0, Automatic: 1 } satisfies
   number
 >;
 
+/** The translations of the user's language; tests write into it. */
+export const translations = new Map<string, string>();
+
 export const l10n = {
-  /** As VS Code does without a bundle: {0}, {1} … are replaced. */
+  /** As VS Code does: the translation, where there is one, with {0}, {1} … replaced. */
   t(message: unknown, ...args: unknown[]): string {
-    return String(message).replace(/\{(\d+)\}/g, (whole, index: string) => String(args[Number(index)] ?? whole));
+    return (translations.get(String(message)) ?? String(message)).replace(/\{(\d+)\}/g, (whole, index: string) =>
+      String(args[Number(index)] ?? whole),
+    );
   },
 } satisfies Partial<typeof real.l10n>;
 
@@ -316,6 +325,26 @@ class QuickPick<T extends real.QuickPickItem> implements real.QuickPick<T> {
 /** Tests set partial editors; the extension sees the real type. */
 const editors = { active: undefined as unknown, visible: [] as unknown[] };
 
+/** Commands that ran in a terminal, each with the output and exit code that `outcome` gives it. */
+export const terminals = {
+  ran: [] as string[],
+  outcome: { output: '', code: 0 },
+  started: new EventEmitter<real.TerminalShellExecutionStartEvent>(),
+  ended: new EventEmitter<real.TerminalShellExecutionEndEvent>(),
+  shell: {
+    executeCommand(line: string) {
+      terminals.ran.push(line);
+      const { output, code } = terminals.outcome;
+      async function* parts() {
+        yield output;
+      }
+      const execution = { read: parts };
+      setTimeout(() => terminals.ended.fire({ execution, exitCode: code } as never), 1);
+      return execution;
+    },
+  },
+};
+
 export const window = {
   get activeTextEditor(): real.TextEditor | undefined {
     return editors.active as real.TextEditor | undefined;
@@ -361,6 +390,19 @@ export const window = {
     user.shown.push(document);
     return Promise.resolve(undefined as never);
   },
+  /** Terminals that were made, with what was sent to each. */
+  terminals: [] as (real.Terminal & { sent: string[] })[],
+  createTerminal(options?: real.TerminalOptions | string): never {
+    const sent: string[] = [];
+    const name = typeof options === 'object' ? (options.name ?? '') : '';
+    const terminal = { name, sent, exitStatus: undefined, shellIntegration: terminals.shell, show: () => undefined };
+    const made = { ...terminal, sendText: (text: string) => void sent.push(text), dispose: () => undefined };
+    window.terminals.push(made as never);
+    return made as never;
+  },
+  onDidChangeTerminalShellIntegration: new EventEmitter<real.TerminalShellIntegrationChangeEvent>().event,
+  onDidStartTerminalShellExecution: terminals.started.event,
+  onDidEndTerminalShellExecution: terminals.ended.event,
   createTextEditorDecorationType: (options: real.DecorationRenderOptions) => ({
     key: '',
     options,
@@ -376,6 +418,15 @@ export const commands = {
     return Promise.resolve(commands.answers.get(name)?.(...args) as never);
   },
 } satisfies Partial<typeof real.commands> & Record<'answers', unknown>;
+
+/** Of texts; the fake applies none. */
+export class WorkspaceEdit {
+  readonly size = 0;
+}
+
+export const FileType = { File: 1, Directory: 2, SymbolicLink: 64 } satisfies Partial<
+  Record<keyof typeof real.FileType, number>
+>;
 
 export const env = {
   remoteName: undefined as string | undefined,
@@ -455,11 +506,26 @@ function settingOf<T>(key: string, fallback?: T): T {
   return (settings.get(key) ?? defaults.get(key) ?? fallback) as T;
 }
 
+/** Of the patterns, only `folder/**\/*ending` is known. */
+export class RelativePattern {
+  readonly base: string;
+  readonly pattern: string;
+  constructor(base: real.Uri, pattern: string) {
+    this.base = base.path;
+    this.pattern = pattern;
+  }
+  matches({ path }: real.Uri): boolean {
+    const [folder = '', ending = ''] = this.pattern.split('/**/*');
+    return path.startsWith(`${this.base.replace(/\/$/, '')}/${folder}/`) && path.endsWith(ending);
+  }
+}
+
 export const workspace = {
-  isTrusted: true,
+  isTrusted: true as boolean,
   onDidGrantWorkspaceTrust: new EventEmitter<void>().event,
   onDidChangeConfiguration: new EventEmitter<real.ConfigurationChangeEvent>().event,
   onDidChangeTextDocument: events.document.event,
+  onDidOpenTextDocument: events.opened.event,
   async openTextDocument(uri?: unknown): Promise<never> {
     const page = workspace.pages.get(String(uri).split(':')[0] ?? '');
     if (page === undefined) return workspace.documents.get(String(uri)) as never;
@@ -471,9 +537,39 @@ export const workspace = {
     workspace.pages.set(scheme, provider);
     return { dispose: () => workspace.pages.delete(scheme) };
   },
+  textDocuments: [] as real.TextDocument[],
+  /** Edits of files that were applied. */
+  edits: [] as unknown[],
+  applyEdit(edit: unknown): Promise<boolean> {
+    workspace.edits.push(edit);
+    return Promise.resolve(true);
+  },
+  /** The real disk. */
+  fs: {
+    async stat(uri: real.Uri) {
+      const found = await stat(uri.fsPath);
+      return { type: found.isFile() ? 1 : 2, size: found.size, ctime: 0, mtime: 0 };
+    },
+    readFile: (uri: real.Uri) => readFile(uri.fsPath),
+    async writeFile(uri: real.Uri, content: Uint8Array): Promise<void> {
+      workspace.edits.push(uri);
+      await mkdir(dirname(uri.fsPath), { recursive: true });
+      await writeFile(uri.fsPath, content);
+    },
+    async delete(uri: real.Uri): Promise<void> {
+      workspace.edits.push(uri);
+      await rm(uri.fsPath);
+    },
+    async rename(from: real.Uri, to: real.Uri): Promise<void> {
+      workspace.edits.push(from);
+      await rename(from.fsPath, to.fsPath);
+    },
+    createDirectory: async (uri: real.Uri) => void (await mkdir(uri.fsPath, { recursive: true })),
+  },
   /** Files that a search finds, all in the workspace. */
   files: [] as real.Uri[],
-  findFiles: (): Promise<real.Uri[]> => Promise.resolve(workspace.files),
+  findFiles: (include?: real.GlobPattern | RelativePattern): Promise<real.Uri[]> =>
+    Promise.resolve(workspace.files.filter((file) => !(include instanceof RelativePattern) || include.matches(file))),
   workspaceFolders: undefined as readonly real.WorkspaceFolder[] | undefined,
   getWorkspaceFolder: (_: real.Uri): real.WorkspaceFolder | undefined => workspace.workspaceFolders?.[0],
   /** Documents that can be opened, by URI. */
@@ -492,7 +588,8 @@ export const workspace = {
       return Promise.resolve();
     },
   }),
-} satisfies Partial<typeof real.workspace> & Record<'documents' | 'pages' | 'files', unknown>;
+} satisfies Partial<Omit<typeof real.workspace, 'fs'>> &
+  Record<'documents' | 'pages' | 'files' | 'fs' | 'edits', unknown>;
 
 export const LanguageModelChatMessageRole = { User: 1, Assistant: 2 } satisfies Record<
   keyof typeof real.LanguageModelChatMessageRole,
@@ -606,3 +703,45 @@ export const DiagnosticSeverity = { Error: 0, Warning: 1 } satisfies Partial<
   Record<keyof typeof real.DiagnosticSeverity, number>
 >;
 export const languages = { getDiagnostics: (): never[] => [] } satisfies Partial<typeof real.languages>;
+
+/** As VS Code's: markup of an appended text is shown as it is. */
+export class MarkdownString {
+  value = '';
+  appendText(text: string): this {
+    this.value += text.replaceAll(/[\\`*_{}[\]()#+\-!~<>]/g, '\\$&');
+    return this;
+  }
+}
+
+export const CommentMode = { Editing: 0, Preview: 1 } satisfies Record<keyof typeof real.CommentMode, number>;
+export const CommentThreadState = { Unresolved: 0, Resolved: 1 } satisfies Record<
+  keyof typeof real.CommentThreadState,
+  number
+>;
+export const CommentThreadCollapsibleState = { Collapsed: 0, Expanded: 1 } satisfies Record<
+  keyof typeof real.CommentThreadCollapsibleState,
+  number
+>;
+
+export const comments = {
+  /** Those that were made and not disposed. */
+  threads: [] as real.CommentThread[],
+  createCommentController: (id: string, label: string): real.CommentController => ({
+    ...{ id, label, dispose: () => undefined },
+    createCommentThread(uri, range, own) {
+      const dispose = () => void comments.threads.splice(comments.threads.indexOf(thread), 1);
+      const thread: real.CommentThread = { uri, range, comments: own, collapsibleState: 0, canReply: true, dispose };
+      comments.threads.push(thread);
+      return thread;
+    },
+  }),
+} satisfies Partial<typeof real.comments> & Record<'threads', unknown>;
+
+/** The exports of other extensions, by their ids. */
+export const extensions = {
+  installed: new Map<string, unknown>(),
+  getExtension(id: string): never {
+    const exported = extensions.installed.get(id);
+    return (exported && { activate: () => Promise.resolve(exported) }) as never;
+  },
+};

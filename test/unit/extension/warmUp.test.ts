@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { WarmUp } from '../../../extension/completion/warmUp.ts';
+import { WarmUp } from '../../../extension/completion/provider.ts';
 import { limits } from '../../../extension/limits.ts';
 import { log } from './support.ts';
 

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { blockLayout, byteLengthOf, tensorTypes } from '../../../engine/formats/blocks.ts';
 import { dequantise } from '../../../engine/formats/dequantise.ts';
 import type { TensorType } from '../../../engine/formats/tensor.ts';
+import { blockLayout, byteLengthOf, tensorTypes } from '../../../engine/formats/tensor.ts';
 import { fixtureFile } from '../shared.ts';
 
 /** Blocks of every type with the values libggml's own dequantisers give for them (see the fixture's codecs.json). */

@@ -72,7 +72,7 @@ describe('A bound', () => {
     expect(['1e+25', '-1e+25', '1e-8'].map((text) => bounded('<', 1e30).has(text))).toEqual([false, true, true]);
   });
 
-  it('keeps what a double would round to the bound on the right side', () => {
+  it('keeps values that a double would round to the bound on the right side', () => {
     expect(bounded('<', 1).has('0.99999999999999999999')).toBe(false);
     expect(bounded('<=', 1).has('1.00000000000000000001')).toBe(false);
     expect(bounded('<=', 0.1).has('0.10000000000000009')).toBe(false);

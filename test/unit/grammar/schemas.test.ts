@@ -305,13 +305,13 @@ describe('An answer by a schema', () => {
     expect(invalid.flatMap(styles).filter((text) => accepts(machine, text))).toEqual([]);
   });
 
-  it('says no name twice', () => {
+  it('repeats no property name', () => {
     const machine = machineOf({ type: 'object', properties: { a: {} } });
     const twice = ['{"a":1,"a":1}', '{"b":1,"b":1}', '{"a":1,"\\u00e9":1,"é":1}'];
     expect(twice.filter((text) => accepts(machine, text))).toEqual([]);
   });
 
-  it('is JSON that every reader takes', () => {
+  it('is JSON that every parser accepts', () => {
     const machine = machineOf({});
     const broken = [
       '"\n"',
@@ -415,11 +415,11 @@ describe('A schema', () => {
     ['has a bound that is none', { minLength: -1 }, /minLength must be an integer/],
     ['is no schema', { properties: { a: 3 } }, /a schema is an object, true or false/],
     ['has too large a pattern', { pattern: '(a{1,200}){1,200}' }, /too many .* \(at most \d+\)/],
-  ])('that %s is refused, and why is said', (_, schema, message) => {
+  ])('that %s is refused, with the reason', (_, schema, message) => {
     expect(() => machineOf(schema)).toThrow(message);
   });
 
-  it('of 55 nested objects is followed', () => {
+  it('of 55 nested objects is enforced', () => {
     const machine = machineOf(nested(55));
     expect(accepts(machine, `${'{"a":'.repeat(55)}1${'}'.repeat(55)}`)).toBe(true);
   });

@@ -62,7 +62,7 @@ const methods = ['GET', 'POST', 'OPTIONS', 'DELETE'];
 const tokens = [token, `${token.slice(0, -1)}1`];
 
 describe('access to the server', () => {
-  it('is given in none of 200 combinations of host, origin, method and token but the right ones', async () => {
+  it('is granted only to the right ones of 200 combinations of host, origin, method and token', async () => {
     let cases = 0;
     let authorised = 0;
     for (const host of hosts()) {
@@ -92,7 +92,7 @@ describe('access to the server', () => {
     expect({ cases, authorised, asked: engine.asked.length }).toEqual({ cases: 200, authorised: 4, asked: 2 });
   });
 
-  it('is refused to headers that are doubled, missing or of another form', async () => {
+  it('is refused for duplicate, missing or malformed headers', async () => {
     const own = ['Host', `127.0.0.1:${port}`];
     const known = ['Authorization', `Bearer ${token}`];
     const bad: [number, Headers][] = [

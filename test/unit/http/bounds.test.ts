@@ -21,7 +21,7 @@ const post = (body: string) =>
 const nested = (depth: number): string => `${'{"not":'.repeat(depth)}{}${'}'.repeat(depth)}`;
 
 describe('the bounds of the server', () => {
-  it('let as many of 64 clients in as may wait, and send the others away with a time to come back', async () => {
+  it('queue as many of 64 clients as allowed, and reject the others with Retry-After', async () => {
     let release = (): void => {};
     const released = new Promise<void>((resolve) => {
       release = resolve;
@@ -84,7 +84,7 @@ describe('the bounds of the server', () => {
     expect(engine.asked).toEqual([]);
   });
 
-  it('refuse what nests too deep or is no JSON, with brackets in strings left alone', async () => {
+  it('refuse JSON that is malformed or too deep; brackets in strings do not count', async () => {
     expect((await post('['.repeat(limits.server.jsonDepth + 1))).status).toBe(400);
     expect((await post('{"model":')).status).toBe(400);
     const harmless = JSON.stringify({
@@ -94,7 +94,7 @@ describe('the bounds of the server', () => {
     expect((await post(harmless)).status).toBe(200);
   });
 
-  it('say that a port is taken, and what to do', async () => {
+  it('report a port in use, and what to do', async () => {
     const { startHttpServer } = await import('../../../engine/http/server.ts');
     const port = Number(new URL(server.address).port);
     const again = startHttpServer({ ...engine.serving, port, token, log: () => {} });
@@ -107,8 +107,8 @@ describe('the bounds of the server', () => {
     await expect(fetch(`http://[::1]:${port}/v1/models`, { headers: authorised })).rejects.toThrow();
   });
 
-  it('close connections that drip, and give nothing but 4xx to 3,000 bad requests', async () => {
-    const figures = await fuzzHttp(3000, 1, 10);
+  it('close 200 slow connections, and answer 3,000 bad requests with 4xx meanwhile', async () => {
+    const figures = await fuzzHttp(3000, 1, 200);
     expect(figures.problems).toEqual([]);
     expect(figures.accepted).toBeGreaterThan(20);
     expect(figures.refused).toBeGreaterThan(500);

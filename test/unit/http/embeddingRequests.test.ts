@@ -2,7 +2,8 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
-import { chatParams, type Delta, embedParams, loadParams, modelCard } from '../../../engine/protocol/engineProtocol.ts';
+import { chatParams, type Delta, embedParams } from '../../../engine/protocol/engineProtocol.ts';
+import { loadParams, modelCard } from '../../../engine/protocol/models.ts';
 import { Streams } from '../../../engine/protocol/rpc.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { type EmbeddingVector, embeddingVectors, makeEmbeddingModel } from '../embeddingModel.ts';
@@ -102,7 +103,7 @@ describe.each(['reference', 'onnx'] as const)('an embedding model on %s', (backe
     await expect(client.completions.create({ model, prompt: 'a' })).rejects.toMatchObject({ status: 400 });
   });
 
-  it('stops when whoever asked goes away', async () => {
+  it('stops when the client disconnects', async () => {
     const controller = new AbortController();
     controller.abort();
     const asked = engine.embed(embedParams.parse({ inputs: ['a', 'b'] }), controller.signal);
@@ -111,7 +112,7 @@ describe.each(['reference', 'onnx'] as const)('an embedding model on %s', (backe
 });
 
 describe('a model that chats', () => {
-  it('gives no vectors, and says so', async () => {
+  it('gives no vectors, with an error', async () => {
     const engine = new Engine({ storeDirectory: store, onDelta: () => {}, onProgress: () => {} });
     await expect(engine.embed(embedParams.parse({ inputs: ['a'] }))).rejects.toMatchObject({ code: 'unavailable' });
   });

@@ -2,7 +2,8 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
-import { type Delta, loadParams } from '../../../engine/protocol/engineProtocol.ts';
+import type { Delta } from '../../../engine/protocol/engineProtocol.ts';
+import { loadParams } from '../../../engine/protocol/models.ts';
 import { Streams } from '../../../engine/protocol/rpc.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
@@ -45,7 +46,7 @@ describe('a model behind the server', () => {
     expect(model).not.toContain('/');
   });
 
-  it('says the same whole and streamed', async () => {
+  it('gives the same answer whole and streamed', async () => {
     const whole = await client.chat.completions.create({ model, messages, ...greedy });
     expect(whole.usage?.completion_tokens).toBe(12);
     expect(whole.choices[0]?.finish_reason).toBe('length');
@@ -57,7 +58,7 @@ describe('a model behind the server', () => {
     expect(response.output_text.startsWith(text)).toBe(true);
   });
 
-  it('serves a prompt that it has seen from the cache, and counts it', async () => {
+  it('serves a repeated prompt from the cache, and counts it', async () => {
     const again = await client.chat.completions.create({ model, messages, ...greedy });
     expect(again.usage?.prompt_tokens_details?.cached_tokens).toBeGreaterThan(0);
   });
@@ -82,7 +83,7 @@ describe('a model behind the server', () => {
     expect(textOf(again)).toBe(alone);
   });
 
-  it('thinks when it is asked to', async () => {
+  it('thinks on request', async () => {
     const thinking = await client.chat.completions.create({ model, messages, ...greedy, reasoning_effort: 'high' });
     const plain = await client.chat.completions.create({ model, messages, ...greedy });
     // The template closes the thinking at once unless it is wanted.
@@ -179,7 +180,7 @@ describe('a model behind the server', () => {
     expect(endless).toMatchObject({ usage: { completion_tokens: 9 }, choices: [{ finish_reason: 'length' }] });
   });
 
-  it('calls the tool that it must and ends its turn, so that the official client can parse the call', async () => {
+  it('calls the required tool and ends its turn, so that the official client can parse the call', async () => {
     const tools = [
       {
         type: 'function' as const,
@@ -211,7 +212,7 @@ describe('a model behind the server', () => {
     }
   });
 
-  it('names the system message where it is what is too long', async () => {
+  it('names the system message if it is too long', async () => {
     const long = [{ role: 'system' as const, content: 'word '.repeat(20_000) }, ...messages];
     const asked = client.chat.completions.create({ model, messages: long });
     await expect(asked).rejects.toMatchObject({

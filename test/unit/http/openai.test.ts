@@ -70,7 +70,7 @@ describe('chat completions', () => {
     });
   });
 
-  it('hand the whole conversation and every setting to the engine', async () => {
+  it('pass the whole conversation and every setting to the engine', async () => {
     await chat({
       messages: [
         { role: 'developer', content: 'Be short.' },
@@ -219,7 +219,7 @@ describe('completions', () => {
     expect(chunks.map(({ choices }) => choices[0]?.text).join('')).toBe('the middle');
   });
 
-  it('say when the model cannot', async () => {
+  it('report a model that cannot', async () => {
     const { model } = engine;
     engine.model = model && { ...model, fillInTheMiddle: false };
     const asked = client.completions.create({ model: 'scripted', prompt: 'a', suffix: 'b' });
@@ -253,7 +253,7 @@ describe('responses', () => {
     });
   });
 
-  it('take a turn’s own items back as one message', async () => {
+  it('accept a turn’s items as one message', async () => {
     await create({
       input: [
         { role: 'user', content: [{ type: 'input_text', text: 'Weather?' }] },
@@ -301,7 +301,7 @@ describe('responses', () => {
     ]);
   });
 
-  it('hand a schema on, and say that an answer was cut', async () => {
+  it('pass a schema on, and report a cut answer', async () => {
     engine.answer = async () => answerOf({ finish: 'context' });
     const schema = { type: 'object' };
     const response = await create({ text: { format: { type: 'json_schema', name: 'x', schema } } });
@@ -309,7 +309,7 @@ describe('responses', () => {
     expect(response).toMatchObject({ status: 'incomplete', incomplete_details: { reason: 'max_output_tokens' } });
   });
 
-  it('refuse what would need a store', async () => {
+  it('refuse options that would need a store', async () => {
     await expect(create({ previous_response_id: 'resp_1' })).rejects.toMatchObject({
       status: 400,
       param: 'previous_response_id',
@@ -356,12 +356,12 @@ describe('embeddings', () => {
     expect([0, 4, 8].map((at) => bytes.readFloatLE(at))).toEqual([0, 5, 0.5]);
   });
 
-  it('are as short as is asked for', async () => {
+  it('have the requested length', async () => {
     expect((await create({ dimensions: 2 })).data[0]?.embedding).toHaveLength(2);
     await expect(create({ dimensions: 0 })).rejects.toMatchObject({ status: 400, param: 'dimensions' });
   });
 
-  it('are refused for nothing, for too many, and for what is no text', async () => {
+  it('are refused for no input, too many inputs, and inputs that are not text', async () => {
     const wrong: unknown[] = ['', [], [''], [[]], 7, [1.5], ['a', 1], new Array(2049).fill('a')];
     for (const input of wrong) {
       const asked = create({ input: input as string });
@@ -372,7 +372,7 @@ describe('embeddings', () => {
     }
   });
 
-  it('are refused where the loaded model is none for it, in OpenAI’s shape', async () => {
+  it('are refused in OpenAI’s shape if the loaded model is not an embedding model', async () => {
     engine.model = model;
     await expect(create({})).rejects.toMatchObject({ status: 400, param: 'model', type: 'invalid_request_error' });
     await expect(create({ model: 'other' })).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
@@ -383,7 +383,7 @@ describe('embeddings', () => {
 const asked = (fields: object) =>
   client.chat.completions.create({ model: 'scripted', messages: [user('hi')], ...fields });
 
-describe('Other servers’ words', () => {
+describe('Other servers’ fields', () => {
   const schema = { type: 'object', properties: { a: { type: 'integer' } } };
   const json = { kind: 'json-schema', schema };
 
@@ -530,7 +530,7 @@ describe('errors', () => {
     }
   });
 
-  it('say nothing of a broken invariant but to the log', async () => {
+  it('report a broken invariant only to the log', async () => {
     engine.answer = async () => {
       throw new TypeError('secret detail');
     };
@@ -551,7 +551,7 @@ describe('errors', () => {
     await expect(all(responses)).rejects.toThrow('The GPU went away.');
   });
 
-  it('tell a client without a token, and one that waits for a model', async () => {
+  it('reject a client without a token, and one before a model is loaded', async () => {
     const stranger = new OpenAI({ baseURL: `${server.address}/v1`, apiKey: 'wrong', maxRetries: 0 });
     await expect(stranger.models.list()).rejects.toMatchObject({ status: 401, code: 'invalid_api_key' });
     const { model } = engine;

@@ -1,15 +1,15 @@
 /** A scripted engine behind the real HTTP server: it notes what it is asked, and answers as a test says. */
 import type { z } from 'zod';
+import type { Serving } from '../../../engine/http/exchange.ts';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
-import type { Serving } from '../../../engine/http/serving.ts';
 import type {
   ChatResult,
   chatParams,
   completeParams,
   Delta,
   generateParams,
-  ModelCard,
 } from '../../../engine/protocol/engineProtocol.ts';
+import type { ModelCard } from '../../../engine/protocol/models.ts';
 import { Streams } from '../../../engine/protocol/rpc.ts';
 
 export const token = 'a-token-of-the-tests-with-43-characters-000';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { isAboutOpenFile, isAboutTheWhole, relevant, searchFor } from '../../../engine/index/question/about.ts';
+import { isAboutOpenFile, isAboutTheWhole, relevant, searchFor } from '../../../engine/index/question/planner.ts';
 
 describe('whether the repository is searched', () => {
   it.each(['hello', 'Hi there!', 'thanks a lot!', 'ok, thanks', 'Write me a short story', '12 * 7 = ?', 'Danke!'])(

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, it, vi } from 'vitest';
 import { openDatabase } from '../../../engine/index/repository/database.ts';
-import { IndexService } from '../../../engine/index/repository/service.ts';
+import { IndexService } from '../../../engine/index/repository/repository.ts';
 import { folderOf } from './folder.ts';
 
 const sources = Object.fromEntries(

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { partsOfIdentifier, questionTerms, termsOf } from '../../../engine/index/repository/terms.ts';
+import { partsOfIdentifier, questionTerms, termsOf } from '../../../engine/index/repository/wordIndex.ts';
 
 describe('the words of a text', () => {
   it.each([

@@ -7,7 +7,7 @@ import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { clearSnapshots, listSnapshots, snapshotVersion } from '../../../engine/kv/snapshotFile.ts';
 import { type Digest, type SnapshotOptions, Snapshots } from '../../../engine/kv/snapshots.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
-import { warmUp } from '../../../engine/tasks/warmUp.ts';
+import { warmUp } from '../../../engine/tasks/completionPrompt.ts';
 import { FakeDecoder, type FakeDecoderOptions } from '../scheduler/fakeDecoder.ts';
 import { patient } from '../scheduler/setUp.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';

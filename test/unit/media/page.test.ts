@@ -18,6 +18,7 @@ const turn = (over: Partial<Turn> = {}): Turn => ({
   omitted: [],
   thinking: '',
   answer: '',
+  steps: [],
   model: 'M',
   citations: [],
   missing: [],
@@ -25,6 +26,11 @@ const turn = (over: Partial<Turn> = {}): Turn => ({
   ...over,
 });
 const done: Turn['outcome'] = { kind: 'done', reason: 'stop', figures, dropped: 0 };
+
+const controls = {
+  ...{ model: 'M', modelDetail: '', thinking: 'Off', thinkingOn: false, canThink: false },
+  agent: 'off' as const,
+};
 
 let sent: ToHost[] = [];
 const $ = <T extends HTMLElement>(selector: string): T => {
@@ -46,7 +52,11 @@ function type(text: string): void {
   $('#question').dispatchEvent(new Event('input'));
 }
 
-const untilSent = (name: ToHost['type']) => vi.waitFor(() => expect(sent.at(-1)?.type).toBe(name));
+/** A draft report may follow. */
+const untilSent = (name: ToHost['type']) =>
+  vi.waitFor(() => expect(sent.findLast(({ type }) => type === name || type !== 'draft')?.type).toBe(name), {
+    timeout: 30_000,
+  });
 
 /** A page normally lives as long as its window; here one window has many pages. */
 const listeners: (() => void)[] = [];
@@ -62,7 +72,9 @@ afterEach(() => {
 });
 
 beforeEach(async () => {
-  sent = [];
+  // Of this page alone: a page before it may still report its draft.
+  const own: ToHost[] = [];
+  sent = own;
   document.body.replaceChildren();
   document.body.dataset['texts'] = JSON.stringify(pageTexts());
   vi.stubGlobal(
@@ -72,7 +84,7 @@ beforeEach(async () => {
     },
   );
   vi.stubGlobal('acquireVsCodeApi', () => ({
-    postMessage: (message: ToHost) => sent.push(message),
+    postMessage: (message: ToHost) => own.push(message),
   }));
   vi.resetModules();
   await import('../../../media/chat.ts');
@@ -99,6 +111,23 @@ describe('the chat page', () => {
     key($('#question'), 'Enter');
     expect(sent.at(-1)).toEqual({ type: 'send', text: 'Hello' });
     expect($<HTMLTextAreaElement>('#question').value).toBe('');
+  });
+
+  it('shows a long conversation from its end, in order, and turns that an event is about at once', async () => {
+    const turns = Array.from({ length: 200 }, (_, i) => turn({ id: `t${i}`, question: `q${i}`, outcome: done }));
+    const shown = () => [...document.querySelectorAll('.question-text')].map(({ textContent }) => textContent);
+    const questions = turns.map(({ question }) => question);
+    window.dispatchEvent(new MessageEvent('message', { data: { type: 'conversation', turns } }));
+    expect(shown()).toEqual(questions.slice(-shown().length));
+    expect(shown().length).toBeLessThan(100);
+    window.dispatchEvent(new MessageEvent('message', { data: { type: 'drop', turn: 't3' } }));
+    expect(shown()).toEqual(questions.filter((question) => question !== 'q3'));
+    await tell({ type: 'conversation', turns });
+    await vi.waitFor(() => expect(shown()).toEqual(questions), { timeout: 60_000 });
+    // Another conversation is opened before the first one is complete.
+    await tell({ type: 'conversation', turns }, { type: 'conversation', turns: turns.slice(0, 2) });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(shown()).toEqual(['q0', 'q1']);
   });
 
   it('does not send blanks', () => {
@@ -357,14 +386,54 @@ describe('the chat page', () => {
   it('shows the attachments of the next question, which the user can remove and add', async () => {
     await tell({
       type: 'context',
-      context: { chips: [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1200 }], restricted: false },
+      context: {
+        chips: [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1200 }],
+        restricted: false,
+        pinnedTokens: 0,
+      },
     });
     expect($('#chips .chip').title).toContain('about 1,200 tokens');
     $('#chips .chip button').click();
     expect(sent.at(-1)).toEqual({ type: 'remove-chip', id: 'file:a' });
-    await tell({ type: 'context', context: { chips: [], addable: 'a.ts', restricted: false } });
+    await tell({ type: 'context', context: { chips: [], addable: 'a.ts', restricted: false, pinnedTokens: 0 } });
     $('#chips .addable').click();
     expect(sent.at(-1)).toEqual({ type: 'add-context' });
+  });
+
+  it('pins what can be pinned, counts it in the context figure, and takes it out again', async () => {
+    const chip = {
+      id: '@file:a.ts',
+      label: 'file:a.ts',
+      detail: '',
+      tokens: 40,
+      mention: '@file:a.ts',
+      pin: '@file:a.ts',
+    };
+    await tell({ type: 'controls', controls: { ...controls, contextTokens: 200 } });
+    await tell({ type: 'context', context: { chips: [chip], restricted: false, pinnedTokens: 0 } });
+    expect($('#usage').hidden).toBe(true);
+    const button = () => $('#chips .chip [aria-pressed]');
+    expect(button().title).toBe('Attach file:a.ts to every question of this chat');
+    button().click();
+    expect(sent.at(-1)).toEqual({ type: 'pin', mention: '@file:a.ts', isPinned: true });
+    const pinned = { ...chip, isPinned: true };
+    await tell({ type: 'context', context: { chips: [pinned], restricted: false, pinnedTokens: 40 } });
+    expect($('#usage').textContent).toBe('20%');
+    expect(document.querySelectorAll('#chips .chip button')).toHaveLength(1);
+    expect([button().title, button().getAttribute('aria-pressed')]).toEqual([
+      'Attached to every question of this chat. Remove file:a.ts',
+      'true',
+    ]);
+    button().click();
+    expect(sent.at(-1)).toEqual({ type: 'pin', mention: '@file:a.ts', isPinned: false });
+  });
+
+  it('offers to continue after an ended answer in a new chat', async () => {
+    await tell({ type: 'conversation', turns: [turn({ answer: 'So.' })] });
+    expect(document.querySelector('.icon-button.fork')).toBeNull();
+    await tell({ type: 'end', turn: 't1', outcome: done });
+    $('.icon-button.fork').click();
+    expect(sent.at(-1)).toEqual({ type: 'action', action: 'fork', turn: 't1' });
   });
 
   it('shows sent and omitted attachments, and opens them', async () => {
@@ -380,7 +449,8 @@ describe('the chat page', () => {
     $('#question').focus();
     type('see @fi');
     await untilSent('suggest');
-    expect(sent.at(-1)).toEqual({ type: 'suggest', query: 'fi' });
+    // The draft is reported too, at a time of its own.
+    expect(sent).toContainEqual({ type: 'suggest', query: 'fi' });
     const items = [
       { kind: 'file' as const, label: 'file', detail: 'a file', text: '@file:', open: true },
       { kind: 'file' as const, label: 'fib.ts', detail: '', text: '@file:fib.ts', open: false },
@@ -400,6 +470,18 @@ describe('the chat page', () => {
     expect(sent.some((message) => message.type === 'send')).toBe(false);
   });
 
+  it('suggests the prompts of the repository after a slash that begins the question', async () => {
+    $('#question').focus();
+    type('see /re');
+    type('/re');
+    await untilSent('suggest');
+    expect(sent.filter((message) => message.type === 'suggest')).toEqual([{ type: 'suggest', query: '/re' }]);
+    const items = [{ kind: 'prompt' as const, label: 'review', detail: 'a prompt', text: '/review', open: false }];
+    await tell({ type: 'suggestions', query: '/re', items });
+    key($('#question'), 'Tab');
+    expect($<HTMLTextAreaElement>('#question').value).toBe('/review ');
+  });
+
   it('closes the mention list with Escape and then sends with Enter', async () => {
     $('#question').focus();
     type('#');
@@ -416,7 +498,7 @@ describe('the chat page', () => {
   it('removes a mention from the text with its chip', async () => {
     type('why does @file:a.ts fail');
     const chips = [{ id: '@file:a.ts', label: 'file:a.ts', detail: '', tokens: 0, mention: '@file:a.ts' }];
-    await tell({ type: 'context', context: { chips, restricted: false } });
+    await tell({ type: 'context', context: { chips, restricted: false, pinnedTokens: 0 } });
     $('#chips .chip button').click();
     expect($<HTMLTextAreaElement>('#question').value).toBe('why does fail');
   });
@@ -446,7 +528,6 @@ describe('the chat page', () => {
   });
 
   it('shows context window use', async () => {
-    const controls = { model: 'M', modelDetail: '', thinking: 'Off', thinkingOn: false, canThink: false };
     await tell({ type: 'controls', controls: { ...controls, contextTokens: 200 } });
     expect($('#usage').hidden).toBe(true);
     await tell({ type: 'conversation', turns: [turn({ answer: 'A', outcome: done })] });
@@ -457,7 +538,7 @@ describe('the chat page', () => {
     expect($('#usage').hidden).toBe(true);
   });
 
-  it('says that a pasted picture and a dropped file are not attached, until something is typed', () => {
+  it('names a pasted picture and files from outside that are not attached, until something is typed', () => {
     const refusedOf = (event: Event, name: string, data: object): string => {
       Object.defineProperty(event, name, { value: { items: [], files: [], getData: () => '', ...data } });
       ($('#question') as HTMLElement).dispatchEvent(event);
@@ -466,12 +547,29 @@ describe('the chat page', () => {
     const cancelable = { bubbles: true, cancelable: true };
     expect(refusedOf(new Event('paste', cancelable), 'clipboardData', {})).toBe('');
     const paste = new Event('paste', cancelable);
-    expect(refusedOf(paste, 'clipboardData', { items: [{ kind: 'file' }] })).toBe(pageTexts().cannotAttach);
+    expect(refusedOf(paste, 'clipboardData', { items: [{ kind: 'file' }] })).toMatch(/^Not attached: picture\./);
     expect(paste.defaultPrevented).toBe(true);
     $('#question').dispatchEvent(new Event('input'));
     expect($('#refused').textContent).toBe('');
     const drop = new Event('drop', cancelable);
-    expect(refusedOf(drop, 'dataTransfer', { getData: () => 'file:///a.png' })).toBe(pageTexts().cannotAttach);
+    const files = [{ name: 'a.png' }, { name: 'b.jpg' }];
+    expect(refusedOf(drop, 'dataTransfer', { files })).toMatch(/^Not attached: a\.png, b\.jpg\./);
+  });
+
+  it('makes mentions of files that are dropped from the editor, at the cursor', async () => {
+    const box = $('#question') as HTMLTextAreaElement;
+    box.value = 'Compare and explain';
+    box.setSelectionRange(7, 7);
+    const drop = new Event('drop', { bubbles: true, cancelable: true });
+    const list = 'file:///w/a.ts\r\n# a comment\r\nfile:///w/src';
+    const getData = (type: string) => (type === 'application/vnd.code.uri-list' ? list : '');
+    Object.defineProperty(drop, 'dataTransfer', { value: { items: [], files: [], getData } });
+    box.dispatchEvent(drop);
+    expect(drop.defaultPrevented).toBe(true);
+    expect(sent.at(-1)).toEqual({ type: 'drop', uris: ['file:///w/a.ts', 'file:///w/src'] });
+    await tell({ type: 'dropped', text: '@file:a.ts @folder:src', refused: ['b.png'] });
+    expect(box.value).toBe('Compare @file:a.ts @folder:src  and explain');
+    expect($('#refused').textContent).toContain('b.png');
   });
 
   it('makes a long pasted text an attachment, and leaves a short one to the box', () => {
@@ -483,7 +581,7 @@ describe('the chat page', () => {
       $('#question').dispatchEvent(event);
       return event;
     };
-    sent = [];
+    sent.length = 0;
     expect(pasted('a\nb').defaultPrevented).toBe(false);
     const long = Array.from({ length: 400 }, (_, i) => `line ${i}`);
     expect(pasted(long.join('\r\n')).defaultPrevented).toBe(true);
@@ -514,6 +612,7 @@ describe('the chat page', () => {
       thinking: 'On',
       thinkingOn: true,
       canThink: true,
+      agent: 'off' as const,
       contextTokens: 0,
     };
     await tell({ type: 'controls', controls });
@@ -570,5 +669,78 @@ describe('the chat page', () => {
     for (const icon of document.querySelectorAll('svg')) expect(icon.getAttribute('aria-hidden')).toBe('true');
     expect($('#question').getAttribute('aria-label')).toBe(pageTexts().placeholder);
     expect($('#transcript').getAttribute('role')).toBe('log');
+  });
+
+  it('lists the changes of an answer with the buttons that each state has', async () => {
+    const file = {
+      id: '0',
+      kind: 'rename',
+      path: 'a.ts',
+      to: 'b.ts',
+      added: 2,
+      removed: 1,
+      state: 'proposed',
+    } as const;
+    const gone = { id: '1', kind: 'delete', path: 'c.ts', added: 0, removed: 9, state: 'rejected' } as const;
+    await tell({ type: 'conversation', turns: [turn({ answer: 'A', outcome: done })] });
+    await tell({ type: 'changes', turn: 't1', changes: { files: [file, gone], isRestorable: false } });
+    expect($('.changes-head').textContent).toBe('File changes: 2+2−10');
+    expect(
+      [...document.querySelectorAll('.changes [data-act]')].map((button) => button.getAttribute('data-act')),
+    ).toEqual(['accept', 'reject', 'accept', 'reject']);
+    $('.changed-file').click();
+    $('.changed-files [data-act=accept]').click();
+    $('.card-actions [data-act=reject]').click();
+    expect(sent.slice(-3)).toEqual([
+      { type: 'changes', turn: 't1', act: 'show', file: '0' },
+      { type: 'changes', turn: 't1', act: 'accept', file: '0' },
+      { type: 'changes', turn: 't1', act: 'reject' },
+    ]);
+    const accepted = { ...file, state: 'accepted' as const };
+    await tell({ type: 'changes', turn: 't1', changes: { files: [accepted], isRestorable: true } });
+    expect(
+      [...document.querySelectorAll<HTMLElement>('.changes [data-act]')].map(({ dataset }) => dataset['act']),
+    ).toEqual(['restore']);
+  });
+
+  it('shows what a step asks for as text and whole, and the buttons only while it waits', async () => {
+    const text = `echo ${'x'.repeat(5_000)} <b>; rm -rf ~`;
+    const step = { id: '0', title: 'Run a command', text, state: 'asks', result: '' } as const;
+    await tell({ type: 'turn', turn: turn() }, { type: 'step', turn: 't1', step });
+    expect($('.request pre').textContent).toBe(text);
+    expect($<HTMLDetailsElement>('.steps').open).toBe(true);
+    $('[data-permit=never]').click();
+    expect(sent.at(-1)).toEqual({ type: 'permit', turn: 't1', step: '0', answer: 'never' });
+    await tell({ type: 'step', turn: 't1', step: { ...step, state: 'refused' } });
+    expect(document.querySelector('.request')).toBeNull();
+    await tell({ type: 'step', turn: 't1', step: { ...step, id: '1' } });
+    expect(document.querySelectorAll('[data-permit]')).toHaveLength(3);
+    await tell({ type: 'end', turn: 't1', outcome: { kind: 'stopped' } });
+    expect(document.querySelector('[data-permit]')).toBeNull();
+    expect($<HTMLDetailsElement>('.steps').open).toBe(false);
+    expect($('.steps > summary').textContent).toBe('Steps: 2');
+  });
+
+  it('does not offer a step of an answer that the window left behind', async () => {
+    const step = { id: '0', title: 'Run a command', text: 'ls', state: 'asks', result: '' } as const;
+    await tell({ type: 'conversation', turns: [turn({ steps: [step], outcome: { kind: 'interrupted' } })] });
+    expect(document.querySelector('[data-permit]')).toBeNull();
+  });
+
+  it('switches the agent where the model can', async () => {
+    const controls = {
+      model: 'M',
+      modelDetail: '',
+      thinking: 'Off',
+      thinkingOn: false,
+      canThink: false,
+      contextTokens: 0,
+    };
+    for (const agent of ['unavailable', 'off', 'on'] as const) {
+      await tell({ type: 'controls', controls: { ...controls, agent } });
+      $('#agent').click();
+    }
+    expect(sent.filter(({ type }) => type === 'action')).toHaveLength(2);
+    expect([$('#agent').getAttribute('aria-pressed'), $('#agent').title]).toEqual(['true', pageTexts().agentOn]);
   });
 });

@@ -231,4 +231,29 @@ const syntax = [
   `\ud800<script>${run}</script>`,
 ];
 
-export const payloads: readonly string[] = [...new Set([...handlers, ...tags, ...links, ...images, ...syntax])];
+/** Commands of TeX that make links, pictures, classes and ids, that are far too large, or that never end. */
+const formulas = [
+  String.raw`\href{javascript:${run}}{x}`,
+  String.raw`\url{${away}}`,
+  String.raw`\includegraphics{${away}a.png}`,
+  String.raw`\htmlId{question}{x}`,
+  String.raw`\htmlClass{link}{x}`,
+  String.raw`\htmlStyle{background:url(${away}a.png)}{x}`,
+  String.raw`\htmlData{action=run}{x}`,
+  String.raw`\text{<img src=x onerror="${run}">}`,
+  String.raw`\rule{9999em}{9999em}`,
+  String.raw`\hspace{-9999em}\raisebox{9999em}{You are logged out}`,
+  String.raw`\def\a{\a\a}\a`,
+  String.raw`\def\a{x}\def\b{\a\a\a\a}\def\c{\b\b\b\b}\def\d{\c\c\c\c}\def\e{\d\d\d\d}\e\e\e\e`,
+  `${'{'.repeat(50)}x${'}'.repeat(50)}`,
+  `${'\\sqrt{'.repeat(40)}x${'}'.repeat(40)}`,
+  String.raw`\left(`.repeat(60),
+  `${'x^{'.repeat(40)}x${'}'.repeat(40)}`,
+  String.raw`\begin{matrix}${'&'.repeat(20)}\end{matrix}`,
+  String.raw`\color{red;background:url(${away})}x`,
+  String.raw`\unicode{x3c}script\unicode{x3e}`,
+].flatMap((tex) => [`$${tex}$`, `\\(${tex}\\)`, `$$\n${tex}\n$$`, `\\[${tex}\\]`]);
+
+export const payloads: readonly string[] = [
+  ...new Set([...handlers, ...tags, ...links, ...images, ...syntax, ...formulas]),
+];

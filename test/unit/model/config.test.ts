@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { llama as llamaFamily } from '../../../engine/model/families/llama.ts';
 import { specFromConfig } from '../../../engine/model/open.ts';
-import { longestContextTokens, withContext, withYarn } from '../../../engine/model/spec/describe.ts';
+import { describeSpec, longestContextTokens, withContext, withYarn } from '../../../engine/model/spec/describe.ts';
 import { inverseFrequencies } from '../../../engine/model/spec/rope.ts';
 import type { GroupedQueryAttentionSpec } from '../../../engine/model/spec/spec.ts';
 import { MemoryFile } from './memoryFile.ts';
@@ -179,7 +179,7 @@ describe('a longer context on request', () => {
   it('stretches from the 32768 tokens that Qwen names, by no more than needed', () => {
     const stretched = withContext(spec, 65536);
     expect(stretched.contextTokens).toBe(65536);
-    expect(stretched.layers[0]?.attention.rope.yarn).toMatchObject({ factor: 2, originalContextTokens: 32768 });
+    expect(stretched.layers[0]?.attention.rope?.yarn).toMatchObject({ factor: 2, originalContextTokens: 32768 });
   });
 
   it('is what the documented configuration gives', () => {
@@ -200,5 +200,71 @@ describe('a longer context on request', () => {
     const after = inverseFrequencies(withYarn(spec, 4).layers[0]?.attention.rope ?? attentionOf(qwen3).rope);
     expect((before.at(-1) ?? 0) / (after.at(-1) ?? 1)).toBeCloseTo(4, 10);
     expect(after[0]).toBe(before[0]);
+  });
+});
+
+describe('models with gated delta nets', () => {
+  // Sizes of the Qwen3-Next-80B-A3B, Qwen3.6-27B and Qwen3.6-35B-A3B cards ("Model Overview").
+  const delta = { linear_conv_kernel_dim: 4, linear_key_head_dim: 128, linear_value_head_dim: 128 };
+  const heads = { ...delta, linear_num_key_heads: 16, linear_num_value_heads: 32, head_dim: 256 };
+  const outside = { hidden_act: 'silu', rms_norm_eps: 1e-6, max_position_embeddings: 262_144, rope_theta: 1e7 };
+  const next = {
+    ...outside,
+    ...heads,
+    model_type: 'qwen3_next',
+    hidden_size: 2048,
+    intermediate_size: 5120,
+    num_hidden_layers: 48,
+    num_attention_heads: 16,
+    num_key_value_heads: 2,
+    num_experts: 512,
+    num_experts_per_tok: 10,
+    moe_intermediate_size: 512,
+    shared_expert_intermediate_size: 512,
+    vocab_size: 151_936,
+  };
+  const dense = {
+    ...outside,
+    ...heads,
+    linear_num_value_heads: 48,
+    model_type: 'qwen3_5_text',
+    hidden_size: 5120,
+    intermediate_size: 17_408,
+    num_hidden_layers: 64,
+    num_attention_heads: 24,
+    num_key_value_heads: 4,
+    vocab_size: 248_320,
+  };
+  const { intermediate_size: _, ...sparse } = { ...next, model_type: 'qwen3_5_moe_text' };
+  const small = { ...sparse, num_hidden_layers: 40, num_experts: 256, num_experts_per_tok: 8, vocab_size: 248_320 };
+
+  it.each([
+    ['Qwen3-Next-80B-A3B', next, 80, 3],
+    ['Qwen3.6-27B', { model_type: 'qwen3_5', text_config: dense }, 27, 27],
+    ['Qwen3.6-35B-A3B', { model_type: 'qwen3_5_moe', text_config: small }, 35, 3],
+  ])('%s has %s billion parameters', (_name, config, total, active) => {
+    const { parameters, activeParameters } = describeSpec(specFromConfig(config));
+    expect(parameters / 1e9 / total).toBeCloseTo(1, 1);
+    // The cards count without embeddings, and round.
+    expect(activeParameters / 1e9 / active).toBeGreaterThan(0.9);
+    expect(activeParameters / 1e9 / active).toBeLessThan(1.3);
+  });
+
+  it('have attention in every fourth layer, or where the configuration says', () => {
+    const kinds = (config: unknown) => specFromConfig(config).layers.map(({ attention }) => attention.kind);
+    expect(kinds({ ...next, num_hidden_layers: 5 })).toEqual([
+      ...['gated-delta', 'gated-delta', 'gated-delta', 'grouped-query', 'gated-delta'],
+    ]);
+    const layer_types = ['full_attention', 'linear_attention'];
+    expect(kinds({ ...next, num_hidden_layers: 2, layer_types })).toEqual(['grouped-query', 'gated-delta']);
+  });
+
+  it.each([
+    ['no attention', { num_hidden_layers: 2 }, /no layer with attention/],
+    ['heads that do not divide', { linear_num_value_heads: 20 }, /20 value heads on 16 key heads/],
+    ['a convolution of one token', { linear_conv_kernel_dim: 1 }, /a convolution over 1 tokens/],
+    ['no size of its experts', { moe_intermediate_size: undefined }, /moe_intermediate_size is missing/],
+  ])('are refused with %s', (_what, wrong, said) => {
+    expect(() => specFromConfig({ ...next, ...wrong })).toThrow(said);
   });
 });

@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { type GgufFile, openGguf } from '../../../engine/formats/gguf.ts';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
 import type { FamilyBuilder } from '../../../engine/model/families/config.ts';
+import { ggufKeys } from '../../../engine/model/families/config.ts';
 import { deepseekV3 } from '../../../engine/model/families/deepseekV3.ts';
-import { ggufKeys } from '../../../engine/model/families/ggufKeys.ts';
 import { gptOss } from '../../../engine/model/families/gptOss.ts';
 import { llama } from '../../../engine/model/families/llama.ts';
 import { qwen3 } from '../../../engine/model/families/qwen3.ts';
@@ -11,7 +11,7 @@ import { openModel } from '../../../engine/model/open.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
 import { listWeights } from '../../../engine/model/weights/specTensors.ts';
 import { readValues, rowsOf } from '../../../engine/model/weights/weightViews.ts';
-import { fixtureFile } from '../shared.ts';
+import { fixtureFile, withRope } from '../shared.ts';
 import { contentsOf, floats, MemoryFile, type MemoryTensor, sameBytes } from './memoryFile.ts';
 
 const goldenGguf = (name: string) => openGguf(fixtureFile(`goldens/gguf/${name}-bf16.gguf`));
@@ -56,7 +56,7 @@ describe('a GGUF says the same as the configuration it was made from', () => {
       ...fromConfig.spec,
       layers: fromConfig.spec.layers.map((layer) => ({
         ...layer,
-        attention: { ...layer.attention, rope: { ...layer.attention.rope, layout: 'interleaved' } },
+        attention: withRope(layer.attention, { layout: 'interleaved' }),
       })),
     };
     expect(rounded(fromGguf.spec)).toEqual(rounded(interleaved));
@@ -137,7 +137,7 @@ it('rope_freqs.weight divides the frequencies (Llama 3.1)', async () => {
     tensors.set('rope_freqs.weight', floats([8], [1, 1, 1, 1, 2, 4, 8, 8])),
   );
   const spec = await specOf(llama, scaled);
-  expect(spec.layers[0]?.attention.rope.frequencyFactors).toEqual([1, 1, 1, 1, 2, 4, 8, 8]);
+  expect(spec.layers[0]?.attention.rope?.frequencyFactors).toEqual([1, 1, 1, 1, 2, 4, 8, 8]);
   const wrong = await withTensors(file, (tensors) => tensors.set('rope_freqs.weight', floats([2], [1, 1])));
   await expect(specOf(llama, wrong)).rejects.toThrow(/rope_freqs.weight is \[2\]/);
   await file.close();
@@ -146,7 +146,7 @@ it('rope_freqs.weight divides the frequencies (Llama 3.1)', async () => {
 it('a GPT-OSS file older than yarn_truncate does not round the correction range', async () => {
   const file = await goldenGguf('gpt-oss');
   const spec = await specOf(gptOss, withMetadata(file, { 'gpt-oss.rope.scaling.yarn_truncate': undefined }));
-  expect(spec.layers[0]?.attention.rope.yarn?.truncate).toBe(false);
+  expect(spec.layers[0]?.attention.rope?.yarn?.truncate).toBe(false);
   await file.close();
 });
 
@@ -156,7 +156,7 @@ describe('DeepSeek', () => {
     const { attention } = (await specOf(deepseekV3, file)).layers[0] ?? {};
     const headDim = 32 + 16;
     expect(attention?.softmaxScale).toBeCloseTo(headDim ** -0.5 * (0.1 * Math.log(40) + 1) ** 2, 7);
-    expect(attention?.rope.yarn?.attentionFactor).toBe(1);
+    expect(attention?.rope?.yarn?.attentionFactor).toBe(1);
     await file.close();
   });
 

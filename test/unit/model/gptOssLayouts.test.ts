@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { dequantise } from '../../../engine/formats/dequantise.ts';
 import { gptOss } from '../../../engine/model/families/gptOss.ts';
-import type { Model } from '../../../engine/model/model.ts';
+import type { Model } from '../../../engine/model/open.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { type ListedWeight, listWeights } from '../../../engine/model/weights/specTensors.ts';
 import type { DecoderWeights } from '../../../engine/model/weights/weights.ts';

@@ -1,7 +1,7 @@
 /** A tensor file that tests build in memory. */
 import { invalidInput, notFound } from '../../../engine/errors.ts';
-import { byteLengthOf } from '../../../engine/formats/blocks.ts';
 import type { TensorFile, TensorInfo, TensorType } from '../../../engine/formats/tensor.ts';
+import { byteLengthOf } from '../../../engine/formats/tensor.ts';
 
 export interface MemoryTensor {
   readonly type: TensorType;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { tensorTable } from '../../../engine/model/weights/tensorTable.ts';
+import { tensorTable } from '../../../engine/model/weights/decoderWeights.ts';
 import type { Weight } from '../../../engine/model/weights/weights.ts';
 import {
   expandedWeight,

@@ -4,9 +4,9 @@ import { encodeChat } from '../../../engine/prompt/formats/chatPrompt.ts';
 import { compileChatTemplate } from '../../../engine/prompt/formats/chatTemplate.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
 import { nearestThinkingMode, thinkingModes } from '../../../engine/prompt/thinking.ts';
-import { fillInTheMiddlePrompt } from '../../../engine/tokenizer/framingTokens.ts';
 import { tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
+import { fillInTheMiddlePrompt } from '../../../engine/tokenizer/tokenizer.ts';
 import { describeShared } from '../shared.ts';
 import {
   modelsWithTemplate,

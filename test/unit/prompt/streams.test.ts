@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { HearthError } from '../../../engine/errors.ts';
-import { StopStrings } from '../../../engine/prompt/stopStrings.ts';
+import { StopStrings } from '../../../engine/prompt/thinking.ts';
 import { TokenTextStream, Utf8Stream } from '../../../engine/tokenizer/tokenizer.ts';
 import { smallTokenizer, texts } from '../tokenizer/vocabularies.ts';
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Tool } from '../../../engine/prompt/conversation.ts';
-import type { ToolSyntax } from '../../../engine/prompt/formats/toolSyntax.ts';
+import { compileChatTemplate, type ToolSyntax, toolSyntaxOf } from '../../../engine/prompt/formats/chatTemplate.ts';
 import { ToolCallSplitter } from '../../../engine/prompt/parsers/toolCallText.ts';
 
 const syntax: ToolSyntax = {
@@ -17,8 +17,12 @@ const tools: Tool[] = [
   { name: 'now', description: '', parameters: { type: 'object' } },
 ];
 
-function read(output: string, step: number): { text: string; calls: { name: string; arguments: string }[] } {
-  const splitter = new ToolCallSplitter(syntax, tools);
+function read(
+  output: string,
+  step: number,
+  written: ToolSyntax = syntax,
+): { text: string; calls: { name: string; arguments: string }[] } {
+  const splitter = new ToolCallSplitter(written, tools);
   const pieces = [];
   for (let at = 0; at < output.length; at += step) pieces.push(...splitter.push(output.slice(at, at + step)));
   pieces.push(...splitter.end());
@@ -108,5 +112,56 @@ describe("Qwen3-Coder's calls", () => {
   it('are no calls where the output breaks off before a required value', () => {
     const cut = whole.slice(0, whole.indexOf('<parameter=line>'));
     expect(JSON.parse.bind(null, read(cut, 1).calls[0]?.arguments ?? '')).toThrow(SyntaxError);
+  });
+});
+
+describe("GLM's calls", () => {
+  const glm: ToolSyntax = { ...syntax, kind: 'keyed', given: 'mapping' };
+  // As its template writes them (llama.cpp models/templates/glm_4_5.jinja).
+  const whole = `<tool_call>open
+<arg_key>path</arg_key>
+<arg_value>a b
+c</arg_value>
+<arg_key>line</arg_key>
+<arg_value>3</arg_value>
+</tool_call>`;
+  const expectRead = (output: string, expected: ReturnType<typeof read>) => {
+    for (const step of [1, 2, 7, output.length]) expect(read(output, step, glm)).toEqual(expected);
+  };
+
+  it('are read however the text is cut', () => {
+    expectRead(`I look.\n${whole}`, { text: 'I look.', calls: [call] });
+    expectRead(`${whole}<tool_call>now\n</tool_call>\n${whole}`, {
+      text: '',
+      calls: [call, { name: 'now', arguments: '{}' }, call],
+    });
+    expectRead(whole.replaceAll('\n<', '<').replace('open', '\nopen\n').replace('c</', 'c</'), {
+      text: '',
+      calls: [call],
+    });
+  });
+
+  it('are complete without their closing tag once all that is required is there', () => {
+    expectRead(whole.replace('\n</tool_call>', ''), { text: '', calls: [call] });
+    const cut = whole.slice(0, whole.indexOf('<arg_key>line'));
+    expect(JSON.parse.bind(null, read(cut, 1, glm).calls[0]?.arguments ?? '')).toThrow(SyntaxError);
+  });
+
+  it('are text where no such tool was offered, or nothing follows its form', () => {
+    const text = '<tool_call>other\n<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call>';
+    expectRead(text, { text, calls: [] });
+  });
+
+  it('are found in a template that writes them', () => {
+    const template = compileChatTemplate(
+      [
+        '{% for tool in tools %}{{ tool | tojson }}{% endfor %}',
+        '{% for m in messages %}{{ m.content }}{% for tc in m.tool_calls or [] %}',
+        '<tool_call>{{ tc.function.name }}\n{% for k, v in tc.function.arguments.items() %}',
+        '<arg_key>{{ k }}</arg_key>\n<arg_value>{{ v }}</arg_value>\n{% endfor %}</tool_call>{% endfor %}{% endfor %}',
+      ].join(''),
+    );
+    const found = toolSyntaxOf(template, { templateTokens: { begin: '', end: '' } });
+    expect(found).toMatchObject({ kind: 'keyed', given: 'mapping', inTemplate: true });
   });
 });

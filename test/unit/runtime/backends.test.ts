@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Backend } from '../../../engine/backend/backend.ts';
+import { DoesNotFit } from '../../../engine/backend/memoryPlan.ts';
 import { type ErrorCode, HearthError } from '../../../engine/errors.ts';
 import type { DecoderWeights } from '../../../engine/model/weights/weights.ts';
 import { type Candidate, loadDecoder } from '../../../engine/runtime/backends.ts';
@@ -26,11 +27,11 @@ const load = (choice: Parameters<typeof loadDecoder>[0], among: readonly Candida
   loadDecoder(choice, spec, weights, { contextTokens: 16 }, among);
 
 describe('choosing a backend', () => {
-  it('takes the first that can compute the model, without a word', async () => {
+  it('takes the first that can compute the model, without a note', async () => {
     expect((await load('auto', [working('onnx'), failing('reference', 'unsupported')])).notes).toEqual([]);
   });
 
-  it('takes the next one where one cannot, and says so', async () => {
+  it('takes the next one if one cannot, with a note', async () => {
     for (const code of ['unsupported', 'unavailable', 'device-lost', 'out-of-memory'] as const) {
       const { notes } = await load('auto', [failing('onnx', code), working('reference')]);
       expect(notes).toEqual(["Not on 'onnx': no onnx"]);
@@ -57,6 +58,30 @@ describe('choosing a backend', () => {
     const among = [failing('onnx', 'unsupported'), working('reference')];
     await expect(load('onnx', among)).rejects.toMatchObject({ code: 'unsupported' });
     await expect(load('webgpu', among)).rejects.toThrow("'webgpu'");
+  });
+
+  it('splits a model only where a GPU works and has too little memory', async () => {
+    const full: Candidate = {
+      name: 'webgpu',
+      open: async () => ({
+        name: 'webgpu',
+        load: async () => {
+          throw new DoesNotFit('too large', 1, 0);
+        },
+      }),
+    };
+    const split: Candidate = { name: 'split', open: async () => ({ name: 'split', load: async () => splitDecoder }) };
+    const splitDecoder = new FakeDecoder();
+    expect((await load('auto', [full, split, working('onnx')])).decoder).toBe(splitDecoder);
+    expect((await load('auto', [failing('webgpu', 'unavailable'), split, working('onnx')])).notes).toHaveLength(1);
+    expect((await load('auto', [failing('webgpu', 'unavailable'), split, working('onnx')])).decoder).not.toBe(
+      splitDecoder,
+    );
+    expect((await load('auto', [full, failing('split', 'out-of-memory'), working('onnx')])).notes).toEqual([
+      "Not on 'webgpu': too large",
+      "Not on 'split': no split",
+    ]);
+    await expect(load('webgpu', [full, split])).rejects.toThrow('too large');
   });
 
   it('gives every reason when none can', async () => {

@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import { changeFiles } from '../../fuzz/changedFiles.ts';
+import { fillDisk } from '../../fuzz/fullDisk.ts';
 
 /** A slice of `npm run fuzz:files`. */
 it('files that change underneath a start or a use cost no answer, or end in one line', {
@@ -9,4 +10,14 @@ it('files that change underneath a start or a use cost no answer, or end in one 
   expect(figures.problems).toEqual([]);
   expect(figures.changes).toBeGreaterThan(10);
   expect(figures.same).toBeGreaterThan(figures.changes / 2);
+});
+
+/** A slice of `npm run fuzz:disk`. */
+it('a disk that is full from some write on costs no file, and ends a load in one line', {
+  timeout: 120_000,
+}, async () => {
+  const figures = await fillDisk(8);
+  expect(figures.problems).toEqual([]);
+  expect(figures.moments).toBeGreaterThan(2);
+  expect(figures.refused).toBeGreaterThan(0);
 });

@@ -1,6 +1,6 @@
 /** The index's embedding model, loaded as the indexer and the command line load it. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openEmbedder } from '../../../engine/runtime/embedder.ts';
+import { openEmbedder } from '../../../engine/runtime/loadedModel.ts';
 import { embeddingVectors, makeEmbeddingModel, queryPrefix } from '../embeddingModel.ts';
 import { folderOf, repositoryOf } from '../index/folder.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';

@@ -1,8 +1,10 @@
 /** A chat model and a completion model in one engine. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { chatParams, completeParams, loadParams } from '../../../engine/protocol/engineProtocol.ts';
+import { chatParams, completeParams } from '../../../engine/protocol/engineProtocol.ts';
+import { connectParams, loadParams } from '../../../engine/protocol/models.ts';
 import { Switchboard } from '../../../engine/runtime/serveEngine.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
+import { ScriptedEngine, startScripted, token } from '../http/support.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { makeTinyModel } from './tinyModel.ts';
 
@@ -74,8 +76,35 @@ describe('two roles', () => {
   it('leave completions here while a server answers questions', async () => {
     const board = new Switchboard(engine, { onDelta: () => {}, onProgress: () => {} });
     await load('completion', 0);
-    await expect(board.connect({ url: 'http://127.0.0.1:9/v1' })).rejects.toMatchObject({ code: 'unavailable' });
+    await expect(board.connect(connectParams.parse({ url: 'http://127.0.0.1:9/v1' }))).rejects.toMatchObject({
+      code: 'unavailable',
+    });
     expect(board.completer).toBe(engine);
     await complete();
+  });
+
+  it('leave questions here while a server completes', async () => {
+    const scripted = new ScriptedEngine();
+    const server = await startScripted(scripted);
+    try {
+      const board = new Switchboard(engine, { onDelta: () => {}, onProgress: () => {} });
+      const served = connectParams.parse({ role: 'completion', url: server.address, token });
+      await load('chat', 0);
+      expect(await board.connect(served)).toMatchObject({ backend: 'remote', name: 'scripted' });
+      const request = completeParams.parse({ prefix: 'a = ', suffix: '\n', maxTokens: 4 });
+      expect((await board.completer.complete(request)).text).toBe('the middle');
+      expect(board.answerer).toBe(engine);
+      await chat();
+      expect([scripted.completed.length, scripted.asked.length]).toEqual([1, 0]);
+      expect(board.status()).toMatchObject({ model: { id: path(0) } });
+      await board.load(loadParams.parse({ role: 'completion', model: path(1), backend: 'reference' }));
+      expect(board.completer).toBe(engine);
+      await board.connect(served);
+      expect(board.completer).not.toBe(engine);
+      await board.unload({ role: 'completion' });
+      expect(board.completer).toBe(engine);
+    } finally {
+      await server.close();
+    }
   });
 });

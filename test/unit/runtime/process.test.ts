@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type Delta, protocolVersion } from '../../../engine/protocol/engineProtocol.ts';
-import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
+import { type EngineProcess, startEngine } from '../../../scripts/shared/engineProcess.ts';
 import { ScriptedEngine, startScripted, token } from '../http/support.ts';
 import { bundle } from './bundle.ts';
 import { makeTinyModel } from './tinyModel.ts';
@@ -85,7 +85,7 @@ describe('the engine process', () => {
     expect(order).toEqual(['completion', 'chat']);
   });
 
-  it('stops when it is told to, and returns what it said until then', async () => {
+  it('stops on cancellation and returns the text so far', async () => {
     const engine = await startLoaded();
     const controller = new AbortController();
     let said = '';
@@ -102,7 +102,7 @@ describe('the engine process', () => {
     expect(await engine.requests.status()).toMatchObject({ state: 'ready' });
   });
 
-  it('gives typed errors for what it cannot do', async () => {
+  it('reports unsupported requests as typed errors', async () => {
     const engine = start();
     await expect(engine.requests.chat(chatRequest('none', 4))).rejects.toMatchObject({
       name: 'HearthError',
@@ -194,7 +194,7 @@ describe('the engine process', () => {
     await expect(answer).rejects.toMatchObject({ code: 'unavailable' });
   });
 
-  it('says what it is when somebody starts it by hand', async () => {
+  it('explains itself when started by hand', async () => {
     const child = spawn(process.execPath, [main.path], { stdio: ['ignore', 'ignore', 'pipe'] });
     let said = '';
     child.stderr.on('data', (chunk) => {
@@ -242,14 +242,14 @@ describe('an engine whose parent dies', () => {
     expect(await endsWithin(pid, 3000)).toBe(true);
   });
 
-  it('is gone even when its main thread never comes to its event loop', async () => {
+  it('ends even if its main thread never returns to its event loop', async () => {
     const watch = await bundle('engine/runtime/child.ts');
     try {
       const busy = join(dirname(watch.path), 'busy.mjs');
       await writeFile(
         busy,
         `import { endWithParent } from './child.mjs';
-         endWithParent();
+         endWithParent('test');
          process.send(process.pid, () => { for (;;); });`,
       );
       const { parent, pid } = await parentOf(
@@ -266,7 +266,7 @@ describe('an engine whose parent dies', () => {
     }
   });
 
-  it('serves other programs when it is told to, beside the extension, and stops when it is told to', async () => {
+  it('starts and stops the server for other programs on request, beside the extension', async () => {
     const engine = await startLoaded();
     const { address } = await engine.requests.startServer({ port: 0, token });
     const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
@@ -288,7 +288,7 @@ describe('an engine whose parent dies', () => {
     await expect(asked('/models')).rejects.toThrow();
   });
 
-  it('answers by a remote server once it is connected, and by itself again after a load', async () => {
+  it('answers through a remote server once connected, and itself again after a load', async () => {
     const scripted = new ScriptedEngine();
     const server = await startScripted(scripted);
     try {

@@ -58,12 +58,20 @@ describe('recovering from the loss of a device', () => {
     expect((await recovery.another(again, loss)).decoder.backend).toBe('webgpu');
   });
 
+  it('asks for a restart where the CPU itself is lost for the second time', async () => {
+    const { recovery } = setUp('onnx');
+    const { decoder: again } = await recovery.another(new FakeDecoder({ backend: 'onnx' }), loss);
+    await expect(recovery.another(again, loss)).rejects.toMatchObject({
+      message: expect.stringContaining('restart the engine'),
+    });
+  });
+
   it('never replaces a backend that was asked for by name', async () => {
     const { recovery } = setUp('webgpu');
     const { decoder: again } = await recovery.another(webgpu(), loss);
     await expect(recovery.another(again, loss)).rejects.toMatchObject({
       code: 'device-lost',
-      message: expect.stringContaining("choose the CPU (backend 'onnx')"),
+      message: expect.stringContaining("choose the CPU (backend 'cpu')"),
     });
   });
 });

@@ -9,15 +9,13 @@ import {
   type Delta,
   engineStatus,
   generateParams,
-  loadParams,
-  modelCard,
-  modelEntry,
   type Progress,
   summariseParams,
   summariseResult,
   warmParams,
   warmResult,
 } from '../../../engine/protocol/engineProtocol.ts';
+import { loadParams, modelCard, modelEntry } from '../../../engine/protocol/models.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { makeTinyModel } from './tinyModel.ts';
@@ -55,7 +53,7 @@ const textOf = (stream: string): string =>
   deltas.flatMap((delta) => (delta.stream === stream && delta.kind === 'text' ? [delta.text] : [])).join('');
 
 describe('the engine without a model', () => {
-  it('is empty, and says so when it is asked something', async () => {
+  it('is empty, and says so when asked', async () => {
     expect(engineStatus.parse(engine.status())).toMatchObject({ state: 'empty', queuedRequests: 0 });
     await expect(engine.chat(ask('none'))).rejects.toMatchObject({ code: 'unavailable' });
   });
@@ -188,7 +186,7 @@ describe('the engine with a model', () => {
     expect(text).not.toContain('\n');
   });
 
-  it('reads ahead what a completion will ask, so that it finds it in the cache; cancelled, it keeps what it read', async () => {
+  it("warms a completion's prompt up, which then hits the cache; a cancelled warm-up keeps what it computed", async () => {
     const place = { prefix: Array.from({ length: 30 }, (_, i) => `const warm${i} = ${i};`).join('\n'), suffix: '\n' };
     const controller = new AbortController();
     controller.abort();
@@ -237,7 +235,7 @@ describe('the engine with a model', () => {
     expect(engine.status()).toMatchObject({ state: 'ready', queuedRequests: 0 });
   });
 
-  it('fails what is not done by its deadline, whatever it is', async () => {
+  it('fails any request at its deadline', async () => {
     const timeoutMs = 1;
     // A warm-up of one pass could begin within the millisecond, but never beside a chat.
     const blocker = new AbortController();
@@ -260,7 +258,7 @@ describe('the engine with a model', () => {
     expect(engine.status()).toMatchObject({ state: 'ready', queuedRequests: 0 });
   });
 
-  it('counts by class what it was asked and did', async () => {
+  it('counts requests and work by class', async () => {
     const before = engine.status().requests?.classes;
     await engine.chat(ask('counted'));
     const { requests } = engineStatus.parse(engine.status());
@@ -268,7 +266,7 @@ describe('the engine with a model', () => {
     expect(requests?.classes.keystroke).toEqual(before?.keystroke);
   });
 
-  it('ends what runs as cancelled when another model is loaded', async () => {
+  it('cancels running requests when another model is loaded', async () => {
     const answer = engine.chat(ask('ended', { maxTokens: 1000 }));
     await engine.load(load({ contextTokens: 256 }));
     expect(await answer).toMatchObject({ finish: 'cancelled' });

@@ -3,10 +3,11 @@ import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { findEntry } from '../../../engine/catalogue/catalogue.ts';
-import { ModelDigest } from '../../../engine/catalogue/modelDigest.ts';
-import { snapshotDirectory } from '../../../engine/catalogue/paths.ts';
+import { snapshotDirectory } from '../../../engine/catalogue/files.ts';
+import { ModelDigest } from '../../../engine/catalogue/manifest.ts';
 import { listSnapshots, writeSnapshot } from '../../../engine/kv/snapshotFile.ts';
-import { completeParams, loadParams, warmParams } from '../../../engine/protocol/engineProtocol.ts';
+import { completeParams, warmParams } from '../../../engine/protocol/engineProtocol.ts';
+import { loadParams } from '../../../engine/protocol/models.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { makeTinyModel } from './tinyModel.ts';
@@ -40,7 +41,7 @@ const complete = (engine: Engine) =>
 const stored = () => listSnapshots(snapshotDirectory(store));
 
 describe('an engine that is started again', () => {
-  it('finds what was read ahead, and completes the same', { timeout: 60_000 }, async () => {
+  it('finds the warmed-up prompt and completes the same', { timeout: 60_000 }, async () => {
     const first = await started();
     await first.warm(warmParams.parse({ kind: 'completion', ...place }));
     // It is written when nobody has asked for anything for some seconds.
@@ -53,7 +54,7 @@ describe('an engine that is started again', () => {
     expect((await stored()).map(({ header }) => header.model)).toEqual([`sha256-${'c'.repeat(64)}`]);
   });
 
-  it('has what was used last in memory before anyone asks', { timeout: 60_000 }, async () => {
+  it('restores what was used last before the first request', { timeout: 60_000 }, async () => {
     const engine = await started();
     const [{ bytes } = { bytes: 0 }] = await stored();
     await vi.waitFor(() => expect(engine.status().cacheBytes).toBeGreaterThan(bytes / 2), { timeout: 30_000 });
@@ -65,14 +66,14 @@ describe('an engine that is started again', () => {
     expect(statistics.cachedTokens).toBeGreaterThan(256);
   });
 
-  it('reads nothing where the disk is not to be used', async () => {
+  it('restores nothing if the disk is not used', async () => {
     const engine = await started({ diskCacheBytes: 0 });
     await sleep(200);
     expect(engine.status().cacheBytes).toBe(0);
     expect((await complete(engine)).statistics.cachedTokens).toBe(0);
   });
 
-  it('knows nothing any more once the cache is cleared, in memory and on the disk', async () => {
+  it('has nothing cached after clearing, in memory or on disk', async () => {
     const engine = await started();
     await complete(engine);
     const [{ bytes } = { bytes: 0 }] = await stored();
@@ -101,7 +102,7 @@ it('goes with its model when that is removed; snapshots of others stay', async (
 });
 
 describe("an engine with a user's own model", () => {
-  it('keeps what was read once the digest of the files is known, and nothing once they are others', {
+  it('keeps snapshots once the digest of the files is known, and none when the files change', {
     timeout: 60_000,
   }, async () => {
     const own = await makeTinyModel();

@@ -56,7 +56,7 @@ const files = [
 ];
 
 describe('a summary of a file whose parts the caller does not know', () => {
-  it('is followed by what its syntax says they are', async () => {
+  it('is followed by the parts that its syntax shows', async () => {
     const { summaries } = setUp();
     const text = 'export function add(a: number) {\n  return a;\n}\n\nexport class Sum {\n  of() {}\n}\n';
     const own = request({ text });
@@ -88,7 +88,7 @@ describe('a summary that was made before', () => {
     expect(other.prompts).toHaveLength(1);
   });
 
-  it('is made anew when that is asked for, and kept in place of the old one', async () => {
+  it('is computed again on request and replaces the old one', async () => {
     const { prompts, summaries } = setUp();
     await summaries.make(request());
     await summaries.make(request({ fresh: true }));
@@ -96,7 +96,7 @@ describe('a summary that was made before', () => {
     expect(prompts).toHaveLength(2);
   });
 
-  it('is kept when it reached the length that was asked for', async () => {
+  it('is kept if it reached the requested length', async () => {
     await setUp(2000, 'length').summaries.make(request());
     const { prompts, summaries } = setUp();
     expect((await summaries.make(request())).finish).toBe('length');

@@ -30,7 +30,7 @@ function expectDistribution(actual: Map<number, number>, expected: Record<number
   }
 }
 
-describe('the distribution that is drawn from', () => {
+describe('the sampled distribution', () => {
   const logits = logitsOf(0.1, 0.5, 0.15, 0.25);
 
   it('is the softmax when nothing is set', () => {
@@ -129,14 +129,14 @@ describe('penalties', () => {
     expect([...logits]).toEqual([2, -1, 3, 0.5]);
   });
 
-  it('steer greedy choice', () => {
+  it('change greedy sampling', () => {
     expect(sample(logits, greedy, history, Math.random)).toBe(2);
     expect(sample(logits, { ...greedy, presencePenalty: 2 }, history, Math.random)).toBe(0);
     expect(sample(logits, { ...greedy, logitBias: new Map([[3, 100]]) }, history, Math.random)).toBe(3);
   });
 });
 
-describe('drawing', () => {
+describe('sampling', () => {
   it('is greedy at temperature 0 and asks for no random number', () => {
     const never = (): number => {
       throw new Error('asked for a random number');

@@ -8,8 +8,8 @@ import type {
   SubmittedPass,
   Tuner,
 } from '../../../engine/backend/backend.ts';
+import type { CacheDemand, Sequence, SequenceSerializer } from '../../../engine/kv/blockCache.ts';
 import { BlockPool, BlockTable } from '../../../engine/kv/blocks.ts';
-import type { CacheDemand, Sequence, SequenceSerializer } from '../../../engine/kv/sequence.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
 import { without } from '../../../engine/sampling/logitsProcessor.ts';
 import { argmax } from '../../../engine/sampling/sampler.ts';

@@ -9,6 +9,7 @@ import { patient } from './setUp.ts';
 class Simulated {
   readonly requestClass: RequestClass;
   readonly arrivedMs: number;
+  readonly owner: object | undefined;
   admitted = false;
   waitingTokens: number;
   readonly draftTokens = 0;
@@ -18,8 +19,14 @@ class Simulated {
   longestGapMs = 0;
   lastStepMs: number;
 
-  constructor(requestClass: RequestClass, promptTokens: number, answerTokens: number, nowMs: number) {
+  constructor(
+    requestClass: RequestClass,
+    promptTokens: number,
+    answerTokens: number,
+    { nowMs, owner }: { readonly nowMs: number; readonly owner?: object | undefined },
+  ) {
     this.requestClass = requestClass;
+    this.owner = owner;
     this.waitingTokens = promptTokens;
     this.answerTokens = answerTokens;
     this.arrivedMs = nowMs;
@@ -40,8 +47,8 @@ class Simulation {
     this.queue = new RequestQueue({ ...limits, ...options });
   }
 
-  add(requestClass: RequestClass, promptTokens: number, answerTokens: number): Simulated {
-    const request = new Simulated(requestClass, promptTokens, answerTokens, this.nowMs);
+  add(requestClass: RequestClass, promptTokens: number, answerTokens: number, owner?: object): Simulated {
+    const request = new Simulated(requestClass, promptTokens, answerTokens, { nowMs: this.nowMs, owner });
     this.queue.add(request, this.nowMs);
     return request;
   }
@@ -223,11 +230,55 @@ describe('the queue', () => {
   });
 });
 
+describe('two windows', () => {
+  const [one, other] = [{ window: 1 }, { window: 2 }];
+
+  it('share the time of a class equally, however many requests each of them has', () => {
+    const simulation = new Simulation();
+    const many = Array.from({ length: 9 }, () => simulation.add('chat', 1, 1000, one));
+    const single = simulation.add('chat', 1, 1000, other);
+    for (let i = 0; i < 1000; i++) simulation.step();
+    const ofMany = many.reduce((sum, { servedMs }) => sum + servedMs, 0);
+    expect(single.servedMs / ofMany).toBeGreaterThan(0.97);
+    expect(single.servedMs / ofMany).toBeLessThan(1.03);
+    // Within a window too.
+    const [most, least] = [Math.max, Math.min].map((of) => of(...many.map(({ servedMs }) => servedMs)));
+    expect((most ?? 0) - (least ?? 0)).toBeLessThanOrEqual(2 * longestStepMs);
+  });
+
+  it('have the whole of it each once the other is done', () => {
+    const simulation = new Simulation();
+    const short = simulation.add('chat', 1, 10, one);
+    const long = simulation.add('chat', 1, 100, other);
+    while (simulation.step());
+    expect([short, long].map(({ servedMs }) => servedMs)).toEqual([100, 1000]);
+    expect(simulation.nowMs).toBe(1100);
+  });
+
+  it('do not fill each other’s queue', () => {
+    const simulation = new Simulation({ maxPendingPerClass: 2 });
+    simulation.add('chat', 10, 1, one);
+    simulation.add('chat', 10, 1, one);
+    expect(() => simulation.add('chat', 10, 1, one)).toThrow(/already waiting/);
+    simulation.add('chat', 10, 1, other);
+  });
+
+  it('wait for a keystroke of the other one', () => {
+    const simulation = new Simulation();
+    const chat = simulation.add('chat', 1, 100, one);
+    for (let i = 0; i < 10; i++) simulation.step();
+    const key = simulation.add('keystroke', 20, 3, other);
+    const before = chat.servedMs;
+    while (!simulation.done.includes(key)) simulation.step();
+    expect(chat.servedMs).toBe(before);
+  });
+});
+
 describe('insufficient memory', () => {
   it('is taken from the latest request of the worst class, never from the first in rank', () => {
     const { queue } = new Simulation();
     const add = (requestClass: RequestClass): Simulated => {
-      const request = new Simulated(requestClass, 10, 10, 0);
+      const request = new Simulated(requestClass, 10, 10, { nowMs: 0 });
       queue.add(request, 0);
       request.admitted = true;
       return request;

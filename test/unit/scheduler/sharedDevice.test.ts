@@ -4,7 +4,7 @@ import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { argmax } from '../../../engine/sampling/sampler.ts';
 import type { RequestClass } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
-import { SharedDevice } from '../../../engine/scheduler/sharedDevice.ts';
+import { SharedDevice } from '../../../engine/scheduler/sharing.ts';
 import { FakeDecoder } from './fakeDecoder.ts';
 
 const patienceMs = { keystroke: Number.POSITIVE_INFINITY, chat: 1000, summary: 5000, 'warm-up': 100_000 };

@@ -9,7 +9,7 @@ import { seededRandom } from '../../../engine/sampling/random.ts';
 import { argmax, greedy, sample } from '../../../engine/sampling/sampler.ts';
 import type { SamplingState } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
-import { Speculation } from '../../../engine/scheduler/speculation.ts';
+import { Speculation } from '../../../engine/scheduler/tokensPerStep.ts';
 import { FakeDecoder, type FakeRun } from './fakeDecoder.ts';
 import { patient } from './setUp.ts';
 

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { defaultModelId } from '../../../engine/catalogue/catalogue.ts';
 import { modelDigest } from '../../../engine/catalogue/manifest.ts';
-import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
+import { type EngineProcess, startEngine } from '../../../scripts/shared/engineProcess.ts';
 import { buildProduct, type Product } from '../built/product.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';

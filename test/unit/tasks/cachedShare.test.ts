@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { tokenizerFromDirectory } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
-import { fitting, keepOrder, type Snippet, similarStretches } from '../../../extension/completion/similar.ts';
+import { fitting, keepOrder, type Snippet, similarStretches } from '../../../extension/completion/moment.ts';
 import { limits } from '../../../extension/limits.ts';
 import { cachedShare } from '../../../scripts/completion/cachedShare.ts';
 import { type FileChange, type Key, typing } from '../../../scripts/completion/typing.ts';

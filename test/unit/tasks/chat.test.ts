@@ -51,7 +51,7 @@ async function ask(
 }
 
 describe('an answer by a schema', () => {
-  it('is given up with its request while the schema is compiled', async () => {
+  it('is cancelled with its request while the schema is compiled', async () => {
     const names = Array.from(
       { length: 100 },
       (_, i) => [`p${i}`, { pattern: `^(?=.*a.{5})(?=.*b.{4}).*${i}` }] as const,
@@ -67,11 +67,11 @@ describe('an answer by a schema', () => {
   const schema = { type: 'array', items: { enum: [1, 2] }, uniqueItems: true, maxItems: 2 };
   const responseFormat = { kind: 'json-schema', schema } as const;
 
-  it('is given where it keeps what could not be enforced', async () => {
+  it('is returned if it keeps the keywords that could not be enforced', async () => {
     expect((await ask(tokenizer, '[1,2]', { responseFormat })).text).toBe('[1,2]');
   });
 
-  it('fails where it breaks that, and says what', async () => {
+  it('fails if it breaks them, and says which', async () => {
     const failed = expect.stringMatching(/breaks a part of its JSON Schema.*duplicate items.*ask again/);
     await expect(ask(tokenizer, '[2,2]', { responseFormat })).rejects.toMatchObject({
       code: 'unavailable',
@@ -101,13 +101,13 @@ describe('a chat', () => {
     );
   });
 
-  it('finds which thinking modes the template knows, and asks for them', async () => {
+  it('detects the thinking modes of the template and uses them', async () => {
     expect(promptFormatOf(tokenizer).thinkingModes).toEqual(['off', 'on']);
     expect((await ask(tokenizer, 'x', { thinking: 'off' })).prompts[0]).toContain('<think>\n\n</think>');
     expect((await ask(tokenizer, 'x', { thinking: 'high' })).prompts[0]).not.toContain('<think>');
   });
 
-  it('tells the thinking from the answer, also while streaming', async () => {
+  it('separates thinking from the answer, also while streaming', async () => {
     const { text, thinking, pieces } = await ask(tokenizer, '<think>\nhm\n</think>\n\nyes', { thinking: 'on' });
     expect({ text, thinking }).toEqual({ text: 'yes', thinking: 'hm' });
     for (const kind of ['text', 'thinking'] as const) {
@@ -187,7 +187,7 @@ describe('thinking', () => {
     expect({ text, thinking }).toEqual({ text: 'yes', thinking: 'I wo' });
   });
 
-  it('ends when an answer is wanted now', async () => {
+  it('ends on Answer now', async () => {
     const answerNow = new AbortController();
     let pieces = 0;
     const { text, thinking } = await think({
@@ -206,7 +206,7 @@ describe('a chat with tools', () => {
   const tools = [{ name: 'read', description: 'Reads a file.', parameters: { type: 'object' } }];
   const call = '<tool_call>\n{"name": "read", "arguments": {"path": "a.ts"}}\n</tool_call>';
 
-  it('shows them to a template that knows of none, with the calls and results before', async () => {
+  it('shows them, earlier calls and results with a template that has no tools', async () => {
     const messages: ChatMessage[] = [
       user('What is in a.ts?'),
       { role: 'assistant', content: '', toolCalls: [{ id: 'call_1', name: 'read', arguments: '{"path": "a.ts"}' }] },
@@ -218,7 +218,7 @@ describe('a chat with tools', () => {
     expect(prompts[0]).toContain(`<bot>${call}<end><user><tool_response>\nnothing\n</tool_response><end><bot>`);
   });
 
-  it('tells calls from the answer, and their arguments while they come', async () => {
+  it('separates calls from the answer and streams their arguments', async () => {
     const { text, calls, pieces } = await ask(tokenizer, `I look.\n${call}`, { tools });
     expect(text).toBe('I look.');
     expect(calls).toEqual([{ index: 0, name: 'read', arguments: '{"path": "a.ts"}' }]);

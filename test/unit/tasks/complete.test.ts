@@ -47,7 +47,7 @@ async function run(
 }
 
 describe('an inline completion', () => {
-  it('is untouched where the whole is asked for, and ends at a stop string', async () => {
+  it('is untrimmed with `whole`, and ends at a stop string', async () => {
     const pieces: string[] = [];
     const answer = [...bytes('1;\n}\nEND and more'), fim.require('<end>')];
     const onText = (piece: string) => void pieces.push(piece);
@@ -75,7 +75,7 @@ describe('an inline completion', () => {
     expect(statistics.generatedTokens).toBe('\n  return 1;\n}\nfunction '.length);
   });
 
-  it('never shows a framing token, nor what stands behind the cursor', async () => {
+  it('never shows a framing token or the suffix', async () => {
     const { text } = await run(fim, 'foo(|);\n', [
       ...bytes('a'),
       fim.require('<M>'),
@@ -85,13 +85,13 @@ describe('an inline completion', () => {
     expect(text).toBe('a, b');
   });
 
-  it('gives whole lines when its length runs out, but shows what there is of a single one', async () => {
+  it('gives whole lines at the token limit, but shows a partial single line', async () => {
     const several = await run(fim, 'f() {|', bytes('\n  one();\n  two();\n'), { multiline: 'auto', maxTokens: 14 });
     expect(several).toMatchObject({ text: '\n  one();', finish: 'length' });
     expect(await run(fim, 'a = |', bytes('12345'), { maxTokens: 3 })).toMatchObject({ text: '123', finish: 'length' });
   });
 
-  it('chooses the last token of the text again where the vocabulary has no middle', async () => {
+  it('samples the last token of the prefix again if the vocabulary has no fill-in-the-middle', async () => {
     // `x ret` ends with the token `ret`; healed, the model may say `return`, which begins with it.
     const { text, prompts } = await run(plain, 'x ret|', [
       plain.require('return'),
@@ -102,17 +102,17 @@ describe('an inline completion', () => {
     expect(text).toBe('urn 1;');
   });
 
-  it('holds the model to the text before the cursor, whatever it would rather say', async () => {
+  it('forces the model to match the text before the cursor', async () => {
     // The fake model wants `Z`; only tokens that go on from `ret` are allowed until it has come again.
     const { text } = await run(plain, 'x ret|', [...bytes('Z'), plain.require('<end>')], { maxTokens: 1 });
     expect(text).not.toContain('Z');
   });
 
-  it('is empty where there is nothing to continue', async () => {
+  it('is empty if there is nothing to continue', async () => {
     expect(await run(plain, '|', bytes('x'))).toMatchObject({ text: '', finish: 'stop' });
   });
 
-  it('is asked for several times where several are wanted, each beginning with another token', async () => {
+  it('decodes several alternatives, each with another first token', async () => {
     const { decoder } = replying(fim, (prompt) => [
       ...bytes(prompt.endsWith('<M>') ? 'first' : ' other'),
       fim.require('<end>'),
@@ -137,7 +137,7 @@ describe('an inline completion', () => {
     expect(logProbability).toBeCloseTo(0, 3);
   });
 
-  it('is not asked for where nothing could be offered', async () => {
+  it('is not requested if nothing could be offered', async () => {
     const { text, statistics } = await run(fim, 'x = 1;\n\n\n\n|', bytes('y'));
     expect([text, statistics.generatedTokens]).toEqual(['', 0]);
   });

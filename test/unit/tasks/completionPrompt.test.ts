@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { importsIn } from '../../../engine/index/question/imports.ts';
+import { importsIn } from '../../../engine/index/question/planner.ts';
 import { bitsOf, onlyAllowed, tokensTowards } from '../../../engine/sampling/logitsProcessor.ts';
 import { completionPrompt } from '../../../engine/tasks/completionPrompt.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
@@ -47,7 +47,7 @@ describe('a prompt that fills the middle', () => {
     expect(show(fim, completionPrompt(fim, ofShop, 100).ids)).toBe('<P>a = <S>\nb<M>');
   });
 
-  it('takes off a word that is being typed, to be chosen again, and nothing else', () => {
+  it('removes only the word that is being typed, which is sampled again', () => {
     const words = new ByteTokenizer({
       framing,
       words: ['turn', 'return'],
@@ -63,7 +63,7 @@ describe('a prompt that fills the middle', () => {
     expect(ids).toEqual([markers.prefix, ...Buffer.from('<M>'), markers.suffix, markers.middle]);
   });
 
-  it('gives up the far ends of the file and keeps what is near the cursor', () => {
+  it('drops the far ends of the file and keeps the text near the cursor', () => {
     const long = { prefix: `${'p'.repeat(5000)}NEAR `, suffix: `SOON${'s'.repeat(5000)}`, snippets: [] };
     const { ids } = completionPrompt(fim, long, 200);
     expect(ids.length).toBeLessThanOrEqual(200);
@@ -125,7 +125,7 @@ describe('a file whose beginning is cut off', () => {
   });
 });
 
-describe('what a later prompt may have in common', () => {
+describe('the prefix that later prompts share', () => {
   it.each([fim, plain])('is marked where the file itself begins (%#)', (tokenizer) => {
     const snippets = [{ path: 'b.ts', text: 'let b;' }];
     const prompts = ['x = 1', 'y'].map((prefix) =>
@@ -147,7 +147,7 @@ describe('a plain continuation', () => {
     expect(show(plain, prompt.ids) + Buffer.from(prompt.healing)).toBe('# b.py\nz\n\n# a.py\nx = 1');
   });
 
-  it('takes off the last token, to be chosen again', () => {
+  it('removes the last token, which is sampled again', () => {
     const { ids, healing } = completionPrompt(plain, { prefix: 'x return', suffix: '', snippets: [] }, 100);
     expect(show(plain, ids)).toBe('x ');
     expect(Buffer.from(healing).toString()).toBe('return');

@@ -47,7 +47,7 @@ describe('a completion of one line', () => {
     expect(shown('const a = ▮', '  \n  ', { multiline })).toBe('');
   });
 
-  it('understands Windows line ends', () => {
+  it('accepts Windows line ends', () => {
     expect(shown('const a = ▮', '1;\r\nconst b', { multiline })).toBe('1;');
     expect(shown('function f() {▮', '\r\n  return 1;\r\n}', { multiline: 'auto' })).toBe('\n  return 1;\n}');
   });
@@ -208,12 +208,12 @@ describe('a completion of several lines', () => {
     expect(shown('if x▮\nend\n', '\n  y\nend\n', { language: 'ruby' })).toBe('\n  y');
   });
 
-  it('is not judged by what stands in a string of several lines', () => {
+  it('ignores text inside a multi-line string', () => {
     const written = '"""\nSELECT\n  1\n"""\n    return q\nprint()';
     expect(shown('def f():\n    q = ▮\n', written, { language: 'python' })).toBe('"""\nSELECT\n  1\n"""');
   });
 
-  it('judges only what stands while the model writes', () => {
+  it('judges only complete lines while the model writes', () => {
     const ended = false;
     expect(shape('  a {▮', '\n    b\n ', { ended }).complete).toBe(false);
     expect(shape('  a {▮', '\n    b\n  }\n  c', { ended }).complete).toBe(false);
@@ -240,7 +240,7 @@ describe('indentation', () => {
   });
 });
 
-describe('a model that goes round in circles', () => {
+describe('a model that repeats itself', () => {
   it('is stopped within a line, before the word that loops', () => {
     const loop = 'assert is_fixture_is_not_fixture_is_not_fixture_is_not_fixture_is_not_';
     expect(shape('    ▮', loop, { language: 'python', ended: false })).toEqual({ text: 'assert', complete: true });
@@ -248,7 +248,7 @@ describe('a model that goes round in circles', () => {
     expect(shown('x = ▮', calls).length).toBeLessThan(20);
   });
 
-  it('is not suspected where the file has such lines', () => {
+  it('is not stopped if the file has such lines', () => {
     const zeros = 'false, false, false, false, false, false,';
     expect(shown(`const t = [\n  ${zeros}\n  ▮\n];`, zeros, { multiline: 'never' })).toBe(zeros);
   });
@@ -258,7 +258,7 @@ describe('a model that goes round in circles', () => {
   });
 });
 
-describe('where nothing is offered', () => {
+describe('no completion', () => {
   const worthwhile = (file: string, language = 'typescript') => shapeAt(file, language, 'auto').isWorthwhile;
 
   it.each([

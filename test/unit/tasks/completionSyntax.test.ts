@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { withoutBreaking } from '../../../engine/tasks/completionSyntax.ts';
+import { withoutBreaking } from '../../../engine/tasks/complete.ts';
 
 /** `|` is the cursor. */
 async function offered(file: string, text: string, path = 'a.ts', isCutOff = false): Promise<string> {
@@ -8,11 +8,11 @@ async function offered(file: string, text: string, path = 'a.ts', isCutOff = fal
 }
 
 describe('a completion in a file that parses', () => {
-  it('is offered as it is when the file still does', async () => {
+  it('is offered unchanged if the file still parses', async () => {
     expect(await offered('const a = 1;\n|\n', 'const b = a + 1;')).toBe('const b = a + 1;');
   });
 
-  it('is closed where it was cut off with brackets open', async () => {
+  it('gets its brackets closed if it was cut off', async () => {
     expect(await offered('run();\n|\n', 'call(a, [b', 'a.ts', true)).toBe('call(a, [b])');
     expect(await offered('  |\n', 'if (a) {\n    b();', 'a.js', true)).toBe('if (a) {\n    b();\n  }');
   });
@@ -35,7 +35,7 @@ describe('a completion in a file that parses', () => {
   });
 });
 
-describe('a completion that was cut where something seemed to be repeated', () => {
+describe('a completion that was cut at a suspected repetition', () => {
   it('is shown uncut where only that parses', async () => {
     const shaped = { text: 'a[b', complete: true, uncut: 'a[b]' };
     expect(await withoutBreaking(shaped, { prefix: 'f(', suffix: ');', path: 'a.ts' }, false)).toBe('a[b]');

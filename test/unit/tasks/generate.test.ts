@@ -58,18 +58,18 @@ describe('generated text', () => {
     expect(joined(pieces)).toBe('one');
   });
 
-  it('shows what was held back when it becomes no stop string', async () => {
+  it('shows held-back text that does not become a stop string', async () => {
     expect((await run([...bytes('one\nUs'), 256], { stopStrings: ['\nUser:'] })).text).toBe('one\nUs');
     expect((await run(bytes('one\nUs'), { stopStrings: ['\nUser:'], maxTokens: 6 })).text).toBe('one\nUs');
   });
 
-  it('is told from thinking, in which stop strings do not count', async () => {
+  it('ignores stop strings within thinking', async () => {
     const { text, thinking, pieces } = await run([...bytes('<think>a.b</think>c.d'), 256], { stopStrings: ['.'] });
     expect({ text, thinking }).toEqual({ text: 'c', thinking: 'a.b' });
     expect(pieces[0]).toEqual({ kind: 'thinking', text: 'a' });
   });
 
-  it('ends as repetition when it goes round in a circle, where that is asked for', async () => {
+  it('ends as repetition when it repeats in a cycle, on request', async () => {
     const circle = bytes('It is so. '.repeat(400));
     const ended = await run(circle, { maxTokens: 4000, endRepetition: true });
     expect(ended.finish).toBe('repetition');
@@ -100,7 +100,7 @@ describe('generated text', () => {
     expect({ text, finish }).toEqual({ text: 'one ', finish: 'cancelled' });
   });
 
-  it('penalises what was said', async () => {
+  it('penalises earlier tokens', async () => {
     // The fake model is sure of itself by 40; the presence of a token costs it 60.
     const { text } = await run([...bytes('aaaa'), 256], { sampling: { ...greedy, presencePenalty: 60 }, maxTokens: 4 });
     expect(text.startsWith('a')).toBe(true);

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { limits } from '../../../engine/limits.ts';
 import type { ChatMessage } from '../../../engine/prompt/conversation.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
-import { fitHistory } from '../../../engine/tasks/history.ts';
+import { fitHistory } from '../../../engine/tasks/chat.ts';
 
 const system: ChatMessage = { role: 'system', content: 'sys' };
 const user = (content: string): ChatMessage => ({ role: 'user', content });
@@ -22,7 +22,7 @@ const conversation = (turns: number): ChatMessage[] => [
 ];
 
 describe('a conversation', () => {
-  it('is left whole when it fits, and measured once', async () => {
+  it('is unchanged when it fits, and measured once', async () => {
     const messages = conversation(3);
     const prompt = { tokens: count(messages) };
     expect(await fitted(messages, prompt.tokens)).toEqual({ messages, droppedMessages: 0, prompt });
@@ -65,7 +65,7 @@ describe('a conversation', () => {
     expect(await fitted(messages, 20)).toMatchObject({ messages: messages.slice(1), droppedMessages: 1 });
   });
 
-  it('blames the system message, or the tools, where they are what is too long', async () => {
+  it('names the system message or the tools if they are too long', async () => {
     const long: ChatMessage = { role: 'system', content: 's'.repeat(200) };
     await expect(fitted([long, user('x')], 100)).rejects.toThrow(
       /^The system message and the last message have 203 tokens/,

@@ -119,7 +119,7 @@ describe.each(Object.entries(formats))('Preparing a chat in the format of a %s',
 
 // The dialogue's whole text is one step of the byte tokenizer.
 describe.each(['template', 'harmony'] as const)('Preparing chats in the format of a %s', (name) => {
-  it('lets others be answered, one slice a turn of the event loop, and ends when it is cancelled', async () => {
+  it('runs one slice a turn of the event loop, so that others are answered, and ends on cancellation', async () => {
     const format = promptFormatOf(formats[name]());
     const controller = new AbortController();
     let turns = 0;

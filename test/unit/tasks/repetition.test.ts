@@ -13,7 +13,7 @@ const start = 'The function adds two numbers, and returns what they are together
 const times = (count: number, line: (index: number) => string) =>
   Array.from({ length: count }, (_, i) => line(i)).join('');
 
-describe('a text that goes round in a circle', () => {
+describe('a text that repeats in a cycle', () => {
   it.each([
     ['a character', '!'],
     ['a sentence', 'The file is then read by the function that reads the file. '],

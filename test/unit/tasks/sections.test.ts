@@ -11,7 +11,7 @@ describe('sections of a long file', () => {
     expect(sectionsOf('a\nb\n', [], countWords, 10)).toEqual([{ startLine: 1, endLine: 3, names: [], text: 'a\nb\n' }]);
   });
 
-  it('are the whole text in order, with line numbers that follow on, whatever it looks like', () => {
+  it('are the whole text in order, with consecutive line numbers, for any text', () => {
     const text = Array.from({ length: 300 }, (_, i) => `${' '.repeat((i * 7) % 5)}word${i} `.repeat(i % 9)).join('\n');
     const sections = sectionsOf(text, [], countWords, 40);
     expect(sections.map((section) => section.text).join('')).toBe(text);
@@ -38,7 +38,7 @@ describe('sections of a long file', () => {
     ]);
   });
 
-  it('begin after an empty line where nothing is known of the language', () => {
+  it('begin after an empty line in an unknown language', () => {
     const text = lines('a {', '  1', '}', '', 'b {', '  2', '', '  3', '}', 'c');
     expect(sectionsOf(text, [], countWords, 11).map(({ startLine }) => startLine)).toEqual([1, 5]);
   });

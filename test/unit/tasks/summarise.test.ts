@@ -79,7 +79,7 @@ describe('a summary', () => {
     expect((await summarise(summariser, request('x', { symbols: symbols.slice(1, 2) }))).text).not.toContain('Line');
   });
 
-  it('lists no more parts than one looks over', async () => {
+  it('lists a limited number of parts', async () => {
     const { summariser } = setUp(1000, () => 'It is long.');
     const symbols = Array.from({ length: 100 }, (_, i) => ({ name: `f${i}`, startLine: i, endLine: i }));
     const { text } = await summarise(summariser, request('x', { symbols }));
@@ -121,7 +121,7 @@ describe('a summary', () => {
     for (const [, start] of summary.matchAll(/\*\*Lines (\d+)–/g)) expect(starts).toContain(Number(start) - 1);
   });
 
-  it('tells how far it is', async () => {
+  it('reports progress', async () => {
     const { summariser } = setUp(1000, () => 'note');
     const own = request(longFile(20));
     const { parts } = await summarise(summariser, own);
@@ -144,7 +144,7 @@ describe('a summary', () => {
     }
   });
 
-  it('adds up what it cost', async () => {
+  it('adds up its statistics', async () => {
     const { prompts, summariser } = setUp(1000, () => 'note');
     const { statistics } = await summarise(summariser, request(longFile(20)));
     const n = prompts.length;

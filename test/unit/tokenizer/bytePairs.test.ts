@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { MergeTable, mergePairs } from '../../../engine/tokenizer/bytePairs.ts';
+import { MergeTable, mergePairs } from '../../../engine/tokenizer/bytePairTokenizer.ts';
 import { runWhole } from '../../../engine/tokenizer/tokenizer.ts';
 
 /** The definition, a merge at a time: the lowest rank, the leftmost of equals. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type AddedToken, AddedTokenFinder } from '../../../engine/tokenizer/framingTokens.ts';
+import { type AddedToken, AddedTokenFinder } from '../../../engine/tokenizer/tokenizer.ts';
 import { seededRandom } from '../../fuzz/mutants.ts';
 
 const tokensOf = (texts: readonly string[]): AddedToken[] => texts.map((text, id) => ({ id, text, special: true }));

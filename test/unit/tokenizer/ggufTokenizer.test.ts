@@ -1,14 +1,14 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { defaultStoreDirectory } from '../../../engine/catalogue/paths.ts';
+import { defaultStoreDirectory } from '../../../engine/catalogue/files.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import { openGguf } from '../../../engine/formats/gguf.ts';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
 import { tokenizerFromGguf } from '../../../engine/tokenizer/ggufTokenizer.ts';
 import { namedPreTokenisers, preTokenise, regexStep } from '../../../engine/tokenizer/preTokenise.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
-import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
+import { describeShared, describeUnless, fixtureFile, sharedFile } from '../shared.ts';
 import {
   ggufMetadata,
   ggufStrings,
@@ -108,8 +108,8 @@ const models = join(store, 'models');
 const installed = (existsSync(models) ? readdirSync(models) : [])
   .map((folder) => join(models, folder, 'SmolLM2-135M-Instruct.Q4_1.gguf'))
   .find((file) => existsSync(file));
-if (installed === undefined) console.warn(`SmolLM2's own GGUF: skipped, it is not installed in ${store}`);
-describe.skipIf(installed === undefined)("SmolLM2's own GGUF", () => {
+const absent = installed === undefined ? `it is not installed in ${store}` : undefined;
+describeUnless(absent, "SmolLM2's own GGUF", () => {
   it('gives the ids of llama.cpp', async () => {
     expectLlamaCppIds(await openTokenizer(installed ?? ''), 'SmolLM2-135M-Instruct.Q4_1.gguf');
   });

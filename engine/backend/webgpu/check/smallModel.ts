@@ -2,18 +2,29 @@
  * A small model with the kernels of a large one: its kinds of layers, heads, types and routers, but few layers and narrow, with
  * weights that are made when they are read. What the self-check runs.
  */
-import { blockLayout, byteLengthOf, float16Bits } from '../../../formats/blocks.ts';
+
 import type { TensorType } from '../../../formats/tensor.ts';
-import type { AttentionSpec, DecoderSpec, FeedForwardSpec, LayerSpec } from '../../../model/spec/spec.ts';
+import { blockLayout, byteLengthOf, float16Bits } from '../../../formats/tensor.ts';
+import {
+  type AttentionSpec,
+  convolutionChannels,
+  type DecoderSpec,
+  type FeedForwardSpec,
+  type GatedDeltaSpec,
+  type LayerSpec,
+} from '../../../model/spec/spec.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
   DenseWeights,
   FeedForwardWeights,
+  GatedDeltaWeights,
   LayerWeights,
   Linear,
   Weight,
 } from '../../../model/weights/weights.ts';
+import { mapNorms } from '../../../model/weights/weights.ts';
+import { eachValue } from '../../../model/weights/weightViews.ts';
 
 export interface SmallModel {
   readonly spec: DecoderSpec;
@@ -53,8 +64,9 @@ export function smallModelOf(spec: DecoderSpec, weights: DecoderWeights): SmallM
     return { spec: small, weights: layerWeights(make, small, stored, hiddenSize) };
   });
   const embedding = make.like(weights.embedding, vocabularySize, hiddenSize);
+  const { stage, ...whole } = spec;
   return {
-    spec: { ...spec, hiddenSize, vocabularySize, layers: layers.map((layer) => layer.spec) },
+    spec: { ...whole, hiddenSize, vocabularySize, layers: layers.map((layer) => layer.spec) },
     weights: {
       embedding,
       layers: layers.map((layer) => layer.weights),
@@ -70,6 +82,10 @@ function smallAttention(spec: AttentionSpec): AttentionSpec {
     const { queryRank } = spec;
     const rank = queryRank === undefined ? {} : { queryRank: Math.min(queryRank, width) };
     return { ...spec, numAttentionHeads: Math.min(spec.numAttentionHeads, 4), ...rank };
+  }
+  if (spec.kind === 'gated-delta') {
+    const numKeyHeads = Math.min(spec.numKeyHeads, 2);
+    return { ...spec, numKeyHeads, numValueHeads: (numKeyHeads * spec.numValueHeads) / spec.numKeyHeads };
   }
   const group = spec.numAttentionHeads / spec.numKeyValueHeads;
   // Rows of the output matrix must be whole blocks of 256.
@@ -95,9 +111,8 @@ function smallFeedForward(spec: FeedForwardSpec): FeedForwardSpec {
 
 function layerWeights(make: WeightMaker, spec: LayerSpec, stored: LayerWeights, hidden: number): LayerWeights {
   return {
-    attentionNorm: make.gain(hidden),
+    ...mapNorms(stored, () => make.gain(hidden)),
     attention: attentionWeights(make, spec.attention, stored.attention, hidden),
-    feedForwardNorm: make.gain(hidden),
     feedForward: feedForwardWeights(make, spec.feedForward, stored.feedForward, hidden),
   };
 }
@@ -127,6 +142,7 @@ function attentionWeights(
       output: make.like(stored.output, hidden, heads * value),
     };
   }
+  if (spec.kind === 'gated-delta' && stored.kind === 'gated-delta') return deltaWeights(make, spec, stored, hidden);
   if (spec.kind !== 'grouped-query' || stored.kind !== 'grouped-query') throw new Error(`${stored.kind} weights`);
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = spec;
   return {
@@ -135,8 +151,33 @@ function attentionWeights(
     key: make.linear(stored.key, kvHeads * headDim, hidden),
     value: make.linear(stored.value, kvHeads * headDim, hidden),
     output: make.linear(stored.output, hidden, heads * headDim),
+    ...(stored.gate && { gate: make.linear(stored.gate, heads * headDim, hidden) }),
     ...(spec.qkNorm && { queryNorm: make.gain(headDim), keyNorm: make.gain(headDim) }),
     ...(spec.sinks && { sinks: make.vector(heads) }),
+  };
+}
+
+function deltaWeights(
+  make: WeightMaker,
+  spec: GatedDeltaSpec,
+  stored: GatedDeltaWeights,
+  hidden: number,
+): GatedDeltaWeights {
+  const { numKeyHeads, numValueHeads: heads, keyHeadDim, valueHeadDim, convolutionTokens } = spec;
+  const [keyWidth, valueWidth] = [numKeyHeads * keyHeadDim, heads * valueHeadDim];
+  return {
+    kind: 'gated-delta',
+    query: make.like(stored.query, keyWidth, hidden),
+    key: make.like(stored.key, keyWidth, hidden),
+    value: make.like(stored.value, valueWidth, hidden),
+    gate: make.like(stored.gate, valueWidth, hidden),
+    beta: make.like(stored.beta, heads, hidden),
+    decay: make.like(stored.decay, heads, hidden),
+    decayBias: make.vector(heads),
+    decayRate: eachValue(make.gain(heads), (value) => -value / 4),
+    convolution: make.vector(convolutionChannels(spec), convolutionTokens),
+    norm: make.gain(valueHeadDim),
+    output: make.like(stored.output, hidden, valueWidth),
   };
 }
 
@@ -166,6 +207,7 @@ function feedForwardWeights(
     gate: make.linear(stored.gate, experts, states, hidden),
     up: make.linear(stored.up, experts, states, hidden),
     down: make.linear(stored.down, experts, hidden, states),
+    ...(stored.sharedGate && { sharedGate: make.like(stored.sharedGate, 1, hidden) }),
     ...(stored.shared && shared !== undefined && { shared: denseWeights(make, stored.shared, shared, hidden) }),
   };
 }
@@ -210,8 +252,8 @@ class WeightMaker {
     return this.#floats([size], 1, 0.3);
   }
 
-  vector(size: number): Weight {
-    return this.#floats([size], 0, 0.5);
+  vector(...shape: readonly number[]): Weight {
+    return this.#floats(shape, 0, 0.5);
   }
 
   #floats(shape: readonly number[], centre: number, spread: number): Weight {

@@ -1,40 +1,123 @@
-/** Attention of one layer, grouped-query or latent, added to the residual stream. */
-import type { DecoderSpec, GroupedQueryAttentionSpec, LatentAttentionSpec } from '../../../model/spec/spec.ts';
+/** Attention of one layer up to its output projection, which the plan adds to the residual stream. */
+import {
+  cachedAttentions,
+  type DecoderSpec,
+  type GatedDeltaSpec,
+  type GroupedQueryAttentionSpec,
+  type LatentAttentionSpec,
+} from '../../../model/spec/spec.ts';
 import {
   type AttentionShape,
   attentionKernel,
+  attentionMergeKernel,
   attentionShape,
   attentionSplits,
   attentionTile,
 } from '../kernels/attention.ts';
-import { attentionMergeKernel } from '../kernels/attentionMerge.ts';
-import { canJoin, jointVectorGroups, jointVectorKernel, type Projection } from '../kernels/jointVector.ts';
-import { prepareHeadsKernel } from '../kernels/prepareHeads.ts';
-import { prepareLatentKernel } from '../kernels/prepareLatent.ts';
-import { canProjectHeads, projectHeadsGroups, projectHeadsKernel } from '../kernels/projectHeads.ts';
+import {
+  convolutionGroups,
+  convolutionKernel,
+  deltaGroups,
+  deltaKernel,
+  deltaStepsKernel,
+  gatedNormKernel,
+  sigmoidGateGroups,
+  sigmoidGateKernel,
+} from '../kernels/gatedDelta.ts';
+import { prepareHeadsKernel, prepareLatentKernel } from '../kernels/prepareHeads.ts';
+import {
+  canJoin,
+  canProjectHeads,
+  jointVectorGroups,
+  jointVectorKernel,
+  type Projection,
+  projectHeadsGroups,
+  projectHeadsKernel,
+} from '../kernels/projections.ts';
 import type { LayerCache } from './cache.ts';
-import type { GpuGroupedQuery, GpuLatent, GpuLinear } from './gpuWeights.ts';
-import type { PlanRows, Recorder } from './recorder.ts';
+import type { GpuGatedDelta, GpuGroupedQuery, GpuLatent, GpuLinear } from './gpuWeights.ts';
+import type { BlockOutput, PlanRows, Recorder } from './recorder.ts';
+
+/** Where no layer has attention. */
+const limitOfRows = 16;
 
 const tokensOf = (rows: PlanRows): number => (rows === 'prompt' ? Number.MAX_SAFE_INTEGER : rows);
 
 /** Query rows of one sequence in an attention tile: the most that every layer supports. */
 export function queriesPerTile(spec: DecoderSpec, rows: PlanRows): number {
-  const tiles = spec.layers.map(({ attention }) => attentionTile(attentionShape(attention), tokensOf(rows)));
-  return Math.min(...tiles.map(({ queries }) => queries));
+  const tiles = cachedAttentions(spec).map((attention) => attentionTile(attentionShape(attention), tokensOf(rows)));
+  return Math.min(...tiles.map(({ queries }) => queries), limitOfRows);
 }
 
 export function recordGroupedQuery(
   recorder: Recorder,
   spec: GroupedQueryAttentionSpec,
   weights: GpuGroupedQuery,
-  { before: norm, after }: { readonly before: GPUBuffer; readonly after: GPUBuffer | undefined },
+  norm: GPUBuffer,
   cache: LayerCache,
-): void {
+): BlockOutput {
   const { scratch } = recorder.parts;
   if (!recordProjection(recorder, spec, weights, norm, cache)) recordHeads(recorder, spec, weights, norm, cache);
   recordSoftmax(recorder, attentionShape(spec), [scratch.query, cache.keys, valuesOf(cache)], cache, weights.sinks);
-  recorder.addOutput(weights.output, scratch.attended, after);
+  if (weights.gate) recordGate(recorder, weights.gate, norm);
+  return { linear: weights.output, x: scratch.attended };
+}
+
+/** Multiplies what was attended to by the sigmoid of a projection of the same input. */
+function recordGate(recorder: Recorder, gate: GpuLinear, norm: GPUBuffer): void {
+  const { inputs, scratch, spec } = recorder.parts;
+  const { x, gain } = recorder.normalised(scratch.hidden, norm, spec.hiddenSize, scratch.normed);
+  recorder.product(gate, x, scratch.gates, gain);
+  const width = gate.weight.rows;
+  recorder.add(sigmoidGateKernel(width, 'one a value'), [scratch.gates, scratch.attended], () =>
+    sigmoidGateGroups(width, inputs.tokens),
+  );
+}
+
+/** A gated delta net. */
+export function recordGatedDelta(
+  recorder: Recorder,
+  spec: GatedDeltaSpec,
+  weights: GpuGatedDelta,
+  norm: GPUBuffer,
+  cache: LayerCache,
+): BlockOutput {
+  const { inputs, scratch, spec: decoder } = recorder.parts;
+  const { query, key, value } = scratch;
+  recordProducts(recorder, norm, [
+    { linear: weights.query, y: query },
+    { linear: weights.key, y: key },
+    { linear: weights.value, y: value },
+    { linear: weights.gate, y: scratch.gates },
+    { linear: weights.beta, y: scratch.betas },
+    { linear: weights.decay, y: scratch.decays },
+  ]);
+  const rows = [inputs.rowBuffer, pagesOf(recorder, cache), inputs.paramBuffer];
+  let first = 0;
+  for (const [buffer, { weight }] of [
+    [query, weights.query],
+    [key, weights.key],
+    [value, weights.value],
+  ] as const) {
+    const channels = { first, count: weight.rows };
+    recorder.add(convolutionKernel(spec, channels), [...rows, weights.convolution, buffer, cache.keys], () =>
+      convolutionGroups(channels, inputs.tokens),
+    );
+    first += weight.rows;
+  }
+  const { numValueHeads, valueHeadDim } = spec;
+  recorder.add(deltaStepsKernel(spec), [weights.factors, scratch.betas, scratch.decays], () => [
+    Math.ceil(numValueHeads / 64),
+    inputs.tokens,
+  ]);
+  const operands = [query, key, scratch.betas, scratch.decays, value, cache.keys];
+  recorder.add(deltaKernel(spec), [...rows, ...operands], () => deltaGroups(spec, inputs.tokens));
+  recorder.add(
+    gatedNormKernel(numValueHeads, valueHeadDim, decoder.normEpsilon),
+    [scratch.gates, weights.norm, value],
+    () => [numValueHeads, inputs.tokens],
+  );
+  return { linear: weights.output, x: value };
 }
 
 /** A matrix in one piece with its buffer; absent for a matrix in several pieces. */
@@ -134,7 +217,7 @@ export function recordLatent(
   weights: GpuLatent,
   norm: GPUBuffer,
   cache: LayerCache,
-): void {
+): BlockOutput {
   const { inputs, scratch, spec: decoder, gpu } = recorder.parts;
   const latent = { linear: weights.keyValueDown, y: scratch.key };
   if (weights.queryDown && weights.queryNorm) {
@@ -156,7 +239,7 @@ export function recordLatent(
   recorder.product(weights.keyUp, scratch.nopeQuery, scratch.latentQuery, { rowsPerHead: spec.keyValueRank });
   recordSoftmax(recorder, attentionShape(spec), [scratch.latentQuery, scratch.ropeQuery, cache.keys], cache);
   recorder.product(weights.valueUp, scratch.attended, scratch.headValues, { rowsPerHead: spec.valueHeadDim });
-  recorder.product(weights.output, scratch.headValues, scratch.hidden, { accumulate: true });
+  return { linear: weights.output, x: scratch.headValues };
 }
 
 /** From queries, keys and values to `attended`. */

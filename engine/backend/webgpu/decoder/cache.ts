@@ -5,17 +5,23 @@
 import { HearthError } from '../../../errors.ts';
 import type { BlockStorage, CachedSequence } from '../../../kv/blockCache.ts';
 import { type BlockCopy, type BlockGroup, maxBlocks } from '../../../kv/blocks.ts';
+import { maxStates, StateTable } from '../../../kv/states.ts';
 import { limits } from '../../../limits.ts';
-import { type AttentionSpec, cacheBytesPerToken, type DecoderSpec } from '../../../model/spec/spec.ts';
-import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import { type AttentionSpec, cacheBytesPerToken, type DecoderSpec, stateValues } from '../../../model/spec/spec.ts';
+import type { CachePrecision } from '../../../protocol/models.ts';
 import { fullContexts } from '../../backend.ts';
 import type { Gpu } from '../device/gpu.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';
 
 /** For copies of shared last pages, and for partly filled pages of many short sequences. */
 const sparePages = 32;
+/** Of a sequence beside the first: with few checkpoints. Where more are wanted, sequences that nobody uses give theirs up. */
+const fewStates = 4;
 
-/** `[page, kvHead, 32 tokens, headDim]` each; latent: `keys` is `[page, 32 tokens, keyValueRank + ropeHeadDim]`. */
+/**
+ * `[page, kvHead, 32 tokens, headDim]` each; latent: `keys` is `[page, 32 tokens, keyValueRank + ropeHeadDim]`; gated delta
+ * net: `keys` are the states, `[block, stateValues]` f32.
+ */
 export interface LayerCache {
   /** Index into `DecoderCache.groups`. */
   readonly group: number;
@@ -42,6 +48,15 @@ export interface DecoderCache {
 
 export const slidingWindowOf = (attention: AttentionSpec): number | undefined =>
   attention.kind === 'grouped-query' ? attention.slidingWindow : undefined;
+
+/** What layers have in common that share blocks: their sliding window (undefined: none), or that they have states. */
+type Span = number | undefined | 'states';
+
+const spanKind = (attention: AttentionSpec): Span =>
+  attention.kind === 'gated-delta' ? 'states' : slidingWindowOf(attention);
+
+/** Buffers of a layer: keys and values, or one of latents or of states. */
+const buffersEach = ({ kind }: AttentionSpec): number => (kind === 'grouped-query' ? 2 : 1);
 
 type CacheDevice = Pick<Gpu, 'allocate' | 'capabilities' | 'free'>;
 
@@ -76,51 +91,52 @@ const cacheUsage = () => GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUB
 
 type SpanOptions = Omit<CacheOptions, 'budgetBytes'>;
 
-function groupOf({ layers }: DecoderSpec, { slidingWindow, pages }: SpanPlan, precision: CachePrecision): BlockGroup {
-  const own = layers.filter(({ attention }) => slidingWindowOf(attention) === slidingWindow);
+function groupOf({ layers }: DecoderSpec, { span, pages }: SpanPlan, precision: CachePrecision): BlockGroup {
+  const own = layers.filter(({ attention }) => spanKind(attention) === span);
   const blockBytes = own.reduce((sum, { attention }) => sum + layerPageBytes(attention, precision), 0);
-  return { slidingWindow, blockTokens: pageTokens, blockBytes, blocks: pages };
+  if (span === 'states') return { isState: true, blockTokens: 1, blockBytes, blocks: pages };
+  return { slidingWindow: span, blockTokens: pageTokens, blockBytes, blocks: pages };
 }
 
 interface SpanPlan {
-  readonly slidingWindow: number | undefined;
+  readonly span: Span;
   readonly pages: number;
 }
 
-/** Sliding windows (undefined: none) of the layers; layers with the same window share pages. */
-export const spansOf = ({ layers }: DecoderSpec): (number | undefined)[] => [
-  ...new Set(layers.map(({ attention }) => slidingWindowOf(attention))),
+/** Of the layers; those of the same span share pages. */
+export const spansOf = ({ layers }: DecoderSpec): Span[] => [
+  ...new Set(layers.map(({ attention }) => spanKind(attention))),
 ];
 
 function planSpans(spec: DecoderSpec, options: SpanOptions, contexts: number): SpanPlan[] {
-  return spansOf(spec).map((slidingWindow) => {
-    const each = maxBlocks(options.contextTokens, options.maxTokensPerRun, { slidingWindow, blockTokens: pageTokens });
-    return { slidingWindow, pages: contexts * each + sparePages };
+  return spansOf(spec).map((span) => {
+    if (span === 'states') return { span, pages: maxStates + contexts * fewStates };
+    const group = { slidingWindow: span, blockTokens: pageTokens };
+    const each = maxBlocks(options.contextTokens, options.maxTokensPerRun, group);
+    return { span, pages: contexts * each + sparePages };
   });
 }
 
 function spanOf(attention: AttentionSpec, plan: readonly SpanPlan[]): number {
-  return plan.findIndex(({ slidingWindow }) => slidingWindow === slidingWindowOf(attention));
+  return plan.findIndex(({ span }) => span === spanKind(attention));
 }
 
-/** Bytes of one page of keys (and as many of values), or of latents. */
+/** Bytes of one page of keys (and as many of values), or of latents; of one state. */
 export function pageBytes(attention: AttentionSpec, precision: CachePrecision): number {
-  return (pageTokens * cacheBytesPerToken([attention], precision)) / (attention.kind === 'latent' ? 1 : 2);
+  if (attention.kind === 'gated-delta') return 4 * stateValues(attention);
+  return (pageTokens * cacheBytesPerToken([attention], precision)) / buffersEach(attention);
 }
 
 /** Bytes of one page of keys and values. */
 export const layerPageBytes = (attention: AttentionSpec, precision: CachePrecision): number =>
-  pageBytes(attention, precision) * (attention.kind === 'latent' ? 1 : 2);
+  pageBytes(attention, precision) * buffersEach(attention);
 
 function bufferBytes(attention: AttentionSpec, plan: readonly SpanPlan[], { precision }: SpanOptions): number {
   return (plan[spanOf(attention, plan)]?.pages ?? 0) * pageBytes(attention, precision);
 }
 
 function bytesOfLayers({ layers }: DecoderSpec, plan: readonly SpanPlan[], options: SpanOptions): number {
-  return layers.reduce(
-    (sum, { attention }) => sum + (attention.kind === 'latent' ? 1 : 2) * bufferBytes(attention, plan, options),
-    0,
-  );
+  return layers.reduce((sum, { attention }) => sum + buffersEach(attention) * bufferBytes(attention, plan, options), 0);
 }
 
 function transferBytes({ layers }: DecoderSpec, { precision }: SpanOptions): number {
@@ -149,8 +165,8 @@ async function allocateLayers(
       options.made.push(buffer);
       return buffer;
     };
-    const keys = await allocate('the keys');
-    const values = attention.kind === 'latent' ? {} : { values: await allocate('the values') };
+    const keys = await allocate(attention.kind === 'gated-delta' ? 'the states' : 'the keys');
+    const values = buffersEach(attention) === 1 ? {} : { values: await allocate('the values') };
     layers.push({ group: spanOf(attention, plan), keys, ...values });
   }
   return layers;
@@ -158,7 +174,7 @@ async function allocateLayers(
 
 /** The longest context whose keys of a layer fit one binding. */
 export function longestBinding({ layers }: DecoderSpec, precision: CachePrecision, maxBindingBytes: number): number {
-  const seeAll = layers.flatMap(({ attention }) => (slidingWindowOf(attention) === undefined ? [attention] : []));
+  const seeAll = layers.flatMap(({ attention }) => (spanKind(attention) === undefined ? [attention] : []));
   const pages = seeAll.map((attention) => Math.floor(maxBindingBytes / pageBytes(attention, precision)) - sparePages);
   return Math.min(...pages, limits.model.contextTokens / pageTokens) * pageTokens;
 }
@@ -207,7 +223,9 @@ export function blockStorage(
   const placesOf = (sequence: CachedSequence, index: number) => {
     const [layer, attention] = [layers[index], spec.layers[index]?.attention];
     if (!layer || !attention) throw new Error(`The model has no layer ${index}.`);
-    const pages = (sequence.tables[layer.group]?.blocks ?? []).filter((page) => page >= 0);
+    const table = sequence.tables[layer.group];
+    const blocks = table instanceof StateTable ? table.blocksApart : (table?.blocks ?? []);
+    const pages = blocks.filter((page) => page >= 0);
     return places(layer, pages, pageBytes(attention, precision));
   };
   return {

@@ -1,16 +1,18 @@
 /** A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, reads back the logits asked for. */
 
+import type { CacheDemand, Sequence, SequenceSerializer } from '../../../kv/blockCache.ts';
 import { BlockCache, type CachedSequence } from '../../../kv/blockCache.ts';
 import type { BlockCopy } from '../../../kv/blocks.ts';
-import type { CacheDemand, Sequence, SequenceSerializer } from '../../../kv/sequence.ts';
-import { cacheBytesPerValue, type DecoderSpec, outputSize } from '../../../model/spec/spec.ts';
+import { cacheBytesPerValue, type DecoderSpec, isRecurrent, outputSize } from '../../../model/spec/spec.ts';
 import {
   checkedBatch,
   type Decoder,
   type DecoderMemory,
   type DeviceSampling,
   type DispatchCounts,
+  joined,
   type OwnSlice,
+  passesOf,
   type SamplingSlice,
   type SequenceSlice,
   type SubmittedPass,
@@ -23,16 +25,12 @@ import { samplesOnGpu } from '../kernels/sampleChunks.ts';
 import { queriesPerTile } from './attention.ts';
 import { blockStorage, encodeCopies } from './cache.ts';
 import { type DeviceSampler, maxSteps, untilStop } from './deviceSampling.ts';
-import type { Plan } from './dispatches.ts';
-import { DispatchLimit, partsOf } from './dispatchLimit.ts';
-import { headPlan, layersPlan } from './forwardPlan.ts';
-import type { DecoderParts, PlanRows } from './recorder.ts';
+import { DispatchLimit } from './dispatchLimit.ts';
+import type { ExpertStream } from './expertStream.ts';
+import { bucket, headPlan, layersPlan, Plans, rowBuckets, rowsOfPlan } from './forwardPlan.ts';
+import type { DecoderParts, Plan, PlanRows } from './recorder.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
 
-/** Most rows that are computed as rows, not as a prompt's tiles. */
-const vectorTokens = 16;
-/** Rows that plans are made for: rows that are not there cost little, another set of pipelines much. */
-export const rowBuckets = [1, 4, 8, vectorTokens] as const;
 export const maxSequencesPerRun = 16;
 /** Cached tokens behind which a token is timed. */
 const timedTokens = 4096;
@@ -55,6 +53,7 @@ export interface LoadedParts extends DecoderParts {
   readonly contextTokens: number;
   readonly notes: readonly string[];
   readonly weightBytes: number;
+  readonly stream?: ExpertStream;
   readonly tuner?: (decoder: WebgpuDecoder) => Tuner;
 }
 
@@ -65,17 +64,12 @@ export class WebgpuDecoder implements Decoder {
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = maxSequencesPerRun;
   readonly notes: readonly string[];
-  readonly deviceSampling: DeviceSampling = {
-    maxSteps,
-    samplesAhead: true,
-    supports: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
-    sample: (slices, steps, ahead) => this.#sample(slices, steps, ahead),
-  };
+  readonly deviceSampling: DeviceSampling;
   readonly tuner?: Tuner;
   readonly #parts: LoadedParts;
   readonly #gpu: Gpu;
   readonly #cache: BlockCache;
-  readonly #plans = new Map<string, Promise<Plan>>();
+  readonly #plans: Plans;
   #ahead: Ahead | undefined;
   readonly #limit: DispatchLimit;
   #lastEndMs = Number.NEGATIVE_INFINITY;
@@ -84,8 +78,17 @@ export class WebgpuDecoder implements Decoder {
   constructor(parts: LoadedParts) {
     this.#parts = parts;
     this.#gpu = parts.gpu;
+    this.#plans = new Plans(parts);
     this.#limit = new DispatchLimit(parts.spec, parts.gpu.capabilities.operationsPerSecond);
     this.spec = parts.spec;
+    // A state can't go back behind tokens that are dropped.
+    const isPlain = !isRecurrent(parts.spec);
+    this.deviceSampling = {
+      maxSteps: isPlain ? maxSteps : 1,
+      samplesAhead: isPlain,
+      supports: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
+      sample: (slices, steps, ahead) => this.#sample(slices, steps, ahead),
+    };
     this.contextTokens = parts.contextTokens;
     this.notes = parts.notes;
     const { gpu, spec, cache, contextTokens } = parts;
@@ -102,14 +105,14 @@ export class WebgpuDecoder implements Decoder {
 
   /** Compiles what the first answer needs: a prompt, and one token after the other. */
   async warm(): Promise<void> {
-    await Promise.all([this.#layersPlan('prompt'), this.#headPlan(1, 'chosen'), ...this.#rowPlans(1)]);
+    await Promise.all([this.#plans.layers('prompt'), ...this.#plans.heads(1, 'chosen'), ...this.#plans.ofRows(1)]);
   }
 
   /** Compiles the rest, a few kernels at a time: whoever needs others meanwhile, or closes the decoder, waits for those alone. */
   async warmRest(): Promise<void> {
     const groups = [
-      () => (this.spec.headless ? [] : [this.#drawPlan()]),
-      ...rowBuckets.slice(1).map((rows) => () => [...this.#rowPlans(rows), this.#headPlan(rows, 'chosen')]),
+      () => (this.spec.headless || this.spec.stage ? [] : [this.#plans.draw()]),
+      ...rowBuckets.slice(1).map((rows) => () => [...this.#plans.ofRows(rows), ...this.#plans.heads(rows, 'chosen')]),
     ];
     for (const plans of groups) {
       if (this.#disposed) return;
@@ -162,7 +165,7 @@ export class WebgpuDecoder implements Decoder {
   async #submitParts(slices: readonly Slice[]): Promise<Float32Array[]> {
     const end = Math.max(0, ...slices.map(({ sequence, tokens }) => sequence.length + tokens.length));
     const logits: Float32Array[] = slices.map(() => new Float32Array());
-    for (const part of partsOf(slices, this.#limit.tokensUntil(end))) {
+    for (const part of passesOf(slices, this.#limit.tokensUntil(end))) {
       const own = part.map(({ slice }) => slice);
       const rows = rowCount(own);
       if (rows === 0) continue;
@@ -203,6 +206,7 @@ export class WebgpuDecoder implements Decoder {
 
   async #sample(slices: readonly SamplingSlice[], steps: number, ahead = 0): Promise<number[][]> {
     this.#gpu.throwIfFailed();
+    if (this.#parts.stream) throw new Error('The host has to bring experts between steps.');
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     const own = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
     const fits = own.every(({ sequence }) => sequence.length + steps + ahead <= this.contextTokens);
@@ -240,7 +244,7 @@ export class WebgpuDecoder implements Decoder {
     { done, steps }: { readonly done: number; readonly steps: number },
   ): Promise<Pick<Ahead, 'steps' | 'tokens'>> {
     const rows = bucket(own.length);
-    const plans = await Promise.all([...this.#rowPlans(rows), this.#drawPlan()]);
+    const plans = await Promise.all([...this.#plans.ofRows(rows), this.#plans.draw()]);
     const { sampler, inputs } = this.#parts;
     const { queue } = this.#gpu.device;
     const copies = this.#cache.prepare(own.map(({ sequence }) => ({ sequence, tokens: done + steps })));
@@ -265,14 +269,14 @@ export class WebgpuDecoder implements Decoder {
   async #compute(slices: readonly Slice[], rows: PlanRows): Promise<Float32Array> {
     const chosen = chosenRows(slices);
     // The rows of a decode step are its logits' rows: one pass does it all.
-    const direct = rows !== 'prompt' && chosen.length > 0 && chosen.every((row, i) => row === i);
-    const layers = await this.#layersPlan(rows);
-    const head = direct ? await this.#headPlan(bucket(chosen.length), 'hidden') : undefined;
+    const isInner = this.spec.stage === 'inner';
+    const direct = !isInner && rows !== 'prompt' && chosen.length > 0 && chosen.every((row, i) => row === i);
+    const layers = await this.#plans.layers(rows);
+    const head = direct ? await this.#plans.head(bucket(chosen.length), 'hidden') : undefined;
     const copies = this.#cache.prepare(slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })));
     this.#parts.inputs.write(this.#gpu.device.queue, slices, queriesPerTile(this.spec, rows));
-    const encoder = this.#encoder(copies);
-    const pass = encoder.beginComputePass();
-    layers.encode(pass);
+    this.#writeHidden(slices);
+    const { encoder, pass } = await this.#encodeLayers(layers, copies);
     head?.encode(pass);
     pass.end();
     const { queue } = this.#gpu.device;
@@ -282,7 +286,59 @@ export class WebgpuDecoder implements Decoder {
       return logits;
     }
     queue.submit([encoder.finish()]);
-    return this.#gatheredLogits(chosen);
+    return isInner ? this.#hiddenRows(chosen) : this.#gatheredLogits(chosen);
+  }
+
+  /** Where experts are to be brought, submits what comes before. @returns the encoder and the open pass of the rest */
+  async #encodeLayers(layers: Plan, copies: readonly (readonly BlockCopy[])[]) {
+    let encoder = this.#encoder(copies);
+    let pass = encoder.beginComputePass();
+    let from = 0;
+    for (const { step, layer } of layers.cuts) {
+      layers.encode(pass, from, step);
+      pass.end();
+      this.#gpu.device.queue.submit([encoder.finish()]);
+      await this.#parts.stream?.bring(layer, await this.#chosenExperts(layer));
+      encoder = this.#encoder([]);
+      pass = encoder.beginComputePass();
+      from = step;
+    }
+    layers.encode(pass, from);
+    return { encoder, pass };
+  }
+
+  /** What the router of a layer has just chosen, of all tokens. */
+  async #chosenExperts(layer: number): Promise<Set<number>> {
+    const { scratch, inputs } = this.#parts;
+    const feedForward = this.spec.layers[layer]?.feedForward;
+    if (feedForward?.kind !== 'experts') throw new Error(`Layer ${layer} has no experts.`);
+    const bytes = 4 * inputs.tokens * feedForward.expertsPerToken;
+    return new Set(new Uint32Array(await this.#gpu.readBack(scratch.experts, bytes)));
+  }
+
+  /** What enters a stage. */
+  #writeHidden(slices: readonly Slice[]): void {
+    let row = 0;
+    for (const { hidden, tokens } of slices) {
+      const states = hidden as Float32Array<ArrayBuffer> | undefined;
+      if (states) {
+        this.#gpu.device.queue.writeBuffer(this.#parts.scratch.hidden, 4 * row * this.spec.hiddenSize, states);
+      }
+      row += tokens.length;
+    }
+  }
+
+  /** What leaves an inner stage. `[rows, hidden]` */
+  async #hiddenRows(chosen: readonly number[]): Promise<Float32Array> {
+    const { hiddenSize } = this.spec;
+    const end = (chosen.at(-1) ?? -1) + 1;
+    if (end === 0) return new Float32Array();
+    const all = new Float32Array(await this.#gpu.readBack(this.#parts.scratch.hidden, 4 * end * hiddenSize));
+    if (chosen.length === end) return all;
+    const rows = new Float32Array(chosen.length * hiddenSize);
+    for (const [i, row] of chosen.entries())
+      rows.set(all.subarray(row * hiddenSize, (row + 1) * hiddenSize), i * hiddenSize);
+    return rows;
   }
 
   async #gatheredLogits(chosen: readonly number[]): Promise<Float32Array> {
@@ -292,7 +348,7 @@ export class WebgpuDecoder implements Decoder {
     const logits = new Float32Array(chosen.length * width);
     for (let first = 0; first < chosen.length; first += logitRowsAtOnce) {
       const group = chosen.slice(first, first + logitRowsAtOnce);
-      const plan = await this.#headPlan(bucket(group.length), 'chosen');
+      const plan = await this.#plans.head(bucket(group.length), 'chosen');
       const encoder = this.#encoder([]);
       const bytes = 4 * hiddenSize;
       for (const [i, row] of group.entries()) {
@@ -330,35 +386,6 @@ export class WebgpuDecoder implements Decoder {
       at = end;
       return own;
     });
-  }
-
-  #layersPlan(rows: PlanRows): Promise<Plan> {
-    return this.#plan(`layers ${rows}`, () => layersPlan(this.#parts, rows));
-  }
-
-  #headPlan(rows: number, input: 'hidden' | 'chosen'): Promise<Plan> {
-    return this.#plan(`head ${rows} ${input}`, () => headPlan(this.#parts, rows, this.#parts.scratch[input]));
-  }
-
-  /** Of one token each of up to so many sequences, to their logits. */
-  #rowPlans(rows: number): [layers: Promise<Plan>, head: Promise<Plan>] {
-    return [this.#layersPlan(rows), this.#headPlan(rows, 'hidden')];
-  }
-
-  #drawPlan(): Promise<Plan> {
-    const { sampler, inputs, scratch } = this.#parts;
-    const operands = { logits: scratch.logits, rowBuffer: inputs.rowBuffer, rows: () => inputs.tokens };
-    return this.#plan('draw', () => sampler.plan(this.#gpu, operands));
-  }
-
-  /** As with kernels, what fails is not kept. */
-  #plan(key: string, make: () => Promise<Plan>): Promise<Plan> {
-    const known = this.#plans.get(key);
-    if (known) return known;
-    const made = make();
-    this.#plans.set(key, made);
-    made.catch(() => this.#plans.delete(key));
-    return made;
   }
 
   /** Of one token, for other tuning than the device's. */
@@ -405,8 +432,9 @@ export class WebgpuDecoder implements Decoder {
   }
 
   async dispatches(): Promise<DispatchCounts> {
-    const [layers, head] = await Promise.all(this.#rowPlans(1));
-    return { layers: layers.layerDispatches, token: layers.dispatches + head.dispatches };
+    const plans = await Promise.all(this.#plans.ofRows(1));
+    const token = plans.reduce((sum, { dispatches }) => sum + dispatches, 0);
+    return { layers: plans[0]?.layerDispatches ?? [], token };
   }
 
   copyBandwidth(): Promise<number | undefined> {
@@ -444,14 +472,6 @@ function chosenRows(slices: readonly Slice[]): number[] {
   return chosen;
 }
 
-function joined(before: Float32Array = new Float32Array(), after: Float32Array = new Float32Array()): Float32Array {
-  if (before.length === 0) return after;
-  const both = new Float32Array(before.length + after.length);
-  both.set(before);
-  both.set(after, before.length);
-  return both;
-}
-
 const rowCount = (slices: readonly Slice[]): number => slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
 
 /** Whether `slices` ask for just the tokens that the device samples already. */
@@ -470,6 +490,3 @@ function continues(
     })
   );
 }
-
-const bucket = (rows: number): number => rowBuckets.find((most) => rows <= most) ?? vectorTokens;
-const rowsOfPlan = (rows: number): PlanRows => (rows <= vectorTokens ? bucket(rows) : 'prompt');

@@ -12,7 +12,7 @@ import {
   settingsWords,
 } from '../kernels/sampleChunks.ts';
 import { sampleDrawKernel } from '../kernels/sampleDraw.ts';
-import { type Plan, PlanBuilder } from './dispatches.ts';
+import { type Plan, PlanBuilder } from './recorder.ts';
 
 /** What is read back at once: a cancellation waits for it. */
 export const maxSteps = 16;

@@ -2,7 +2,13 @@
  * How many tokens a pass takes so that no dispatch is estimated above 250 ms: Windows resets a GPU that does not answer for two seconds
  * (TdrDelay), and a screen that shares it stands still meanwhile. The estimate is made of multiply-adds and of the speed of earlier passes.
  */
-import type { DecoderSpec, FeedForwardSpec, LayerSpec } from '../../../model/spec/spec.ts';
+import type {
+  AttentionSpec,
+  DecoderSpec,
+  FeedForwardSpec,
+  GatedDeltaSpec,
+  LayerSpec,
+} from '../../../model/spec/spec.ts';
 import { attentionShape } from '../kernels/attention.ts';
 import { slidingWindowOf } from './cache.ts';
 
@@ -11,6 +17,8 @@ export const longestDispatchMs = 250;
 const leastTokens = 16;
 /** An attention dispatch takes about as long as products of eight times its operations: 4 against 30 TFLOP/s (docs/kernels.md). */
 const attentionWeight = 8;
+/** Assumed, not measured: a state goes from token to token, so that few threads work on it. */
+const deltaWeight = 64;
 
 /** Operations of one token: of the largest dispatch, and of all. */
 interface Operations {
@@ -22,8 +30,10 @@ interface Operations {
 export function operationsOf(spec: DecoderSpec, end: number): Operations {
   const layers = spec.layers.map((layer) => {
     const products = productsOf(layer, spec.hiddenSize);
-    const { heads, keyDim, valueDim } = attentionShape(layer.attention);
-    const seen = Math.min(end, slidingWindowOf(layer.attention) ?? end);
+    const { attention } = layer;
+    if (attention.kind === 'gated-delta') return [...products, deltaWeight * deltaOperations(attention)];
+    const { heads, keyDim, valueDim } = attentionShape(attention);
+    const seen = Math.min(end, slidingWindowOf(attention) ?? end);
     return [...products, attentionWeight * 2 * heads * (keyDim + valueDim) * seen];
   });
   const largest = Math.max(...layers.flat());
@@ -31,10 +41,17 @@ export function operationsOf(spec: DecoderSpec, end: number): Operations {
 }
 
 function productsOf({ attention, feedForward }: LayerSpec, hiddenSize: number): number[] {
-  const heads = attention.numAttentionHeads;
-  const width = attention.kind === 'latent' ? attention.valueHeadDim : attention.headDim;
-  return [2 * hiddenSize * heads * width, ...feedForwardProducts(feedForward, hiddenSize)];
+  return [2 * hiddenSize * outputWidth(attention), ...feedForwardProducts(feedForward, hiddenSize)];
 }
+
+function outputWidth(attention: AttentionSpec): number {
+  if (attention.kind === 'gated-delta') return attention.numValueHeads * attention.valueHeadDim;
+  return attention.numAttentionHeads * (attention.kind === 'latent' ? attention.valueHeadDim : attention.headDim);
+}
+
+/** Each element of a state is read, changed and multiplied. */
+const deltaOperations = ({ numValueHeads, keyHeadDim, valueHeadDim }: GatedDeltaSpec): number =>
+  6 * numValueHeads * keyHeadDim * valueHeadDim;
 
 function feedForwardProducts(feedForward: FeedForwardSpec, hiddenSize: number): number[] {
   const each = 2 * hiddenSize * feedForward.intermediateSize;
@@ -64,33 +81,4 @@ export class DispatchLimit {
     if (tokens <= leastTokens || ms <= 0) return;
     this.#operationsPerMs = (operationsOf(this.#spec, end).all * tokens) / ms;
   }
-}
-
-interface TokenSlice {
-  readonly tokens: readonly number[];
-  readonly logits: 'none' | 'last' | 'all';
-}
-
-/** The batch in parts of at most so many tokens, each slice's in order; `index` says of which slice a piece is. */
-export function partsOf<Slice extends TokenSlice>(
-  slices: readonly Slice[],
-  mostTokens: number,
-): { readonly index: number; readonly slice: Slice }[][] {
-  const parts: { index: number; slice: Slice }[][] = [[]];
-  let room = mostTokens;
-  for (const [index, slice] of slices.entries()) {
-    for (let at = 0; at < slice.tokens.length; ) {
-      if (room === 0) {
-        parts.push([]);
-        room = mostTokens;
-      }
-      const tokens = slice.tokens.slice(at, at + room);
-      at += tokens.length;
-      room -= tokens.length;
-      const isLast = at === slice.tokens.length;
-      const logits = slice.logits === 'last' && !isLast ? 'none' : slice.logits;
-      parts.at(-1)?.push({ index, slice: { ...slice, tokens, logits } });
-    }
-  }
-  return parts;
 }

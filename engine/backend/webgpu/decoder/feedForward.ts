@@ -1,43 +1,44 @@
-/** The feed-forward part of one layer, dense or experts, added to the residual stream. */
+/** The feed-forward part of one layer: dense up to its last product, which the plan adds to the residual stream; experts add their own. */
 import type { Activation, DenseSpec, ExpertsSpec } from '../../../model/spec/spec.ts';
-import { activationGroups, activationKernel } from '../kernels/activation.ts';
-import { combineExpertsGroups, combineExpertsKernel } from '../kernels/combineExperts.ts';
 import { expertsDownGroups, expertsDownKernel } from '../kernels/expertsDown.ts';
-import { type ExpertTilesShape, expertTilesGroups, expertTilesKernel } from '../kernels/expertTiles.ts';
+import { sigmoidGateGroups, sigmoidGateKernel } from '../kernels/gatedDelta.ts';
 import {
+  activationGroups,
+  activationKernel,
   canRoute,
   type GatedShape,
   gatedVectorGroups,
   gatedVectorKernel,
   jointPieces,
-} from '../kernels/gatedVector.ts';
-import { groupExpertsKernel } from '../kernels/groupExperts.ts';
+} from '../kernels/gatedNetwork.ts';
 import { tileTokens } from '../kernels/matrixTiles.ts';
+import {
+  combineExpertsGroups,
+  combineExpertsKernel,
+  type ExpertTilesShape,
+  expertTilesGroups,
+  expertTilesKernel,
+  groupExpertsKernel,
+} from '../kernels/promptExperts.ts';
 import { routerKernel } from '../kernels/router.ts';
 import type { GpuDense, GpuExperts, GpuLinear } from './gpuWeights.ts';
-import type { Recorder } from './recorder.ts';
+import type { BlockOutput, Recorder } from './recorder.ts';
 import { maxTokensPerRun } from './scratch.ts';
 
-export function recordDense(
-  recorder: Recorder,
-  spec: DenseSpec,
-  weights: GpuDense,
-  norm: GPUBuffer,
-  postNorm: GPUBuffer | undefined,
-): void {
+export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDense, norm: GPUBuffer): BlockOutput {
   const { scratch, spec: decoder } = recorder.parts;
   const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
-  recordGated(recorder, spec.activation, weights, x, { ...gain, postNorm });
+  return recordGated(recorder, spec.activation, weights, x, gain);
 }
 
-/** down(activation(gate · x) · (up · x)), added to the residual stream. */
+/** down(activation(gate · x) · (up · x)); `isScaled`: times the sigmoid of each row's number in `betas`. */
 function recordGated(
   recorder: Recorder,
   activation: Activation,
   { gate, up, down }: GpuDense,
   x: GPUBuffer,
-  { postNorm, ...gain }: { readonly gain?: GPUBuffer; readonly postNorm?: GPUBuffer | undefined },
-): void {
+  { isScaled, ...gain }: { readonly gain?: GPUBuffer; readonly isScaled?: boolean },
+): BlockOutput {
   const { inputs, scratch, gpu } = recorder.parts;
   const width = gate.weight.rows;
   if (recorder.rows === 'prompt') {
@@ -53,7 +54,12 @@ function recordGated(
       recorder.add(gatedVectorKernel(whole, gpu.capabilities), operands, gatedVectorGroups(whole));
     }
   }
-  recorder.addOutput(down, scratch.up, postNorm);
+  if (isScaled) {
+    recorder.add(sigmoidGateKernel(width, 'one a row'), [scratch.betas, scratch.up], () =>
+      sigmoidGateGroups(width, inputs.tokens),
+    );
+  }
+  return { linear: down, x: scratch.up };
 }
 
 /** The dispatches of a gated matmul: one, except for matrices in pieces. */
@@ -83,10 +89,17 @@ export function recordExperts(recorder: Recorder, spec: ExpertsSpec, weights: Gp
   const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
   recorder.product(weights.router, x, scratch.scores, gain);
   const isPrompt = recorder.rows === 'prompt';
-  if (isPrompt) recordRouter(recorder, spec, weights.selectionBias);
-  else recordExpertStates(recorder, spec, weights, x, gain);
+  if (isPrompt || weights.streamed) recordRouter(recorder, spec, weights.selectionBias);
+  if (weights.streamed) recorder.cut();
+  if (!isPrompt) recordExpertStates(recorder, spec, weights, x, gain);
   // After the experts' states, which are computed from the residual stream that this adds to.
-  if (weights.shared) recordGated(recorder, spec.activation, weights.shared, x, gain);
+  if (weights.shared) {
+    const { sharedGate } = weights;
+    if (sharedGate) recorder.product(sharedGate, x, scratch.betas, gain);
+    recorder.addOutput(
+      recordGated(recorder, spec.activation, weights.shared, x, { ...gain, isScaled: sharedGate !== undefined }),
+    );
+  }
   if (isPrompt) recordExpertTiles(recorder, spec, weights, x);
   else recordExpertsDown(recorder, spec, weights.down);
 }
@@ -148,14 +161,14 @@ function recordRouter(recorder: Recorder, spec: ExpertsSpec, selectionBias: GPUB
 function recordExpertStates(
   recorder: Recorder,
   spec: ExpertsSpec,
-  { gate, up, selectionBias }: GpuExperts,
+  { gate, up, selectionBias, streamed }: GpuExperts,
   x: GPUBuffer,
   gain: { readonly gain?: GPUBuffer },
 ): void {
   const { inputs, scratch, gpu } = recorder.parts;
   const shapes = gatedShapes(recorder, gate, up, spec.intermediateSize, spec.activation, gain);
-  const routes = shapes.length === 1 && canRoute(spec, gpu.capabilities);
-  if (!routes) recordRouter(recorder, spec, selectionBias);
+  const routes = !streamed && shapes.length === 1 && canRoute(spec, gpu.capabilities);
+  if (!routes && !streamed) recordRouter(recorder, spec, selectionBias);
   const experts = { topK: spec.expertsPerToken, bias: gate.bias !== undefined, ...(routes && { routing: spec }) };
   const biases = gate.bias && up.bias ? [gate.bias, up.bias] : [];
   const choice = routes ? [scratch.scores, scratch.experts, scratch.expertWeights] : [scratch.experts];

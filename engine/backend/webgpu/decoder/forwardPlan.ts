@@ -3,26 +3,29 @@
  * long contexts over workgroups; a longer one, a prompt, is computed in tiles. Same mathematics as backend/reference/forward.ts.
  */
 import type { LayerSpec } from '../../../model/spec/spec.ts';
+import type { Gpu } from '../device/gpu.ts';
 import { embedKernel } from '../kernels/embed.ts';
 import { rmsNormKernel } from '../kernels/rmsNorm.ts';
-import { recordGroupedQuery, recordLatent } from './attention.ts';
+import { recordGatedDelta, recordGroupedQuery, recordLatent } from './attention.ts';
 import type { LayerCache } from './cache.ts';
-import type { Plan } from './dispatches.ts';
+import type { DeviceSampler } from './deviceSampling.ts';
 import { recordDense, recordExperts } from './feedForward.ts';
 import type { GpuLayer } from './gpuWeights.ts';
+import type { BlockOutput, Plan } from './recorder.ts';
 import { type DecoderParts, type PlanRows, Recorder } from './recorder.ts';
 
-/** From token ids to the residual stream that leaves the last layer. */
+/** From token ids (of a stage: the residual stream) to the residual stream that leaves the last layer. */
 export async function layersPlan(parts: DecoderParts, rows: PlanRows): Promise<Plan> {
   const recorder = new Recorder(parts, rows);
-  recordEmbedding(recorder);
+  if (!parts.spec.stage) recordEmbedding(recorder);
   for (const [index, spec] of parts.spec.layers.entries()) {
     const weights = parts.weights.layers[index];
     const cache = parts.cache.layers[index];
     if (!weights || !cache) throw new Error(`layer ${index} has no weights or no cache`);
     recorder.beginLayer();
-    recordAttention(recorder, spec, weights, cache);
-    recordFeedForward(recorder, spec, weights);
+    recorder.addOutput(recordAttention(recorder, spec, weights, cache), weights.attentionPostNorm);
+    const fed = recordFeedForward(recorder, spec, weights);
+    if (fed) recorder.addOutput(fed, weights.feedForwardPostNorm);
   }
   return recorder.finish();
 }
@@ -49,26 +52,89 @@ function recordEmbedding(recorder: Recorder): void {
   }
 }
 
-function recordAttention(recorder: Recorder, spec: LayerSpec, layer: GpuLayer, cache: LayerCache): void {
+function recordAttention(recorder: Recorder, spec: LayerSpec, layer: GpuLayer, cache: LayerCache): BlockOutput {
   const { attention } = spec;
-  const { attention: weights, attentionNorm } = layer;
+  const { attention: weights, attentionNorm: norm } = layer;
   if (attention.kind === 'latent' && weights.kind === 'latent') {
-    recordLatent(recorder, attention, weights, attentionNorm, cache);
-  } else if (attention.kind === 'grouped-query' && weights.kind === 'grouped-query') {
-    recordGroupedQuery(recorder, attention, weights, { before: attentionNorm, after: layer.attentionPostNorm }, cache);
-  } else {
-    throw new Error(`${weights.kind} weights for ${attention.kind} attention`);
+    return recordLatent(recorder, attention, weights, norm, cache);
   }
+  if (attention.kind === 'grouped-query' && weights.kind === 'grouped-query') {
+    return recordGroupedQuery(recorder, attention, weights, norm, cache);
+  }
+  if (attention.kind === 'gated-delta' && weights.kind === 'gated-delta') {
+    return recordGatedDelta(recorder, attention, weights, norm, cache);
+  }
+  throw new Error(`${weights.kind} weights for ${attention.kind} attention`);
 }
 
-function recordFeedForward(recorder: Recorder, spec: LayerSpec, layer: GpuLayer): void {
+/** Undefined for experts, which add their outputs themselves. */
+function recordFeedForward(recorder: Recorder, spec: LayerSpec, layer: GpuLayer): BlockOutput | undefined {
   const { feedForward } = spec;
-  const { feedForward: weights, feedForwardNorm } = layer;
+  const { feedForward: weights, feedForwardNorm: norm } = layer;
   if (feedForward.kind === 'dense' && weights.kind === 'dense') {
-    recordDense(recorder, feedForward, weights, feedForwardNorm, layer.feedForwardPostNorm);
-  } else if (feedForward.kind === 'experts' && weights.kind === 'experts') {
-    recordExperts(recorder, feedForward, weights, feedForwardNorm);
-  } else {
-    throw new Error(`${weights.kind} weights for a ${feedForward.kind} feed-forward`);
+    return recordDense(recorder, feedForward, weights, norm);
+  }
+  if (feedForward.kind === 'experts' && weights.kind === 'experts') {
+    recordExperts(recorder, feedForward, weights, norm);
+    return undefined;
+  }
+  throw new Error(`${weights.kind} weights for a ${feedForward.kind} feed-forward`);
+}
+
+// Plans are made once, for as many rows as passes have.
+
+/** Most rows that are computed as rows, not as a prompt's tiles. */
+const vectorTokens = 16;
+/** Rows that plans are made for: rows that are not there cost little, another set of pipelines much. */
+export const rowBuckets = [1, 4, 8, vectorTokens] as const;
+export const bucket = (rows: number): number => rowBuckets.find((most) => rows <= most) ?? vectorTokens;
+export const rowsOfPlan = (rows: number): PlanRows => (rows <= vectorTokens ? bucket(rows) : 'prompt');
+
+/** The plans of a decoder, each made when it is first asked for. */
+export class Plans {
+  readonly #parts: DecoderParts & { readonly gpu: Gpu; readonly sampler: DeviceSampler };
+  readonly #made = new Map<string, Promise<Plan>>();
+
+  constructor(parts: DecoderParts & { readonly gpu: Gpu; readonly sampler: DeviceSampler }) {
+    this.#parts = parts;
+  }
+
+  layers(rows: PlanRows): Promise<Plan> {
+    return this.#plan(`layers ${rows}`, () => layersPlan(this.#parts, rows));
+  }
+
+  head(rows: number, input: 'hidden' | 'chosen'): Promise<Plan> {
+    return this.#plan(`head ${rows} ${input}`, () => headPlan(this.#parts, rows, this.#parts.scratch[input]));
+  }
+
+  /** None of an inner stage. */
+  heads(rows: number, input: 'hidden' | 'chosen'): Promise<Plan>[] {
+    return this.#parts.spec.stage === 'inner' ? [] : [this.head(rows, input)];
+  }
+
+  /** Of one token each of up to so many sequences, to their logits. */
+  ofRows(rows: number): [layers: Promise<Plan>, ...head: Promise<Plan>[]] {
+    return [this.layers(rows), ...this.heads(rows, 'hidden')];
+  }
+
+  draw(): Promise<Plan> {
+    const { gpu, sampler, inputs, scratch } = this.#parts;
+    const operands = { logits: scratch.logits, rowBuffer: inputs.rowBuffer, rows: () => inputs.tokens };
+    return this.#plan('draw', () => sampler.plan(gpu, operands));
+  }
+
+  /** Later plans are made anew. */
+  clear(): void {
+    this.#made.clear();
+  }
+
+  /** As with kernels, what fails is not kept. */
+  #plan(key: string, make: () => Promise<Plan>): Promise<Plan> {
+    const known = this.#made.get(key);
+    if (known) return known;
+    const made = make();
+    this.#made.set(key, made);
+    made.catch(() => this.#made.delete(key));
+    return made;
   }
 }

@@ -1,20 +1,25 @@
 /** The weights on the GPU, by role. */
 import { unsupported } from '../../../errors.ts';
-import { blockLayout } from '../../../formats/blocks.ts';
-import type { DecoderSpec } from '../../../model/spec/spec.ts';
+import { blockLayout } from '../../../formats/tensor.ts';
+import type { DecoderSpec, GatedDeltaSpec } from '../../../model/spec/spec.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
   DenseWeights,
   ExpertsWeights,
   FeedForwardWeights,
+  GatedDeltaWeights,
   GroupedQueryWeights,
   LatentWeights,
+  LayerNorms,
   Linear,
   Weight,
 } from '../../../model/weights/weights.ts';
+import { loadNorms } from '../../../model/weights/weights.ts';
 import { columnsOf, rowsOf, transposedWeight } from '../../../model/weights/weightViews.ts';
-import type { GpuMatrix, Uploader } from '../device/upload.ts';
+import { longestKey } from '../kernels/gatedDelta.ts';
+import type { ExpertStream } from './expertStream.ts';
+import type { GpuMatrix, Uploader } from './weightLayout.ts';
 
 export interface GpuLinear {
   readonly weight: GpuMatrix;
@@ -28,6 +33,7 @@ export interface GpuGroupedQuery {
   readonly key: GpuLinear;
   readonly value: GpuLinear;
   readonly output: GpuLinear;
+  readonly gate?: GpuLinear;
   /** Query, key and value biases in one: `[heads + 2 kvHeads, headDim]` */
   readonly biases?: GPUBuffer;
   /** `[2, headDim]`: for query and key. */
@@ -57,6 +63,25 @@ export interface GpuLatent {
   readonly output: GpuLinear;
 }
 
+export interface GpuGatedDelta {
+  readonly kind: 'gated-delta';
+  readonly query: GpuLinear;
+  readonly key: GpuLinear;
+  readonly value: GpuLinear;
+  readonly gate: GpuLinear;
+  readonly beta: GpuLinear;
+  readonly decay: GpuLinear;
+  /** `[2, valueHeads]`: the decay's rate and its bias. */
+  readonly factors: GPUBuffer;
+  /** `[channels, convolutionTokens]` */
+  readonly convolution: GPUBuffer;
+  /** `[valueHeadDim]` */
+  readonly norm: GPUBuffer;
+  readonly output: GpuLinear;
+}
+
+type GpuAttention = GpuGroupedQuery | GpuLatent | GpuGatedDelta;
+
 export interface GpuExperts {
   readonly kind: 'experts';
   readonly router: GpuLinear;
@@ -65,15 +90,14 @@ export interface GpuExperts {
   readonly up: GpuLinear;
   readonly down: GpuLinear;
   readonly shared?: GpuDense;
+  readonly sharedGate?: GpuLinear;
+  /** Its matrices are brought when tokens have chosen them (expertStream.ts). */
+  readonly streamed?: true;
 }
 
-export interface GpuLayer {
-  readonly attentionNorm: GPUBuffer;
-  readonly attention: GpuGroupedQuery | GpuLatent;
-  readonly feedForwardNorm: GPUBuffer;
+export interface GpuLayer extends LayerNorms<GPUBuffer> {
+  readonly attention: GpuAttention;
   readonly feedForward: GpuDense | GpuExperts;
-  readonly attentionPostNorm?: GPUBuffer;
-  readonly feedForwardPostNorm?: GPUBuffer;
 }
 
 export interface GpuWeights {
@@ -85,17 +109,18 @@ export interface GpuWeights {
 }
 
 /** Every weight has its buffers after this; `Uploader.upload` fills them. */
-export async function placeWeights(weights: DecoderWeights, uploader: Uploader): Promise<GpuWeights> {
+export async function placeWeights(
+  weights: DecoderWeights,
+  uploader: Uploader,
+  stream?: ExpertStream,
+): Promise<GpuWeights> {
   const embedding = await uploader.matrix(weights.embedding);
   const layers: GpuLayer[] = [];
-  for (const layer of weights.layers) {
+  for (const [index, layer] of weights.layers.entries()) {
     layers.push({
-      attentionNorm: await uploader.vector(layer.attentionNorm),
+      ...(await loadNorms(layer, (norm) => uploader.vector(norm))),
       attention: await placeAttention(layer.attention, uploader),
-      feedForwardNorm: await uploader.vector(layer.feedForwardNorm),
-      feedForward: await placeFeedForward(layer.feedForward, uploader),
-      ...(layer.attentionPostNorm && { attentionPostNorm: await uploader.vector(layer.attentionPostNorm) }),
-      ...(layer.feedForwardPostNorm && { feedForwardPostNorm: await uploader.vector(layer.feedForwardPostNorm) }),
+      feedForward: await placeFeedForward(layer.feedForward, uploader, { index, stream }),
     });
   }
   return {
@@ -106,8 +131,26 @@ export async function placeWeights(weights: DecoderWeights, uploader: Uploader):
   };
 }
 
-function placeAttention(weights: AttentionWeights, uploader: Uploader): Promise<GpuGroupedQuery | GpuLatent> {
+function placeAttention(weights: AttentionWeights, uploader: Uploader): Promise<GpuAttention> {
+  if (weights.kind === 'gated-delta') return placeGatedDelta(weights, uploader);
   return weights.kind === 'latent' ? placeLatent(weights, uploader) : placeGroupedQuery(weights, uploader);
+}
+
+async function placeGatedDelta(weights: GatedDeltaWeights, uploader: Uploader): Promise<GpuGatedDelta> {
+  const matrix = async (weight: Weight) => ({ weight: await uploader.matrix(weight) });
+  return {
+    kind: 'gated-delta',
+    query: await matrix(weights.query),
+    key: await matrix(weights.key),
+    value: await matrix(weights.value),
+    gate: await matrix(weights.gate),
+    beta: await matrix(weights.beta),
+    decay: await matrix(weights.decay),
+    factors: await uploader.vector(weights.decayRate, weights.decayBias),
+    convolution: await uploader.vector(weights.convolution),
+    norm: await uploader.vector(weights.norm),
+    output: await matrix(weights.output),
+  };
 }
 
 async function placeLatent(weights: LatentWeights, uploader: Uploader): Promise<GpuLatent> {
@@ -156,25 +199,48 @@ async function placeGroupedQuery(weights: GroupedQueryWeights, uploader: Uploade
     key: await placeLinear(weights.key, uploader),
     value: await placeLinear(weights.value, uploader),
     output: await placeLinear(weights.output, uploader),
+    ...(weights.gate && { gate: await placeLinear(weights.gate, uploader) }),
     ...(queryNorm && keyNorm && { norms: await uploader.vector(queryNorm, keyNorm) }),
     ...(sinks && { sinks: await uploader.vector(sinks) }),
   };
 }
 
-function placeFeedForward(weights: FeedForwardWeights, uploader: Uploader): Promise<GpuDense | GpuExperts> {
-  return weights.kind === 'dense' ? placeDense(weights, uploader) : placeExperts(weights, uploader);
+interface StreamedLayer {
+  readonly index: number;
+  readonly stream: ExpertStream | undefined;
 }
 
-async function placeExperts(weights: ExpertsWeights, uploader: Uploader): Promise<GpuExperts> {
-  const { selectionBias, shared } = weights;
+function placeFeedForward(
+  weights: FeedForwardWeights,
+  uploader: Uploader,
+  streamed: StreamedLayer,
+): Promise<GpuDense | GpuExperts> {
+  return weights.kind === 'dense' ? placeDense(weights, uploader) : placeExperts(weights, uploader, streamed);
+}
+
+async function placeExperts(
+  weights: ExpertsWeights,
+  uploader: Uploader,
+  { index, stream }: StreamedLayer,
+): Promise<GpuExperts> {
+  const { selectionBias, shared, sharedGate } = weights;
+  const isStreamed = stream !== undefined && index < stream.layers;
+  const place = async (role: 'gate' | 'up' | 'down'): Promise<GpuLinear> => {
+    const { weight, bias } = weights[role];
+    if (!isStreamed) return placeLinear(weights[role], uploader);
+    const matrix = await stream.place(index, role, weight, uploader);
+    return { weight: matrix, ...(bias && { bias: await uploader.vector(bias) }) };
+  };
   return {
     kind: 'experts',
     router: await placeLinear(weights.router, uploader),
     ...(selectionBias && { selectionBias: await uploader.vector(selectionBias) }),
-    gate: await placeLinear(weights.gate, uploader),
-    up: await placeLinear(weights.up, uploader),
-    down: await placeLinear(weights.down, uploader),
+    gate: await place('gate'),
+    up: await place('up'),
+    down: await place('down'),
+    ...(isStreamed && { streamed: true }),
     ...(shared && { shared: await placeDense(shared, uploader) }),
+    ...(sharedGate && { sharedGate: { weight: await uploader.matrix(sharedGate) } }),
   };
 }
 
@@ -228,8 +294,16 @@ export function requireDimensions(spec: DecoderSpec): void {
     if (feedForward.kind === 'experts' && feedForward.intermediateSize % 8 !== 0) {
       throw unsupported(`Experts of width ${feedForward.intermediateSize} are not a multiple of 8.`);
     }
+    if (attention.kind === 'gated-delta') requireDelta(attention);
     if (attention.kind === 'grouped-query' && attention.headDim % 4 !== 0) {
       throw unsupported(`Heads of ${attention.headDim} values are not a multiple of 4.`);
     }
   }
+}
+
+function requireDelta({ numKeyHeads, numValueHeads, keyHeadDim, valueHeadDim }: GatedDeltaSpec): void {
+  for (const width of [numKeyHeads * keyHeadDim, numValueHeads * valueHeadDim]) {
+    if (width % 8 !== 0) throw unsupported(`The heads of a gated delta net have ${width} values, not a multiple of 8.`);
+  }
+  if (keyHeadDim > longestKey) throw unsupported(`Keys of ${keyHeadDim} values in a gated delta net are too long.`);
 }

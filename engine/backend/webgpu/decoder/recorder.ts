@@ -1,15 +1,121 @@
-/** Records the dispatches of one plan. The number of rows decides how it multiplies and normalises. */
+/** A recorded list of dispatches: bound once, encoded for every pass. */
+
 import type { DecoderSpec } from '../../../model/spec/spec.ts';
-import type { KernelDevice, KernelSource } from '../device/gpu.ts';
-import { matrixMatrixGroups, matrixMatrixKernel } from '../kernels/matrixMatrix.ts';
-import { matrixVectorGroups, matrixVectorKernel } from '../kernels/matrixVector.ts';
+import type { Kernel, KernelDevice, KernelSource } from '../device/gpu.ts';
+import { matrixMatrixGroups, matrixMatrixKernel, matrixVectorGroups, matrixVectorKernel } from '../kernels/linear.ts';
+import { splitHalvesKernel } from '../kernels/matrixTiles.ts';
 import { rmsNormKernel } from '../kernels/rmsNorm.ts';
-import { splitHalvesKernel } from '../kernels/splitHalves.ts';
 import type { DecoderCache } from './cache.ts';
-import { type Groups, type Plan, PlanBuilder } from './dispatches.ts';
 import type { GpuLinear, GpuWeights } from './gpuWeights.ts';
-import type { RunInputs } from './inputs.ts';
-import type { Scratch } from './scratch.ts';
+import type { RunInputs, Scratch } from './scratch.ts';
+
+export type Groups = readonly [number, number?, number?];
+
+interface Step {
+  readonly kernel: Kernel;
+  readonly bindGroup: GPUBindGroup;
+  readonly groups: Groups | (() => Groups);
+}
+
+const groupsNow = (groups: Groups | (() => Groups)): Groups => (typeof groups === 'function' ? groups() : groups);
+
+/** Collects steps while their pipelines compile in parallel. */
+export class PlanBuilder {
+  readonly #gpu: KernelDevice;
+  readonly #steps: Promise<Step>[] = [];
+  readonly #layerStarts: number[] = [];
+  readonly #cuts: Cut[] = [];
+
+  constructor(gpu: KernelDevice) {
+    this.#gpu = gpu;
+  }
+
+  /** Later steps belong to the next layer. */
+  beginLayer(): void {
+    this.#layerStarts.push(this.#steps.length);
+  }
+
+  /** Before later steps, the host brings the experts that the layer's tokens have chosen. */
+  cut(): void {
+    this.#cuts.push({ step: this.#steps.length, layer: this.#layerStarts.length - 1 });
+  }
+
+  /** `groups`: constant, or computed for each pass. */
+  add(source: KernelSource, buffers: readonly (GPUBuffer | GPUBufferBinding)[], groups: Groups | (() => Groups)): void {
+    const step = this.#gpu.kernel(source).then((kernel) => {
+      return { kernel, bindGroup: this.#gpu.bind(kernel, buffers), groups };
+    });
+    // `finish` reports the failure; until then it must not count as unhandled.
+    step.catch(() => {});
+    this.#steps.push(step);
+  }
+
+  async finish(): Promise<Plan> {
+    return new Plan(await Promise.all(this.#steps), this.#layerStarts, this.#cuts);
+  }
+}
+
+/** Where the host has something to do, before a step. */
+interface Cut {
+  readonly step: number;
+  readonly layer: number;
+}
+
+export class Plan {
+  readonly cuts: readonly Cut[];
+  readonly #steps: readonly Step[];
+  readonly #layerStarts: readonly number[];
+
+  constructor(steps: readonly Step[], layerStarts: readonly number[], cuts: readonly Cut[]) {
+    this.#steps = steps;
+    this.#layerStarts = layerStarts;
+    this.cuts = cuts;
+  }
+
+  get dispatches(): number {
+    return this.#steps.length;
+  }
+
+  /** Every kernel in order, with the workgroups that it would start now. */
+  kernels(): { readonly source: KernelSource; readonly groups: Groups }[] {
+    return this.#steps.map(({ kernel, groups }) => ({ source: kernel.source, groups: groupsNow(groups) }));
+  }
+
+  /** Each kernel once, with how often the plan starts it; `encode` starts the first of them `times` times. */
+  kinds(): {
+    readonly source: KernelSource;
+    readonly dispatches: number;
+    readonly encode: (pass: GPUComputePassEncoder, times: number) => void;
+  }[] {
+    const firsts = new Map(this.#steps.toReversed().map((step) => [step.kernel.source.code, step]));
+    return [...firsts.values()].map((first) => ({
+      source: first.kernel.source,
+      dispatches: this.#steps.filter(({ kernel }) => kernel === first.kernel).length,
+      encode: (pass, times) => {
+        for (let i = 0; i < times; i++) encodeStep(pass, first);
+      },
+    }));
+  }
+
+  /** Of each layer; the plan ends with the last. */
+  get layerDispatches(): number[] {
+    return this.#layerStarts.map((start, i) => (this.#layerStarts[i + 1] ?? this.#steps.length) - start);
+  }
+
+  /** Steps `[from, to)`. */
+  encode(pass: GPUComputePassEncoder, from = 0, to = this.#steps.length): void {
+    for (const step of this.#steps.slice(from, to)) encodeStep(pass, step);
+  }
+}
+
+function encodeStep(pass: GPUComputePassEncoder, { kernel, bindGroup, groups }: Step): void {
+  const [x, y = 1, z = 1] = groupsNow(groups);
+  pass.setPipeline(kernel.pipeline);
+  pass.setBindGroup(0, bindGroup);
+  pass.dispatchWorkgroups(x, y, z);
+}
+
+// Records the dispatches of one plan. The number of rows decides how it multiplies and normalises.
 
 /** Everything that a plan may bind. */
 export interface DecoderParts {
@@ -24,12 +130,18 @@ export interface DecoderParts {
 /** `rows`: 1 to 16, or `prompt`. */
 export type PlanRows = number | 'prompt';
 
-export interface ProductOptions {
+interface ProductOptions {
   /** x is normalised with it first. */
   readonly gain?: GPUBuffer;
   /** Adds to y. */
   readonly accumulate?: boolean;
   readonly rowsPerHead?: number;
+}
+
+/** What a block gives the residual stream: `x · Wᵀ + bias`. */
+export interface BlockOutput {
+  readonly linear: GpuLinear;
+  readonly x: GPUBuffer;
 }
 
 export class Recorder {
@@ -47,6 +159,11 @@ export class Recorder {
 
   beginLayer(): void {
     this.#builder.beginLayer();
+  }
+
+  /** See `PlanBuilder.cut`. */
+  cut(): void {
+    this.#builder.cut();
   }
 
   finish(): Promise<Plan> {
@@ -90,7 +207,7 @@ export class Recorder {
   }
 
   /** Adds a block's output `x · Wᵀ + bias` to the residual stream, normalised first where the model has a norm there. */
-  addOutput(linear: GpuLinear, x: GPUBuffer, postNorm: GPUBuffer | undefined): void {
+  addOutput({ linear, x }: BlockOutput, postNorm?: GPUBuffer): void {
     const { gpu, spec, inputs, scratch } = this.parts;
     if (!postNorm) {
       this.product(linear, x, scratch.hidden, { accumulate: true });

@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { HearthError } from '../../../errors.ts';
-import { showBytes } from '../../../units.ts';
+import { showBytes } from '../../../texts.ts';
 import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
 import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
 

@@ -1,8 +1,8 @@
 /** Measures how fast the device copies within its memory: the reference for decode, which reads every weight once a token. */
 import { HearthError } from '../../../errors.ts';
-import { PlanBuilder } from '../decoder/dispatches.ts';
-import { copyKernel } from '../kernels/copy.ts';
-import type { Gpu } from './gpu.ts';
+import { PlanBuilder } from '../decoder/recorder.ts';
+import { declareBuffers, read, write } from '../kernels/bindings.ts';
+import type { Gpu, KernelSource } from './gpu.ts';
 
 /** Larger than any cache; a rasteriser on the CPU would take seconds. */
 const deviceBytes = 256 * 1024 * 1024;
@@ -49,4 +49,21 @@ async function timeCopies(gpu: Gpu, buffers: readonly GPUBuffer[], bytes: number
     if (round > 0) leastMs = Math.min(leastMs, performance.now() - startMs);
   }
   return (2 * bytes * copies * 1000) / leastMs;
+}
+
+// copied[i] = source[i]: measures the bandwidth of the device's memory.
+//
+// Bindings: source vec4u, copied vec4u (write). Workgroup: 256 threads, which stride over the buffer; groups: any number in x.
+// Needs no features. Must equal a copy.
+
+export function copyKernel(): KernelSource {
+  const buffers = declareBuffers([read('source', 'vec4u'), write('copied', 'vec4u')]);
+  const code = /* wgsl */ `
+${buffers.code}
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  for (var i = at.x; i < arrayLength(&source); i += 256u * groups.x) { copied[i] = source[i]; }
+}
+`;
+  return { label: 'copy', code, bindings: buffers.bindings };
 }

@@ -7,7 +7,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { hostMemory } from '../../hostMemory.ts';
+import { hostMemory } from '../../memoryPlan.ts';
 import type { GpuCapabilities } from './adapter.ts';
 
 export interface GraphicsCard {
@@ -27,7 +27,7 @@ export interface System {
   /** The processor's name, which for a chip with graphics names those too. */
   readonly processor: string;
   readonly totalBytes: number;
-  /** Available to a model (hostMemory.ts). */
+  /** Available to a model (memoryPlan.ts). */
   readonly freeBytes: number;
   /** Empty if the program or file is missing. */
   run(program: string, args: readonly string[]): Promise<string>;

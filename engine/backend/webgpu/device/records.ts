@@ -7,10 +7,10 @@ import { z } from 'zod';
 import packageJson from '../../../../package.json' with { type: 'json' };
 import type { DecoderSpec } from '../../../model/spec/spec.ts';
 import type { DecoderWeights } from '../../../model/weights/weights.ts';
-import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import type { CachePrecision } from '../../../protocol/models.ts';
 import type { GpuCapabilities } from './adapter.ts';
 
-export const deviceKey = ({ vendor, architecture, device, description }: GpuCapabilities): string =>
+const deviceKey = ({ vendor, architecture, device, description }: GpuCapabilities): string =>
   [packageJson.version, process.platform, release(), vendor, architecture, device, description].join(' | ');
 
 /** Layers of the same shapes and types have the same kernels, names and bytes of the weights aside. */

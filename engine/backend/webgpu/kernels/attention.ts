@@ -14,8 +14,8 @@
  * Keys are loaded into workgroup memory in blocks, each fetched while the previous one is computed; values replace the keys.
  */
 
-import { type AttentionSpec, type CacheRow, cacheRowOf } from '../../../model/spec/spec.ts';
-import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import { type CachedAttentionSpec, type CacheRow, cacheRowOf } from '../../../model/spec/spec.ts';
+import type { CachePrecision } from '../../../protocol/models.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, type SharedAccess, write } from './bindings.ts';
 import { type CacheReader, cacheReader, pageTokens, rowStruct } from './cacheCode.ts';
@@ -32,7 +32,7 @@ export interface AttentionShape {
   readonly softmaxScale: number;
 }
 
-export function attentionShape(spec: AttentionSpec): AttentionShape {
+export function attentionShape(spec: CachedAttentionSpec): AttentionShape {
   if (spec.kind === 'latent') {
     const { numAttentionHeads, keyValueRank, ropeHeadDim, softmaxScale } = spec;
     const keyDim = keyValueRank + ropeHeadDim;
@@ -61,7 +61,7 @@ export function attentionShape(spec: AttentionSpec): AttentionShape {
   };
 }
 
-export interface AttentionTile {
+interface AttentionTile {
   readonly headsPerTile: number;
   /** Query tokens of one sequence that share the keys a workgroup loads. */
   readonly queries: number;
@@ -101,7 +101,7 @@ const threadsOf = ({ valueDim }: AttentionShape, tile: AttentionTile): number =>
   (rowsOf(tile) * valueDim) / 4 > 128 ? 256 : 128;
 
 /** Workgroups that fill a large GPU; it has 132 to 170 cores, of which each holds some. Smaller ones may be tuned to fewer. */
-export const wantedGroups = 512;
+const wantedGroups = 512;
 const [fewestSplits, mostSplits] = [8, 64];
 
 /** Workgroups that share the keys of a head when `rows` rows are decoded. A window has few keys: one workgroup reads them. */
@@ -343,4 +343,41 @@ fn finish(i: u32, sum: vec4f, weight: f32, turn: u32, tile: vec2u, first_head: u
   let head = row * ${heads}u + first_head + r % ${tile.headsPerTile}u;
   ${splits > 1 ? part : divide}
 }`;
+}
+
+// The second half of split attention.
+
+/**
+ * Joins the parts of split attention: Σ part · exp(max − highest) / Σ weight · exp(max − highest), the sink's share included.
+ * Bindings: parts `[splits, tokens, heads, valueDim + 4]` vec4f, sinks? `[heads]`; out `[tokens, heads · valueDim]` vec4f (write).
+ * Workgroup: 64 threads a head; groups: heads in x, tokens in y.
+ */
+export function attentionMergeKernel({ heads, valueDim, sinks }: AttentionShape, splits: number): KernelSource {
+  const quads = valueDim / 4;
+  const buffers = declareBuffers([read('parts', 'vec4f'), ...(sinks ? [read('sinks')] : []), write('out', 'vec4f')]);
+  const code = /* wgsl */ `
+${buffers.code}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let head = group.y * ${heads}u + group.x;
+  let stride = arrayLength(&parts) / ${splits * (quads + 1)}u;
+  let used = u32(parts[head * ${quads + 1}u + ${quads}u].z);
+  var highest = ${sinks ? 'sinks[group.x]' : '-3.0e38'};
+  for (var s = 0u; s < used; s++) { highest = max(highest, parts[(s * stride + head) * ${quads + 1}u + ${quads}u].x); }
+  var total = ${sinks ? 'exp(sinks[group.x] - highest)' : '0.0'};
+  for (var s = 0u; s < used; s++) {
+    let part = parts[(s * stride + head) * ${quads + 1}u + ${quads}u];
+    total += part.y * exp(part.x - highest);
+  }
+  for (var quad = thread; quad < ${quads}u; quad += 64u) {
+    var sum = vec4f();
+    for (var s = 0u; s < used; s++) {
+      let at = (s * stride + head) * ${quads + 1}u;
+      sum += parts[at + quad] * exp(parts[at + ${quads}u].x - highest);
+    }
+    out[head * ${quads}u + quad] = sum / total;
+  }
+}
+`;
+  return { label: `attentionMerge ${heads}x${valueDim} s${splits}`, code, bindings: buffers.bindings };
 }

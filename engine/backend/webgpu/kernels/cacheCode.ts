@@ -5,7 +5,7 @@
  */
 
 import { type CacheRow, cacheRowBytes } from '../../../model/spec/spec.ts';
-import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import type { CachePrecision } from '../../../protocol/models.ts';
 
 /** Tokens of a page. The keys that attention loads at once are within one page. */
 export const pageTokens = 32;

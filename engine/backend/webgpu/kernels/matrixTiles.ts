@@ -6,19 +6,19 @@
  */
 import type { TensorType } from '../../../formats/tensor.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
-import { read, type SharedAccess } from './bindings.ts';
-import type { TileCode } from './tiles.ts';
+import type { KernelSource } from '../device/gpu.ts';
+import { type BufferDeclaration, declareBuffers, read, type SharedAccess, write } from './bindings.ts';
 
 // The size of a tile of a prompt's product, and the loading of its operands: the same for plain tiles and subgroup matrices.
 
 export const tileTokens = 64;
 export const tileRows = 64;
 /** Columns of a step: four units of a matrix row, in the matrix's own order, so that they need not follow each other. */
-export const tileColumns = 32;
+const tileColumns = 32;
 export const tileThreads = 256;
 
 /** Expressions speak of `t` and `r`, a row of x and a row of the matrix within the tile, and of what the kernel declares. */
-export interface TileProduct {
+interface TileProduct {
   /** Row of `weight`; must exist for every r. */
   readonly weightRow: string;
   /** Row of x, of `xWidth` values; asked for t below `count` only. */
@@ -42,7 +42,7 @@ interface Destination {
 }
 
 /** Statements by which the workgroup loads the step that starts with unit `first`; what is not there becomes zero. */
-export function loadStep(product: TileProduct, { xType, x, weight }: Destination): string {
+function loadStep(product: TileProduct, { xType, x, weight }: Destination): string {
   const quads = tileColumns / 4;
   const units = tileColumns / 8;
   return /* wgsl */ `
@@ -66,7 +66,7 @@ export function loadStep(product: TileProduct, { xType, x, weight }: Destination
     }`;
 }
 
-export interface MatrixUnit {
+interface MatrixUnit {
   readonly subgroups: NonNullable<GpuCapabilities['subgroups']>;
   readonly matrix: NonNullable<GpuCapabilities['subgroupMatrix']>;
 }
@@ -91,7 +91,7 @@ function spread({ subgroups, matrix: { m, n } }: MatrixUnit) {
 }
 
 /** Workgroup memory that the tile takes. */
-export function matrixTileBytes(unit: MatrixUnit): number {
+function matrixTileBytes(unit: MatrixUnit): number {
   const operands = 2 * 2 * stride * (tileTokens + tileRows);
   return operands + 4 * spread(unit).busy * unit.matrix.m * unit.matrix.n;
 }
@@ -103,7 +103,7 @@ export function tilesWithMatrices(unit: MatrixUnit, workgroupBytes: number): boo
   return divides && tileThreads % unit.subgroups.max === 0 && matrixTileBytes(unit) <= workgroupBytes;
 }
 
-export function matrixTile(type: TensorType, product: TileProduct, unit: MatrixUnit): TileCode {
+function matrixTile(type: TensorType, product: TileProduct, unit: MatrixUnit): TileCode {
   const { m, n } = unit.matrix;
   const exact = halves.has(type);
   const { across, busy, each, subgroups } = spread(unit);
@@ -181,4 +181,109 @@ function multiply(unit: MatrixUnit, slots: readonly number[], exact: boolean): s
   return `for (var column = 0u; column < ${tileColumns}u; column += ${k}u) {
         ${statements.join('\n        ')}
       }`;
+}
+
+// A tile of a matmul with many rows of x, shared by `matrixMatrix` and `expertTiles`. Uses subgroup matrices if the adapter
+// has them (`matrixTile`), otherwise plain f32, which every adapter supports.
+
+interface TileCode {
+  /** Before everything else in the shader. */
+  readonly enables: string;
+  /** The binding of x, made by `Recorder.tileOperand`. */
+  readonly x: readonly BufferDeclaration[];
+  readonly declarations: string;
+  /** Parameters of `main` after `group` and `thread`. */
+  readonly builtins: string;
+  /** Statements of `main`, in uniform control flow. */
+  readonly body: string;
+}
+
+/** Needs `unitCode` and `weightCode` of `weight`, of that type. */
+export function tileCode(type: TensorType, product: TileProduct, capabilities: GpuCapabilities): TileCode {
+  const { subgroups, subgroupMatrix } = capabilities;
+  return subgroups && subgroupMatrix
+    ? matrixTile(type, product, { subgroups, matrix: subgroupMatrix })
+    : plainTile(product);
+}
+
+/** Rows of a plain tile are padded by one vec4, so that they do not start in the same bank. */
+const plainStride = tileColumns / 4 + 1;
+
+/** Reads of the loop over a plain tile's columns. */
+export const plainTileAccesses: readonly SharedAccess[] = [
+  { name: 'weights', address: (thread) => 16 * plainStride * (thread % 16) },
+  { name: 'x', address: (thread) => 16 * plainStride * Math.floor(thread / 16) },
+];
+
+/** Each thread computes four rows of x by four of the matrix, 16 apart. */
+function plainTile(product: TileProduct): TileCode {
+  const quads = tileColumns / 4;
+  const four = [0, 1, 2, 3];
+  return {
+    enables: '',
+    x: [read('x', 'vec4f')],
+    builtins: '',
+    declarations: /* wgsl */ `
+var<workgroup> tile_w: array<vec4f, ${tileRows * plainStride}>;
+var<workgroup> tile_x: array<vec4f, ${tileTokens * plainStride}>;`,
+    body: /* wgsl */ `
+  ${four.map((t) => `var sum${t} = vec4f();`).join(' ')}
+  let tx = thread % 16u;
+  let ty = thread / 16u;
+  for (var first = 0u; first < weight_COLUMNS / 8u; first += ${quads / 2}u) {
+    ${loadStep(product, { xType: 'vec4f', x: `tile_x[t * ${plainStride}u + quad] = value;`, weight: `tile_w[r * ${plainStride}u + quad] = value;` })}
+    workgroupBarrier();
+    for (var quad = 0u; quad < ${quads}u; quad++) {
+      ${four.map((r) => `let w${r} = tile_w[(tx + ${16 * r}u) * ${plainStride}u + quad];`).join('\n      ')}
+      ${four.map((t) => `{ let v = tile_x[(ty + ${16 * t}u) * ${plainStride}u + quad]; sum${t} += vec4f(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v)); }`).join('\n      ')}
+    }
+    workgroupBarrier();
+  }
+  for (var i = 0u; i < 4u; i++) {
+    let r = tx + 16u * i;
+    ${four.map((each) => `{ let t = ty + ${16 * each}u; let value = sum${each}[i]; if (t < ${product.count}) { ${product.store} } }`).join('\n    ')}
+  }`,
+  };
+}
+
+const threads = 64;
+
+/**
+ * x as the sum of two f16, for tiles of subgroup matrices: a row is multiplied by a power of two that brings its largest
+ * value to [2^14, 2^15), so that nothing is beyond f16 and 22 bits are kept; high is its rounding, low that of the rest.
+ *
+ * Bindings: x `[rows, width]` vec4f; halves `[rows, width]` vec4u, words of (high, low) (write), scale `[rows]`, by which a
+ * product is multiplied in the end (write). Workgroup: 64 threads a row; groups: rows in x. Needs nothing (its f16 are packed).
+ * Must equal x: (high + low) · scale, to 2^-22 of each value and 2^-40 of the row's largest.
+ */
+export function splitHalvesKernel(width: number): KernelSource {
+  const quads = width / 4;
+  const buffers = declareBuffers([read('x', 'vec4f'), write('halves', 'vec4u'), write('scale')]);
+  const code = /* wgsl */ `
+${buffers.code}
+// Bits of a float that is not negative are in the order of the floats.
+var<workgroup> largest: atomic<u32>;
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  if (thread == 0u) { atomicStore(&largest, 0u); }
+  workgroupBarrier();
+  let first = group.x * ${quads}u;
+  var most = vec4u();
+  for (var i = thread; i < ${quads}u; i += ${threads}u) { most = max(most, bitcast<vec4u>(abs(x[first + i]))); }
+  atomicMax(&largest, max(max(most.x, most.y), max(most.z, most.w)));
+  workgroupBarrier();
+  // Biased exponent of the largest value; below 2^-95 a row counts as that large.
+  let exponent = clamp(atomicLoad(&largest) >> 23u, 32u, 254u);
+  let up = bitcast<f32>((268u - exponent) << 23u);
+  for (var i = thread; i < ${quads}u; i += ${threads}u) {
+    let value = x[first + i] * up;
+    let high = vec4u(pack2x16float(vec2f(value.x, 0.0)), pack2x16float(vec2f(value.y, 0.0)), pack2x16float(vec2f(value.z, 0.0)), pack2x16float(vec2f(value.w, 0.0)));
+    let rest = value - vec4f(unpack2x16float(high.x).x, unpack2x16float(high.y).x, unpack2x16float(high.z).x, unpack2x16float(high.w).x);
+    let low = vec4u(pack2x16float(vec2f(0.0, rest.x)), pack2x16float(vec2f(0.0, rest.y)), pack2x16float(vec2f(0.0, rest.z)), pack2x16float(vec2f(0.0, rest.w)));
+    halves[first + i] = high | low;
+  }
+  if (thread == 0u) { scale[group.x] = bitcast<f32>((exponent - 14u) << 23u); }
+}
+`;
+  return { label: `splitHalves ${width}`, code, bindings: buffers.bindings };
 }

@@ -1,18 +1,9 @@
-/**
- * Prepares heads for attention: RMS norm of query and key heads (Qwen3), RoPE, and writing keys and values to their cache
- * pages.
- *
- * Bindings: rows (Row), pages u32, angles `[tokens, pairs]` vec2f (cos, sin, attention factor included; computed on the host in
- * float64, so that position 131071 is as exact as position 1), key `[tokens, kvHeads · headDim]`, value alike, norms?
- * `[2, headDim]` (query's, key's); query `[tokens, heads · headDim]` (write, in place), key_cache, value_cache u32 (write).
- * Workgroup: one head of one token; groups: heads + 2 kvHeads in x, tokens in y. Needs no features.
- * Must equal `rmsNorm` and `rotate` of backend/reference.
- */
-
-import { cacheRowOf, type GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
-import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+/** What follows an attention's projections: norms, RoPE and the writing of cache rows, of grouped-query and of latent attention. */
+import { cacheRowOf, type GroupedQueryAttentionSpec, type LatentAttentionSpec } from '../../../model/spec/spec.ts';
+import type { CachePrecision } from '../../../protocol/models.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { pageTokens, rowStruct, writeCacheRow } from './cacheCode.ts';
 
 /** WGSL `rotate(i)`: element i of `head` after rotation of its first `dimensions`. */
@@ -31,6 +22,16 @@ fn rotate(i: u32, token: u32) -> f32 {
 }`;
 }
 
+/**
+ * Prepares heads for attention: RMS norm of query and key heads (Qwen3), RoPE, and writing keys and values to their cache
+ * pages.
+ *
+ * Bindings: rows (Row), pages u32, angles `[tokens, pairs]` vec2f (cos, sin, attention factor included; computed on the host in
+ * float64, so that position 131071 is as exact as position 1), key `[tokens, kvHeads · headDim]`, value alike, norms?
+ * `[2, headDim]` (query's, key's); query `[tokens, heads · headDim]` (write, in place), key_cache, value_cache u32 (write).
+ * Workgroup: one head of one token; groups: heads + 2 kvHeads in x, tokens in y. Needs no features.
+ * Must equal `rmsNorm` and `rotate` of backend/reference.
+ */
 export function prepareHeadsKernel(
   spec: GroupedQueryAttentionSpec,
   epsilon: number,
@@ -99,4 +100,77 @@ function normCode(headDim: number, threads: number, epsilon: number): string {
     for (var i = thread; i < ${headDim}u; i += ${threads}u) { head[i] *= scale * norms[select(${headDim}u, 0u, is_query) + i]; }
   }
   workgroupBarrier();`;
+}
+
+const threads = 64;
+
+/**
+ * Prepares latent attention: splits query heads into the part without position, which the key expansion uses, and the
+ * rotated part; normalises the latent, rotates its key, and writes both to the cache.
+ *
+ * Bindings: rows (Row), pages u32, angles `[tokens, pairs]` vec2f (as for prepareHeads), query
+ * `[tokens, heads, nope + rope]` vec4f, latent `[tokens, rank + rope]` vec4f, gain `[rank]` vec4f; nope_query
+ * `[tokens, heads, nope]` vec4f, rope_query `[tokens, heads, rope]`, cache u32 in pages `[32 tokens, rank + rope]` (write).
+ * Workgroup: 64 threads; one head of one token, or its latent; groups: heads + 1 in x, tokens in y. Needs no features; uses
+ * subgroups. Must equal `latentAttention` of backend/reference up to its scores.
+ */
+export function prepareLatentKernel(
+  spec: LatentAttentionSpec,
+  epsilon: number,
+  precision: CachePrecision,
+  capabilities: GpuCapabilities,
+): KernelSource {
+  const { numAttentionHeads: heads, keyValueRank: rank, nopeHeadDim: nope, ropeHeadDim: rope } = spec;
+  const buffers = declareBuffers([
+    read('rows', 'Row'),
+    read('pages', 'u32'),
+    read('angles', 'vec2f'),
+    read('query', 'vec4f'),
+    read('latent', 'vec4f'),
+    read('gain', 'vec4f'),
+    write('nope_query', 'vec4f'),
+    write('rope_query'),
+    write('cache', 'u32'),
+  ]);
+  const code = /* wgsl */ `
+${subgroupsEnable(capabilities)}
+${rowStruct}
+${buffers.code}
+// The rotated part of a query, or of the key.
+var<workgroup> head: array<f32, ${rope}>;
+${rotationCode(spec.rope.layout, spec.rope.dimensions)}
+${reductionCode(1, threads, capabilities)}
+fn hold(quad: u32, value: vec4f) {
+  head[4u * quad] = value.x; head[4u * quad + 1u] = value.y; head[4u * quad + 2u] = value.z; head[4u * quad + 3u] = value.w;
+}
+fn prepare_query(index: u32, token: u32, thread: u32) {
+  let start = index * ${(nope + rope) / 4}u;
+  for (var quad = thread; quad < ${nope / 4}u; quad += ${threads}u) { nope_query[index * ${nope / 4}u + quad] = query[start + quad]; }
+  for (var quad = thread; quad < ${rope / 4}u; quad += ${threads}u) { hold(quad, query[start + ${nope / 4}u + quad]); }
+  workgroupBarrier();
+  for (var i = thread; i < ${rope}u; i += ${threads}u) { rope_query[index * ${rope}u + i] = rotate(i, token); }
+}
+fn cached(quad: u32, start: u32, token: u32, scale: f32) -> vec4f {
+  if (quad < ${rank / 4}u) { return latent[start + quad] * gain[quad] * scale; }
+  let i = 4u * (quad - ${rank / 4}u);
+  return vec4f(rotate(i, token), rotate(i + 1u, token), rotate(i + 2u, token), rotate(i + 3u, token));
+}
+fn prepare_key(token: u32, thread: u32) {
+  let start = token * ${(rank + rope) / 4}u;
+  let row = rows[token];
+  let page = pages[row.table + row.position / ${pageTokens}u];
+  let place = page * ${pageTokens}u + row.position % ${pageTokens}u;
+  for (var quad = thread; quad < ${rope / 4}u; quad += ${threads}u) { hold(quad, latent[start + ${rank / 4}u + quad]); }
+  var squares = vec4f();
+  for (var quad = thread; quad < ${rank / 4}u; quad += ${threads}u) { squares += latent[start + quad] * latent[start + quad]; }
+  reduce(thread, squares);
+  let scale = inverseSqrt(dot(totals[0], vec4f(1.0)) / ${rank}.0 + ${epsilon});
+  ${writeCacheRow('cache', precision, cacheRowOf(spec), { row: 'place', value: 'cached(quad, start, token, scale)', threads })}
+}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  if (group.x < ${heads}u) { prepare_query(group.y * ${heads}u + group.x, group.y, thread); } else { prepare_key(group.y, thread); }
+}
+`;
+  return { label: `prepareLatent ${heads}x${nope}+${rope} ${rank}`, code, bindings: buffers.bindings };
 }

@@ -2,9 +2,8 @@
 
 import { type Bound, bind, type Filter, filter, type Given, type Runtime } from './arguments.ts';
 import { itemFilters } from './itemFilters.ts';
-import { replaced } from './methods.ts';
+import { capitalize, replaced, splitLines, strip } from './methods.ts';
 import { json, percentFormat, repr, str } from './printing.ts';
-import * as texts from './texts.ts';
 import {
   type Budget,
   codePoints,
@@ -67,7 +66,7 @@ function toInteger(value: Value, args: Bound): Value {
   const number = numberOf(value);
   if (number !== undefined) return Number.isFinite(number) ? Math.trunc(number) : args.integer('default', 0);
   if (value instanceof Undefined) throw value.error;
-  const text = typeof value === 'string' ? texts.strip(value, undefined, 'strip').replaceAll('_', '') : '';
+  const text = typeof value === 'string' ? strip(value, undefined, 'strip').replaceAll('_', '') : '';
   const base = args.integer('base', 10);
   const bare = text.toLowerCase().replace({ 16: /^0x/, 8: /^0o/, 2: /^0b/ }[base] ?? /^(?!)/, '');
   const digits = '0123456789abcdefghijklmnopqrstuvwxyz'.slice(0, base);
@@ -82,7 +81,7 @@ function toFloat(value: Value, args: Bound): Value {
   const number = numberOf(value);
   if (number !== undefined) return new Float(number);
   if (value instanceof Undefined) throw value.error;
-  const text = typeof value === 'string' ? texts.strip(value, undefined, 'strip') : '';
+  const text = typeof value === 'string' ? strip(value, undefined, 'strip') : '';
   return text !== '' && /^[+-]?[\d.]+(?:e[+-]?\d+)?$/i.test(text) && Number.isFinite(Number(text))
     ? new Float(Number(text))
     : (args.get('default') ?? new Float(0));
@@ -91,7 +90,7 @@ function toFloat(value: Value, args: Bound): Value {
 function indented(text: string, args: Bound, budget: Budget): string {
   const given = args.get('width');
   const margin = typeof given === 'string' ? given : ' '.repeat(narrow(args.integer('width', 4), budget));
-  const [head = '', ...lines] = texts.splitLines(`${text}\n`);
+  const [head = '', ...lines] = splitLines(`${text}\n`);
   budget.spendChars(text.length + (lines.length + 1) * margin.length);
   const blank = args.flag('blank');
   const rest = lines.map((line) => `\n${line === '' && !blank ? '' : margin}${line}`);
@@ -153,7 +152,7 @@ const filters: Readonly<Record<string, Filter>> = {
   attr: filter('name', (value, args, runtime) =>
     value instanceof Dict ? new Undefined('no attribute') : runtime.lookUp(value, args.text('name'), false),
   ),
-  capitalize: onText('', texts.capitalize),
+  capitalize: onText('', capitalize),
   center: onText('width', (text, args, budget) => {
     const width = narrow(args.integer('width', 80), budget);
     const room = width - codePoints(text);
@@ -188,12 +187,12 @@ const filters: Readonly<Record<string, Filter>> = {
   title: onText('', (text) =>
     text
       .split(/([-\s({[<]+)/)
-      .map((part) => texts.capitalize(part))
+      .map((part) => capitalize(part))
       .join(''),
   ),
   tojson: filter('ensure_ascii indent separators sort_keys', toJson),
   trim: onText('chars', (text, args) =>
-    texts.strip(text, args.get('chars') === undefined ? undefined : args.text('chars'), 'strip'),
+    strip(text, args.get('chars') === undefined ? undefined : args.text('chars'), 'strip'),
   ),
   truncate: onText('length killwords end leeway', truncated),
   upper: onText('', (text) => text.toUpperCase()),

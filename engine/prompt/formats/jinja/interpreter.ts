@@ -193,7 +193,7 @@ export class Interpreter implements Runtime {
       case 'const':
         return expression.isFloat === true ? new Float(Number(expression.value)) : expression.value;
       case 'name':
-        return orElse(scope.get(expression.name), () => new Undefined(`'${expression.name}' is undefined`));
+        return orElse(scope.get(expression.name), () => new Undefined(`'${expression.name}' is not defined`));
       case 'list':
         return expression.items.map(value);
       case 'tuple':

@@ -1,8 +1,6 @@
 /** Non-mutating methods of Python's strings, mappings and lists. Transformers' sandbox refuses the others as well. */
-
 import { type Bound, bind } from './arguments.ts';
 import { braceFormat } from './printing.ts';
-import * as texts from './texts.ts';
 import {
   type Budget,
   Callable,
@@ -19,6 +17,95 @@ import {
   type Value,
   View,
 } from './values.ts';
+
+// Python's string rules: whitespace, line ends and case.
+
+const blank = String.raw`\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000`;
+const blanks = new RegExp(`[${blank}]+`);
+const isBlank = new RegExp(`[${blank}]`);
+const onlyBlanks = new RegExp(`^[${blank}]+$`);
+
+/** `str.strip(characters)`: from both ends or one; without `named`, whitespace. */
+export function strip(text: string, named: string | undefined, method: 'strip' | 'lstrip' | 'rstrip'): string {
+  const set = named === undefined ? undefined : new Set(named);
+  const goes = (char: string): boolean => (set === undefined ? isBlank.test(char) : set.has(char));
+  let start = 0;
+  let end = text.length;
+  const charAt = (at: number): string => String.fromCodePoint(text.codePointAt(at) ?? 0);
+  if (method !== 'rstrip') while (start < end && goes(charAt(start))) start += charAt(start).length;
+  if (method !== 'lstrip') {
+    while (end > start) {
+      const low = text.charCodeAt(end - 1);
+      const char = low >= 0xdc00 && low <= 0xdfff ? text.slice(end - 2, end) : text.charAt(end - 1);
+      if (!goes(char)) break;
+      end -= char.length;
+    }
+  }
+  return text.slice(start, end);
+}
+
+/** Splits at whitespace, like `split()` without a separator, at most `most` times. */
+function splitAtBlanks(text: string, most: number, fromEnd: boolean): string[] {
+  if (most < 0) return text.split(blanks).filter((word) => word !== '');
+  if (!fromEnd) {
+    const words: string[] = [];
+    let rest = strip(text, undefined, 'lstrip');
+    for (let gap = blanks.exec(rest); gap !== null && words.length < most; gap = blanks.exec(rest)) {
+      words.push(rest.slice(0, gap.index));
+      rest = rest.slice(gap.index + gap[0].length);
+    }
+    return rest === '' ? words : [...words, rest];
+  }
+  const all = text.split(blanks).filter((word) => word !== '');
+  const kept = all.slice(Math.max(0, all.length - most));
+  let head = strip(text, undefined, 'rstrip');
+  for (const word of [...kept].reverse()) head = strip(head.slice(0, head.length - word.length), undefined, 'rstrip');
+  return head === '' ? kept : [head, ...kept];
+}
+
+function split(text: string, separator: string, most: number, fromEnd: boolean): string[] {
+  const all = text.split(separator);
+  if (most < 0 || all.length - 1 <= most) return all;
+  return fromEnd
+    ? [all.slice(0, all.length - most).join(separator), ...all.slice(all.length - most)]
+    : [...all.slice(0, most), all.slice(most).join(separator)];
+}
+
+const ends = String.raw`\n\r\v\f\x1c-\x1e\x85\u2028\u2029`;
+const line = new RegExp(`[^${ends}]*(?:\r\n|[${ends}]|$)`, 'g');
+const lineEnd = new RegExp(`(?:\r\n|[${ends}])$`);
+
+export function splitLines(text: string, keepEnds = false): string[] {
+  const lines = text.match(line) ?? [];
+  if (lines.at(-1) === '') lines.pop();
+  return keepEnds ? lines : lines.map((ended) => ended.replace(lineEnd, ''));
+}
+
+export const capitalize = (text: string): string => {
+  const [first = ''] = text;
+  return first.toUpperCase() + text.slice(first.length).toLowerCase();
+};
+
+/** `str.title`: a letter that follows no letter becomes upper case. */
+const title = (text: string): string => text.replaceAll(/\p{L}+/gu, (word) => capitalize(word));
+
+/** Length of the result of `str.replace(old, new)`. */
+function replacedLength(text: string, old: string, by: string): number {
+  if (old === '') return text.length + (text.length + 1) * by.length;
+  let count = 0;
+  for (let at = text.indexOf(old); at >= 0; at = text.indexOf(old, at + old.length)) count++;
+  return text.length + count * (by.length - old.length);
+}
+
+function replace(text: string, old: string, by: string, most: number): string {
+  if (most < 0 && old !== '') return text.replaceAll(old, () => by);
+  const pieces = old === '' ? ['', ...text, ''] : text.split(old);
+  const count = most < 0 ? pieces.length - 1 : Math.min(most, pieces.length - 1);
+  const head = pieces.slice(0, count + 1).join(by);
+  return count + 1 < pieces.length ? [head, ...pieces.slice(count + 1)].join(old) : head;
+}
+
+// The methods.
 
 type Method<Self> = {
   readonly parameters: readonly string[];
@@ -104,10 +191,10 @@ function affixed(text: string, args: Bound, holds: (part: string, affix: string)
 function splitText(text: string, args: Bound, fromEnd: boolean, budget: Budget): Value {
   const most = args.integer('maxsplit', -1);
   const separator = args.get('sep');
-  if (separator === undefined) return texts.splitAtBlanks(text, most, fromEnd);
+  if (separator === undefined) return splitAtBlanks(text, most, fromEnd);
   if (typeof separator !== 'string' || separator === '') throw new TemplateError('empty separator');
   budget.spendItems(pieces(text, separator));
-  return texts.split(text, separator, most, fromEnd);
+  return split(text, separator, most, fromEnd);
 }
 
 function pieces(text: string, separator: string): number {
@@ -137,7 +224,7 @@ const every = (pattern: RegExp) => method<string>('', (self) => pattern.test(sel
 const cased = (self: string, same: string): boolean => self === same && self.toLowerCase() !== self.toUpperCase();
 
 const textMethods: Readonly<Record<string, Method<string>>> = {
-  capitalize: method('', texts.capitalize),
+  capitalize: method('', capitalize),
   casefold: method('', (self) => self.toLowerCase().replaceAll('ß', 'ss')),
   center: method('width fillchar', (self, args, budget) => pad(self, args, budget, 'both')),
   count: method('sub start end', (self, args) => {
@@ -169,8 +256,8 @@ const textMethods: Readonly<Record<string, Method<string>>> = {
   isdigit: every(/^[\p{Nd}\u00b2\u00b3\u00b9\u2070-\u2089]+$/u),
   islower: method('', (self) => cased(self, self.toLowerCase())),
   isnumeric: every(/^\p{N}+$/u),
-  isspace: every(texts.onlyBlanks),
-  istitle: method('', (self) => cased(self, texts.title(self))),
+  isspace: every(onlyBlanks),
+  istitle: method('', (self) => cased(self, title(self))),
   isupper: method('', (self) => cased(self, self.toUpperCase())),
   join: method('iterable', (self, args, budget) => {
     const items = iterate(args.get('iterable') ?? null);
@@ -180,7 +267,7 @@ const textMethods: Readonly<Record<string, Method<string>>> = {
   }),
   ljust: method('width fillchar', (self, args, budget) => pad(self, args, budget, 'right')),
   lower: method('', (self) => self.toLowerCase()),
-  lstrip: method('chars', (self, args) => strip(self, args, 'lstrip')),
+  lstrip: method('chars', (self, args) => stripArguments(self, args, 'lstrip')),
   partition: method('sep', (self, args) => partition(self, args.pureText('sep'), false)),
   removeprefix: method('affix', (self, args) => {
     const affix = args.pureText('affix');
@@ -198,15 +285,15 @@ const textMethods: Readonly<Record<string, Method<string>>> = {
   rjust: method('width fillchar', (self, args, budget) => pad(self, args, budget, 'left')),
   rpartition: method('sep', (self, args) => partition(self, args.pureText('sep'), true)),
   rsplit: method('sep maxsplit', (self, args, budget) => splitText(self, args, true, budget)),
-  rstrip: method('chars', (self, args) => strip(self, args, 'rstrip')),
+  rstrip: method('chars', (self, args) => stripArguments(self, args, 'rstrip')),
   split: method('sep maxsplit', (self, args, budget) => splitText(self, args, false, budget)),
-  splitlines: method('keepends', (self, args) => texts.splitLines(self, args.flag('keepends'))),
+  splitlines: method('keepends', (self, args) => splitLines(self, args.flag('keepends'))),
   startswith: method('affix start end', (self, args) => affixed(self, args, (part, affix) => part.startsWith(affix))),
-  strip: method('chars', (self, args) => strip(self, args, 'strip')),
+  strip: method('chars', (self, args) => stripArguments(self, args, 'strip')),
   swapcase: method('', (self) =>
     [...self].map((char) => (char === char.toUpperCase() ? char.toLowerCase() : char.toUpperCase())).join(''),
   ),
-  title: method('', texts.title),
+  title: method('', title),
   upper: method('', (self) => self.toUpperCase()),
   zfill: method('width', (self, args, budget) => {
     const sign = /^[+-]/.exec(self)?.[0] ?? '';
@@ -216,8 +303,8 @@ const textMethods: Readonly<Record<string, Method<string>>> = {
   }),
 };
 
-const strip = (self: string, args: Bound, how: 'strip' | 'lstrip' | 'rstrip'): string =>
-  texts.strip(self, args.get('chars') === undefined ? undefined : args.pureText('chars'), how);
+const stripArguments = (self: string, args: Bound, how: 'strip' | 'lstrip' | 'rstrip'): string =>
+  strip(self, args.get('chars') === undefined ? undefined : args.pureText('chars'), how);
 
 export function joined(items: readonly string[], separator: string, budget: Budget): string {
   budget.spendChars(items.reduce((sum, { length }) => sum + length + separator.length, 0));
@@ -225,8 +312,8 @@ export function joined(items: readonly string[], separator: string, budget: Budg
 }
 
 export function replaced(text: string, old: string, by: string, most: number, budget: Budget): string {
-  budget.spendChars(texts.replacedLength(text, old, by));
-  return texts.replace(text, old, by, most);
+  budget.spendChars(replacedLength(text, old, by));
+  return replace(text, old, by, most);
 }
 
 const mappingMethods: Readonly<Record<string, Method<Dict>>> = {

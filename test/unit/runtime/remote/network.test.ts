@@ -64,7 +64,7 @@ describe('a redirect', () => {
     expect(server.requests.at(-1)).toMatchObject({ method: 'POST', authorization: 'Bearer secret' });
   });
 
-  it('in circles ends', async () => {
+  it('loop is ended', async () => {
     server.chat = (_, response) => void response.writeHead(307, { location: '/v1/chat/completions' }).end();
     const { chat } = await askAt(`http://127.0.0.1:${server.port}/v1`);
     expect(await messageOf(chat())).toContain('redirects in circles; check the address.');
@@ -193,7 +193,7 @@ describe('a certificate of its own', () => {
     expect((await (await askAt(url())).chat()).text).toBe('Hi');
   });
 
-  it('in a file that is none is told', async () => {
+  it('file without a certificate is reported', async () => {
     vi.stubEnv('HEARTH_CLIENT', 'vscode');
     vi.stubEnv('HEARTH_CERTIFICATES', join(folder, 'absent.pem'));
     const absent = `The certificate file ${join(folder, 'absent.pem')} cannot be read. Change the setting hearth.remote.certificates.`;

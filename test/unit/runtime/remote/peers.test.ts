@@ -2,13 +2,8 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, type TestContext } from 'vitest';
-import {
-  type ConnectParams,
-  chatParams,
-  completeParams,
-  type Delta,
-  summariseParams,
-} from '../../../../engine/protocol/engineProtocol.ts';
+import { chatParams, completeParams, type Delta, summariseParams } from '../../../../engine/protocol/engineProtocol.ts';
+import type { ConnectParams } from '../../../../engine/protocol/models.ts';
 import { RemoteEngine } from '../../../../engine/runtime/remote/remoteEngine.ts';
 import { RemoteServer } from '../../../../engine/runtime/remote/server.ts';
 import { temporaryFolder } from '../../temporaryFolder.ts';
@@ -64,7 +59,7 @@ describe.each(Object.entries(peers))('%s as a remote server', (_, start) => {
   const place = (fields: object = {}) =>
     completeParams.parse({ prefix: 'let a = ', suffix: ';\n', stream: 's', whole: true, maxTokens: 8, ...fields });
 
-  it('says which models it has and how long their context is', async (context) => {
+  it('lists its models with their context', async (context) => {
     const { card } = await connect(context);
     expect(card).toMatchObject({ name: 'fills.gguf', contextTokens, fillInTheMiddle: true, backend: 'remote' });
     expect(await new RemoteServer({ url: peer?.url ?? '', token }).models()).toHaveLength(1);
@@ -81,7 +76,7 @@ describe.each(Object.entries(peers))('%s as a remote server', (_, start) => {
     expect([5, 6]).toContain(answer.statistics.promptTokens);
   });
 
-  it('draws as it is told', async (context) => {
+  it('samples by the given settings', async (context) => {
     const engine = await connect(context);
     const drawn = async (sampling: object) => (await engine.chat(ask({ sampling }))).text;
     expect(await drawn({ temperature: 0 })).toBe(await drawn({ temperature: 4, topK: 1 }));
@@ -89,7 +84,7 @@ describe.each(Object.entries(peers))('%s as a remote server', (_, start) => {
     expect(await drawn({ temperature: 3, seed: 1 })).not.toBe(await drawn({ temperature: 3, seed: 2 }));
   });
 
-  it('stops when it is told to, and is free for the next question', async (context) => {
+  it('stops on cancellation and takes the next question', async (context) => {
     const engine = await connect(context);
     const controller = new AbortController();
     const answering = engine.chat(ask({ maxTokens: 3000 }), controller.signal);
@@ -102,7 +97,7 @@ describe.each(Object.entries(peers))('%s as a remote server', (_, start) => {
     expect((await engine.chat(ask())).finish).toBe('length');
   });
 
-  it('fills in between what stands before and after the cursor', async (context) => {
+  it('fills in between prefix and suffix', async (context) => {
     const engine = await connect(context);
     const short = await engine.complete(place());
     const long = await engine.complete(place({ suffix: `;\n${'x'.repeat(100)}\n` }));
@@ -153,7 +148,7 @@ describe.each(Object.entries(peers))('%s as a remote server', (_, start) => {
     await expect(connect(context, { url: `${peer?.url}/nowhere` })).rejects.toMatchObject({ code: 'not-found' });
   });
 
-  it('is told from one without fill-in-the-middle, which goes on from the text before the cursor', async (context) => {
+  it('is distinguished from one without fill-in-the-middle, which continues the prefix', async (context) => {
     const plain = (await start('plain')) ?? context.skip(absent);
     try {
       const engine = await connect(context, { url: plain.url });
@@ -167,7 +162,7 @@ describe.each(Object.entries(peers))('%s as a remote server', (_, start) => {
     }
   });
 
-  it('that dies in the middle of an answer ends it with words, not for ever', async (context) => {
+  it('that dies during an answer ends it with an error', async (context) => {
     const mortal = (await start('fills')) ?? context.skip(absent);
     const engine = await connect(context, { url: mortal.url });
     const answering = engine.chat(ask({ maxTokens: 3000 }));

@@ -8,13 +8,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, 
 import { z } from 'zod';
 import { HearthError } from '../../../../engine/errors.ts';
 import type { HttpServer } from '../../../../engine/http/server.ts';
-import {
-  type ConnectParams,
-  chatParams,
-  completeParams,
-  type Delta,
-  summariseParams,
-} from '../../../../engine/protocol/engineProtocol.ts';
+import { chatParams, completeParams, type Delta, summariseParams } from '../../../../engine/protocol/engineProtocol.ts';
+import type { ConnectParams } from '../../../../engine/protocol/models.ts';
 import { RemoteEngine, type RemoteOptions } from '../../../../engine/runtime/remote/remoteEngine.ts';
 import { RemoteServer } from '../../../../engine/runtime/remote/server.ts';
 import { answerOf, card, ScriptedEngine, startScripted, statistics, token } from '../../http/support.ts';
@@ -93,7 +88,7 @@ describe('a remote server', () => {
     expect(asked).toBe(2);
   });
 
-  it('stops when it is told to, and what it said is kept', async () => {
+  it('stops on cancellation and keeps the text so far', async () => {
     const controller = new AbortController();
     let stopped = false;
     engine.answer = (asked, signal) =>
@@ -112,7 +107,7 @@ describe('a remote server', () => {
     await vi.waitFor(() => expect(stopped).toBe(true));
   });
 
-  it('completes code in the middle, and tells related files in comments', async () => {
+  it('completes code in the middle, with related files in comments', async () => {
     const snippets = [{ path: 'b.ts', text: 'const b = 1;' }];
     const place = { prefix: 'let a = ', suffix: ';', path: 'a.ts', snippets, maxTokens: 9, multiline: 'never' };
     const completion = await (await connect()).complete(completeParams.parse(place));
@@ -127,7 +122,7 @@ describe('a remote server', () => {
     });
   });
 
-  it('goes on from the text before the cursor where the server does not fill in', async () => {
+  it('continues the prefix if the server does not fill in', async () => {
     engine.model = { ...card, fillInTheMiddle: false };
     const remote = await connect();
     expect(remote.card.notes.join(' ')).toContain('does not see what follows the cursor');
@@ -136,7 +131,7 @@ describe('a remote server', () => {
     expect(engine.generated.at(-1)).toMatchObject({ prompt: 'let a = ', raw: true });
   });
 
-  it('summarises by asking, and keeps what it was told', async () => {
+  it('summarises by chat requests and caches the result', async () => {
     const storeDirectory = temporaryFolder();
     const remote = await connect({}, { storeDirectory });
     const params = summariseParams.parse({ stream: 's', path: 'a.ts', text: 'const a = 1;' });
@@ -147,7 +142,7 @@ describe('a remote server', () => {
     expect(deltas.map(({ text }) => text).join('')).toBe('One two.One two.');
   });
 
-  it('fails in words that say what to do', async () => {
+  it('fails with messages that say what to do', async () => {
     await expect(connect({ token: 'wrong' })).rejects.toThrow('Check the token.');
     await expect(connect({ url: 'http://127.0.0.1:1/v1' })).rejects.toThrow('cannot be reached');
     await expect(connect({ url: 'file:///etc/passwd' })).rejects.toThrow('no address of a server');
@@ -261,7 +256,7 @@ describe('a server of another kind', () => {
     expect((await remote.complete(completeParams.parse({ prefix: 'a', suffix: '' }))).text).toBe('');
   });
 
-  it('that refuses `suffix`, as vLLM does, goes on from the text before the cursor', async () => {
+  it('that refuses `suffix`, as vLLM does, continues the prefix', async () => {
     answer = (path, body) => {
       if (path === '/v1/models') return list({ id: 'vllm', owned_by: 'vllm', max_model_len: 5000 });
       if ('suffix' in body) return refusal('suffix is not currently supported');
@@ -272,7 +267,7 @@ describe('a server of another kind', () => {
     expect((await remote.complete(completeParams.parse({ prefix: 'a = ', suffix: '' }))).text).toBe('1;');
   });
 
-  it('that says its context is too short, in words, gets a shorter conversation', async () => {
+  it('that reports a context that is too short gets a shorter conversation', async () => {
     answer = (path, body) => {
       if (path === '/v1/models') return list({ id: 'vllm', max_model_len: 1000 });
       if ('prompt' in body) return { status: 404, body: {} };
@@ -288,7 +283,7 @@ describe('a server of another kind', () => {
     await expect(alone).rejects.toMatchObject({ code: 'context-overflow' });
   });
 
-  it('that is no such server at all is told from one', async () => {
+  it('that is not an OpenAI-compatible server is recognised', async () => {
     answer = () => ({ status: 200, body: { hello: 'world' } });
     await expect(connect({ url })).rejects.toThrow("not OpenAI's API");
     answer = (path) => (path === '/v1/models' ? list({ id: 'odd' }) : ['{"choices":"none"}', '[DONE]']);

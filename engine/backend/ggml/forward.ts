@@ -1,0 +1,384 @@
+/**
+ * A forward pass over the new tokens of one sequence as a graph of ggml's operators. Shapes in comments are ggml's: the row's length first.
+ * What changes from pass to pass without changing a shape is an input, so that decoding builds a graph only when its cache grows.
+ */
+import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
+import type {
+  Activation,
+  ExpertsSpec,
+  FeedForwardSpec,
+  GroupedQueryAttentionSpec,
+  LayerSpec,
+  RopeSpec,
+} from '../../model/spec/spec.ts';
+import type { Ggml, Pointer } from './library.ts';
+import { cacheTypes, float32, type GgmlModel, int32, int64 } from './types.ts';
+
+/** Nodes and leaves of a layer, at most: a layer of experts takes some eighty and three for each expert of a token. */
+const nodesPerLayer = 256;
+const nodesBeside = 64;
+
+/** `ggml_rope_ext`'s modes. */
+const ropeModes: Readonly<Record<RopeSpec['layout'], number>> = { interleaved: 0, 'half-split': 2 };
+
+export interface Loaded {
+  readonly ggml: Ggml;
+  readonly model: GgmlModel;
+  readonly tensors: ReadonlyMap<string, Pointer>;
+  /** Divisors of the positions, `[pairs]` f32, for each kind of rotation. */
+  readonly rotations: ReadonlyMap<string, Pointer>;
+}
+
+export interface PassShape {
+  readonly tokens: number;
+  readonly rows: number;
+  /** For each window group, how many rows of the cache attention reads. */
+  readonly visible: readonly number[];
+  /** Where each layer's keys and values are. */
+  readonly ranges: readonly { readonly keys: Pointer; readonly values: Pointer }[];
+}
+
+export interface PassGraph {
+  readonly context: Pointer;
+  readonly graph: Pointer;
+  /** Token ids `[tokens]` i32, or a stage's hidden states `[hidden, tokens]` f32. */
+  readonly tokens: Pointer;
+  /** `[tokens]` i32 */
+  readonly positions: Pointer;
+  /** Which tokens' logits are wanted, if not all. `[rows]` i32 */
+  readonly rows: Pointer;
+  /** For each window group: −∞ where a token doesn't see a row of the cache. `[columns, tokens]` f16 */
+  readonly masks: readonly Pointer[];
+  /** For each window group the rows of the cache that the tokens are written to. `[tokens]` i64 */
+  readonly targets: readonly Pointer[];
+  /** `[vocabulary or hidden, rows]` f32; null: none is wanted. */
+  readonly output: Pointer;
+}
+
+export function buildPass(loaded: Loaded, shape: PassShape): PassGraph {
+  return new PassBuilder(loaded, shape).build();
+}
+
+/** Names a rotation among those of the model. */
+export const rotationKey = (rope: RopeSpec): string => JSON.stringify(rope);
+
+/**
+ * What positions are divided by, so that context extension is computed in one place (model/spec/rope.ts): ggml divides the angle
+ * `position · base^(-2i/d)` by them, with a base of one.
+ */
+export const rotationDivisors = (rope: RopeSpec): Float32Array =>
+  Float32Array.from(inverseFrequencies(rope), (frequency) => 1 / frequency);
+
+class PassBuilder {
+  readonly #ggml: Ggml;
+  readonly #loaded: Loaded;
+  readonly #model: GgmlModel;
+  readonly #shape: PassShape;
+  readonly #context: Pointer;
+  readonly #graph: Pointer;
+  readonly #positions: Pointer;
+  readonly #masks: Pointer[];
+  readonly #targets: Pointer[];
+
+  constructor(loaded: Loaded, shape: PassShape) {
+    const { ggml, model } = loaded;
+    this.#ggml = ggml;
+    this.#loaded = loaded;
+    this.#model = model;
+    this.#shape = shape;
+    const nodes = nodesPerLayer * model.spec.layers.length + nodesBeside;
+    const bytes = nodes * ggml.ggml_tensor_overhead() + ggml.ggml_graph_overhead_custom(nodes, false);
+    this.#context = ggml.ggml_init({ mem_size: bytes, mem_buffer: null, no_alloc: true });
+    this.#graph = ggml.ggml_new_graph_custom(this.#context, nodes, false);
+    this.#positions = this.#input(int32, shape.tokens);
+    this.#masks = shape.visible.map((count) => this.#input(cacheTypes.float16, count, shape.tokens));
+    this.#targets = shape.visible.map(() => this.#input(int64, shape.tokens));
+  }
+
+  #input(type: number, rowLength: number, rows?: number): Pointer {
+    const { ggml_new_tensor_1d, ggml_new_tensor_2d, ggml_set_input } = this.#ggml;
+    const tensor =
+      rows === undefined
+        ? ggml_new_tensor_1d(this.#context, type, rowLength)
+        : ggml_new_tensor_2d(this.#context, type, rowLength, rows);
+    ggml_set_input(tensor);
+    // A pass that ends with the cache reads not every input, and one that the graph doesn't know has no memory.
+    this.#expand(tensor);
+    return tensor;
+  }
+
+  build(): PassGraph {
+    const { spec } = this.#model;
+    const { tokens, rows } = this.#shape;
+    const given = spec.stage ? this.#input(float32, spec.hiddenSize, tokens) : this.#input(int32, tokens);
+    const wanted = rows > 0 && rows < tokens ? this.#input(int32, rows) : null;
+    let hidden = given;
+    if (!spec.stage) {
+      hidden = this.#ggml.ggml_get_rows(this.#context, this.#tensor('embedding'), given);
+      if (spec.embeddingScale !== undefined) hidden = this.#scaled(hidden, spec.embeddingScale);
+    }
+    let output: Pointer = hidden;
+    for (const [index, layer] of spec.layers.entries()) {
+      const isLast = index === spec.layers.length - 1;
+      output = this.#layer(index, layer, output, isLast ? { rows, wanted } : undefined);
+    }
+    if (output !== null) {
+      if (spec.stage !== 'inner') output = this.#normed(output, 'finalNorm');
+      if (spec.stage !== 'inner' && !spec.headless)
+        output = this.#product(this.#model.tied ? 'embedding' : 'head', output);
+      this.#ggml.ggml_set_output(output);
+      this.#expand(output);
+    }
+    return {
+      context: this.#context,
+      graph: this.#graph,
+      tokens: given,
+      positions: this.#positions,
+      rows: wanted,
+      masks: this.#masks,
+      targets: this.#targets,
+      output,
+    };
+  }
+
+  /** @param last of the last layer: whose rows go on. Null if none does. */
+  #layer(
+    index: number,
+    spec: LayerSpec,
+    input: Pointer,
+    last: { readonly rows: number; readonly wanted: Pointer } | undefined,
+  ): Pointer {
+    const { ggml_add, ggml_get_rows } = this.#ggml;
+    if (spec.attention.kind !== 'grouped-query') throw new Error(`No graph for ${spec.attention.kind} attention.`);
+    let stream = input;
+    let attended = this.#attention(
+      index,
+      spec.attention,
+      this.#normed(input, `${index}.attentionNorm`),
+      last?.rows === 0,
+    );
+    if (attended === null) return null;
+    if (last && last.wanted !== null) {
+      attended = ggml_get_rows(this.#context, attended, last.wanted);
+      stream = ggml_get_rows(this.#context, stream, last.wanted);
+    }
+    attended = this.#postNormed(attended, `${index}.attentionPostNorm`);
+    stream = ggml_add(this.#context, stream, attended);
+    const fed = this.#feedForward(
+      `${index}.feedForward`,
+      spec.feedForward,
+      this.#normed(stream, `${index}.feedForwardNorm`),
+      last && last.rows > 0 ? last.rows : this.#shape.tokens,
+    );
+    return ggml_add(this.#context, stream, this.#postNormed(fed, `${index}.feedForwardPostNorm`));
+  }
+
+  /** `[hidden, tokens]` to the same shape; null if only the cache is to be filled. */
+  #attention(index: number, spec: GroupedQueryAttentionSpec, input: Pointer, onlyCache: boolean): Pointer {
+    const ggml = this.#ggml;
+    const context = this.#context;
+    const { tokens } = this.#shape;
+    const { numAttentionHeads, numKeyValueHeads, headDim } = spec;
+    const key = `${index}.attention`;
+    const cache = this.#shape.ranges[index];
+    const layer = this.#model.layers[index];
+    if (!cache || !layer) throw new Error(`Layer ${index} has no cache.`);
+    const width = numKeyValueHeads * headDim;
+    const heads = (name: string, count: number): Pointer =>
+      ggml.ggml_reshape_3d(context, this.#linear(`${key}.${name}`, input), headDim, count, tokens);
+
+    const keys = this.#rotated(spec, this.#headNormed(heads('key', numKeyValueHeads), `${key}.keyNorm`));
+    const values = this.#linear(`${key}.value`, input);
+    const target = this.#targets[layer.group] ?? null;
+    // Expanded before attention is, so that the rows are there when the graph comes to read them.
+    this.#expand(ggml.ggml_set_rows(context, cache.keys, ggml.ggml_reshape_2d(context, keys, width, tokens), target));
+    this.#expand(ggml.ggml_set_rows(context, cache.values, values, target));
+    if (onlyCache) return null;
+
+    const query = this.#rotated(spec, this.#headNormed(heads('query', numAttentionHeads), `${key}.queryNorm`));
+    const elementBytes = layer.type === 'float16' ? 2 : 4;
+    const perHead = (stored: Pointer): Pointer =>
+      ggml.ggml_view_3d(
+        context,
+        stored,
+        headDim,
+        this.#shape.visible[layer.group] ?? 0,
+        numKeyValueHeads,
+        width * elementBytes,
+        headDim * elementBytes,
+        0,
+      );
+    const mixed = ggml.ggml_flash_attn_ext(
+      context,
+      ggml.ggml_permute(context, query, 0, 2, 1, 3),
+      perHead(cache.keys),
+      perHead(cache.values),
+      this.#masks[layer.group] ?? null,
+      spec.softmaxScale,
+      0,
+      0,
+    );
+    if (spec.sinks) ggml.ggml_flash_attn_ext_add_sinks(mixed, this.#tensor(`${key}.sinks`));
+    let output = ggml.ggml_reshape_2d(context, mixed, numAttentionHeads * headDim, tokens);
+    if (spec.outputGate) {
+      const gate = ggml.ggml_sigmoid(context, this.#linear(`${key}.gate`, input));
+      output = ggml.ggml_mul(context, output, gate);
+    }
+    return this.#linear(`${key}.output`, output);
+  }
+
+  #headNormed(heads: Pointer, key: string): Pointer {
+    return this.#has(key) ? this.#normed(heads, key) : heads;
+  }
+
+  #rotated({ rope }: GroupedQueryAttentionSpec, heads: Pointer): Pointer {
+    const divisors = this.#loaded.rotations.get(rotationKey(rope)) ?? null;
+    const [mode, base, scale, extension, unused] = [ropeModes[rope.layout], 1, 1, 0, 1];
+    return this.#ggml.ggml_rope_ext(
+      this.#context,
+      heads,
+      this.#positions,
+      divisors,
+      rope.dimensions,
+      mode,
+      0,
+      base,
+      scale,
+      extension,
+      attentionFactor(rope),
+      unused,
+      unused,
+    );
+  }
+
+  /** `[hidden, rows]` to the same shape. */
+  #feedForward(key: string, spec: FeedForwardSpec, input: Pointer, rows: number): Pointer {
+    return spec.kind === 'dense' ? this.#dense(key, spec.activation, input) : this.#experts(key, spec, input, rows);
+  }
+
+  #dense(key: string, activation: Activation, input: Pointer): Pointer {
+    const gate = this.#product(`${key}.gate`, input);
+    const up = this.#product(`${key}.up`, input);
+    return this.#product(`${key}.down`, this.#activated(activation, gate, up));
+  }
+
+  #activated(activation: Activation, gate: Pointer, up: Pointer): Pointer {
+    const { ggml_swiglu_split, ggml_swiglu_oai } = this.#ggml;
+    switch (activation.kind) {
+      case 'silu-gate':
+        return ggml_swiglu_split(this.#context, gate, up);
+      case 'swiglu-clamped':
+        return ggml_swiglu_oai(this.#context, gate, up, activation.alpha, activation.limit);
+      case 'gelu-gate':
+        return this.#gelu(gate, up);
+    }
+  }
+
+  /**
+   * `½ (1 + tanh u) = sigmoid(2u)`. ggml's own GELU looks f16 up in a table.
+   */
+  #gelu(gate: Pointer, up: Pointer): Pointer {
+    const { ggml_add, ggml_mul, ggml_sigmoid, ggml_sqr } = this.#ggml;
+    const context = this.#context;
+    const cubed = ggml_mul(context, ggml_sqr(context, gate), gate);
+    const twice = this.#scaled(ggml_add(context, gate, this.#scaled(cubed, 0.044715)), 2 * Math.sqrt(2 / Math.PI));
+    return ggml_mul(context, ggml_mul(context, gate, ggml_sigmoid(context, twice)), up);
+  }
+
+  #experts(key: string, spec: ExpertsSpec, input: Pointer, rows: number): Pointer {
+    const ggml = this.#ggml;
+    const context = this.#context;
+    const { expertsPerToken: count, numExperts } = spec;
+    const { chosen, weights } = this.#routed(key, spec, this.#linear(`${key}.router`, input), { numExperts, rows });
+    const hiddenSize = this.#model.spec.hiddenSize;
+    const each = ggml.ggml_reshape_3d(context, input, hiddenSize, 1, rows);
+    const expert = (name: string, of: Pointer): Pointer => {
+      const product = ggml.ggml_mul_mat_id(context, this.#tensor(`${key}.${name}`), of, chosen);
+      const bias = `${key}.${name}.bias`;
+      return this.#has(bias) ? ggml.ggml_add_id(context, product, this.#tensor(bias), chosen) : product;
+    };
+    const active = this.#activated(spec.activation, expert('gate', each), expert('up', each));
+    const weighted = ggml.ggml_mul(context, expert('down', active), weights);
+    // `[hidden, count, rows]`: the sum over the experts.
+    let sum: Pointer = null;
+    for (let slot = 0; slot < count; slot++) {
+      const one = ggml.ggml_view_2d(context, weighted, hiddenSize, rows, count * hiddenSize * 4, slot * hiddenSize * 4);
+      sum = sum === null ? one : ggml.ggml_add(context, sum, one);
+    }
+    if (count === 1) sum = ggml.ggml_cont(context, sum);
+    if (spec.sharedIntermediateSize === undefined) return sum;
+    let shared = this.#dense(`${key}.shared`, spec.activation, input);
+    if (spec.sharedGate) {
+      shared = ggml.ggml_mul(context, shared, ggml.ggml_sigmoid(context, this.#product(`${key}.sharedGate`, input)));
+    }
+    return ggml.ggml_add(context, sum, shared);
+  }
+
+  /** `chosen`: `[count, rows]` i32; `weights`: `[1, count, rows]` */
+  #routed(
+    key: string,
+    spec: ExpertsSpec,
+    logits: Pointer,
+    { numExperts, rows }: { readonly numExperts: number; readonly rows: number },
+  ): { readonly chosen: Pointer; readonly weights: Pointer } {
+    const ggml = this.#ggml;
+    const context = this.#context;
+    const { router, expertsPerToken: count } = spec;
+    const scores =
+      router.kind === 'topk-then-softmax'
+        ? logits
+        : router.kind === 'softmax-then-topk'
+          ? ggml.ggml_soft_max(context, logits)
+          : ggml.ggml_sigmoid(context, logits);
+    const bias = `${key}.selectionBias`;
+    const selection = this.#has(bias) ? ggml.ggml_add(context, scores, this.#tensor(bias)) : scores;
+    const chosen = ggml.ggml_argsort_top_k(context, selection, count);
+    const picked = ggml.ggml_get_rows(context, ggml.ggml_reshape_3d(context, scores, 1, numExperts, rows), chosen);
+    let weights = ggml.ggml_reshape_2d(context, picked, count, rows);
+    if (router.kind === 'topk-then-softmax') weights = ggml.ggml_soft_max(context, weights);
+    else if (router.renormalise) weights = ggml.ggml_div(context, weights, ggml.ggml_sum_rows(context, weights));
+    if (spec.routedScale !== 1) weights = this.#scaled(weights, spec.routedScale);
+    return { chosen, weights: ggml.ggml_reshape_3d(context, weights, 1, count, rows) };
+  }
+
+  #linear(key: string, input: Pointer): Pointer {
+    const product = this.#product(key, input);
+    const bias = `${key}.bias`;
+    return this.#has(bias) ? this.#ggml.ggml_add(this.#context, product, this.#tensor(bias)) : product;
+  }
+
+  #product(key: string, input: Pointer): Pointer {
+    return this.#ggml.ggml_mul_mat(this.#context, this.#tensor(key), input);
+  }
+
+  #normed(input: Pointer, key: string): Pointer {
+    const { ggml_mul, ggml_rms_norm } = this.#ggml;
+    return ggml_mul(
+      this.#context,
+      ggml_rms_norm(this.#context, input, this.#model.spec.normEpsilon),
+      this.#tensor(key),
+    );
+  }
+
+  #postNormed(output: Pointer, key: string): Pointer {
+    return this.#has(key) ? this.#normed(output, key) : output;
+  }
+
+  #scaled(values: Pointer, factor: number): Pointer {
+    return this.#ggml.ggml_scale(this.#context, values, factor);
+  }
+
+  #expand(node: Pointer): void {
+    this.#ggml.ggml_build_forward_expand(this.#graph, node);
+  }
+
+  #has(key: string): boolean {
+    return this.#loaded.tensors.has(key);
+  }
+
+  #tensor(key: string): Pointer {
+    const tensor = this.#loaded.tensors.get(key);
+    if (tensor === undefined) throw new Error(`The graph needs ${key}, which was not loaded.`);
+    return tensor;
+  }
+}

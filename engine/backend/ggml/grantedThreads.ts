@@ -1,0 +1,66 @@
+/**
+ * How many threads compute a pass. ggml's threads wait for each other after every operator, busily, so one that the system has given
+ * to another program holds all up: with two threads on two processors that were asked for by twelve, a token took five times as long as
+ * on one thread. What a pass was granted, its time on processors divided by its time, is what the next ones take; from time to time
+ * they try all again.
+ */
+
+interface PassTimes {
+  readonly wallMs: number;
+  /** Of all threads. */
+  readonly processorMs: number;
+}
+
+/** Shorter measurements say little: the system counts in steps. */
+const leastMs = 10;
+/** Less than this of what was asked for is contention. */
+const grantedShare = 0.9;
+const firstPauseMs = 500;
+const longestPauseMs = 8_000;
+
+export class GrantedThreads {
+  readonly #most: number;
+  #count: number;
+  #pauseMs = firstPauseMs;
+  #retryAtMs = 0;
+  #wallMs = 0;
+  #processorMs = 0;
+
+  constructor(most: number) {
+    this.#most = most;
+    this.#count = most;
+  }
+
+  /** For the next pass. */
+  next(nowMs: number): number {
+    if (this.#count < this.#most && nowMs >= this.#retryAtMs) {
+      this.#count = this.#most;
+      this.#forget();
+    }
+    return this.#count;
+  }
+
+  /** After a pass with `next` threads. */
+  observe({ wallMs, processorMs }: PassTimes, nowMs: number): void {
+    this.#wallMs += wallMs;
+    this.#processorMs += processorMs;
+    if (this.#wallMs < leastMs) return;
+    const granted = this.#processorMs / this.#wallMs;
+    this.#forget();
+    if (granted >= this.#count * grantedShare) {
+      if (this.#count === this.#most) this.#pauseMs = firstPauseMs;
+      return;
+    }
+    // On one thread there is nothing to give up, and fewer than all were tried a moment ago.
+    const wasMost = this.#count === this.#most;
+    this.#count = Math.max(1, Math.min(this.#count - 1, Math.floor(granted)));
+    if (!wasMost) return;
+    this.#retryAtMs = nowMs + this.#pauseMs;
+    this.#pauseMs = Math.min(longestPauseMs, 2 * this.#pauseMs);
+  }
+
+  #forget(): void {
+    this.#wallMs = 0;
+    this.#processorMs = 0;
+  }
+}

@@ -1,0 +1,184 @@
+/** Runs forward passes over the tokens of one sequence. */
+import type { CacheLayout, ThreadSlice, TokenRange, WindowGroup } from '../processor/messages.ts';
+import type { LayerRange, SequenceCache } from './cache.ts';
+import { buildPass, type Loaded, type PassGraph, type PassShape } from './forward.ts';
+import { GrantedThreads } from './grantedThreads.ts';
+import { addressOf, type Pointer } from './library.ts';
+import { cacheTypes } from './types.ts';
+
+/** −∞ in f16. */
+const negativeInfinity = 0xfc00;
+
+/** The graph of the last pass of a kind, and the memory of its activations. */
+interface Slot {
+  readonly allocator: Pointer;
+  built?: Built;
+}
+
+interface Built {
+  readonly key: string;
+  readonly pass: PassGraph;
+  /** The caches' tensors, and a buffer for each. */
+  readonly context: Pointer;
+  readonly buffers: readonly Pointer[];
+}
+
+export class PassRunner {
+  readonly #loaded: Loaded;
+  readonly #backend: Pointer;
+  /** Decoding keeps its graph while prompts of other requests are computed in between. */
+  readonly #one: Slot;
+  readonly #many: Slot;
+  readonly #threads: GrantedThreads;
+  readonly #ids = new WeakMap<LayerRange, number>();
+  #ranges = 0;
+
+  constructor(loaded: Loaded, backend: Pointer) {
+    this.#loaded = loaded;
+    this.#backend = backend;
+    this.#threads = new GrantedThreads(loaded.model.threads);
+    const { ggml_backend_cpu_buffer_type, ggml_gallocr_new } = loaded.ggml;
+    this.#one = { allocator: ggml_gallocr_new(ggml_backend_cpu_buffer_type()) };
+    this.#many = { allocator: ggml_gallocr_new(ggml_backend_cpu_buffer_type()) };
+  }
+
+  /** Appends `tokens` to the cache, in a layout with room for them. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
+  run(cache: SequenceCache, { layout, tokens, logits, hidden }: Omit<ThreadSlice, 'sequence'>): Float32Array {
+    const { ggml, model } = this.#loaded;
+    const first = cache.length;
+    cache.arrange(layout, first);
+    const rows = logits === 'all' ? tokens.length : logits === 'last' ? 1 : 0;
+    const visible = model.windowGroups.map((_, group) => visibleColumns(tailOf(layout, group), first + tokens.length));
+    const pass = this.#pass(
+      model.layers.map((_, layer) => cache.writable(layer)),
+      { tokens: tokens.length, rows, visible },
+    );
+    this.#set(pass.tokens, hidden ?? Int32Array.from(tokens));
+    this.#set(
+      pass.positions,
+      Int32Array.from(tokens, (_, i) => first + i),
+    );
+    if (pass.rows !== null) this.#set(pass.rows, Int32Array.of(tokens.length - 1));
+    for (const [group, window] of model.windowGroups.entries()) {
+      const tail = tailOf(layout, group);
+      this.#set(
+        pass.targets[group] ?? null,
+        BigInt64Array.from(tokens, (_, i) => BigInt(first + i - tail.first)),
+      );
+      this.#set(
+        pass.masks[group] ?? null,
+        attentionMask({ first: tail.first, columns: visible[group] ?? 0, length: first, count: tokens.length }, window),
+      );
+    }
+    this.#compute(pass.graph);
+    cache.length += tokens.length;
+    if (pass.output === null) return new Float32Array();
+    const values = new Float32Array(ggml.ggml_nbytes(pass.output) / 4);
+    ggml.ggml_backend_tensor_get(pass.output, values, 0, values.byteLength);
+    return values;
+  }
+
+  #compute(graph: Pointer): void {
+    const { ggml_backend_cpu_set_n_threads, ggml_backend_graph_compute } = this.#loaded.ggml;
+    const [startMs, before] = [performance.now(), process.cpuUsage()];
+    ggml_backend_cpu_set_n_threads(this.#backend, this.#threads.next(startMs));
+    const status = ggml_backend_graph_compute(this.#backend, graph);
+    const { user, system } = process.cpuUsage(before);
+    const endMs = performance.now();
+    this.#threads.observe({ wallMs: endMs - startMs, processorMs: (user + system) / 1e3 }, endMs);
+    if (status !== 0) throw new Error(`the graph ended with status ${status}`);
+  }
+
+  #set(tensor: Pointer, values: NodeJS.TypedArray): void {
+    this.#loaded.ggml.ggml_backend_tensor_set(tensor, values, 0, values.byteLength);
+  }
+
+  #pass(ranges: readonly LayerRange[], shape: Omit<PassShape, 'ranges'>): PassGraph {
+    const slot = shape.tokens === 1 ? this.#one : this.#many;
+    const key = [shape.tokens, shape.rows, ...shape.visible, ...ranges.map((range) => this.#idOf(range))].join();
+    if (slot.built?.key === key) return slot.built.pass;
+    this.#release(slot);
+    const { ggml, model } = this.#loaded;
+    const bytes = 2 * ranges.length * ggml.ggml_tensor_overhead();
+    const context = ggml.ggml_init({ mem_size: bytes, mem_buffer: null, no_alloc: true });
+    const buffers: Pointer[] = [];
+    const placed = (memory: Uint8Array, type: number, width: number, columns: number): Pointer => {
+      const address = addressOf(memory);
+      const buffer = ggml.ggml_backend_cpu_buffer_from_ptr(address, memory.byteLength);
+      buffers.push(buffer);
+      const tensor = ggml.ggml_new_tensor_2d(context, type, width, columns);
+      ggml.ggml_backend_tensor_alloc(buffer, tensor, address);
+      return tensor;
+    };
+    const caches = ranges.map((range, layer): PassShape['ranges'][number] => {
+      const spec = model.layers[layer];
+      if (!spec) throw new Error(`The model has no layer ${layer}.`);
+      const type = cacheTypes[spec.type];
+      return {
+        keys: placed(range.keys, type, spec.keyValueHeads * spec.keyDim, range.columns),
+        values: placed(range.values, type, spec.keyValueHeads * spec.valueDim, range.columns),
+      };
+    });
+    const pass = buildPass(this.#loaded, { ...shape, ranges: caches });
+    if (!ggml.ggml_gallocr_alloc_graph(slot.allocator, pass.graph)) throw new Error('out of memory for activations');
+    slot.built = { key, pass, buffers, context };
+    return pass;
+  }
+
+  #idOf(range: LayerRange): number {
+    const id = this.#ids.get(range) ?? this.#ranges++;
+    this.#ids.set(range, id);
+    return id;
+  }
+
+  #release(slot: Slot): void {
+    const { ggml } = this.#loaded;
+    if (!slot.built) return;
+    for (const buffer of slot.built.buffers) ggml.ggml_backend_buffer_free(buffer);
+    ggml.ggml_free(slot.built.pass.context);
+    ggml.ggml_free(slot.built.context);
+    delete slot.built;
+  }
+
+  free(): void {
+    for (const slot of [this.#one, this.#many]) {
+      this.#release(slot);
+      this.#loaded.ggml.ggml_gallocr_free(slot.allocator);
+    }
+  }
+}
+
+/** Columns are read in such steps. */
+const visibleStep = 64;
+
+/**
+ * How much of a range attention reads: by the tokens that it holds, not by the room that it has, so that a restored sequence computes
+ * the same bits. ggml sums by parts of what it is given.
+ */
+const visibleColumns = ({ first, columns }: TokenRange, length: number): number =>
+  Math.min(columns, visibleStep * Math.ceil((length - first) / visibleStep));
+
+function tailOf(layout: CacheLayout, group: number): TokenRange {
+  const tail = layout[group]?.at(-1);
+  if (!tail) throw new Error('There is no room for the tokens.');
+  return tail;
+}
+
+interface MaskDims {
+  readonly first: number;
+  readonly columns: number;
+  /** Tokens before the new ones. */
+  readonly length: number;
+  readonly count: number;
+}
+
+/** In f16: 0 where the row's new token may attend to the token in the column, −∞ elsewhere. `[count, columns]` */
+function attentionMask({ first, columns, length, count }: MaskDims, { slidingWindow }: WindowGroup): Uint16Array {
+  const mask = new Uint16Array(count * columns).fill(negativeInfinity);
+  for (let row = 0; row < count; row++) {
+    const position = length + row;
+    const least = Math.max(first, position - (slidingWindow ?? Number.POSITIVE_INFINITY) + 1);
+    mask.fill(0, row * columns + least - first, row * columns + position - first + 1);
+  }
+  return mask;
+}

@@ -1,0 +1,126 @@
+/** A decoder's weights as tensors of ggml: matrices in the file's own blocks, vectors as f32. */
+import { unsupported } from '../../errors.ts';
+import type { DecoderSpec } from '../../model/spec/spec.ts';
+import type {
+  AttentionWeights,
+  DecoderWeights,
+  DenseWeights,
+  FeedForwardWeights,
+  LayerWeights,
+  Linear,
+  Weight,
+} from '../../model/weights/weights.ts';
+import { readValues, rowBytesOf, rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
+import { type DeclaredTensor, float32, ggmlTypes } from './types.ts';
+
+export interface GgmlTensor extends DeclaredTensor {
+  readonly byteLength: number;
+  /** The bytes in pieces, in order. */
+  readonly read: () => AsyncGenerator<Uint8Array>;
+}
+
+/** Read at once: one piece is copied while the next is read. */
+const pieceBytes = 8 * 2 ** 20;
+
+/**
+ * @param exact matrices as f32: products with quantised ones round the other factor as well.
+ * @throws HearthError `unsupported` for a type that ggml has no kernels for, or for attention that isn't built from its operators.
+ */
+export function tensorsOf(spec: DecoderSpec, weights: DecoderWeights, exact: boolean): GgmlTensor[] {
+  const matrix = (key: string, weight: Weight, use: DeclaredTensor['use'] = 'matrix'): GgmlTensor =>
+    exact ? asFloats(key, weight, use) : asStored(key, weight, use);
+  const vector = (key: string, weight: Weight | undefined): GgmlTensor[] =>
+    weight ? [asFloats(key, weight, 'vector')] : [];
+  const linear = (key: string, { weight, bias }: Linear, use?: DeclaredTensor['use']): GgmlTensor[] => [
+    matrix(key, weight, use),
+    ...vector(`${key}.bias`, bias),
+  ];
+  const dense = (key: string, { gate, up, down }: DenseWeights): GgmlTensor[] => [
+    matrix(`${key}.gate`, gate),
+    matrix(`${key}.up`, up),
+    matrix(`${key}.down`, down),
+  ];
+  const attention = (key: string, own: AttentionWeights): GgmlTensor[] => {
+    if (own.kind !== 'grouped-query') throw unsupported(`ggml's operators are not used for ${own.kind} attention.`);
+    return [
+      ...linear(`${key}.query`, own.query),
+      ...linear(`${key}.key`, own.key),
+      ...linear(`${key}.value`, own.value),
+      ...(own.gate ? linear(`${key}.gate`, own.gate) : []),
+      ...linear(`${key}.output`, own.output),
+      ...vector(`${key}.queryNorm`, own.queryNorm),
+      ...vector(`${key}.keyNorm`, own.keyNorm),
+      ...vector(`${key}.sinks`, own.sinks),
+    ];
+  };
+  const feedForward = (key: string, own: FeedForwardWeights): GgmlTensor[] =>
+    own.kind === 'dense'
+      ? dense(key, own)
+      : [
+          ...linear(`${key}.router`, own.router),
+          ...vector(`${key}.selectionBias`, own.selectionBias),
+          ...linear(`${key}.gate`, own.gate, 'experts'),
+          ...linear(`${key}.up`, own.up, 'experts'),
+          ...linear(`${key}.down`, own.down, 'experts'),
+          ...(own.shared ? dense(`${key}.shared`, own.shared) : []),
+          ...(own.sharedGate ? [matrix(`${key}.sharedGate`, own.sharedGate)] : []),
+        ];
+  const layer = (own: LayerWeights, index: number): GgmlTensor[] => [
+    ...vector(`${index}.attentionNorm`, own.attentionNorm),
+    ...attention(`${index}.attention`, own.attention),
+    ...vector(`${index}.attentionPostNorm`, own.attentionPostNorm),
+    ...vector(`${index}.feedForwardNorm`, own.feedForwardNorm),
+    ...feedForward(`${index}.feedForward`, own.feedForward),
+    ...vector(`${index}.feedForwardPostNorm`, own.feedForwardPostNorm),
+  ];
+  const hasHead = !spec.headless && spec.stage !== 'inner';
+  return [
+    ...(spec.stage ? [] : [matrix('embedding', weights.embedding, 'rows')]),
+    ...weights.layers.flatMap(layer),
+    ...(spec.stage === 'inner' ? [] : vector('finalNorm', weights.finalNorm)),
+    // A tied head is the embedding, whose rows are read one by one.
+    ...(hasHead && !isTied(spec, weights) ? [matrix('head', weights.head)] : []),
+  ];
+}
+
+export const isTied = (spec: DecoderSpec, { head, embedding }: DecoderWeights): boolean =>
+  head === embedding && !spec.stage;
+
+/** Bytes that the tensors take in memory. */
+export const bytesOfTensors = (tensors: readonly GgmlTensor[]): number =>
+  tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
+
+function asStored(key: string, weight: Weight, use: DeclaredTensor['use']): GgmlTensor {
+  const type = ggmlTypes[weight.type];
+  if (type === undefined || weight.blockScale) {
+    throw unsupported(`${weight.name} is ${weight.type}, for which ggml has no matmul.`);
+  }
+  const sizes = weight.shape.toReversed();
+  const byteLength = weightBytesOf(weight);
+  return {
+    key,
+    type,
+    sizes,
+    use,
+    byteLength,
+    read: () => pieces(weight, (first, count) => weight.readRows(first, count)),
+  };
+}
+
+function asFloats(key: string, weight: Weight, use: DeclaredTensor['use']): GgmlTensor {
+  const read = async (first: number, count: number): Promise<Uint8Array> => {
+    const { buffer, byteOffset, byteLength } = await readValues(weight, first, count);
+    return new Uint8Array(buffer, byteOffset, byteLength).slice();
+  };
+  const byteLength = weight.shape.reduce((product, size) => product * size, 4);
+  return { key, type: float32, sizes: weight.shape.toReversed(), use, byteLength, read: () => pieces(weight, read) };
+}
+
+async function* pieces(
+  weight: Weight,
+  read: (first: number, count: number) => Promise<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  const rows = rowsOf(weight.shape);
+  const step = Math.max(1, Math.floor(pieceBytes / rowBytesOf(weight)));
+  for (let first = 0; first < rows; first += step) yield await read(first, Math.min(step, rows - first));
+}

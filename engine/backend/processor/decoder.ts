@@ -1,0 +1,330 @@
+/** The decoder of the CPU backends (ggml, ONNX Runtime): a graph on a worker thread computes, the KV cache's bookkeeping is here. */
+
+import { Worker } from 'node:worker_threads';
+import { HearthError } from '../../errors.ts';
+import type { CacheDemand, Sequence, SequenceSerializer } from '../../kv/blockCache.ts';
+import { BlockCache, type BlockStorage, type CachedSequence } from '../../kv/blockCache.ts';
+import { type BlockGroup, blocksFor } from '../../kv/blocks.ts';
+import { maxStates, StateTable } from '../../kv/states.ts';
+import { cacheBytesPerToken, type DecoderSpec, processorPrecision, stateBytesOf } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/models.ts';
+import {
+  checkedBatch,
+  type Decoder,
+  type DecoderMemory,
+  fullContexts,
+  joined,
+  notFinite,
+  type OwnSlice,
+  passesOf,
+  type SequenceSlice,
+} from '../backend.ts';
+import { type MemoryPlan, type ModelNeeds, usualContextTokens } from '../memoryPlan.ts';
+import {
+  bytesOf,
+  bytesOfState,
+  type CacheLayout,
+  type CacheMessage,
+  type FromThread,
+  type LayerCacheSpec,
+  rowsOf,
+  type StateSpec,
+  type WindowGroup,
+} from './messages.ts';
+
+/** Enough rows for matmuls to reach full speed. More would need memory for attention scores and delay cancellations. */
+const maxTokensPerRun = 256;
+
+export interface LoadedGraph {
+  readonly backend: 'ggml' | 'onnx';
+  readonly spec: DecoderSpec;
+  readonly contextTokens: number;
+  /** KV-cache budget of all sequences in bytes. */
+  readonly cacheBudgetBytes: number;
+  readonly notes: readonly string[];
+  readonly windowGroups: readonly WindowGroup[];
+  readonly layers: readonly LayerCacheSpec[];
+  readonly states: readonly StateSpec[];
+  readonly weightBytes: number;
+  readonly thread: CacheThread;
+  /** Names the order of a block's bytes. */
+  readonly cacheOrder: string;
+  /** Of weights that are mapped from a file. */
+  readonly mapped?: {
+    /** Whether another program wrote into the file. */
+    readonly isChanged: () => Promise<boolean>;
+    /** The error to throw if it did, or for logits that are not finite. */
+    readonly damage: (changed: boolean) => Promise<HearthError>;
+    /** Removes temporary files of this decoder. */
+    readonly cleanUp: () => Promise<void>;
+  };
+}
+
+export class ProcessorDecoder implements Decoder {
+  readonly spec: DecoderSpec;
+  readonly backend: LoadedGraph['backend'];
+  readonly contextTokens: number;
+  readonly maxTokensPerRun = maxTokensPerRun;
+  readonly maxSequencesPerRun = 1;
+  readonly notes: readonly string[];
+  readonly #graph: LoadedGraph;
+  readonly #cache: BlockCache;
+  #end: Promise<void> | undefined;
+
+  constructor(graph: LoadedGraph) {
+    this.#graph = graph;
+    this.spec = graph.spec;
+    this.backend = graph.backend;
+    this.contextTokens = graph.contextTokens;
+    this.notes = graph.notes;
+    this.#cache = new BlockCache(storageOf(graph), graph.contextTokens);
+  }
+
+  get serializer(): SequenceSerializer {
+    return this.#cache;
+  }
+
+  createSequence(): Sequence {
+    return this.#cache.create();
+  }
+
+  async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
+    const slices = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
+    const { mapped } = this.#graph;
+    if (mapped && (await mapped.isChanged())) throw await mapped.damage(true);
+    this.#cache.requireRoom(demandsOf(slices));
+    const logits: Float32Array[] = slices.map(() => new Float32Array());
+    for (const pass of passesOf(slices, maxTokensPerRun)) {
+      const computed = await this.#runPass(pass.map(({ slice }) => slice));
+      for (const [i, { index }] of pass.entries()) logits[index] = joined(logits[index], computed[i]);
+    }
+    if (!logits.every(isNumeric)) throw mapped ? await mapped.damage(false) : notFinite();
+    return logits;
+  }
+
+  async #runPass(slices: readonly OwnSlice<CachedSequence>[]): Promise<readonly Float32Array[]> {
+    this.#cache.prepare(demandsOf(slices));
+    const { values } = await this.#graph.thread.ask({
+      kind: 'run',
+      slices: slices.map(({ sequence, tokens, logits, hidden }) => {
+        return { sequence: sequence.id, layout: layoutOf(sequence), tokens, logits, ...(hidden && { hidden }) };
+      }),
+    });
+    for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
+    return values;
+  }
+
+  canAllocate(demands: readonly CacheDemand[]): boolean {
+    return this.#cache.hasRoom(demands);
+  }
+
+  memory(): DecoderMemory {
+    const { usedBytes: cacheBytes, storage } = this.#cache;
+    const { weightBytes, layers } = this.#graph;
+    const [layer] = layers;
+    const cacheBytesPerValue = layer ? bytesOf(layer) / rowsOf(layer) : 0;
+    const { groups, capacityBytes: cacheCapacityBytes } = storage;
+    const stateBytes = groups.find(({ isState }) => isState)?.blockBytes ?? 0;
+    // One usual context: what the list of models says that the model needs.
+    const usualTokens = allocatedTokens(Math.min(this.contextTokens, usualContextTokens));
+    const idleLimitBytes = usualTokens * tokenBytesOf(groups) + maxStates * stateBytes;
+    return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue, idleLimitBytes };
+  }
+
+  dispose(): Promise<void> {
+    this.#end ??= this.#graph.thread.end().finally(this.#graph.mapped?.cleanUp);
+    return this.#end;
+  }
+}
+
+const demandsOf = (slices: readonly OwnSlice<CachedSequence>[]): CacheDemand[] =>
+  slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length }));
+
+function isNumeric(logits: Float32Array): boolean {
+  for (const logit of logits) if (!Number.isFinite(logit)) return false;
+  return true;
+}
+
+/** Tokens of a block: columns are allocated in such steps. */
+const blockTokens = 64;
+
+/** Tokens that are allocated for a sequence of so many. */
+export const allocatedTokens = (tokens: number): number =>
+  blockTokens * blocksFor(tokens, { blockTokens, contiguous: true });
+
+/** The thread, as far as every CPU backend speaks with its own. */
+export interface CacheThread {
+  ask(message: CacheMessage, transfer?: readonly ArrayBuffer[]): Promise<Done>;
+  tell(message: CacheMessage): void;
+  end(): Promise<void>;
+}
+
+interface CacheOptions
+  extends Pick<
+    LoadedGraph,
+    'windowGroups' | 'layers' | 'states' | 'contextTokens' | 'cacheBudgetBytes' | 'cacheOrder'
+  > {
+  readonly thread: Pick<CacheThread, 'ask' | 'tell'>;
+}
+
+/** The cache on the graph thread. */
+export function storageOf(graph: CacheOptions): BlockStorage {
+  const { thread, windowGroups, states, contextTokens, cacheBudgetBytes } = graph;
+  const stateGroup = windowGroups.length;
+  const layers = [
+    ...graph.layers.map((layer) => ({ group: layer.group, blockBytes: blockTokens * bytesOf(layer) })),
+    ...states.map((state) => ({ group: stateGroup, blockBytes: bytesOfState(state) })),
+  ];
+  const blockBytesOf = (group: number): number =>
+    layers.reduce((sum, layer) => sum + (layer.group === group ? layer.blockBytes : 0), 0);
+  const windows = windowGroups.map(({ slidingWindow }, index): BlockGroup => {
+    return { slidingWindow, blockTokens, blockBytes: blockBytesOf(index), contiguous: true };
+  });
+  const stateBytes = blockBytesOf(stateGroup);
+  const groups = stateBytes > 0 ? [...windows, { isState: true, blockTokens: 1, blockBytes: stateBytes }] : windows;
+  const contextBytes = allocatedTokens(contextTokens) * tokenBytesOf(windows) + maxStates * stateBytes;
+  return {
+    format: `${graph.layers[0]?.type === 'float16' ? 'f16' : 'f32'} ${graph.cacheOrder}`,
+    groups,
+    layers,
+    capacityBytes: Math.min(cacheBudgetBytes, fullContexts * contextBytes),
+    async read(sequence, layer) {
+      const layout = layoutOf(sequence, Math.ceil(sequence.length / blockTokens));
+      const { saved } = await thread.ask({ kind: 'save', sequence: sequence.id, layer, layout });
+      if (!saved) throw new Error('The graph thread returned no data.');
+      return saved;
+    },
+    async write(sequence, layer, bytes) {
+      const { id, length } = sequence;
+      const message = { kind: 'restore', sequence: id, layer, layout: layoutOf(sequence), length, bytes } as const;
+      await thread.ask(message, [bytes.buffer as ArrayBuffer]);
+    },
+    created: ({ id }, from) => thread.tell({ kind: 'create', sequence: id, from: from?.id }),
+    changed: (sequence) =>
+      thread.tell({ kind: 'change', sequence: sequence.id, layout: layoutOf(sequence), length: sequence.length }),
+    disposed: ({ id }) => thread.tell({ kind: 'dispose', sequence: id }),
+  };
+}
+
+/** Keys and values of one token, in all layers. */
+const tokenBytesOf = (groups: readonly BlockGroup[]): number =>
+  groups.reduce((sum, { blockBytes, isState }) => sum + (isState ? 0 : blockBytes / blockTokens), 0);
+
+/** The ranges of a sequence, as far as they hold the first `blocks` blocks. Default: with spare ones. */
+export const layoutOf = ({ tables }: CachedSequence, blocks = Number.POSITIVE_INFINITY): CacheLayout =>
+  tables.map((table) =>
+    table instanceof StateTable
+      ? (blocks < Number.POSITIVE_INFINITY ? table.rangesApart : table.ranges).map(([first]) => ({ first, columns: 1 }))
+      : table.ranges
+          .filter(([first]) => first < blocks)
+          .map(([first, end]) => {
+            return { first: first * blockTokens, columns: (Math.min(end, blocks) - first) * blockTokens };
+          }),
+  );
+
+// Memory that a model needs on the CPU.
+
+/** The runtime, and activations of the longest chunk. */
+const scratchBytes = 400e6;
+
+/** Windowed layers count in full: their checkpoints grow with the context as well. */
+export function hostNeeds(spec: DecoderSpec, weightBytes: number, asked?: CachePrecision): ModelNeeds {
+  const attentions = spec.layers.map(({ attention }) => attention);
+  const tokenBytes = cacheBytesPerToken(attentions, processorPrecision(asked));
+  const stateBytes = maxStates * stateBytesOf(spec);
+  return {
+    weightBytes,
+    scratchBytes,
+    cacheBytes: (tokens) => allocatedTokens(tokens) * tokenBytes + stateBytes,
+    longestTokens: spec.contextTokens,
+  };
+}
+
+// Sentences for the model card.
+
+export function memoryNotes({ contextTokens, isCrowded }: MemoryPlan, wanted: number): string[] {
+  if (isCrowded) return ['Other programs use memory that this model needs. It will be slow until some are closed.'];
+  const note = `The context is ${contextTokens} of ${wanted} tokens: as many as fit the available memory.`;
+  return contextTokens < wanted ? [note] : [];
+}
+
+export function cacheNotes(asked: CachePrecision): string[] {
+  const notes = {
+    f32: [],
+    f16: ['The KV cache is f16.'],
+    q8: ['The KV cache is f16: the CPU backend has no smaller precision.'],
+  };
+  return notes[asked];
+}
+
+// The decoder's side of the graph thread.
+
+export type Done = Extract<FromThread, { kind: 'done' }>;
+
+interface Waiting {
+  readonly resolve: (answer: Done) => void;
+  readonly reject: (error: Error) => void;
+}
+
+function runFailure(message: string, runtime: string): HearthError {
+  const memory = /bad_alloc|allocat|out of memory/i.test(message);
+  return new HearthError(
+    memory ? 'out-of-memory' : 'unsupported',
+    memory
+      ? `The forward pass ran out of memory (${message}). Choose a smaller model or context.`
+      : `${runtime} failed: ${message}`,
+  );
+}
+
+/** @typeParam Own what a backend asks its thread besides. */
+export class ThreadClient<Own extends { readonly kind: string }> implements CacheThread {
+  readonly #worker: Worker;
+  readonly #runtime: string;
+  readonly #waiting: Waiting[] = [];
+  #failure: Error | undefined;
+
+  /** @param runtime the library's name, for messages. */
+  constructor(file: URL, runtime: string) {
+    this.#runtime = runtime;
+    this.#worker = new Worker(file, { name: 'hearth-compute' });
+    this.#worker.on('message', (answer: FromThread) => this.#settle(answer));
+    this.#worker.on('error', (error: Error) =>
+      this.#fail(new HearthError('device-lost', `The compute thread failed (${error.message}).`, { cause: error })),
+    );
+    this.#worker.on('exit', () => this.#fail(new HearthError('device-lost', 'The compute thread has exited.')));
+    // A pending answer keeps the process alive; an idle model doesn't.
+    this.#worker.unref();
+  }
+
+  /** Sends a message that isn't answered. */
+  tell(message: CacheMessage | Own): void {
+    if (!this.#failure) this.#worker.postMessage(message);
+  }
+
+  /** @param transfer buffers that move to the thread. */
+  ask(message: CacheMessage | Own, transfer: readonly ArrayBuffer[] = []): Promise<Done> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure) return reject(this.#failure);
+      this.#waiting.push({ resolve, reject });
+      this.#worker.ref();
+      this.#worker.postMessage(message, transfer);
+    });
+  }
+
+  /** Frees the graph and the caches. */
+  async end(): Promise<void> {
+    if (!this.#failure) await this.ask({ kind: 'end' });
+  }
+
+  #settle(answer: FromThread): void {
+    const waiting = this.#waiting.shift();
+    if (this.#waiting.length === 0) this.#worker.unref();
+    if (answer.kind === 'done') waiting?.resolve(answer);
+    else waiting?.reject(runFailure(answer.message, this.#runtime));
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
+  }
+}

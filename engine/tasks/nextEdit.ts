@@ -1,0 +1,168 @@
+/**
+ * Foresees the next edit of a file from the last ones. A model that was trained on edits rewrites the lines round the cursor; any other one
+ * is shown the last edits as a diff, and writes the other half of a diff for lines that resemble the edited one.
+ */
+import { limits } from '../limits.ts';
+import { HealedText } from '../sampling/logitsProcessor.ts';
+import { greedy } from '../sampling/sampler.ts';
+import type { Submitter } from '../scheduler/scheduler.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { ConfidenceMeter } from './complete.ts';
+import { type FinishReason, generate } from './generate.ts';
+
+/** A line that was changed, and the one above it. */
+export interface EditedLine {
+  readonly path: string;
+  readonly above: string;
+  readonly before: string;
+  readonly after: string;
+}
+
+export interface EditSource {
+  readonly path: string;
+  /** The last one comes last. */
+  readonly edits: readonly EditedLine[];
+  /** The lines round the cursor, as they are and as they were before the last edit. */
+  readonly window: { readonly firstLine: number; readonly text: string; readonly before: string };
+  /** Lines that may change in the same way, the likeliest first. */
+  readonly places: readonly { readonly line: number; readonly above: string; readonly text: string }[];
+}
+
+export interface EditRequest extends EditSource {
+  readonly random: () => number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What stands at `line` is to become `text`, which may have several lines. */
+export interface ForeseenEdit {
+  readonly line: number;
+  readonly text: string;
+  /** Of the least likely token. */
+  readonly logProbability: number;
+}
+
+export interface Foreseen {
+  /** Absent: nothing that is sure enough. */
+  readonly edit?: ForeseenEdit;
+  readonly finish: FinishReason;
+}
+
+/** Less likely edits are not shown: measured on histories of ten repositories (docs/proof.md, "Edits that a model foresees"). */
+export const leastEditLogProbability = -0.3;
+
+/** Whether a model was trained to foresee edits. Its file's name is all that tells: the weights are Qwen2.5-Coder's shape. */
+export const isTrainedOnEdits = (name: string, { fillInTheMiddle }: Pick<Tokenizer, 'fillInTheMiddle'>): boolean =>
+  /sweep.?next.?edit/i.test(name) && fillInTheMiddle?.fileSeparator !== undefined;
+
+interface Writer {
+  readonly scheduler: Submitter;
+  readonly tokenizer: Tokenizer;
+  readonly contextTokens: number;
+}
+
+/** The surest edit, if it is sure enough. */
+export async function foreseeEdit(writer: Writer, request: EditRequest, trained: boolean): Promise<Foreseen> {
+  const { edit, finish } = trained ? await rewriteWindow(writer, request) : await rewriteLines(writer, request);
+  const isSure = edit !== undefined && edit.logProbability >= leastEditLogProbability;
+  return { finish, ...(isSure && { edit }) };
+}
+
+/** @returns the surest change of a place, sure enough or not. */
+export async function rewriteLines(writer: Writer, request: EditRequest): Promise<Foreseen> {
+  let best: ForeseenEdit | undefined;
+  let finish: FinishReason = 'stop';
+  for (const place of request.places) {
+    const prompt = plain(writer.tokenizer, linePrompt(request, place));
+    const written = await write(writer, request, { prompt, maxTokens: limits.nextEdit.lineTokens, stop: '\n' });
+    ({ finish } = written);
+    if (finish === 'cancelled') break;
+    const { text, logProbability } = written;
+    // The model may not see an end where the line is cut off.
+    if (finish !== 'stop' || text.trim() === '' || text === place.text) continue;
+    if (best === undefined || logProbability > best.logProbability) best = { line: place.line, text, logProbability };
+  }
+  return { finish, ...(best && { edit: best }) };
+}
+
+/** Ends where the new line begins, behind the mark of an added one. The last edits come first: they are the same for all places. */
+export function linePrompt({ path, edits }: Pick<EditSource, 'path' | 'edits'>, place: EditSource['places'][number]) {
+  const hunk = (above: string, before: string): string => `@@ @@\n ${above}\n-${before}\n+`;
+  const titles = edits.map((edit, i) => (edit.path === edits[i - 1]?.path ? '' : title(edit.path)));
+  const own = edits.at(-1)?.path === path ? '' : title(path);
+  const done = edits.map(({ above, before, after }, i) => `${titles[i]}${hunk(above, before)}${after}\n`);
+  return `${done.join('')}${own}${hunk(place.above, place.text)}`;
+}
+
+const title = (path: string): string => `--- a/${path}\n+++ b/${path}\n`;
+
+/** As Sweep's Next-Edit models were trained: edits, the window before and after the last one, and then as it will be. */
+export async function rewriteWindow(writer: Writer, request: EditRequest): Promise<Foreseen> {
+  const { tokenizer } = writer;
+  const separator = tokenizer.fillInTheMiddle?.fileSeparator;
+  if (separator === undefined) throw new Error('The vocabulary has no file separator.');
+  const { path, window, edits } = request;
+  const parts = [
+    ...edits.map(({ path: own, above, before, after }) => {
+      return `${own}.diff\noriginal:\n${above}\n${before}\nupdated:\n${above}\n${after}\n`;
+    }),
+    `original/${path}\n${window.before}\n`,
+    `current/${path}\n${window.text}\n`,
+    `updated/${path}\n`,
+  ];
+  const prompt = parts.flatMap((part) => [separator, ...plain(tokenizer, part)]);
+  const maxTokens = plain(tokenizer, window.text).length + limits.nextEdit.lineTokens;
+  const { text, logProbability, finish } = await write(writer, request, { prompt, maxTokens, stop: '<|file_sep|>' });
+  const change = finish === 'stop' ? firstChange(window.text, text.replace(/\n$/, '')) : undefined;
+  return { finish, ...(change && { edit: { ...change, line: window.firstLine + change.line, logProbability } }) };
+}
+
+/** The first line that became another or several; undefined if lines only went away or several became others at once. */
+export function firstChange(
+  before: string,
+  after: string,
+): { readonly line: number; readonly text: string } | undefined {
+  const [old, fresh] = [before.split('\n'), after.split('\n')];
+  const line = old.findIndex((own, i) => own !== fresh[i]);
+  if (line < 0) return undefined;
+  // The rest of the old text goes on somewhere behind the change.
+  const rest = old[line + 1];
+  const end = rest === undefined ? fresh.length : fresh.indexOf(rest, line + 1);
+  const text = fresh.slice(line, end).join('\n');
+  return end > line && text !== '' ? { line, text } : undefined;
+}
+
+const plain = (tokenizer: Tokenizer, text: string): number[] => tokenizer.encode(text, { special: 'plain' });
+
+interface Wanted {
+  readonly prompt: readonly number[];
+  readonly maxTokens: number;
+  readonly stop: string;
+}
+
+/** In the class that everything else goes before. */
+async function write(
+  { scheduler, tokenizer, contextTokens }: Writer,
+  { random, signal }: EditRequest,
+  { prompt, maxTokens, stop }: Wanted,
+): Promise<{ readonly text: string; readonly logProbability: number; readonly finish: FinishReason }> {
+  const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
+  const ids = [...begin, ...prompt];
+  const nothing = { text: '', logProbability: Number.NEGATIVE_INFINITY, finish: 'context' as const };
+  if (ids.length + maxTokens > contextTokens) return nothing;
+  const meter = new ConfidenceMeter(tokenizer.endIds, 0, maxTokens);
+  const { text, finish } = await generate(scheduler, {
+    requestClass: 'warm-up',
+    prompt: ids,
+    maxTokens,
+    sampling: greedy,
+    random,
+    stopIds: tokenizer.endIds,
+    stopStrings: [stop],
+    parser: new HealedText(tokenizer, new Uint8Array(0)),
+    observer: meter,
+    onPiece: () => 'continue',
+    timeoutMs: limits.nextEdit.timeoutMs,
+    signal,
+  });
+  return { text, logProbability: meter.least, finish };
+}

@@ -1,0 +1,126 @@
+/** Runs a command that the user allowed in a terminal that the user sees, and reads what commands write. */
+import * as vscode from 'vscode';
+import { EngineFailure } from '../client/failure.ts';
+import { limits } from '../limits.ts';
+
+/** Why a command is not even shown to the user; undefined: it may be asked for. */
+export function flawOf(command: string): string | undefined {
+  if (command.trim() === '') return 'The command is empty.';
+  if (command.length > limits.agent.commandChars) return 'The command is too long. Write a script file instead.';
+  // They are keys to a terminal, or hide what the command does.
+  if (/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}]/u.test(command))
+    return 'A command is one line of visible characters: join several with && or write a script file.';
+  return undefined;
+}
+
+const name = 'Hearth';
+
+/** @returns what it wrote, and its exit code where the shell tells it. */
+export async function runInTerminal(
+  command: string,
+  cwd: vscode.Uri | undefined,
+  token: vscode.CancellationToken,
+): Promise<string> {
+  const terminal =
+    vscode.window.terminals.find((known) => known.name === name && known.exitStatus === undefined) ??
+    // A pager waits for keys.
+    vscode.window.createTerminal({ name, ...(cwd && { cwd }), env: { PAGER: 'cat', GIT_PAGER: 'cat' } });
+  terminal.show(true);
+  const shell = terminal.shellIntegration ?? (await shellOf(terminal, token));
+  if (token.isCancellationRequested) throw new EngineFailure('cancelled', 'Stopped.');
+  if (shell === undefined) {
+    terminal.sendText(command);
+    return 'The command was started in the terminal, whose output cannot be read here. Ask the user what it shows.';
+  }
+  const execution = shell.executeCommand(command);
+  const ended = endOf(execution);
+  const stopped = cancelled(token);
+  try {
+    const output = outputOf(execution.read());
+    const code = await Promise.race([ended.code, stopped.happened, after(limits.agent.commandMs)]);
+    const text = typeof code === 'string' ? output.text() : await output.whole();
+    if (code === 'stopped') {
+      terminal.sendText('\u0003', false);
+      throw new EngineFailure('cancelled', 'Stopped.');
+    }
+    if (code === 'late') return `${text}\n(It still runs after ${limits.agent.commandMs / 60_000} minutes.)`;
+    return `${text}\n(Exit code ${code ?? 'unknown'}.)`;
+  } finally {
+    stopped.dispose();
+    ended.dispose();
+  }
+}
+
+/** What is written at the end arrives after the end. */
+const outputMs = 2_000;
+
+const after = (ms: number): Promise<'late'> => new Promise((resolve) => setTimeout(() => resolve('late'), ms).unref());
+
+/** Undefined where the shell has no integration with VS Code. */
+function shellOf(
+  terminal: vscode.Terminal,
+  token: vscode.CancellationToken,
+): Promise<vscode.TerminalShellIntegration | undefined> {
+  return new Promise((resolve) => {
+    const finish = (shell: vscode.TerminalShellIntegration | undefined) => {
+      subscriptions.dispose();
+      clearTimeout(timer);
+      resolve(shell);
+    };
+    const timer = setTimeout(() => finish(undefined), limits.agent.shellMs);
+    const subscriptions = vscode.Disposable.from(
+      token.onCancellationRequested(() => finish(undefined)),
+      vscode.window.onDidChangeTerminalShellIntegration((event) => {
+        if (event.terminal === terminal) finish(event.shellIntegration);
+      }),
+    );
+  });
+}
+
+function cancelled(token: vscode.CancellationToken): { happened: Promise<'stopped'>; dispose(): void } {
+  let subscription: vscode.Disposable | undefined;
+  const happened = new Promise<'stopped'>((resolve) => {
+    subscription = token.onCancellationRequested(() => resolve('stopped'));
+  });
+  return { happened, dispose: () => subscription?.dispose() };
+}
+
+function endOf(execution: vscode.TerminalShellExecution): { code: Promise<number | undefined>; dispose(): void } {
+  let subscription: vscode.Disposable | undefined;
+  const code = new Promise<number | undefined>((resolve) => {
+    subscription = vscode.window.onDidEndTerminalShellExecution((event) => {
+      if (event.execution === execution) resolve(event.exitCode);
+    });
+  });
+  return { code, dispose: () => subscription?.dispose() };
+}
+
+/** Reads what a command writes. `text` is what came so far, `whole` waits for the end; both keep its end alone. */
+export function outputOf(parts: AsyncIterable<string>): { whole(): Promise<string>; text(): string } {
+  let written = '';
+  const read = async () => {
+    for await (const part of parts) written = (written + part).slice(-limits.agent.outputChars * 2);
+  };
+  const reading = read();
+  const text = () => tail(plain(written));
+  return { text, whole: () => Promise.race([reading, after(outputMs)]).then(text) };
+}
+
+/** Without what moves the cursor, colours text or talks to the terminal. */
+export function plain(output: string): string {
+  return (
+    output
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is removed.
+      .replaceAll(/\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|\u001b\[[0-?]*[ -/]*[@-~]|\u001b[ -/]*[0-~]/g, '')
+      .replaceAll(/\r+\n/g, '\n')
+      // A progress bar overwrites its line.
+      .replaceAll(/[^\n]*\r(?=[^\n])/g, '')
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is removed.
+      .replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '')
+      .trim()
+  );
+}
+
+/** A command says at its end what became of it. */
+const tail = (text: string): string =>
+  text.length <= limits.agent.outputChars ? text : `…${text.slice(-limits.agent.outputChars)}`;

@@ -1,0 +1,104 @@
+/**
+ * Builds the command line as an npm package of one platform, which runs in an empty folder without a network:
+ *
+ *     npm run package:cli [-- --target linux-x64] [--out FOLDER]
+ *     npx --yes --package=./hearth-linux-x64-0.1.0.tgz hearth doctor
+ *
+ * The native modules are bundled (`bundleDependencies`), with that platform's binaries alone: `overrides` don't apply to a
+ * published package, so the install script of onnxruntime-node would download CUDA libraries.
+ */
+import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { parseArgs } from 'node:util';
+import { z } from 'zod';
+import { notices } from './notices.ts';
+import { copyNativeModules, isTarget, maxPackageBytes, type Target } from './package.ts';
+import { hostTarget, projectRoot } from './shared/paths.ts';
+import { npm, run } from './shared/process.ts';
+
+const manifestSchema = z.object({
+  name: z.string(),
+  version: z.string(),
+  license: z.string(),
+  type: z.literal('module'),
+  bin: z.object({ hearth: z.string() }),
+  engines: z.object({ node: z.string() }),
+});
+const nativeSchema = z.object({
+  name: z.string(),
+  version: z.string(),
+  type: z.string().optional(),
+  main: z.string().optional(),
+  exports: z.unknown().optional(),
+  license: z.string().optional(),
+});
+
+/** Of the built files, what VS Code alone runs. */
+const editorOnly = /^(extension\.cjs|chat\.(js|css)|diagrams\.js|fonts|engine\.mjs|inputs\.json|node_modules)$|\.map$/;
+
+/** @returns the path of `hearth-TARGET-VERSION.tgz` in `folder`. */
+export async function packageCommandLine(target: Target, folder: string): Promise<string> {
+  const staging = join(projectRoot, '.cache', 'package', `npm-${target}`);
+  rmSync(staging, { recursive: true, force: true });
+  mkdirSync(join(staging, 'dist'), { recursive: true });
+  mkdirSync(folder, { recursive: true });
+  const built = join(staging, 'built');
+  const build = ['esbuild.mjs', '--production', `--outdir=${relative(projectRoot, built)}`];
+  await run(process.execPath, build, { cwd: projectRoot, output: 'quiet' });
+  const inputs = z.array(z.string()).parse(readJson(join(built, 'inputs.json')));
+  for (const name of readdirSync(built).filter((each) => !editorOnly.test(each)))
+    cpSync(join(built, name), join(staging, 'dist', name), { recursive: true });
+  rmSync(built, { recursive: true });
+  const packages = await copyNativeModules(target, join(staging, 'node_modules'));
+  const native = packages.map(({ name }) => name);
+  for (const name of native) silence(join(staging, 'node_modules', name, 'package.json'));
+  writeFileSync(
+    join(staging, 'ThirdPartyNotices.txt'),
+    notices(
+      inputs,
+      packages.map(({ folder }) => folder),
+    ),
+  );
+  for (const name of ['LICENSE', 'README.md']) cpSync(join(projectRoot, name), join(staging, name));
+  const { name, version } = writeManifest(staging, target, native);
+  await npm(['pack', '--pack-destination', staging], { cwd: staging, output: 'quiet' });
+  const out = join(folder, `hearth-${target}-${version}.tgz`);
+  renameSync(join(staging, `${name}-${version}.tgz`), out);
+  rmSync(staging, { recursive: true });
+  return out;
+}
+
+/** Without scripts, and without dependencies that the command line does not load. */
+function silence(path: string): void {
+  writeFileSync(path, `${JSON.stringify(nativeSchema.parse(readJson(path)), null, 2)}\n`);
+}
+
+function writeManifest(staging: string, target: Target, native: readonly string[]): { name: string; version: string } {
+  const manifest = manifestSchema.parse(readJson(join(projectRoot, 'package.json')));
+  const [os, cpu] = target.split('-');
+  const versionOf = (name: string): string =>
+    nativeSchema.parse(readJson(join(staging, 'node_modules', name, 'package.json'))).version;
+  const all = {
+    ...manifest,
+    description: 'A language model on your own machine: chat, completion, summaries, a server with OpenAI’s API.',
+    os: [os],
+    cpu: [cpu],
+    dependencies: Object.fromEntries(native.map((name) => [name, versionOf(name)])),
+    bundleDependencies: native,
+  };
+  writeFileSync(join(staging, 'package.json'), `${JSON.stringify(all, null, 2)}\n`);
+  return manifest;
+}
+
+const readJson = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'));
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: { target: { type: 'string', default: hostTarget }, out: { type: 'string' } },
+  });
+  if (!isTarget(values.target)) throw new Error(`No package for ${values.target}.`);
+  const file = await packageCommandLine(values.target, values.out ?? join(projectRoot, 'dist'));
+  const bytes = statSync(file).size;
+  console.log(`${relative(process.cwd(), file)}: ${(bytes / 2 ** 20).toFixed(1)} MiB`);
+  if (bytes > maxPackageBytes) throw new Error(`The package exceeds the limit of ${maxPackageBytes / 2 ** 20} MiB.`);
+}

@@ -1,0 +1,123 @@
+/**
+ * A disk that is full from the n-th write on, for every n: `npm run fuzz:disk [-- STEP]`. With a new store a model is loaded,
+ * completes and summarises. Each time that ends in the usual answer or in one line, and once the disk is free again a start gives
+ * the usual answer and leaves the usual files, so that nothing partial stays. Writes of SQLite and of other threads are not failed.
+ */
+import { cpSync, promises, rmSync } from 'node:fs';
+import { mkdtemp, open } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+import { HearthError } from '../../engine/errors.ts';
+import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
+import { filesBelow, Session } from './changedFiles.ts';
+
+type Write = (...args: readonly unknown[]) => Promise<unknown>;
+
+/** Counts the writes of this process, and fails them from one on. */
+class Disk {
+  writes = 0;
+  fullFrom = Number.POSITIVE_INFINITY;
+  #restore: (() => void)[] = [];
+
+  static async watched(): Promise<Disk> {
+    const disk = new Disk();
+    const file = await open(import.meta.filename);
+    disk.#wrap(Object.getPrototypeOf(file), ['write', 'writev', 'writeFile', 'appendFile']);
+    disk.#wrap(promises, ['writeFile', 'appendFile', 'copyFile', 'mkdir']);
+    await file.close();
+    syncBuiltinESMExports();
+    return disk;
+  }
+
+  remove(): void {
+    for (const restore of this.#restore) restore();
+    syncBuiltinESMExports();
+  }
+
+  #wrap(holder: object, names: readonly string[]): void {
+    for (const name of names) {
+      const write: Write = Reflect.get(holder, name);
+      const count = (): void => this.#count();
+      const wrapped: Write = async function (this: unknown, ...args) {
+        count();
+        return Reflect.apply(write, this, args);
+      };
+      Reflect.set(holder, name, wrapped);
+      this.#restore.push(() => Reflect.set(holder, name, write));
+    }
+  }
+
+  #count(): void {
+    if (++this.writes < this.fullFrom) return;
+    const message = 'ENOSPC: no space left on device, write';
+    throw Object.assign(new Error(message), { code: 'ENOSPC', errno: -28, syscall: 'write' });
+  }
+}
+
+export interface DiskFigures {
+  readonly moments: number;
+  readonly same: number;
+  readonly refused: number;
+  readonly problems: readonly string[];
+}
+
+/** @param step 1: full from every write on; otherwise from one of so many. */
+export async function fillDisk(step: number): Promise<DiskFigures> {
+  const root = await mkdtemp(join(tmpdir(), 'hearth-disk-'));
+  const store = join(root, 'store');
+  const model = join(store, 'models', `sha256-${'c'.repeat(64)}`);
+  const tiny = await makeTinyModel();
+  const disk = await Disk.watched();
+  const renew = (): void => {
+    rmSync(store, { recursive: true, force: true });
+    cpSync(tiny.path, model, { recursive: true });
+    disk.writes = 0;
+  };
+  const files = (): string[] => filesBelow(store).map((path) => relative(store, path));
+  const problems: string[] = [];
+  let [moments, same, refused] = [0, 0, 0];
+  try {
+    renew();
+    const expected = await answerOf(store, model);
+    const [usual, writes] = [files(), disk.writes];
+    for (let from = 1; from <= writes; from += step) {
+      const problem = (text: string): void => void problems.push(`full from write ${from} of ${writes}: ${text}`);
+      moments++;
+      renew();
+      disk.fullFrom = from;
+      try {
+        if ((await answerOf(store, model)) === expected) same++;
+        else problem('another answer');
+      } catch (error) {
+        refused++;
+        if (!(error instanceof HearthError)) problem(String(error instanceof Error ? error.stack : error));
+        else if (error.message.includes('\n')) problem(error.message);
+      }
+      disk.fullFrom = Number.POSITIVE_INFINITY;
+      if ((await answerOf(store, model)) !== expected) problem('another answer afterwards');
+      const left = files().filter((path) => !usual.includes(path));
+      if (left.length > 0) problem(`leaves ${left.join(', ')}`);
+    }
+  } finally {
+    disk.remove();
+    await tiny.remove();
+    rmSync(root, { recursive: true, force: true });
+  }
+  return { moments, same, refused, problems };
+}
+
+async function answerOf(store: string, model: string): Promise<string> {
+  const session = await Session.start(store, model);
+  try {
+    return await session.answer();
+  } finally {
+    await session.end();
+  }
+}
+
+if (import.meta.main) {
+  const figures = await fillDisk(Number(process.argv[2] ?? 1));
+  console.log(JSON.stringify(figures, null, 2));
+  process.exitCode = figures.problems.length > 0 ? 1 : 0;
+}

@@ -1,0 +1,15 @@
+import { createGgmlBackend } from '../../../engine/backend/ggml/index.ts';
+import { checkGolden, float32Bounds, goldenCases } from '../goldens.ts';
+import { checkHiddenStates } from '../hiddenStates.ts';
+import { checkRewinds } from '../rewinds.ts';
+
+// Products with quantised or 16-bit weights round the other factor; with f32 they don't.
+const exact = createGgmlBackend({ exactWeights: true, cachePrecision: 'f32' });
+/** Latent attention and states are the ONNX backend's. */
+const computed = goldenCases.filter(({ name }) => !/^(deepseek-v3|qwen3-next|qwen3\.5)/.test(name));
+
+checkHiddenStates(exact);
+for (const golden of computed) checkGolden(exact, golden, float32Bounds, { threads: 1 });
+for (const golden of computed.filter(({ name }) => name === 'gpt-oss safetensors')) {
+  checkRewinds(exact, golden, float32Bounds);
+}

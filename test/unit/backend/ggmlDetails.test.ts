@@ -1,0 +1,113 @@
+/** Which models ggml computes, what it keeps in memory, and which backend is taken where none is named. */
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import type { Decoder } from '../../../engine/backend/backend.ts';
+import { isFasterOnGgml } from '../../../engine/backend/ggml/choice.ts';
+import { ggmlBackend } from '../../../engine/backend/ggml/index.ts';
+import { HearthError } from '../../../engine/errors.ts';
+import { type Model, openModel } from '../../../engine/model/open.ts';
+import { type BackendChoice, type Candidate, candidates, loadDecoder } from '../../../engine/runtime/backends.ts';
+import { type BenchType, writeRandomModel } from '../../../scripts/bench/randomModel.ts';
+import { fixtureFile } from '../shared.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
+
+const shape = {
+  layers: 1,
+  hiddenSize: 256,
+  intermediateSize: 512,
+  numAttentionHeads: 4,
+  numKeyValueHeads: 2,
+  headDim: 64,
+  vocabularySize: 512,
+  ropeTheta: 1e4,
+  contextTokens: 512,
+};
+
+async function open(path: string): Promise<Model> {
+  const model = await openModel(path);
+  onTestFinished(() => model.file.close());
+  return model;
+}
+
+function random(type: BenchType): Promise<Model> {
+  const path = join(temporaryFolder(), `${type}.gguf`);
+  writeRandomModel(type, shape, type, path);
+  return open(path);
+}
+
+async function load(choice: BackendChoice, model: Model, among: readonly Candidate[] = candidates): Promise<Decoder> {
+  const { decoder } = await loadDecoder(choice, model.spec, model.weights, { contextTokens: 256, threads: 1 }, among);
+  onTestFinished(() => decoder.dispose());
+  return decoder;
+}
+
+describe('ggml on the processor', () => {
+  it.each(['Q4_0', 'Q4_K_M', 'Q6_K', 'Q8_0', 'MXFP4'] as const)(
+    'keeps %s weights in as many bytes as the file, and writes no copy',
+    async (type) => {
+      const model = await random(type);
+      const cacheDirectory = temporaryFolder();
+      const decoder = await ggmlBackend.load(model.spec, model.weights, {
+        contextTokens: 256,
+        threads: 1,
+        cacheDirectory,
+        digest: 'of-a-model',
+      });
+      onTestFinished(() => decoder.dispose());
+      const inFile = Array.from(model.file.tensors.values(), ({ byteLength }) => byteLength).reduce((a, b) => a + b);
+      expect(decoder.memory().weightBytes).toBe(inFile);
+      expect(await readdir(cacheDirectory)).toEqual([]);
+    },
+  );
+
+  it('fills the cache of its only layer without logits, then goes on as if it had been asked for them', async () => {
+    const decoder = await load('ggml', await random('Q4_0'));
+    const [quiet, asked] = [decoder.createSequence(), decoder.createSequence()];
+    await decoder.run([{ sequence: quiet, tokens: [5, 6, 7], logits: 'none' }]);
+    await decoder.run([{ sequence: asked, tokens: [5, 6, 7], logits: 'all' }]);
+    const [one] = await decoder.run([{ sequence: quiet, tokens: [8], logits: 'last' }]);
+    const [other] = await decoder.run([{ sequence: asked, tokens: [8], logits: 'last' }]);
+    expect(one).toHaveLength(512);
+    expect(one).toEqual(other);
+  });
+
+  it.each(['deepseek-v3', 'qwen3-next', 'deepseek-v3-fp8'])(
+    'refuses %s, which the other backend computes',
+    async (name) => {
+      const { spec, weights } = await open(fixtureFile(`goldens/${name}`));
+      await expect(ggmlBackend.load(spec, weights, { contextTokens: 256 })).rejects.toMatchObject({
+        code: 'unsupported',
+      });
+    },
+  );
+
+  it('is taken for weights whose prompts it reads as fast', async (context) => {
+    if (process.arch !== 'x64') context.skip('ggml is taken by itself on x64 alone');
+    const taken = async (type: BenchType) => isFasterOnGgml((await random(type)).weights);
+    expect(await taken('Q4_K_M')).toBe(true);
+    expect(await taken('MXFP4')).toBe(true);
+    expect(await taken('Q8_0')).toBe(false);
+    expect((await load('cpu', await random('Q4_K_M'))).backend).toBe('ggml');
+    expect((await load('cpu', await random('Q8_0'))).backend).toBe('onnx');
+    expect((await load('ggml', await random('Q8_0'))).backend).toBe('ggml');
+  });
+
+  it('leaves models to ONNX Runtime where its library cannot be used', async () => {
+    const broken: Candidate = {
+      name: 'ggml',
+      open: async () => ({
+        name: 'ggml',
+        load: async () => {
+          throw new HearthError('unavailable', 'The package @node-llama-cpp/linux-x64 is not installed.');
+        },
+      }),
+    };
+    const { spec, weights } = await random('Q4_K_M');
+    const others = candidates.filter(({ name }) => name === 'onnx');
+    const { decoder, notes } = await loadDecoder('cpu', spec, weights, { contextTokens: 256 }, [broken, ...others]);
+    onTestFinished(() => decoder.dispose());
+    expect(decoder.backend).toBe('onnx');
+    expect(notes).toEqual(["Not on 'ggml': The package @node-llama-cpp/linux-x64 is not installed."]);
+  });
+});

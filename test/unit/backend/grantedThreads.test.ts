@@ -1,0 +1,43 @@
+import { describe, expect, it } from 'vitest';
+import { GrantedThreads } from '../../../engine/backend/ggml/grantedThreads.ts';
+
+/** A machine that gives each pass at most so many processors; passes take 20 ms. */
+function run(threads: GrantedThreads, processors: number, fromMs: number, untilMs: number): number[] {
+  const taken: number[] = [];
+  for (let now = fromMs; now < untilMs; now += 20) {
+    const count = threads.next(now);
+    taken.push(count);
+    threads.observe({ wallMs: 20, processorMs: 20 * Math.min(count, processors) }, now + 20);
+  }
+  return taken;
+}
+
+describe('the threads of a pass', () => {
+  it('are all while nobody else asks for the processors', () => {
+    expect(new Set(run(new GrantedThreads(8), 8, 0, 10_000))).toEqual(new Set([8]));
+  });
+
+  it('are as many as the system grants once it grants fewer, and all again when it does', () => {
+    const threads = new GrantedThreads(8);
+    const contended = run(threads, 6.3, 0, 20_000);
+    expect(contended[0]).toBe(8);
+    expect(contended.filter((count) => count === 6).length).toBeGreaterThan(0.98 * contended.length);
+    const alone = run(threads, 8, 20_000, 40_000);
+    expect(alone.slice(-500)).toEqual(new Array(500).fill(8));
+  });
+
+  it('try all again at growing intervals: after half a second, then ever twice as long, up to eight seconds', () => {
+    const threads = new GrantedThreads(2);
+    const tries = run(threads, 0.4, 0, 60_000).flatMap((count, i) => (count === 2 ? [20 * i] : []));
+    const intervals = tries.slice(1).map((at, i) => at - (tries[i] ?? 0));
+    expect(intervals.slice(0, 5)).toEqual([520, 1020, 2020, 4020, 8020]);
+    expect(Math.max(...intervals)).toBe(8020);
+  });
+
+  it('stay one where there is only one, and are judged by no pass of a moment', () => {
+    expect(new Set(run(new GrantedThreads(1), 0.2, 0, 5_000))).toEqual(new Set([1]));
+    const threads = new GrantedThreads(4);
+    threads.observe({ wallMs: 2, processorMs: 0 }, 2);
+    expect(threads.next(2)).toBe(4);
+  });
+});

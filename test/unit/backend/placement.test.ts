@@ -1,0 +1,115 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { DoesNotFit, type MemoryPool } from '../../../engine/backend/memoryPlan.ts';
+import { buildDecoderGraph } from '../../../engine/backend/onnx/decoderGraph.ts';
+import { packedBytesOf } from '../../../engine/backend/onnx/weightsFile.ts';
+import { type Card, planSplit } from '../../../engine/backend/split/plan.ts';
+import { openModel } from '../../../engine/model/open.ts';
+import { listWeights } from '../../../engine/model/weights/specTensors.ts';
+import { type BenchModel, models, weightsOf } from '../../../scripts/kernels/models.ts';
+import { goldenCases } from '../goldens.ts';
+
+const GiB = 2 ** 30;
+
+const modelOf = (name: string): BenchModel => {
+  const found = models.find((model) => model.name === name);
+  if (!found) throw new Error(`${name} is not listed`);
+  return found;
+};
+const gptOss20b = modelOf('gpt-oss-20b');
+/** openai/gpt-oss-120b config.json: 36 layers of 128 experts, otherwise as the small one. */
+const gptOss120b: BenchModel = {
+  ...gptOss20b,
+  name: 'gpt-oss-120b',
+  spec: {
+    ...gptOss20b.spec,
+    layers: Array.from({ length: 36 }, (_, i) => {
+      const layer = gptOss20b.spec.layers[i % 2];
+      if (layer?.feedForward.kind !== 'experts') throw new Error('every layer has experts');
+      return { ...layer, feedForward: { ...layer.feedForward, numExperts: 128 } };
+    }),
+  },
+};
+
+const memoryOf = (gibibytes: number) => ({ totalBytes: gibibytes * GiB, availableBytes: gibibytes * GiB });
+
+/** The plan for cards and a machine of so many GiB with nothing else on them. */
+async function planned(model: BenchModel, cardGiB: readonly number[], hostGiB: number, asked?: number) {
+  const cards = cardGiB.map((gibibytes, i): Card => {
+    const memory = { vendor: 'nvidia', name: `card ${i}`, unified: false, totalBytes: gibibytes * GiB };
+    return { capabilities: { maxBindingBytes: 4 * GiB }, memory: { ...memory, freeBytes: gibibytes * GiB } };
+  });
+  const host: MemoryPool = { kind: 'host', name: 'the host', ...memoryOf(hostGiB) };
+  const weights = weightsOf(model);
+  const plan = await planSplit({ spec: model.spec, weights }, cards, { precision: 'f16', asked, gpu: {} }, host);
+  return { ...plan, shown: plan.stages.map(({ backend, layers }) => `${backend.name} ${layers}`).join(', ') };
+}
+
+beforeAll(() => {
+  Object.assign(globalThis, { GPUBufferUsage: { STORAGE: 1, COPY_SRC: 2, COPY_DST: 4, MAP_READ: 8, UNIFORM: 16 } });
+});
+
+describe('layers are placed', () => {
+  // By hand, in GB: what is usable of the cards (all but 5 %, 512 MB at least) less head and scratch (0.16), by a layer with its
+  // cache of 8,192 tokens. The fastest card is filled first and computes last; the host gets the rest.
+  it.each([
+    // Experts 0.423 (32 · 3 · 2880² in 4.25 bits), attention 0.028, biases 0.001, cache 0.016; head 0.615: 7.30 / 0.468.
+    ['gpt-oss-20b', gptOss20b, [8], 32, 'onnx 9, webgpu 15'],
+    ['gpt-oss-20b', gptOss20b, [12], 32, 'webgpu 24'],
+    // 6.23 / 0.468, and room for 14 without the head.
+    ['gpt-oss-20b', gptOss20b, [7, 7], 32, 'webgpu 11, webgpu 13'],
+    // Four times the experts: 23.7 / 1.74, and 24.3 / 1.74 without the head. On the CPU 3.62 GB a layer: nine bits a weight.
+    ['gpt-oss-120b', gptOss120b, [24], 128, 'onnx 23, webgpu 13'],
+    ['gpt-oss-120b', gptOss120b, [24, 24], 96, 'onnx 10, webgpu 13, webgpu 13'],
+    // Experts 0.392 in 4.5 and 6.56 bits, attention 0.012, cache 0.019; head 0.255: 11.86 / 0.423.
+    ['Qwen3-30B-A3B', modelOf('Qwen3-30B-A3B Q4_K_M'), [12], 32, 'onnx 20, webgpu 28'],
+    // 0.123, and 0.038 of cache; head 0.511: 3.14 / 0.160.
+    ['Qwen3-8B', modelOf('Qwen3-8B Q4_K_M'), [4], 16, 'onnx 17, webgpu 19'],
+  ] as const)('of %s: case %#', async (_, model, cardGiB, hostGiB, expected) => {
+    const { shown, contextTokens } = await planned(model, cardGiB, hostGiB);
+    expect(shown).toBe(expected);
+    expect(contextTokens).toBeGreaterThanOrEqual(8192);
+  });
+
+  it('fewer on the card beside a longer context', async () => {
+    const { shown, contextTokens } = await planned(gptOss20b, [8], 32, 131_072);
+    expect(contextTokens).toBe(131_072);
+    // 0.27 GB of cache in each second layer, 0.09 in those with a window.
+    expect(shown).toBe('onnx 13, webgpu 11');
+  });
+
+  it('and the model card says where', async () => {
+    const whole = await planned(gptOss20b, [12], 32);
+    expect(whole.note).toBe('All 24 layers run on the GPU (card 0). Embeddings are read from the file.');
+    expect((await planned(gptOss20b, [8], 32)).note).toBe(
+      "15 of 24 layers run on the GPU (card 0), 9 on the CPU: the model is larger than one GPU's memory.",
+    );
+  });
+
+  it('all on the card with experts in memory, where the CPU would need more memory for its layers than there is', async () => {
+    // 23 layers in nine bits a weight are 83 GB. In the file's bits the experts of 25 are 42.3 GB; beside all that is not experts
+    // (36 · 0.048 GB with cache, and the head), and buffers as large as one layer's, the card has memory for 11: 20.27 / 1.692.
+    const { shown, note, contextTokens } = await planned(gptOss120b, [24], 64);
+    expect(shown).toBe('webgpu 36');
+    expect(note).toContain("The experts of 25 of 36 layers stay in the machine's memory");
+    expect(contextTokens).toBeGreaterThanOrEqual(8192);
+  });
+
+  it('nowhere if neither has memory enough', async () => {
+    await expect(planned(gptOss120b, [24], 32)).rejects.toThrow(DoesNotFit);
+    await expect(planned(modelOf('Qwen3-8B Q4_K_M'), [2], 4)).rejects.toThrow(DoesNotFit);
+    await expect(planned(gptOss120b, [2], 256)).rejects.toThrow(/Not one of 36 layers fits the memory of card 0/);
+  });
+});
+
+describe('the memory that the CPU backend packs weights into', () => {
+  it.each(goldenCases.map(({ name, path }) => [name, path]))('is counted as it is laid out for %s', async (_, path) => {
+    const { spec, weights, file } = await openModel(path);
+    const { layout } = buildDecoderGraph(spec, weights, { weightsFile: '', accuracyLevel: 4, cacheType: 'float16' });
+    const counted = packedBytesOf(weights);
+    // Tensors start at multiples of 64 bytes, large ones of 64 KiB.
+    const tensors = listWeights(weights).length * 200;
+    expect(layout.byteLength).toBeGreaterThanOrEqual(counted);
+    expect(layout.byteLength - counted).toBeLessThan(64 * tensors + 65_536 * 100);
+    await file.close();
+  });
+});

@@ -1,0 +1,144 @@
+import { describe, expect, it } from 'vitest';
+import type { TokenRequest } from '../../../engine/scheduler/job.ts';
+import type { Submitter } from '../../../engine/scheduler/scheduler.ts';
+import {
+  type EditSource,
+  firstChange,
+  foreseeEdit,
+  isTrainedOnEdits,
+  linePrompt,
+} from '../../../engine/tasks/nextEdit.ts';
+import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
+import { replying, schedulerOf } from '../scheduler/setUp.ts';
+
+describe('the prompt of one line', () => {
+  const place = { line: 7, above: 'b();', text: 'old(2);' };
+  const edit = { path: 'a.ts', above: 'a();', before: 'old(1);', after: 'new(1);' };
+
+  it('shows the last edits as a diff and ends behind the mark of an added line', () => {
+    expect(linePrompt({ path: 'a.ts', edits: [edit] }, place)).toBe(
+      '--- a/a.ts\n+++ b/a.ts\n@@ @@\n a();\n-old(1);\n+new(1);\n@@ @@\n b();\n-old(2);\n+',
+    );
+  });
+
+  it('names a file once for edits that follow each other, and again where the file changes', () => {
+    const edits = [edit, edit, { ...edit, path: 'c.ts' }];
+    const titles = linePrompt({ path: 'a.ts', edits }, place).match(/^--- .*$/gm);
+    expect(titles).toEqual(['--- a/a.ts', '--- a/c.ts', '--- a/a.ts']);
+  });
+
+  it('begins alike for all places, so that the edits are read once', () => {
+    const prompt = (text: string) => linePrompt({ path: 'a.ts', edits: [edit] }, { ...place, text });
+    expect(prompt('x').slice(0, 60)).toBe(prompt('y').slice(0, 60));
+  });
+});
+
+describe('the first change of a rewritten window', () => {
+  it.each([
+    ['one line', 'a\nb\nc', 'a\nB\nc', { line: 1, text: 'B' }],
+    ['lines that were added', 'a\nb\nc', 'a\nB\nB2\nc', { line: 1, text: 'B\nB2' }],
+    ['the last line', 'a\nb', 'a\nB', { line: 1, text: 'B' }],
+    ['the first of two', 'a\nb\nc\nd\ne', 'a\nB\nc\nD\ne', { line: 1, text: 'B' }],
+    ['nothing', 'a\nb', 'a\nb', undefined],
+    ['a line that went away', 'a\nb\nc', 'a\nc', undefined],
+    ['several lines at once', 'a\nb\nc\nd', 'a\nX\nY\nd', undefined],
+  ])('finds %s', (_, before, after, change) => {
+    expect(firstChange(before, after)).toEqual(change);
+  });
+});
+
+describe('a model trained on edits', () => {
+  const vocabulary = { fillInTheMiddle: { prefix: 1, suffix: 2, middle: 3, fileSeparator: 4 } };
+
+  it.each([
+    ['sweep-next-edit-1.5b.q8_0.v2.gguf', vocabulary, true],
+    ['Sweep Next Edit 0.5B', vocabulary, true],
+    ['qwen2.5-coder-1.5b-base', vocabulary, false],
+    ['sweep-next-edit-1.5b', {}, false],
+  ])('%s', (name, tokenizer, expected) => {
+    expect(isTrainedOnEdits(name, tokenizer as never)).toBe(expected);
+  });
+});
+
+describe('a foreseen edit', () => {
+  const framing = ['<file>', '<end>'];
+  const ids = new ByteTokenizer({ framing });
+  const markers = { prefix: 254, suffix: 255, middle: 253, order: 'prefix-suffix-middle' as const };
+  const fillInTheMiddle = { ...markers, fileSeparator: ids.require('<file>') };
+  const tokenizer = new ByteTokenizer({ framing, end: ['<end>'], fillInTheMiddle });
+  const source: EditSource = {
+    path: 'a.ts',
+    edits: [{ path: 'a.ts', above: '', before: 'old(1);', after: 'new(1);' }],
+    window: { firstLine: 4, text: 'new(1);\nx();\nold(2);\ny();', before: 'old(1);\nx();\nold(2);\ny();' },
+    places: [
+      { line: 6, above: 'x();', text: 'old(2);' },
+      { line: 9, above: 'z();', text: 'old(3);' },
+    ],
+  };
+
+  /** @param through changes what the scheduler is asked. */
+  async function run(
+    answer: (prompt: string) => string,
+    { trained = false, through = (request: TokenRequest) => request, signal = new AbortController().signal } = {},
+  ) {
+    const asked: TokenRequest[] = [];
+    const { decoder, prompts } = replying(tokenizer, (prompt) => [...Buffer.from(answer(prompt))]);
+    const scheduler = schedulerOf(decoder);
+    const submitter: Submitter = {
+      decoder: scheduler.decoder,
+      submit: (request) => {
+        asked.push(request);
+        return scheduler.submit(through(request));
+      },
+    };
+    const writer = { scheduler: submitter, tokenizer, contextTokens: 4096 };
+    const foreseen = await foreseeEdit(writer, { ...source, random: Math.random, signal }, trained);
+    return { ...foreseen, asked, prompts };
+  }
+
+  it('is the other half of a diff, where a place changes', async () => {
+    const { edit } = await run((prompt) => (prompt.endsWith('-old(2);\n+') ? 'new(2);\n@@' : 'old(3);\n'));
+    expect(edit).toMatchObject({ line: 6, text: 'new(2);' });
+  });
+
+  it('is absent where every place stays as it is, or is left empty', async () => {
+    const same = await run((prompt) => `${/-(.*)\n\+$/.exec(prompt)?.[1]}\n`);
+    expect(same).not.toHaveProperty('edit');
+    expect(await run(() => '\n')).not.toHaveProperty('edit');
+  });
+
+  it('is absent where the line does not end', async () => {
+    expect(await run(() => 'new('.repeat(100))).not.toHaveProperty('edit');
+  });
+
+  it('is absent where the model is not sure', async () => {
+    // Logits that lie close together.
+    const through = (request: TokenRequest): TokenRequest => {
+      const { sampling: _, ...rest } = request;
+      return { ...rest, choose: (logits) => request.choose(logits.map((logit) => logit / 100)) };
+    };
+    expect(await run(() => 'new(2);\n', { through })).not.toHaveProperty('edit');
+  });
+
+  it('is computed in the class that everything else goes before, once for each place', async () => {
+    const { asked } = await run(() => 'new(2);\n');
+    expect(asked.map(({ requestClass }) => requestClass)).toEqual(['warm-up', 'warm-up']);
+  });
+
+  it('asks for no further place once it is cancelled', async () => {
+    const controller = new AbortController();
+    controller.abort();
+    const { finish, asked } = await run(() => 'new(2);\n', { signal: controller.signal });
+    expect([finish, asked.length]).toEqual(['cancelled', 1]);
+  });
+
+  it('is the first change of the window that a trained model writes, in the format it was trained on', async () => {
+    const written = 'new(1);\nx();\nnew(2);\ny();\n';
+    const { edit, prompts } = await run(() => written, { trained: true });
+    expect(edit).toMatchObject({ line: 6, text: 'new(2);' });
+    expect(prompts[0]).toBe(
+      '<file>a.ts.diff\noriginal:\n\nold(1);\nupdated:\n\nnew(1);\n' +
+        `<file>original/a.ts\n${source.window.before}\n<file>current/a.ts\n${source.window.text}\n<file>updated/a.ts\n`,
+    );
+  });
+});
