@@ -61,6 +61,8 @@ export class Composer {
     this.#model = this.#control('model', 'model', texts.chooseModel, () => host.act('choose-model'));
     this.#thinking = this.#control('thinking', 'bulb', texts.cannotThink, () => host.act('thinking'));
     this.#agent = this.#control('agent', 'tools', texts.agentUnavailable, () => this.#toggleAgent());
+    // Until the extension says what the model can do.
+    this.#showAgent('unavailable');
     const controls = [
       this.#model,
       this.#thinking,

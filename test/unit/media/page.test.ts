@@ -736,6 +736,8 @@ describe('the chat page', () => {
       canThink: false,
       contextTokens: 0,
     };
+    // Before the extension has said what the model can do.
+    $('#agent').click();
     for (const agent of ['unavailable', 'off', 'on'] as const) {
       await tell({ type: 'controls', controls: { ...controls, agent } });
       $('#agent').click();
