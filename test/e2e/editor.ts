@@ -215,7 +215,8 @@ export class Editor {
     // A new user also has the walkthrough's webviews.
     const own = this.#newUser ? '[src*="extensionId=hearth.hearth"][src*="purpose=webviewView"]' : '';
     const chat = this.page.frameLocator(`iframe.webview.ready${own}`).frameLocator('iframe#active-frame');
-    await chat.locator('#question').waitFor();
+    // Before the extension's first message its controls have no names, and move when they get them.
+    await chat.locator('#model .control-label:not(:empty)').waitFor();
     return chat;
   }
 
