@@ -3,6 +3,7 @@ import * as z from 'zod';
 import type { ModelCard } from '../../engine/protocol/models.ts';
 import type { Agent } from '../agent/agent.ts';
 import { sentence } from '../client/failure.ts';
+import type { EngineState } from '../client/host.ts';
 import type { ContextGatherer } from '../context/gather.ts';
 import { type MentionSuggester, mentionsOf, mentionText, parseMentions, pinOf } from '../context/mentions.ts';
 import { nameOf } from '../context/sources.ts';
@@ -49,6 +50,8 @@ export class ChatView {
   /** The page sent `ready`. */
   #listening = false;
   #focusWanted = false;
+  /** As the page was told last. */
+  #shownState: EngineState | undefined;
   /** What the engine does before it answers, as the running turn shows it. */
   #progress = '';
   #draft: Draft;
@@ -63,7 +66,7 @@ export class ChatView {
       parts.session.onMessage(this.#post),
       parts.session.onMessage((message) => {
         // The last question may have taken the pins along.
-        if (message.type === 'end') this.#measure();
+        if (message.type === 'end' && parts.session.conversation.pins.length > 0) this.#measure();
         if (message.type !== 'conversation') return;
         this.#postEngine();
         this.#measure();
@@ -71,7 +74,8 @@ export class ChatView {
       }),
       parts.agent.onChange(this.#postEngine),
       parts.changes.onChange((turn) => this.#postChanges([turn])),
-      parts.engine.onView(this.#postEngine),
+      // Requests that begin and end change the view, too, but nothing that the page shows.
+      parts.engine.onView(({ state }) => state !== this.#shownState && this.#postEngine()),
       parts.tracker.onChange(() => this.#onContext()),
       parts.thinking.onChange(this.#postEngine),
       vscode.workspace.onDidGrantWorkspaceTrust(() => {
@@ -329,6 +333,7 @@ export class ChatView {
     const { engine, session, thinking, agent } = this.#parts;
     const isAgentOn = (card: ModelCard) => agent.isOn(session.conversation.id, card);
     const notice = noticeOf(engine.view);
+    this.#shownState = engine.view.state;
     this.#post({ type: 'notice', notice });
     this.#post({ type: 'controls', controls: controlsOf(engine.view, thinking, isAgentOn) });
     const progress = notice.kind === 'progress' ? notice.text : '';

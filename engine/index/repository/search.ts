@@ -174,6 +174,7 @@ export class ChunkSearch {
 
   /** Lines of a stretch that define one of the names. */
   linesDefining(path: string, { firstLine, lastLine }: Stretch, names: readonly string[]): number[] {
+    if (names.length === 0) return [];
     const rows = this.#namedIn.all(this.#idOf(path), firstLine, lastLine, JSON.stringify(names));
     return rows.map((row) => Number(row['name_line']));
   }

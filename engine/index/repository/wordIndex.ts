@@ -148,9 +148,9 @@ export class WordIndex {
       CREATE VIRTUAL TABLE IF NOT EXISTS temp.stemmed USING fts5(term, tokenize=${tokenizer});
       CREATE VIRTUAL TABLE IF NOT EXISTS temp.stems USING fts5vocab(temp, stemmed, instance)`);
     this.#ranked = database.prepare(
-      `SELECT rowid, ${rank} AS score FROM terms WHERE terms MATCH ? ORDER BY score LIMIT ?`,
+      `SELECT rowid, -${rank} AS score FROM terms WHERE terms MATCH ? ORDER BY score DESC LIMIT ?`,
     );
-    this.#unranked = database.prepare('SELECT rowid FROM terms WHERE terms MATCH ? AND rowid <= ? LIMIT ?');
+    this.#unranked = database.prepare('SELECT rowid, 1 AS score FROM terms WHERE terms MATCH ? AND rowid <= ? LIMIT ?');
     this.#counted = database.prepare(
       `SELECT count(*) AS n, max(rowid) AS last FROM (SELECT rowid FROM terms WHERE terms MATCH ? LIMIT ${countedChunks})`,
     );
@@ -187,7 +187,7 @@ export class WordIndex {
     if (kept === 0) return { ranked: this.#ofCommon(left, limit), left };
     if (kept > rankedTerms) return { ranked: this.#byRarity(held.slice(0, kept), limit), left };
     const match = held.slice(0, kept).map(({ term }) => `"${term}"`);
-    return { ranked: this.#matching(match.join(' OR '), limit), left };
+    return { ranked: rankedOf(this.#ranked.all(match.join(' OR '), limit)), left };
   }
 
   /** Chunks whose text has the word, the best first; any where it is in too many to rank. */
@@ -196,7 +196,7 @@ export class WordIndex {
     if (term === undefined || term.chunks === 0) return [];
     const match = `body : "${word}"`;
     return term.chunks <= limits.repository.matchedChunks
-      ? this.#matching(match, limit)
+      ? rankedOf(this.#ranked.all(match, limit))
       : this.#any(match, term, limit);
   }
 
@@ -210,7 +210,7 @@ export class WordIndex {
         `SELECT rowid, sum(rarity) AS score FROM (${each.join(' UNION ALL ')}) GROUP BY rowid ORDER BY score DESC LIMIT ?`,
       )
       .all(...terms.map(({ term }) => `"${term}"`), limit);
-    return rows.map((row) => ({ chunk: Number(row['rowid']), score: Number(row['score']) }));
+    return rankedOf(rows);
   }
 
   /** Words that are nearly everywhere tell something where they stand together, and where they name something. */
@@ -232,13 +232,7 @@ export class WordIndex {
   /** Without a rank, from as much of the index as holds few enough matches: all are equally good. */
   #any(match: string, { chunks }: Term, limit: number): Ranked[] {
     const last = Math.ceil((this.#chunks * 2 * limits.repository.matchedChunks) / chunks);
-    return this.#unranked.all(match, last, limit).map((row) => ({ chunk: Number(row['rowid']), score: 1 }));
-  }
-
-  /** @param match an expression of FTS5. */
-  #matching(match: string, limit: number): Ranked[] {
-    const rows = this.#ranked.all(match, limit);
-    return rows.map((row) => ({ chunk: Number(row['rowid']), score: -Number(row['score']) }));
+    return rankedOf(this.#unranked.all(match, last, limit));
   }
 
   #learn(words: readonly string[]): void {
@@ -263,6 +257,9 @@ export class WordIndex {
     return n < countedChunks ? n : Math.max(n, Math.round((n * this.#chunks) / last));
   }
 }
+
+const rankedOf = (rows: readonly Record<string, unknown>[]): Ranked[] =>
+  rows.map((row) => ({ chunk: Number(row['rowid']), score: Number(row['score']) }));
 
 /** The stem of `policy` is `polici`. */
 function commonStart(a: string, b: string): string {

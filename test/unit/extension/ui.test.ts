@@ -426,6 +426,18 @@ describe('the chat view', () => {
     expect(session.turns[0]).toMatchObject({ question: 'Hello?', answer: 'One two three.' });
   });
 
+  it('tells the page nothing about the engine when a request begins or ends', async () => {
+    const { client, posted, say } = await open();
+    say({ type: 'ready' });
+    await untilState(client, 'ready');
+    posted.length = 0;
+    say({ type: 'send', text: 'Hello?' });
+    await until(() => posted.some(({ type }) => type === 'end'));
+    expect(client.view.last?.generatedTokens).toBeGreaterThan(0);
+    expect(posted.map(({ type }) => type)).not.toContain('notice');
+    expect(posted.map(({ type }) => type)).not.toContain('controls');
+  });
+
   it('queues questions in order, each with the selection at the time', async () => {
     const lines = (first: number, last: number) => new Selection(new Position(first, 0), new Position(last, 1));
     const document = { uri: Uri.parse('file:///a.ts'), languageId: 'typescript', getText: () => 'a\nb\nc\nd' };
