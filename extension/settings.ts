@@ -1,14 +1,14 @@
 import * as vscode from 'vscode';
-import type { Sampling } from '../engine/protocol/engineProtocol.ts';
+import type { CompleteParams, Sampling } from '../engine/protocol/engineProtocol.ts';
 import { backendChoice, type LoadParams } from '../engine/protocol/models.ts';
 
 /** The settings as typed values. They are read anew each time: VS Code caches them. */
 const section = 'hearth';
 
 type Backend = NonNullable<LoadParams['backend']>;
-type Multiline = 'auto' | 'always' | 'never';
+type Multiline = NonNullable<CompleteParams['multiline']>;
 /** Minimum confidence of a shown suggestion. */
-export type Confidence = 'eager' | 'balanced' | 'quiet';
+export type Confidence = NonNullable<CompleteParams['confidence']>;
 
 export interface RemoteSettings {
   url: string;

@@ -63,6 +63,7 @@ export const statistics = z.object({
   cachedTokens: z.number(),
   generatedTokens: z.number(),
   timeToFirstTokenMs: z.number(),
+  /** Without the first token, which belongs to prefill. */
   tokensPerSecond: z.number(),
 });
 export type Statistics = z.infer<typeof statistics>;
@@ -106,11 +107,14 @@ export const completeParams = z.object({
   prefix: z.string(),
   suffix: z.string(),
   path: z.string().optional(),
-  /** Name of the repository. */
+  /** Name of the repository, for models that were trained with it. */
   repository: z.string().optional(),
   languageId: z.string().optional(),
   /** Related code, placed before the file. The least frequently changing comes first, for the prefix cache. */
-  snippets: z.array(z.object({ path: z.string(), text: z.string() })).default([]),
+  snippets: z
+    .array(z.object({ path: z.string(), text: z.string() }))
+    .readonly()
+    .default([]),
   maxTokens: z.number().int().min(1).default(64),
   /** Extent: the rest of the line; the statement or block at the cursor; or always a block. */
   multiline: z.enum(['never', 'auto', 'always']).default('auto'),
@@ -159,7 +163,10 @@ export const nextEditParams = z.object({
 export type NextEditParams = z.input<typeof nextEditParams>;
 
 export const nextEditResult = z.object({
-  /** What the line is to become. Absent: nothing that is sure enough. */
+  /**
+   * What the line is to become, which may have several lines; `logProbability` is of the least likely token. Absent: nothing
+   * is sure enough.
+   */
   edit: z.object({ line: z.number(), text: z.string(), logProbability: z.number() }).optional(),
   finish: finishReason,
 });

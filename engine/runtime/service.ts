@@ -23,6 +23,7 @@ import {
   type Progress,
   protocolVersion,
   type Sampling,
+  type Statistics,
   type SummariseResult,
   type streamName,
   type summariseParams,
@@ -45,7 +46,7 @@ import { type ChatAnswer, type ChatModel, chat, prepareChat } from '../tasks/cha
 import { complete } from '../tasks/complete.ts';
 import { CutAhead, completionToWarm, promptAfterCut, warmUp } from '../tasks/completionPrompt.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
-import { type Generated, type GenerationStatistics, runInSlices } from '../tasks/generate.ts';
+import { type Generated, runInSlices } from '../tasks/generate.ts';
 import { foreseeEdit } from '../tasks/nextEdit.ts';
 import { continueText, requireShort } from '../tasks/rawText.ts';
 import type { Summariser } from '../tasks/summarise.ts';
@@ -74,7 +75,7 @@ export class Engine {
   readonly #user: ModelUser;
   readonly #leave: () => void;
   readonly #roles: ModelRoles;
-  #last: GenerationStatistics | undefined;
+  #last: Statistics | undefined;
   /** Ends the thinking of running chats, by stream. */
   readonly #thinking = new Map<string, AbortController>();
   readonly #cutAhead = new CutAhead();

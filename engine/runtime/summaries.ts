@@ -7,11 +7,11 @@ import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import { partsOf } from '../index/syntax/source.ts';
 import { limits } from '../limits.ts';
+import type { SummariseResult } from '../protocol/engineProtocol.ts';
 import type { SymbolRange } from '../tasks/sections.ts';
 import {
   type FolderFile,
   type Summariser,
-  type Summary,
   type SummaryRequest,
   summarise,
   summariseFolder,
@@ -47,7 +47,7 @@ export class Summaries {
     this.#model = model;
   }
 
-  make({ files, fresh, ...request }: SummariesRequest): Promise<Summary> {
+  make({ files, fresh, ...request }: SummariesRequest): Promise<SummariseResult> {
     const { path, text, languageId, symbols, maxTokens } = request;
     const ingredients = [path, text, languageId, symbols, maxTokens, files];
     return this.#kept(ingredients, fresh, request.onText, async () =>
@@ -57,7 +57,7 @@ export class Summaries {
     );
   }
 
-  #note(file: FolderFile, maxTokens: number): Promise<Summary> {
+  #note(file: FolderFile, maxTokens: number): Promise<SummariseResult> {
     const silent = { onText: () => {}, onProgress: () => {} };
     return this.#kept([file, maxTokens], false, silent.onText, () =>
       summarise(this.#summariser, { ...file, symbols: [], maxTokens, ...silent }),
@@ -68,8 +68,8 @@ export class Summaries {
     ingredients: unknown,
     fresh: boolean,
     onText: (text: string) => void,
-    run: () => Promise<Summary>,
-  ): Promise<Summary> {
+    run: () => Promise<SummariseResult>,
+  ): Promise<SummariseResult> {
     const key = [this.#model, this.#summariser.contextTokens, ingredients];
     const found = fresh ? undefined : await this.#cache.get(key);
     if (found) {

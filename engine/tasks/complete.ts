@@ -1,8 +1,10 @@
 /** Inline completion: builds the prompt, generates, and trims the text that is offered. */
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { z } from 'zod';
 import { checkedAt, type ErrorsWith } from '../index/syntax/source.ts';
 import { limits } from '../limits.ts';
+import type { CompleteResult, completeParams, FinishReason } from '../protocol/engineProtocol.ts';
 import { free, HealedText, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
@@ -13,18 +15,15 @@ import {
   completionPrompt,
   promptBudgetTokens,
 } from './completionPrompt.ts';
-import { CompletionShape, type Multiline, type Shaped } from './completionShape.ts';
-import { type FinishReason, type GenerationStatistics, generate, type SampleObserver } from './generate.ts';
+import { CompletionShape, type Shaped } from './completionShape.ts';
+import { generate, type SampleObserver } from './generate.ts';
 
-export interface CompletionRequest extends CompletionSource {
-  readonly maxTokens: number;
-  readonly multiline: Multiline;
-  readonly candidates: number;
-  readonly confidence: Confidence;
-  /** −1 to 1; absent, 0: as measured. */
-  readonly strictness?: number;
-  /** The model's text as it is, not cut to the cursor's scope. */
-  readonly whole: boolean;
+type Params = z.output<typeof completeParams>;
+
+export interface CompletionRequest
+  extends CompletionSource,
+    Readonly<Pick<Params, 'maxTokens' | 'multiline' | 'candidates' | 'confidence' | 'whole'>>,
+    Readonly<Partial<Pick<Params, 'strictness'>>> {
   readonly stopStrings: readonly string[];
   /** Called with each piece of the model's text, before it is cut. */
   readonly onText?: ((text: string) => void) | undefined;
@@ -35,17 +34,7 @@ export interface CompletionRequest extends CompletionSource {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface Completion {
-  readonly text: string;
-  /** Alternatives, most likely first. */
-  readonly alternatives: readonly string[];
-  /** Mean log-probability of the first tokens; absent if none was sampled. */
-  readonly logProbability?: number;
-  readonly finish: FinishReason;
-  readonly statistics: GenerationStatistics;
-}
-
-const nothingToContinue: Completion = {
+const nothingToContinue: CompleteResult = {
   text: '',
   alternatives: [],
   finish: 'stop',
@@ -57,7 +46,7 @@ export async function complete(
   tokenizer: Tokenizer,
   contextTokens: number,
   request: CompletionRequest,
-): Promise<Completion> {
+): Promise<CompleteResult> {
   const maxTokens = Math.min(request.maxTokens, Math.floor(contextTokens / 2));
   const prompt = completionPrompt(tokenizer, request, promptBudgetTokens(contextTokens, maxTokens));
   const shape = new CompletionShape(request);
@@ -83,7 +72,7 @@ interface Attempt {
   readonly maxTokens: number;
 }
 
-interface Attempted extends Omit<Completion, 'alternatives'> {
+interface Attempted extends Omit<CompleteResult, 'alternatives'> {
   readonly otherFirst: readonly FirstToken[];
 }
 
@@ -147,13 +136,11 @@ export async function completedText(
 
 // Measures how confident the model is in a completion, and finds alternatives.
 
-type Confidence = 'eager' | 'balanced' | 'quiet';
-
 /**
  * A text is shown if the mean log-probability of its first tokens is at least this. Measured with SmolLM2 on held-out lines:
  * docs/proof.md, "Which completions are shown".
  */
-const leastLogProbability: Readonly<Record<Confidence, number>> = {
+const leastLogProbability: Readonly<Record<Params['confidence'], number>> = {
   eager: Number.NEGATIVE_INFINITY,
   balanced: -0.5,
   quiet: -0.2,

@@ -1,20 +1,16 @@
 /** The prompt of an inline completion: fill-in-the-middle if the vocabulary supports it, else a plain continuation. */
+import type { z } from 'zod';
 import { importsIn } from '../index/question/planner.ts';
 import { limits } from '../limits.ts';
+import type { completeParams } from '../protocol/engineProtocol.ts';
 import type { TokenOutcome, TokenRequest } from '../scheduler/job.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import { fillInTheMiddlePrompt, type Tokenizer } from '../tokenizer/tokenizer.ts';
 
-export interface CompletionSource {
-  readonly prefix: string;
-  readonly suffix: string;
-  readonly path?: string | undefined;
-  /** Name of the repository, for models that were trained with it. */
-  readonly repository?: string | undefined;
-  readonly languageId?: string | undefined;
-  /** The ones that change least come first. */
-  readonly snippets: readonly { readonly path: string; readonly text: string }[];
-}
+/** What the prompt is made of. */
+export type CompletionSource = Readonly<
+  Pick<z.output<typeof completeParams>, 'prefix' | 'suffix' | 'path' | 'repository' | 'languageId' | 'snippets'>
+>;
 
 export interface CompletionPrompt {
   readonly ids: number[];

@@ -5,10 +5,11 @@
 import { type Frame, indentationOf, type Lexed, lex, type Token } from '../index/syntax/lexer.ts';
 import { type Lexicon, lexiconOf } from '../index/syntax/lexicons.ts';
 import { limits } from '../limits.ts';
+import type { CompleteParams } from '../protocol/engineProtocol.ts';
 import { loopStart, type OpenBlock, openBlockAt, opensBlock, repeatedLines, Scope } from './completionScope.ts';
 
 /** The cursor's line, as many lines as its statement or block needs, or always a block. */
-export type Multiline = 'never' | 'auto' | 'always';
+export type Multiline = NonNullable<CompleteParams['multiline']>;
 
 export interface Cursor {
   /** Text before and after the cursor. */

@@ -5,6 +5,7 @@ import { HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { OutputParser, OutputPiece } from '../prompt/conversation.ts';
 import { StopStrings } from '../prompt/thinking.ts';
+import type { FinishReason, Statistics } from '../protocol/engineProtocol.ts';
 import {
   type LogitsProcessor,
   type NextTokens,
@@ -23,19 +24,6 @@ import {
 import type { RequestClass, SamplingState, TokenOutcome } from '../scheduler/job.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Sliced } from '../tokenizer/tokenizer.ts';
-
-/** `repetition`: the text went round in a circle. */
-export type FinishReason = TokenOutcome['finish'] | 'repetition';
-
-export interface GenerationStatistics {
-  readonly promptTokens: number;
-  /** Prompt tokens that came from the cache. */
-  readonly cachedTokens: number;
-  readonly generatedTokens: number;
-  readonly timeToFirstTokenMs: number;
-  /** Without the first token, which belongs to prefill. */
-  readonly tokensPerSecond: number;
-}
 
 export interface GenerationRequest {
   readonly requestClass: RequestClass;
@@ -87,7 +75,7 @@ export interface Generated {
   readonly thinking: string;
   readonly calls: readonly GeneratedCall[];
   readonly finish: FinishReason;
-  readonly statistics: GenerationStatistics;
+  readonly statistics: Statistics;
 }
 
 /** @throws HearthError as `Scheduler.submit` does. A cancelled answer is returned as far as it came. */
@@ -267,7 +255,7 @@ function isJson(text: string): boolean {
   }
 }
 
-function statisticsOf(promptTokens: number, outcome: TokenOutcome): GenerationStatistics {
+function statisticsOf(promptTokens: number, outcome: TokenOutcome): Statistics {
   const { cachedTokens, generatedTokens, submittedMs, firstTokenMs, endedMs } = outcome;
   // The first token belongs to prefill: it is sampled from the prompt's last logits.
   const decodeMs = endedMs - firstTokenMs;

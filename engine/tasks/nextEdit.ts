@@ -3,48 +3,17 @@
  * is shown the last edits as a diff, and writes the other half of a diff for lines that resemble the edited one.
  */
 import { limits } from '../limits.ts';
+import type { FinishReason, NextEditParams, NextEditResult } from '../protocol/engineProtocol.ts';
 import { HealedText } from '../sampling/logitsProcessor.ts';
 import { greedy } from '../sampling/sampler.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { ConfidenceMeter } from './complete.ts';
-import { type FinishReason, generate } from './generate.ts';
+import { generate } from './generate.ts';
 
-/** A line that was changed, and the one above it. */
-export interface EditedLine {
-  readonly path: string;
-  readonly above: string;
-  readonly before: string;
-  readonly after: string;
-}
-
-export interface EditSource {
-  readonly path: string;
-  /** The last one comes last. */
-  readonly edits: readonly EditedLine[];
-  /** The lines round the cursor, as they are and as they were before the last edit. */
-  readonly window: { readonly firstLine: number; readonly text: string; readonly before: string };
-  /** Lines that may change in the same way, the likeliest first. */
-  readonly places: readonly { readonly line: number; readonly above: string; readonly text: string }[];
-}
-
-export interface EditRequest extends EditSource {
+interface EditRequest extends Readonly<NextEditParams> {
   readonly random: () => number;
   readonly signal?: AbortSignal | undefined;
-}
-
-/** What stands at `line` is to become `text`, which may have several lines. */
-export interface ForeseenEdit {
-  readonly line: number;
-  readonly text: string;
-  /** Of the least likely token. */
-  readonly logProbability: number;
-}
-
-export interface Foreseen {
-  /** Absent: nothing that is sure enough. */
-  readonly edit?: ForeseenEdit;
-  readonly finish: FinishReason;
 }
 
 /** Less likely edits are not shown: measured on histories of ten repositories (docs/proof.md, "Edits that a model foresees"). */
@@ -61,15 +30,15 @@ interface Writer {
 }
 
 /** The surest edit, if it is sure enough. */
-export async function foreseeEdit(writer: Writer, request: EditRequest, trained: boolean): Promise<Foreseen> {
+export async function foreseeEdit(writer: Writer, request: EditRequest, trained: boolean): Promise<NextEditResult> {
   const { edit, finish } = trained ? await rewriteWindow(writer, request) : await rewriteLines(writer, request);
   const isSure = edit !== undefined && edit.logProbability >= leastEditLogProbability;
   return { finish, ...(isSure && { edit }) };
 }
 
 /** @returns the surest change of a place, sure enough or not. */
-export async function rewriteLines(writer: Writer, request: EditRequest): Promise<Foreseen> {
-  let best: ForeseenEdit | undefined;
+export async function rewriteLines(writer: Writer, request: EditRequest): Promise<NextEditResult> {
+  let best: NextEditResult['edit'];
   let finish: FinishReason = 'stop';
   for (const place of request.places) {
     const prompt = plain(writer.tokenizer, linePrompt(request, place));
@@ -85,7 +54,10 @@ export async function rewriteLines(writer: Writer, request: EditRequest): Promis
 }
 
 /** Ends where the new line begins, behind the mark of an added one. The last edits come first: they are the same for all places. */
-export function linePrompt({ path, edits }: Pick<EditSource, 'path' | 'edits'>, place: EditSource['places'][number]) {
+export function linePrompt(
+  { path, edits }: Pick<NextEditParams, 'path' | 'edits'>,
+  place: NextEditParams['places'][number],
+) {
   const hunk = (above: string, before: string): string => `@@ @@\n ${above}\n-${before}\n+`;
   const titles = edits.map((edit, i) => (edit.path === edits[i - 1]?.path ? '' : title(edit.path)));
   const own = edits.at(-1)?.path === path ? '' : title(path);
@@ -96,7 +68,7 @@ export function linePrompt({ path, edits }: Pick<EditSource, 'path' | 'edits'>, 
 const title = (path: string): string => `--- a/${path}\n+++ b/${path}\n`;
 
 /** As Sweep's Next-Edit models were trained: edits, the window before and after the last one, and then as it will be. */
-export async function rewriteWindow(writer: Writer, request: EditRequest): Promise<Foreseen> {
+export async function rewriteWindow(writer: Writer, request: EditRequest): Promise<NextEditResult> {
   const { tokenizer } = writer;
   const separator = tokenizer.fillInTheMiddle?.fileSeparator;
   if (separator === undefined) throw new Error('The vocabulary has no file separator.');

@@ -1,11 +1,7 @@
 /** Cuts a file that is longer than the context into sections, at boundaries of its structure. */
+import type { SummariseParams } from '../protocol/engineProtocol.ts';
 
-export interface SymbolRange {
-  readonly name: string;
-  /** Zero-based, end inclusive. */
-  readonly startLine: number;
-  readonly endLine: number;
-}
+export type SymbolRange = NonNullable<SummariseParams['symbols']>[number];
 
 export interface Section {
   /** One-based, end inclusive. Parts of one long line share its number. */

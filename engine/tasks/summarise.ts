@@ -2,7 +2,7 @@
 import { cancelled, HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { ChatMessage } from '../prompt/conversation.ts';
-import type { FinishReason, GenerationStatistics } from './generate.ts';
+import type { FinishReason, Statistics, SummariseParams, SummariseResult } from '../protocol/engineProtocol.ts';
 import { type Section, type SymbolRange, sectionsOf } from './sections.ts';
 
 export interface SummaryRequest {
@@ -29,14 +29,7 @@ export interface Summariser {
     messages: readonly ChatMessage[],
     maxTokens: number,
     onText: (text: string) => void,
-  ) => Promise<{ text: string; finish: FinishReason; statistics: GenerationStatistics }>;
-}
-
-export interface Summary {
-  readonly text: string;
-  readonly finish: FinishReason;
-  readonly parts: number;
-  readonly statistics: GenerationStatistics;
+  ) => Promise<{ text: string; finish: FinishReason; statistics: Statistics }>;
 }
 
 /** A note on a range of lines. */
@@ -51,21 +44,21 @@ interface Note {
 const noteTokens = 160;
 
 /** @throws HearthError `context-overflow` when the context is too short, or the file too long; `cancelled`. */
-export async function summarise(summariser: Summariser, request: SummaryRequest): Promise<Summary> {
+export async function summarise(summariser: Summariser, request: SummaryRequest): Promise<SummariseResult> {
   return new SummaryRun(summariser, request).run();
 }
 
 class SummaryRun {
   readonly #summariser: Summariser;
   readonly #request: SummaryRequest;
-  readonly #statistics: GenerationStatistics[] = [];
+  readonly #statistics: Statistics[] = [];
 
   constructor(summariser: Summariser, request: SummaryRequest) {
     this.#summariser = summariser;
     this.#request = request;
   }
 
-  async run(): Promise<Summary> {
+  async run(): Promise<SummariseResult> {
     const { text, path, maxTokens } = this.#request;
     const whole = wholeFilePrompt(this.#request, text);
     if (this.#promptFits(text, whole, maxTokens)) {
@@ -203,8 +196,8 @@ class SummaryRun {
     this.#request.onProgress({ message, done, total });
   }
 
-  #total(): GenerationStatistics {
-    const sum = (of: (statistics: GenerationStatistics) => number): number =>
+  #total(): Statistics {
+    const sum = (of: (statistics: Statistics) => number): number =>
       this.#statistics.reduce((total, statistics) => total + of(statistics), 0);
     const generatedTokens = sum((statistics) => statistics.generatedTokens);
     const seconds = sum(({ generatedTokens: tokens, tokensPerSecond }) =>
@@ -292,22 +285,18 @@ function notesPrompt(
 
 // Summarises folders: a note on each file, then a summary of the notes, in groups if one prompt can't hold all notes.
 
-export interface FolderFile {
-  readonly path: string;
-  readonly text: string;
-  readonly languageId?: string | undefined;
-}
+export type FolderFile = NonNullable<SummariseParams['files']>[number];
 
 interface FolderRequest extends Pick<SummaryRequest, 'path' | 'maxTokens' | 'onText' | 'onProgress'> {
   readonly files: readonly FolderFile[];
   /** Summarises one file in at most this many tokens; it may come from the cache. */
-  readonly summariseFile: (file: FolderFile, maxTokens: number) => Promise<Summary>;
+  readonly summariseFile: (file: FolderFile, maxTokens: number) => Promise<SummariseResult>;
 }
 
 /** A note on a file is a few sentences long. */
 const fileNoteTokens = 120;
 
-export async function summariseFolder(summariser: Summariser, request: FolderRequest): Promise<Summary> {
+export async function summariseFolder(summariser: Summariser, request: FolderRequest): Promise<SummariseResult> {
   const { path, files, maxTokens, onText, onProgress } = request;
   const notes: string[] = [];
   for (const [done, file] of files.entries()) {

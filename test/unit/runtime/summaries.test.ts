@@ -1,8 +1,8 @@
 import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
+import type { FinishReason } from '../../../engine/protocol/engineProtocol.ts';
 import { Summaries, type SummariesRequest, SummaryCache } from '../../../engine/runtime/summaries.ts';
-import type { FinishReason } from '../../../engine/tasks/generate.ts';
 import type { Summariser } from '../../../engine/tasks/summarise.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import type { CompleteResult } from '../../../engine/protocol/engineProtocol.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
-import { type Completion, type CompletionRequest, complete } from '../../../engine/tasks/complete.ts';
+import { type CompletionRequest, complete } from '../../../engine/tasks/complete.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';
 
@@ -25,7 +26,7 @@ async function run(
   file: string,
   answer: readonly number[],
   fields: Partial<CompletionRequest> = {},
-): Promise<Completion & { prompts: string[] }> {
+): Promise<CompleteResult & { prompts: string[] }> {
   const { decoder, prompts } = replying(tokenizer, () => answer);
   const cursor = file.indexOf('|');
   const completion = await complete(schedulerOf(decoder), tokenizer, 4096, {

@@ -1,13 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import type { NextEditParams } from '../../../engine/protocol/engineProtocol.ts';
 import type { TokenRequest } from '../../../engine/scheduler/job.ts';
 import type { Submitter } from '../../../engine/scheduler/scheduler.ts';
-import {
-  type EditSource,
-  firstChange,
-  foreseeEdit,
-  isTrainedOnEdits,
-  linePrompt,
-} from '../../../engine/tasks/nextEdit.ts';
+import { firstChange, foreseeEdit, isTrainedOnEdits, linePrompt } from '../../../engine/tasks/nextEdit.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';
 
@@ -66,7 +61,7 @@ describe('a foreseen edit', () => {
   const markers = { prefix: 254, suffix: 255, middle: 253, order: 'prefix-suffix-middle' as const };
   const fillInTheMiddle = { ...markers, fileSeparator: ids.require('<file>') };
   const tokenizer = new ByteTokenizer({ framing, end: ['<end>'], fillInTheMiddle });
-  const source: EditSource = {
+  const source: NextEditParams = {
     path: 'a.ts',
     edits: [{ path: 'a.ts', above: '', before: 'old(1);', after: 'new(1);' }],
     window: { firstLine: 4, text: 'new(1);\nx();\nold(2);\ny();', before: 'old(1);\nx();\nold(2);\ny();' },

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { limits } from '../../../engine/limits.ts';
 import type { ChatMessage } from '../../../engine/prompt/conversation.ts';
-import type { FinishReason } from '../../../engine/tasks/generate.ts';
+import type { FinishReason } from '../../../engine/protocol/engineProtocol.ts';
 import { type Summariser, type SummaryRequest, summarise } from '../../../engine/tasks/summarise.ts';
 
 const words = (text: string): number => text.split(/\s+/).filter(Boolean).length + (text.match(/\n/g)?.length ?? 0);
