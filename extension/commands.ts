@@ -1,14 +1,14 @@
 /** The commands. */
+
 import * as vscode from 'vscode';
 import type { EngineHost } from './client/host.ts';
-import { writeCommitMessage } from './commit.ts';
 import { acceptedCommand, type CompletionProvider } from './completion/provider.ts';
+import { describePullRequest, writeCommitMessage } from './describe.ts';
 import { failureQuestion } from './failures.ts';
 import { useInChat } from './languageModel/participant.ts';
 import type { LazyChat, Parts } from './parts.ts';
 import { suggestName } from './rename.ts';
 import type { RepositoryIndex } from './repository/repositoryIndex.ts';
-import { describePullRequest } from './review/pullRequest.ts';
 import { completionSettings, languageEnabled, writeSetting } from './settings.ts';
 import { indexSentence, showIndexMenu } from './status.ts';
 import { chosenFolder, prepareTask, summaryRequest, type Task, taskQuestion } from './summarise.ts';

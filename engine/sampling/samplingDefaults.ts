@@ -1,6 +1,7 @@
 /** Default sampling settings: the publisher's values if there are any, else conservative ones. */
 import { z } from 'zod';
 import type { PublishedSampling } from '../model/families/config.ts';
+import type { Sampling } from '../protocol/engineProtocol.ts';
 import { greedy, type SamplerSettings } from './sampler.ts';
 
 /** The sampling keys of `generation_config.json`. Unknown keys are ignored. */
@@ -31,19 +32,8 @@ export function samplingDefaults(
   };
 }
 
-/** A request's own settings; absent ones take the defaults. */
-export interface RequestedSampling {
-  readonly temperature?: number | undefined;
-  readonly topK?: number | undefined;
-  readonly topP?: number | undefined;
-  readonly minP?: number | undefined;
-  readonly repetitionPenalty?: number | undefined;
-  readonly presencePenalty?: number | undefined;
-  /** By decimal token id. */
-  readonly logitBias?: Readonly<Record<string, number>> | undefined;
-}
-
-export function samplerSettings(requested: RequestedSampling, defaults: SamplerSettings): SamplerSettings {
+/** @param requested settings of the request; absent ones take the defaults. */
+export function samplerSettings(requested: Sampling, defaults: SamplerSettings): SamplerSettings {
   const { logitBias } = requested;
   return {
     temperature: requested.temperature ?? defaults.temperature,

@@ -6,8 +6,7 @@ import { textDocument } from '../context/sources.ts';
 import { branchChanges, changesOf, type GitRepository, gitRepository, rootOf } from '../git.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../parts.ts';
-import { parseDiff, partsOf, type ReviewPart } from './diff.ts';
-import { type Anchor, anchorOf, locate, moved } from './places.ts';
+import { type Anchor, anchorOf, locate, moved, parseDiff, partsOf, type ReviewPart } from './diff.ts';
 import { type Remark, remarksFormat, remarksOf, reviewMessages } from './remarks.ts';
 
 /** What became of a review, for the message at its end. */

@@ -1,8 +1,8 @@
 /** Runs forward passes over the tokens of one sequence. */
 import type { CacheLayout, ThreadSlice, TokenRange, WindowGroup } from '../processor/messages.ts';
+import { GrantedThreads } from '../processor/threads.ts';
 import type { LayerRange, SequenceCache } from './cache.ts';
 import { buildPass, type Loaded, type PassGraph, type PassShape } from './forward.ts';
-import { GrantedThreads } from './grantedThreads.ts';
 import { addressOf, type Pointer } from './library.ts';
 import { cacheTypes } from './types.ts';
 

@@ -1,7 +1,8 @@
-/** Runs forward passes of the graph over the tokens of one sequence. */
-import { type InferenceSession, Tensor } from 'onnxruntime-node';
+/** Runs forward passes of the graph over the tokens of one sequence; times a matmul. */
+import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
 import type { CacheLayout, ThreadSlice } from '../processor/messages.ts';
+import { GraphBuilder } from './graphBuilder.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
 import type { GraphInputs, RotationInputs } from './messages.ts';
 
@@ -187,4 +188,35 @@ function concatenated(chunks: readonly Float32Array[]): Float32Array {
     at += chunk.length;
   }
   return all;
+}
+
+// Times a memory-bound matmul, which decode consists of.
+
+/** Rows and columns of the f32 matrix: 64 MB, larger than any processor cache. */
+const size = 4096;
+const repetitions = 7;
+
+/** Times a vector times a matrix that doesn't fit the processor's caches. @returns the median in milliseconds. */
+export async function matmulMs(threads: number): Promise<number> {
+  const graph = new GraphBuilder('');
+  const vector = graph.input('vector', 'float32', [1, size]);
+  const matrix = graph.input('matrix', 'float32', [size, size]);
+  graph.output(graph.op('MatMul', [vector, matrix]), 'output', 'float32', [1, size]);
+  const session = await InferenceSession.create(graph.encode(), {
+    executionProviders: ['cpu'],
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+  });
+  const feeds = {
+    vector: new Tensor('float32', new Float32Array(size).fill(1), [1, size]),
+    matrix: new Tensor('float32', new Float32Array(size * size).fill(1), [size, size]),
+  };
+  const times: number[] = [];
+  for (let run = 0; run < repetitions; run++) {
+    const start = performance.now();
+    await session.run(feeds);
+    times.push(performance.now() - start);
+  }
+  await session.release();
+  return times.sort((a, b) => a - b)[repetitions >> 1] ?? 0;
 }

@@ -4,10 +4,9 @@ import { type MessagePort, parentPort } from 'node:worker_threads';
 import { InferenceSession } from 'onnxruntime-node';
 import { done, messageOf, ThreadCaches, transferred } from '../processor/cacheThread.ts';
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
-import { GraphRun } from './graphRun.ts';
+import { GraphRun, matmulMs } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
 import type { OnnxMessage, ThreadGraph } from './messages.ts';
-import { matmulMs } from './threads.ts';
 
 export class GraphThread {
   readonly #session: InferenceSession;

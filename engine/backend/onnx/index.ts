@@ -8,7 +8,7 @@ import type { CachePrecision } from '../../protocol/models.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { hostMemory, planMemory } from '../memoryPlan.ts';
 import { cacheNotes, hostNeeds, memoryNotes, ProcessorDecoder, ThreadClient } from '../processor/decoder.ts';
-import { defaultThreads } from '../processor/threads.ts';
+import { defaultThreads, measuredThreads } from '../processor/threads.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
 import type { OnnxMessage, ThreadGraph } from './messages.ts';
 import {
@@ -20,7 +20,6 @@ import {
   provide,
   release,
 } from './packedWeights.ts';
-import { measuredThreads } from './threads.ts';
 import { packedBytesOf } from './weightsFile.ts';
 
 export interface OnnxOptions {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { GrantedThreads } from '../../../engine/backend/ggml/grantedThreads.ts';
+import { GrantedThreads } from '../../../engine/backend/processor/threads.ts';
 
 /** A machine that gives each pass at most so many processors; passes take 20 ms. */
 function run(threads: GrantedThreads, processors: number, fromMs: number, untilMs: number): number[] {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { DraftedMessage, messageOf, subjectFormat, subjectOf } from '../../../extension/commit.ts';
+import { DraftedMessage, messageOf, subjectFormat, subjectOf } from '../../../extension/describe.ts';
 import { accepts, machineOf } from '../grammar/schemaSuite.ts';
 
 describe('a commit message', () => {

@@ -2,9 +2,16 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { type DiffLine, parseDiff, partsOf, shownLine } from '../../../extension/review/diff.ts';
-import { anchorOf, locate, moved } from '../../../extension/review/places.ts';
-import { descriptionFormat, descriptionOf } from '../../../extension/review/pullRequest.ts';
+import { descriptionFormat, descriptionOf } from '../../../extension/describe.ts';
+import {
+  anchorOf,
+  type DiffLine,
+  locate,
+  moved,
+  parseDiff,
+  partsOf,
+  shownLine,
+} from '../../../extension/review/diff.ts';
 import { remarksFormat, remarksOf } from '../../../extension/review/remarks.ts';
 import { Reviews } from '../../../extension/review/reviews.ts';
 import { accepts, machineOf } from '../grammar/schemaSuite.ts';

@@ -1,11 +1,14 @@
+/** What the model writes about changes: the message of a commit, and the description of a pull request. */
 import * as vscode from 'vscode';
+import * as z from 'zod';
 import { contextBudget, plan } from '../engine/index/question/planner.ts';
-import type { ChatResult, ResponseFormat } from '../engine/protocol/engineProtocol.ts';
+import type { ChatMessage, ChatResult, ResponseFormat } from '../engine/protocol/engineProtocol.ts';
 import { lexMarkdown } from './answerMarkup.ts';
 import type { StreamHandlers } from './client/client.ts';
 import type { EngineHost } from './client/host.ts';
 import { countTokens } from './context/gather.ts';
-import { changesOf, gitRepository, rootOf } from './git.ts';
+import { type BranchChanges, branchChanges, changesOf, gitRepository, rootOf } from './git.ts';
+import { limits } from './limits.ts';
 
 const maxTokens = 200;
 
@@ -22,7 +25,7 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
   await vscode.window.withProgress({ location, title, cancellable: true }, async (_progress, token) => {
     const client = await engine.client();
     await client.ready();
-    const messages = [{ role: 'user' as const, content: question((await fitting(engine, diff)).text) }];
+    const messages = [{ role: 'user' as const, content: commitQuestion((await fitting(engine, diff)).text) }];
     const params = { messages, maxTokens, responseFormat: subjectFormat, thinking: 'off' as const };
     await writeInto(repository.inputBox, (handlers) => client.chat(params, handlers, token));
   });
@@ -50,7 +53,7 @@ async function writeInto(box: MessageBox, chat: (handlers: StreamHandlers) => Pr
 }
 
 /** As much of the diff as fits, from its beginning. */
-export async function fitting(engine: EngineHost, diff: string): Promise<{ text: string; isWhole: boolean }> {
+async function fitting(engine: EngineHost, diff: string): Promise<{ text: string; isWhole: boolean }> {
   const [tokens = 0] = await countTokens(engine, [diff]);
   const lines = diff.split('\n');
   const shape = { firstLine: 0, fileLines: 0, centre: 0, divisible: true, languageId: 'diff' } as const;
@@ -59,7 +62,7 @@ export async function fitting(engine: EngineHost, diff: string): Promise<{ text:
   return { text: chosen?.text ?? '', isWhole: chosen?.start === 0 && chosen.end === lines.length - 1 };
 }
 
-const question = (diff: string): string =>
+const commitQuestion = (diff: string): string =>
   `${diff}\n\nWrite the message of the commit with these changes: one line of at most 72 characters in the imperative, and nothing else.`;
 
 /** Introductions that models put before the message: `Here is the commit message:`, `# Commit message`, `**Message:**`. */
@@ -155,4 +158,86 @@ export class DraftedMessage {
   restore(): void {
     if (this.#box.value === this.#written) this.#box.value = this.#draft;
   }
+}
+
+// The description of a pull request.
+
+const { titleChars, summaryChars, points, pointChars } = limits.pullRequest;
+const line = (maxLength: number) => ({ type: 'string', pattern: '^\\S(.*\\S)?$', minLength: 3, maxLength });
+
+/** The form of the answer, which the sampler enforces. */
+export const descriptionFormat: ResponseFormat = {
+  kind: 'json-schema',
+  schema: {
+    type: 'object',
+    properties: {
+      title: line(titleChars),
+      summary: line(summaryChars),
+      changes: { type: 'array', items: line(pointChars), minItems: 1, maxItems: points },
+    },
+    required: ['title', 'summary', 'changes'],
+    additionalProperties: false,
+  },
+};
+
+const description = z.object({ title: z.string(), summary: z.string(), changes: z.array(z.string()) });
+
+/** As Markdown, with the title as its heading; undefined if the answer does not have the form. */
+export function descriptionOf(answer: string): string | undefined {
+  try {
+    const { title, summary, changes } = description.parse(JSON.parse(answer));
+    const list = changes.map((change) => `- ${change.trim()}`).join('\n');
+    return `# ${title.trim()}\n\n${summary.trim()}\n\n${list}\n`;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Writes what the branch changes into a new, unsaved document. */
+export async function describePullRequest(engine: EngineHost, view: unknown): Promise<void> {
+  const repository = await gitRepository(rootOf(view));
+  const changes = repository === undefined ? undefined : await branchChanges(repository);
+  if (repository === undefined || changes === undefined || changes.diff.trim() === '') {
+    void vscode.window.showInformationMessage(vscode.l10n.t('The branch has no commits to describe.'));
+    return;
+  }
+  const commits = await repository.log({ range: `${changes.from}..HEAD`, maxEntries: limits.pullRequest.commits });
+  const location = vscode.ProgressLocation.Notification;
+  const title = vscode.l10n.t('Describing the branch against {0}', changes.base);
+  const written = await vscode.window.withProgress({ location, title, cancellable: true }, async (_progress, token) => {
+    const client = await engine.client();
+    await client.ready();
+    const diff = await fitting(engine, changes.diff);
+    const messages = pullRequestMessages(changes, commits, diff.text);
+    const params = { messages, responseFormat: descriptionFormat, thinking: 'off' as const };
+    const { text: answer, finish } = await client.chat(params, { onDelta: () => undefined }, token);
+    return finish === 'cancelled' ? undefined : { content: descriptionOf(answer), isWhole: diff.isWhole };
+  });
+  if (written === undefined) return;
+  const { content, isWhole } = written;
+  if (content === undefined) throw new Error(vscode.l10n.t('The model wrote no description.'));
+  await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ language: 'markdown', content }));
+  if (isWhole) return;
+  void vscode.window.showWarningMessage(
+    vscode.l10n.t("The diff doesn't fit the model's context. The description is about its beginning and all commits."),
+  );
+}
+
+const pullRequestSystem = [
+  'You write descriptions of pull requests. You get the messages of the commits and the diff.',
+  'Write a title in the imperative, a summary of what changes for whom and why, and a list of the changes.',
+  'Say nothing that is not in commits or diff.',
+].join(' ');
+
+function pullRequestMessages(
+  { base }: BranchChanges,
+  commits: readonly { readonly message: string }[],
+  diff: string,
+): ChatMessage[] {
+  const log = commits.map(({ message }) => `- ${message.trim().split('\n', 1)[0]}`).join('\n');
+  const content = `Commits:\n\n${log}\n\n\`\`\`diff\n${diff}\n\`\`\`\n\nDescribe the pull request into ${base}.`;
+  return [
+    { role: 'system', content: pullRequestSystem },
+    { role: 'user', content },
+  ];
 }
