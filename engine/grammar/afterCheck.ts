@@ -28,7 +28,7 @@ export function afterCheck(schema: unknown, keywords: readonly string[]): (value
     return (value) => (validate(value) ? undefined : ajv.errorsText(validate.errors, { dataVar: 'answer' }));
   } catch (error) {
     const reason = error instanceof Error ? error.message.slice(0, 200) : String(error);
-    throw unsupportedSchema('', `${keywords.join(', ')} could only be checked afterwards, and ajv says: ${reason}`);
+    throw unsupportedSchema('', `${keywords.join(', ')} can't be enforced, and ajv can't check it either: ${reason}`);
   }
 }
 

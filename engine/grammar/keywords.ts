@@ -38,7 +38,7 @@ export function typeShapes({ schema, at, algebra }: KeywordContext): Shapes {
   return algebra.or(
     types.map((name) => {
       const kind = typeof name === 'string' && Object.hasOwn(kinds, name) ? kinds[name] : undefined;
-      if (!kind) throw invalidSchema(at, `'${String(name)}' is no type`);
+      if (!kind) throw invalidSchema(at, `'${String(name)}' is not a type`);
       return kind;
     }),
   );
@@ -154,7 +154,7 @@ export function textShapes({ schema, at, algebra }: KeywordContext): Shapes {
 const patterns = new Map<string, Dfa>();
 
 function patternAt(pattern: unknown, at: string, keyword: string): Dfa {
-  if (typeof pattern !== 'string') throw invalidSchema(at, `${keyword} must be a text`);
+  if (typeof pattern !== 'string') throw invalidSchema(at, `${keyword} must be a string`);
   const known = patterns.get(pattern);
   if (known) return known;
   try {
@@ -165,7 +165,7 @@ function patternAt(pattern: unknown, at: string, keyword: string): Dfa {
   } catch (error) {
     if (error instanceof HearthError) throw error;
     const reason = error instanceof Error ? error.message : String(error);
-    throw invalidSchema(at, `${keyword} '${pattern.slice(0, 100)}' can't be followed (${reason.slice(0, 200)})`);
+    throw invalidSchema(at, `${keyword} '${pattern.slice(0, 100)}' can't be enforced (${reason.slice(0, 200)})`);
   }
 }
 
@@ -223,7 +223,7 @@ export function objectShapes(context: KeywordContext): Shapes {
   // Draft 3 had a flag here, and some schemas still use it.
   const isList = Array.isArray(required) && required.every((name) => typeof name === 'string');
   if (required !== undefined && typeof required !== 'boolean' && !isList)
-    throw invalidSchema(at, 'required must be an array of texts');
+    throw invalidSchema(at, 'required must be an array of strings');
   const clause = clauseOf(context);
   const shape = {
     clauses: clause ? [clause] : [],

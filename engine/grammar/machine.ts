@@ -180,7 +180,7 @@ export class Machine {
   }
 
   #below(thread: Thread): Thread {
-    if (!thread.below) throw new Error('A part of a grammar ends in nothing.');
+    if (!thread.below) throw new Error('A part of a grammar has no continuation.');
     return thread.below;
   }
 
@@ -243,7 +243,7 @@ export class Machine {
   /** A property's value, after its name. */
   #named(object: Thread, { written, value }: PropertyName): Thread {
     const { place } = object;
-    if (place.kind !== 'object') throw new Error('A name stands outside of an object.');
+    if (place.kind !== 'object') throw new Error('A property name is outside an object.');
     const { source, shape, seen } = place;
     const name = written ?? unknownName;
     const after = { ...place, seen: [...seen, name].sort(), phase: 'after', gap: 'none' } as const;

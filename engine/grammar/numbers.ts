@@ -1,4 +1,4 @@
-/** Texts of JSON numbers as automata, with exact bounds: digits are compared one by one, never rounded. */
+/** JSON numbers as automata over their digits. Bounds are exact: digits are compared one by one, never rounded. */
 import { Dfa } from './dfa.ts';
 import { patternDfa } from './patterns.ts';
 
@@ -6,7 +6,7 @@ import { patternDfa } from './patterns.ts';
 const plain = '-?(0|[1-9][0-9]{0,39})(\\.[0-9]{1,40})?';
 const significand = '[1-9](\\.[0-9]{1,20})?[eE]';
 const largest = '1(\\.([0-6][0-9]{0,19}|7([0-8][0-9]{0,18})?|79[0-6][0-9]{0,17}|7976931348623157))?[eE]\\+?308';
-/** Exponents as programs write them: one digit before the point, within a double's range. */
+/** Scientific notation as programs write it: one digit before the point, within a double's range. */
 const scientific = `-?(${significand}(\\+?([0-9]{1,2}|[12][0-9]{2}|30[0-7])|-([0-9]{1,2}|[12][0-9]{2}|3[01][0-9]|32[0-4]))|${largest})`;
 /** JavaScript writes exponents below 1e-6 and from 1e21 on. */
 const tiny = `${significand}-(0?[7-9]|[1-9][0-9]|[12][0-9]{2}|3[01][0-9]|32[0-4])`;
@@ -22,7 +22,7 @@ const once = <Value>(make: () => Value): (() => Value) => {
 
 const plainNumber = once(() => patternDfa(`^${plain}$`));
 export const anyNumber = once(() => plainNumber().or(patternDfa(`^(${scientific})$`)));
-/** One number of each kind represents all of them. */
+/** Numbers in scientific notation by sign and size. `value` represents all of its kind. */
 const exponents = once(() => [
   { value: 1e-7, dfa: patternDfa(`^${tiny}$`) },
   { value: -1e-7, dfa: patternDfa(`^-${tiny}$`) },
@@ -30,7 +30,7 @@ const exponents = once(() => [
   { value: -1e21, dfa: patternDfa(`^-${huge}$`) },
 ]);
 export const anyInteger = once(() => patternDfa('^-?(0|[1-9][0-9]{0,39})$'));
-/** One text for each value, so that a text outside of a set is in its complement. */
+/** Exactly one spelling for each value, so that a spelling outside a set is in its complement. */
 const canonical = once(() => patternDfa('^(?!-0$)-?(0|[1-9][0-9]{0,39})(\\.[0-9]{0,39}[1-9])?$'));
 
 export const otherNumber = (set: Dfa): Dfa => canonical().without(set);
@@ -48,7 +48,7 @@ export function bounded(relation: Relation, bound: number): Dfa {
   return known;
 }
 
-/** A bound within a kind would need a comparison of digits: then the kind is left out, and digits must be written in full. */
+/** The kinds that lie entirely beyond the bound. A kind that contains it is left out: such numbers must be written without an exponent. */
 function exponentsBeyond(relation: Relation, bound: number): Dfa {
   const isWithin = (value: number): boolean =>
     value * bound > 0 && (Math.abs(value) < 1 ? Math.abs(bound) < 1e-6 : Math.abs(bound) >= 1e21);
@@ -95,7 +95,7 @@ function textsOf(value: number): readonly string[] {
   return isShort ? [text] : [text, value.toExponential()];
 }
 
-/** Multiples need one state for each remainder. */
+/** Multiples need one state a remainder. */
 const maxRemainders = 4000;
 
 /** @returns `undefined` if the divisor needs too many states. */

@@ -29,7 +29,7 @@ export function patternDfa(source: string): Dfa {
 }
 
 function parse(source: string): { alternatives: readonly Concatenation[]; maxCharacter: number } {
-  // Python's and PCRE's way to set flags, which ECMAScript writes outside of the pattern.
+  // Inline flags as in Python and PCRE; ECMAScript has flags outside the pattern.
   const [, letters = ''] = /^\(\?([ims]+)\)/.exec(source) ?? [];
   const plain = (letters === '' ? source : source.slice(letters.length + 3)).replaceAll('(?P<', '(?<');
   let failure: unknown;
@@ -219,7 +219,7 @@ class Machine {
         this.#assertion(element, from, to);
         return;
       case 'Unknown':
-        throw new SyntaxError('a part of the pattern is not known');
+        throw new SyntaxError('it has an unknown part');
     }
   }
 
@@ -251,7 +251,7 @@ class Machine {
     const machine = new Machine(alternatives, kind, this.#context);
     const index = kind === 'behind' ? behind.push(machine) - 1 : -1;
     if (kind === 'behind' && machine.#nodes.some(({ assertions }) => assertions.length > 0))
-      throw new SyntaxError('an assertion stands within a look-behind');
+      throw new SyntaxError('assertions inside a look-behind are not supported');
     this.#nodes[from]?.assertions.push({ kind, negate, machine, index, to });
   }
 

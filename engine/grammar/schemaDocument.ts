@@ -1,4 +1,4 @@
-/** A JSON Schema with its identifiers: which schema a `$ref` names, and which draft each part is written in. */
+/** A JSON Schema with its identifiers: resolves each `$ref`, and knows the draft of each part. */
 
 import { HearthError, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -53,21 +53,21 @@ export class SchemaDocument {
 
   locate(schema: object): Location {
     const location = this.#locations.get(schema as SchemaObject);
-    if (!location) throw new Error('The schema is not of this document.');
+    if (!location) throw new Error('The schema is not in this document.');
     return location;
   }
 
-  /** @returns the schema that a reference names, which may be `true` or `false`. */
+  /** @returns the referenced schema, which may be `true` or `false`. */
   resolve(reference: unknown, from: SchemaObject): SchemaObject | boolean {
     const { at, resource } = this.locate(from);
-    if (typeof reference !== 'string') throw invalidSchema(at, '$ref must be a text');
+    if (typeof reference !== 'string') throw invalidSchema(at, '$ref must be a string');
     const { uri, fragment } = split(reference, resource.uri, at);
     const target = this.#resources.get(uri);
-    if (!target) throw unsupportedSchema(at, `'${reference}' names no schema of this document, and none is fetched`);
+    if (!target) throw unsupportedSchema(at, `'${reference}' is not a schema in this document; schemas are not downloaded`);
     if (fragment === '') return target.root;
     if (!fragment.startsWith('/')) {
       const anchored = target.anchors.get(fragment);
-      if (!anchored) throw invalidSchema(at, `there is no anchor '${fragment}' for $ref '${reference}'`);
+      if (!anchored) throw invalidSchema(at, `$ref '${reference}' has no anchor '${fragment}' to refer to`);
       return anchored;
     }
     return this.#pointed(target, fragment, at, reference);
@@ -91,8 +91,8 @@ export class SchemaDocument {
       if (isObject(value)) location = this.#locations.get(value) ?? location;
     }
     if (typeof value === 'boolean') return value;
-    if (!isObject(value)) throw invalidSchema(at, `there is nothing at $ref '${reference}'`);
-    // It may be at a place where no keyword has a schema.
+    if (!isObject(value)) throw invalidSchema(at, `$ref '${reference}' points to nothing`);
+    // No keyword may have a schema at this place.
     if (!this.#locations.has(value)) this.#enter(value, { ...location, at: fragment }, 0);
     return value;
   }
@@ -130,7 +130,7 @@ export class SchemaDocument {
     }
     const { uri } = split(id, outer.resource.uri, outer.at);
     const resource = { uri, root: schema, anchors: new Map<string, SchemaObject>() };
-    if (this.#resources.has(uri)) throw invalidSchema(outer.at, `two schemas are named '${id}'`);
+    if (this.#resources.has(uri)) throw invalidSchema(outer.at, `two schemas have the id '${id}'`);
     this.#resources.set(uri, resource);
     return { at: outer.at, resource, draft };
   }
@@ -158,7 +158,7 @@ function split(reference: string, base: string, at: string): { uri: string; frag
     url.hash = '';
     return { uri: url.href, fragment };
   } catch {
-    throw invalidSchema(at, `'${reference}' is no URI reference`);
+    throw invalidSchema(at, `'${reference}' is not a URI reference`);
   }
 }
 
@@ -166,12 +166,12 @@ function draftOf(declared: unknown, outer: Draft, at: string): Draft {
   if (declared === undefined) return outer;
   const [, draft] =
     /^https?:\/\/json-schema\.org\/(?:draft-0|draft\/)(3|4|6|7|2019|2020)\b/.exec(String(declared)) ?? [];
-  if (draft === '3') throw unsupportedSchema(at, 'draft 3 of JSON Schema is not known; draft 4 and later are');
+  if (draft === '3') throw unsupportedSchema(at, 'JSON Schema draft 3 is not supported; use draft 4 or later');
   // A custom metaschema: assumed to have its parent's keywords. It is not fetched.
   return draft === undefined ? outer : (Number(draft) as Draft);
 }
 
-// Errors that refuse a schema, worded for its author.
+// Errors for schemas that are refused, worded for the schema's author.
 
 /** The schema is valid but too large to enforce. */
 export class GrammarLimit extends HearthError {
@@ -180,15 +180,15 @@ export class GrammarLimit extends HearthError {
   }
 }
 
-/** The schema takes more steps than a request may. Unlike GrammarLimit, checking a part afterwards does not help. */
+/** The schema takes more steps than a request is allowed. Unlike with GrammarLimit, checking a part afterwards does not help. */
 class TooManySteps extends HearthError {
   constructor(steps: number) {
-    super('unsupported', `The JSON Schema takes more than ${steps / 1e6} million steps to follow; simplify it.`);
+    super('unsupported', `The JSON Schema takes more than ${steps / 1e6} million steps to enforce; simplify it.`);
   }
 }
 
-// Counts the steps of one request at a time, as the grammar thread serves them. Unlike a time limit, they don't depend on what else
-// the machine computes.
+// Counts the steps of one request at a time, as the grammar thread serves them. Unlike a time limit, a step limit doesn't depend
+// on the machine's load.
 let steps = { left: Number.POSITIVE_INFINITY, allowed: Number.POSITIVE_INFINITY };
 
 /** Runs `work` with a bound on its steps: automaton states, alternatives and machine states. */
@@ -211,7 +211,7 @@ export const invalidSchema = (at: string, problem: string): HearthError =>
   invalidInput(`The JSON Schema is invalid at '${at}': ${problem}.`);
 
 export const unsupportedSchema = (at: string, problem: string): HearthError =>
-  unsupported(`The JSON Schema can't be followed at '${at}': ${problem}.`);
+  unsupported(`The JSON Schema can't be enforced at '${at}': ${problem}.`);
 
 // Bounds on a schema from outside, checked before anything traverses it.
 

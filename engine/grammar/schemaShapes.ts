@@ -91,14 +91,14 @@ export class SchemaShapes {
       return shapes;
     } catch (error) {
       if (error instanceof Circle && this.#opening.size === 1)
-        throw invalidSchema(this.#pointer(node), 'its $ref leads back to itself');
+        throw invalidSchema(this.#pointer(node), 'its $ref refers to itself');
       throw error;
     } finally {
       this.#opening.delete(node);
     }
   }
 
-  /** Whether it has any value. */
+  /** Whether any value satisfies it. */
   isSatisfiable(node: Node): boolean {
     return this.#possible(node, new Map(), Number.POSITIVE_INFINITY).possible;
   }
@@ -124,7 +124,7 @@ export class SchemaShapes {
   #node(schema: unknown, at: string): Node {
     if (schema === true) return this.nodes.all;
     if (schema === false) return this.nodes.none;
-    if (!isObject(schema)) throw invalidSchema(at, 'a schema is an object, true or false');
+    if (!isObject(schema)) throw invalidSchema(at, 'a schema must be an object, true or false');
     return this.nodes.schema(schema);
   }
 
@@ -174,7 +174,7 @@ export class SchemaShapes {
       const reference = schema[key];
       const anchor = typeof reference === 'string' ? reference.replace(/^.*#/, '') : '';
       if (key !== '$ref' && !this.#document.isOnlyDynamicAnchor(anchor))
-        throw unsupportedSchema(at, `${key} may mean several schemas here`);
+        throw unsupportedSchema(at, `${key} is ambiguous: it may refer to several schemas`);
       const target = this.#document.resolve(reference, schema);
       shapes = this.algebra.and(shapes, this.of(this.#node(target, at)));
     }

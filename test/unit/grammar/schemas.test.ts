@@ -395,25 +395,25 @@ const nested = (depth: number): unknown =>
 
 describe('A schema', () => {
   it.each([
-    ['has no such type', { type: 'strange' }, /'strange' is no type/],
-    ['leads back to itself', { $ref: '#' }, /\$ref leads back to itself/],
+    ['has an unknown type', { type: 'strange' }, /'strange' is not a type/],
+    ['refers to itself', { $ref: '#' }, /\$ref refers to itself/],
     [
-      'leads back to itself in two steps',
+      'refers to itself in two steps',
       { $defs: { a: { $ref: '#/$defs/b' }, b: { $ref: '#/$defs/a' } }, $ref: '#/$defs/a' },
-      /leads back/,
+      /refers to itself/,
     ],
     [
-      'holds itself without end',
+      'contains itself without end',
       { type: 'object', properties: { a: { $ref: '#' } }, required: ['a'] },
       /no value satisfies/,
     ],
     ['allows nothing', { allOf: [{ type: 'string' }, { type: 'integer' }] }, /no value satisfies/],
-    ['names what is not there', { $ref: '#/$defs/a' }, /there is nothing at \$ref/],
-    ['is elsewhere', { $ref: 'https://example.org/schema.json' }, /none is fetched/],
+    ['refers to something that does not exist', { $ref: '#/$defs/a' }, /points to nothing/],
+    ['refers to another document', { $ref: 'https://example.org/schema.json' }, /schemas are not downloaded/],
     ['has a broken pattern', { properties: { a: { pattern: '(' } } }, /at '\/properties\/a'.*pattern '\('/],
     ['is too deep', nested(300), /too many levels of depth \(at most 200\)/],
-    ['has a bound that is none', { minLength: -1 }, /minLength must be an integer/],
-    ['is no schema', { properties: { a: 3 } }, /a schema is an object, true or false/],
+    ['has an invalid bound', { minLength: -1 }, /minLength must be an integer/],
+    ['is not a schema', { properties: { a: 3 } }, /a schema must be an object, true or false/],
     ['has too large a pattern', { pattern: '(a{1,200}){1,200}' }, /too many .* \(at most \d+\)/],
   ])('that %s is refused, with the reason', (_, schema, message) => {
     expect(() => machineOf(schema)).toThrow(message);
