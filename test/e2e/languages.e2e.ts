@@ -41,7 +41,7 @@ describeInEditor('a VS Code in German', options, (editor) => {
     await editor().screenshot('german');
   });
 
-  test('has the chat usable in a window zoomed to 200 %', async () => {
+  test('keeps the chat usable in a window zoomed to 200 %', async () => {
     // What VS Code's zoom level does to the pixels that its parts have.
     await editor().page.setViewportSize({ width: 640, height: 400 });
     const chat = await editor().chat();

@@ -86,7 +86,7 @@ describe('the packaged extension', () => {
     expect(naming).toEqual([]);
   });
 
-  test('holds of the native packages what their import needs, file by file', () => {
+  test('contains exactly the files of native packages that their import needs', () => {
     const shipped = names
       .filter((name) => name.startsWith('extension/dist/node_modules/'))
       .map((name) => name.slice('extension/dist/node_modules/'.length));

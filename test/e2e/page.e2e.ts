@@ -220,7 +220,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
   });
 
   test.each(['vscode-dark', 'vscode-high-contrast'])(
-    'is walked through by Tab as it is read, and shows where the focus is: %s',
+    'is traversed by Tab in reading order, with a visible focus: %s',
     async (theme) => {
       await page.evaluate((name) => {
         document.body.className = name;

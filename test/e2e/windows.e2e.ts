@@ -59,7 +59,7 @@ describeInEditor('two windows', { files: files('first'), settings }, (first) => 
     expect(together).toBeLessThan(1.3 * alone);
   });
 
-  test('one that closes in the middle of its answer takes nothing of the other’s along', async () => {
+  test('one that closes in the middle of its answer leaves the other unaffected', async () => {
     const engines = first().enginePids();
     const hosts = extensionHosts();
     const turn = await ask(await first().chat(), longQuestion);
@@ -71,7 +71,7 @@ describeInEditor('two windows', { files: files('first'), settings }, (first) => 
     expect(first().enginePids()).toEqual(engines);
   });
 
-  test('what a closed window had asked and got so far is there when its folder is opened again', async () => {
+  test('the question and partial answer of a closed window are restored when its folder is opened again', async () => {
     second = await first().openWindow('second', {});
     const chat = await second.openChat();
     await expect.poll(() => chat.locator('.turn').count()).toBe(2);

@@ -193,7 +193,7 @@ describe('without faults', () => {
     },
   );
 
-  it('a check that passed is remembered by device and driver, and told', async () => {
+  it('a check that passed is remembered by device and driver, and reported', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'hearth-check-'));
     expect(await checkNotes(asOpened, directory)).toEqual([expect.stringContaining('not run yet')]);
     const checking = new Map<string, string>();
@@ -221,7 +221,7 @@ describe('without faults', () => {
   });
 });
 
-it('a device that is wrong whatever is switched off is not tried again, until the driver is another', async () => {
+it('a device that is wrong with every feature off is not tried again until the driver changes', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'hearth-check-'));
   plant(['embed', 'weight[at + 1u]', 'weight[at]']);
   const wrong = await load('qwen3', directory);

@@ -44,7 +44,7 @@ async function load(choice: BackendChoice, model: Model, among: readonly Candida
 
 describe('ggml on the processor', () => {
   it.each(['Q4_0', 'Q4_K_M', 'Q6_K', 'Q8_0', 'MXFP4'] as const)(
-    'keeps %s weights in as many bytes as the file, and writes no copy',
+    'keeps %s weights in as many bytes as the file, and writes no copy to disk',
     async (type) => {
       const model = await random(type);
       const cacheDirectory = temporaryFolder();
@@ -61,7 +61,7 @@ describe('ggml on the processor', () => {
     },
   );
 
-  it('fills the cache of its only layer without logits, then goes on as if it had been asked for them', async () => {
+  it('fills the cache of a one-layer model without computing logits, and continues with the same logits', async () => {
     const decoder = await load('ggml', await random('Q4_0'));
     const [quiet, asked] = [decoder.createSequence(), decoder.createSequence()];
     await decoder.run([{ sequence: quiet, tokens: [5, 6, 7], logits: 'none' }]);
@@ -82,7 +82,7 @@ describe('ggml on the processor', () => {
     },
   );
 
-  it('is taken for weights whose prompts it reads as fast', async (context) => {
+  it('is chosen for weights whose prompts it prefills as fast as ONNX Runtime', async (context) => {
     if (process.arch !== 'x64') context.skip('ggml is taken by itself on x64 alone');
     const taken = async (type: BenchType) => isFasterOnGgml((await random(type)).weights);
     expect(await taken('Q4_K_M')).toBe(true);
@@ -93,7 +93,7 @@ describe('ggml on the processor', () => {
     expect((await load('ggml', await random('Q8_0'))).backend).toBe('ggml');
   });
 
-  it('leaves models to ONNX Runtime where its library cannot be used', async () => {
+  it('leaves models to ONNX Runtime if its library cannot be used', async () => {
     const broken: Candidate = {
       name: 'ggml',
       open: async () => ({

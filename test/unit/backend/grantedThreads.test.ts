@@ -13,11 +13,11 @@ function run(threads: GrantedThreads, processors: number, fromMs: number, untilM
 }
 
 describe('the threads of a pass', () => {
-  it('are all while nobody else asks for the processors', () => {
+  it('are all of them while no other program uses the processors', () => {
     expect(new Set(run(new GrantedThreads(8), 8, 0, 10_000))).toEqual(new Set([8]));
   });
 
-  it('are as many as the system grants once it grants fewer, and all again when it does', () => {
+  it('are as many as the system grants, and all again once it grants all', () => {
     const threads = new GrantedThreads(8);
     const contended = run(threads, 6.3, 0, 20_000);
     expect(contended[0]).toBe(8);
@@ -26,7 +26,7 @@ describe('the threads of a pass', () => {
     expect(alone.slice(-500)).toEqual(new Array(500).fill(8));
   });
 
-  it('try all again at growing intervals: after half a second, then ever twice as long, up to eight seconds', () => {
+  it('retry with all after half a second, then at doubling intervals of up to eight seconds', () => {
     const threads = new GrantedThreads(2);
     const tries = run(threads, 0.4, 0, 60_000).flatMap((count, i) => (count === 2 ? [20 * i] : []));
     const intervals = tries.slice(1).map((at, i) => at - (tries[i] ?? 0));
@@ -34,7 +34,7 @@ describe('the threads of a pass', () => {
     expect(Math.max(...intervals)).toBe(8020);
   });
 
-  it('stay one where there is only one, and are judged by no pass of a moment', () => {
+  it('stay one if there is only one, and ignore passes too short to measure', () => {
     expect(new Set(run(new GrantedThreads(1), 0.2, 0, 5_000))).toEqual(new Set([1]));
     const threads = new GrantedThreads(4);
     threads.observe({ wallMs: 2, processorMs: 0 }, 2);

@@ -35,7 +35,7 @@ function refusal(memory: MemoryPool, asked?: number): DoesNotFit {
 }
 
 describe('the memory plan of a GPU', () => {
-  it('grants what is asked for where it fits, and what is left to all sequences', () => {
+  it('grants the requested context if it fits, and the remaining memory to all sequences', () => {
     expect(planMemory(needs, card(25), 100_000)).toEqual({
       contextTokens: 100_000,
       cacheBudgetBytes: 10 * GB,
@@ -43,13 +43,13 @@ describe('the memory plan of a GPU', () => {
     });
   });
 
-  it('gives all that the model was trained for, else as much as fits', () => {
+  it('gives the trained context, or as much as fits', () => {
     expect(planMemory(needs, card(40)).contextTokens).toBe(131_072);
     // 17.1 GB, of which 4.6 are left beside weights and buffers: 46,000 tokens, down to a multiple of 1,024.
     expect(planMemory(needs, card(18)).contextTokens).toBe(45_056);
   });
 
-  it('leaves a twentieth of the card to driver and desktop, and 512 MB at least', () => {
+  it('leaves a twentieth of the card, but at least 512 MB, to driver and desktop', () => {
     // 19 GB of 20, of which 6.5 GB are left.
     expect(planMemory(needs, card(20)).contextTokens).toBe(64_512);
     // Of 15 GB that others leave of 20, 1 GB stays free: 1.5 GB are left.
@@ -60,7 +60,7 @@ describe('the memory plan of a GPU', () => {
     expect(() => planMemory(small, card(0.4))).toThrow(DoesNotFit);
   });
 
-  it('refuses what does not fit, with every part in numbers and the context that would', () => {
+  it('refuses what does not fit, with the size of every part and the context that would fit', () => {
     const { message, code, contextTokens } = refusal(card(18), 131_072);
     expect(code).toBe('out-of-memory');
     expect(message).toBe(
@@ -70,7 +70,7 @@ describe('the memory plan of a GPU', () => {
     expect(planMemory(needs, card(18), contextTokens).contextTokens).toBe(45_056);
   });
 
-  it('says when no context helps, and refuses one that holds no file', () => {
+  it('says if no context fits, and refuses one too short to hold a file', () => {
     expect(refusal(card(12.5))).toMatchObject({ contextTokens: 0, usableBytes: 11.875 * GB });
     expect(refusal(card(12.5)).message).toContain('No context fits beside the weights.');
     // 4,096 tokens take 0.41 GB; 12.73 and 12.92 GB may be taken.
@@ -87,7 +87,7 @@ describe('the memory plan of a processor', () => {
     expect(planMemory(needs, pool('host', 24, 24)).contextTokens).toBe(54_272);
   });
 
-  it('loads with the shortest context where only other programs are in the way', () => {
+  it('loads with the shortest context if only other programs take the memory', () => {
     expect(planMemory(needs, pool('host', 32, 2))).toEqual({
       contextTokens: 4096,
       cacheBudgetBytes: 4096 * 1e5,
@@ -95,13 +95,13 @@ describe('the memory plan of a processor', () => {
     });
   });
 
-  it('refuses what is not available where models of other windows are in the way', () => {
+  it('refuses what is not available if models of other windows take the memory', () => {
     expect(() => planMemory(needs, pool('host', 32, 2), undefined, true)).toThrow(DoesNotFit);
     // 14.4 GB of the 16.
     expect(planMemory(needs, pool('host', 64, 16), undefined, true).contextTokens).toBe(18_432);
   });
 
-  it('refuses what the machine does not hold', () => {
+  it("refuses what exceeds the machine's memory", () => {
     expect(refusal(pool('host', 16, 16))).toMatchObject({ contextTokens: 0, usableBytes: 12 * GB });
     // 18 GB of 24.
     expect(refusal(pool('host', 24, 24), 100_000).contextTokens).toBe(54_272);
@@ -149,7 +149,7 @@ describe('the memory of this machine', () => {
     expect(host(mac).availableBytes).toBe(8 * GB);
   });
 
-  it('is known here', () => {
+  it('is known on this machine', () => {
     const { totalBytes, availableBytes } = hostMemory();
     expect(availableBytes).toBeGreaterThan(0);
     expect(availableBytes).toBeLessThanOrEqual(totalBytes);

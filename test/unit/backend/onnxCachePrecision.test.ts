@@ -58,7 +58,7 @@ describe('keys and values in f16', () => {
     });
   }
 
-  it('are the nearest, and the largest number where f16 ends', async () => {
+  it('are rounded to the nearest f16, and clamped to the largest', async () => {
     const values = Float32Array.of(1, 2049, 2051, 1e-7, -1 / 3, 65519, 65520, -1e30);
     const graph = new GraphBuilder('');
     const inputs = new AttentionInputs(graph, 'float16');
@@ -71,7 +71,7 @@ describe('keys and values in f16', () => {
     expect(found).toEqual([1, 2048, 2052, 2 ** -23, -1365 / 4096, 65504, 65504, -65504]);
   });
 
-  it('take half the memory of f32, say so, and have another format', async () => {
+  it('take half the memory of f32, are named on the model card, and have a format of their own', async () => {
     const [halves, floats, bytes] = [
       await load(onnx, 'llama'),
       await load(onnx, 'llama', { cachePrecision: 'f32' }),

@@ -66,14 +66,14 @@ describe('loading', () => {
     expect((await stat(join(cacheDirectory, name))).size).toBe(size);
   });
 
-  it('leaves nothing on the disk when it may keep nothing', async () => {
+  it('leaves nothing on disk if it may not keep packed weights', async () => {
     const before = await temporaryWeights();
     const decoder = await load();
     await decoder.dispose();
     expect(await temporaryWeights()).toEqual(before);
   });
 
-  it('lets others work once it only waits for its thread', async () => {
+  it('does not block other work while it waits for its thread', async () => {
     const { spec, weights, file } = await openModel(llama);
     onTestFinished(() => file.close());
     const steps: string[] = [];
@@ -86,7 +86,7 @@ describe('loading', () => {
     expect(steps.filter((step) => step === 'meanwhile')).toHaveLength(1);
   });
 
-  it('says how far it is, up to the end', async () => {
+  it('reports its progress up to the end', async () => {
     const seen: number[] = [];
     let total = 0;
     await load({

@@ -88,7 +88,7 @@ describe('damaged packed weights', () => {
     expect((await load()).notes.join()).not.toContain('damaged');
   });
 
-  it('end a run that gives no numbers, and are removed', async () => {
+  it('end a forward pass that yields NaN, and are removed', async () => {
     await (await load()).dispose();
     await overwrite(await packed(), notNumbers);
     const decoder = await load();
@@ -123,7 +123,7 @@ describe('damaged packed weights', () => {
     expect(await logitsOf(decoder)).toEqual(logits);
   });
 
-  it('are built again where a folder has their name', async () => {
+  it('are built again if a folder has their name', async () => {
     await (await load()).dispose();
     const path = await packed();
     await rm(path);
@@ -159,7 +159,7 @@ describe('damaged packed weights', () => {
     expect(changes).toHaveLength(1);
   });
 
-  it('are not blamed for a model whose own weights give no numbers', async () => {
+  it("are not blamed if the model's own weights yield NaN", async () => {
     const { spec, weights, file } = await openModel(fixtureFile('goldens/llama'));
     onTestFinished(() => file.close());
     const finalNorm = {
@@ -184,7 +184,7 @@ describe('the folder of packed weights', () => {
     expect(await readdir(cacheDirectory)).toEqual([]);
   });
 
-  it('is swept of what killed processes and older versions left, and of nothing else', async () => {
+  it('is cleaned of what killed processes and older versions left, and of nothing else', async () => {
     // A process that has ended: its id is free.
     const { pid } = spawnSync(process.execPath, ['--eval', '']);
     await mkdir(cacheDirectory);
@@ -223,7 +223,7 @@ describe('the folder of packed weights', () => {
   });
 
   it.skipIf(process.platform === 'win32' || process.getuid?.() === 0)(
-    'holds files that other programs cannot cut short while they are mapped (root may)',
+    'keeps other programs from truncating files while they are mapped (except root)',
     async () => {
       await load();
       await expect(truncate(await packed(), 0)).rejects.toMatchObject({ code: 'EACCES' });

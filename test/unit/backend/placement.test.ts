@@ -94,7 +94,7 @@ describe('layers are placed', () => {
     expect(contextTokens).toBeGreaterThanOrEqual(8192);
   });
 
-  it('nowhere if neither has memory enough', async () => {
+  it('nowhere if neither has enough memory', async () => {
     await expect(planned(gptOss120b, [24], 32)).rejects.toThrow(DoesNotFit);
     await expect(planned(modelOf('Qwen3-8B Q4_K_M'), [2], 4)).rejects.toThrow(DoesNotFit);
     await expect(planned(gptOss120b, [2], 256)).rejects.toThrow(/Not one of 36 layers fits the memory of card 0/);

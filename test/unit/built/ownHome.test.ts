@@ -28,7 +28,7 @@ it.each(['linux', 'darwin', 'win32'] as const)('holds the model store of %s, whi
   expect((await openStore({ directory }).list()).map(({ state }) => state)).not.toContain('present');
 });
 
-it('finds nothing of the run before', () => {
+it('finds nothing from the previous run', () => {
   moveToOwnHome(folder);
   const left = join(homedir(), '.cache', 'hearth', 'dev', 'code-server');
   mkdirSync(left, { recursive: true });

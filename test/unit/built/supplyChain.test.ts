@@ -19,7 +19,7 @@ const locked = z
   .parse(JSON.parse(read('package-lock.json')));
 
 describe('every package', () => {
-  it('comes from the public registry, by its digest', () => {
+  it('comes from the public registry, with its digest', () => {
     const foreign = Object.entries(locked.packages).filter(([name, { resolved, integrity, link }]) => {
       if (name === '' || link || !name.includes('node_modules/')) return false;
       const isPublic =

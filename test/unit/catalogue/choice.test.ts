@@ -28,7 +28,7 @@ const order = (role: Role, ...models: Model[]): string[] =>
     .map(({ id }) => id);
 
 describe('the model that is taken where none is named', () => {
-  it('answers: own before foreign, what runs well, the recommended, the largest', () => {
+  it('for chat prefers own models, then what runs well, the recommended, the largest', () => {
     const models = [
       model('small', { parameters: 1e8 }),
       model('foreign', { parameters: 7e9, owner: 'Ollama', recommendedFor: ['chat'] }),
@@ -39,7 +39,7 @@ describe('the model that is taken where none is named', () => {
     expect(order('chat', ...models)).toEqual(['recommended', 'large', 'small', 'slow', 'foreign']);
   });
 
-  it('completes: only one that fills in, the largest that is prompt, then the smallest', () => {
+  it('for completion can fill in the middle: the largest that is fast enough, or else the smallest', () => {
     const coder = (id: string, parameters: number, over: Partial<Model> = {}) =>
       model(id, { parameters, fills: true, ...over });
     const models = [
@@ -49,11 +49,11 @@ describe('the model that is taken where none is named', () => {
     expect(order('completion', ...models)).toEqual(['7b', '1.5b', '14b', '30b', '7b, slow']);
   });
 
-  it('is never one that does not fit or that embeds', () => {
+  it('is never one that does not fit, nor an embedding model', () => {
     expect(order('chat', model('vectors', { roles: ['embedding'] }), model('huge', { verdict: 'no' }))).toEqual([]);
   });
 
-  it('is recommended by its role in the pair; one that fills in does both alone', () => {
+  it('is recommended by its role in the pair; one that fills in the middle does both alone', () => {
     const [coder, gpt] = [requireEntry('qwen2.5-coder-7b-instruct'), requireEntry('gpt-oss-20b')];
     expect(rolesIn({ chat: coder, completion: undefined }, coder)).toEqual(['chat', 'completion']);
     expect(rolesIn({ chat: gpt, completion: coder }, coder)).toEqual(['completion']);

@@ -40,7 +40,7 @@ describe('the first models of npm start', () => {
     },
   );
 
-  it('are no question where nothing better runs here', async () => {
+  it('are not asked about if nothing better runs here', async () => {
     expect(await started('2', { chat: small, completion: undefined })).toEqual({ ids: [small.id], said: '' });
   });
 });

@@ -115,7 +115,7 @@ describe('control characters', () => {
 });
 
 describe('hearth index and search', () => {
-  it('find by words, and by embeddings after an embedding model was chosen', async () => {
+  it('search by words, and by embeddings once an embedding model is chosen', async () => {
     const embedding = await makeEmbeddingModel();
     await mkdir(join(folder, 'tree'));
     await Promise.all([file('tree/a.txt', 'alpha beta\n'), file('tree/b.txt', 'gamma delta\n')]);
@@ -336,7 +336,7 @@ describe('hearth', () => {
     }
   });
 
-  it('says of a file that is no model what it is, also to models add', async () => {
+  it('says what a file is that is not a model, also for models add', async () => {
     const page = await file('page.gguf', '<!doctype html><title>Sign in</title>');
     for (const command of [
       ['models', 'add', page],

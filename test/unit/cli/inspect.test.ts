@@ -137,7 +137,7 @@ describe('a model that is a file', () => {
     expect((await inspected(tiny.path)).thinkingModes).toEqual(['off', 'on']);
   });
 
-  it('or a config.json alone is inspected like any other', async () => {
+  it('or only its config.json is inspected like any other', async () => {
     const alone = join(folder, 'my-llama');
     await mkdir(alone);
     await copyFile(fixtureFile('goldens/llama/config.json'), join(alone, 'config.json'));

@@ -28,7 +28,7 @@ describe('hostile models', () => {
     }
   });
 
-  it('are refused undamaged by neither', { timeout: 60_000 }, async () => {
+  it('are accepted by both when they are undamaged', { timeout: 60_000 }, async () => {
     for (const [number, files] of (await readSeeds()).entries()) {
       const judged = await judgeHostile({ what: 'undamaged', files }, join(temporaryFolder(), 'model'), number);
       expect(judged).toEqual({ inspect: 'answered', generate: 'answered' });

@@ -14,7 +14,7 @@ async function contextOf(files: Record<string, string>, question: string, of = r
 }
 
 describe('the context of a question about a folder', () => {
-  it('is what its index finds, each stretch with the lines that an answer can name', async () => {
+  it('is what its index finds, with line numbers that an answer can cite', async () => {
     const files = {
       'src/retryPolicy.ts': 'export const attempts = 3;',
       'src/colours.ts': 'export const red = 1;',
@@ -46,7 +46,7 @@ describe('the context of a question about a folder', () => {
     expect(tokens).toBeLessThan(0.5 * reader.contextTokens);
   });
 
-  it('has a map where the question is about the whole', async () => {
+  it('has the repository map if the question is about the whole', async () => {
     const { text } = await contextOf(
       { 'README.md': 'Paints.', 'src/colours.ts': 'const x = 1;' },
       'What is this project?',

@@ -42,12 +42,12 @@ function typing(languageId: string, suggestions: number, chanceAt: (logProbabili
 }
 
 describe('acceptance of suggestions', () => {
-  it('asks for more where little is taken, and for less where nearly all is', () => {
+  it('raises the threshold if few suggestions are accepted, and lowers it if nearly all are', () => {
     expect(typing('rust', 400, () => 0.05).strictness).toBeCloseTo(1, 1);
     expect(typing('python', 400, () => 0.9).strictness).toBeCloseTo(-1, 1);
   });
 
-  it('finds the strictness at which the wanted share is taken', () => {
+  it('finds the strictness at which the wanted share is accepted', () => {
     // Of suggestions as sure as -0.35 on average this user takes 30 %: the usual threshold of -0.5 shows a few too many.
     const chance = (logProbability: number) => Math.max(0, 1 + 4 * logProbability);
     const { share, shown, strictness } = typing('go', 20_000, chance);
@@ -69,7 +69,7 @@ describe('acceptance of suggestions', () => {
     expect(again.strictness('large', 'rust')).toBe(0);
   });
 
-  it('takes a suggestion that was typed to its end as taken, and one that is still typed as open', () => {
+  it('counts a suggestion typed to its end as accepted, and one that is still being typed as open', () => {
     const { acceptance, later } = opened();
     acceptance.shown(model, 'go', 'balanced', at(''), 'text');
     later(1_000);
@@ -79,7 +79,7 @@ describe('acceptance of suggestions', () => {
     expect(acceptance.strictness(model, 'go')).toBeLessThan(0);
   });
 
-  it('learns nothing from one that nobody could read, nor where every suggestion is shown', () => {
+  it('learns nothing from a suggestion that was gone too soon to be read, nor from the mode that shows all', () => {
     const { acceptance, later } = opened();
     acceptance.shown(model, 'go', 'balanced', at(''), 'text');
     later(100);

@@ -74,7 +74,7 @@ describe("the agent's tools", () => {
     expect(await call('search', { query: 'one' })).toBe('Nothing was found.');
   });
 
-  it('are offered with schemas that a grammar can hold a model to', () => {
+  it('have schemas that a grammar can enforce', () => {
     for (const { offer } of agentTools) {
       expect(offer.parameters).toMatchObject({ type: 'object', additionalProperties: false });
       expect(offer.description).not.toBe('');

@@ -201,7 +201,7 @@ describe('the checkpoints on the disk', () => {
     expect([await store.read('t0'), await store.read('t1')]).toEqual([undefined, undefined]);
   });
 
-  it('tell a file from the same text that is not saved', () => {
+  it('distinguish a saved file from an unsaved one with the same text', () => {
     expect(fingerprintOf(Buffer.from('a'))).not.toBe(fingerprintOf({ unsaved: 'a' }));
   });
 });

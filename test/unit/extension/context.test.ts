@@ -293,7 +293,7 @@ describe('what is pinned', () => {
     expect(own.unsentTokens(conversation)).toBe(0);
   });
 
-  it('is a file, a folder, a symbol, problems or changes, and nothing of one moment', () => {
+  it('is a file, a folder, a symbol, problems or changes, never something momentary like the selection', () => {
     expect(['@file:"a b.ts"', '#folder:src', '@symbol:f', '@problems', '@diff'].map(pinOf)).toEqual([
       ...['@file:"a b.ts"', '@folder:src', '@symbol:f', '@problems', '@diff'],
     ]);

@@ -84,7 +84,7 @@ describe.each(languages)('the texts in %s', (language) => {
     expect(forgotten(english, translated)).toEqual([]);
   });
 
-  it('name commands as the menus do', () => {
+  it('name commands like the menus do', () => {
     const english = read('package.nls.json');
     const translated = read(`package.nls.${language}.json`);
     const named = Object.entries(english).flatMap(([key, text]) =>
@@ -98,12 +98,12 @@ describe.each(languages)('the texts in %s', (language) => {
   });
 });
 
-it('package.nls.json is as it was when it was translated', () => {
+it('package.nls.json has not changed since it was translated', () => {
   // A key stays when its text changes. Translate the new text, then copy package.nls.json over the fixture.
   expect(read('package.nls.json')).toEqual(read('test/fixtures/translated.nls.json'));
 });
 
-it('package.json names texts of package.nls.json alone, and all of them', () => {
+it('package.json uses exactly the texts of package.nls.json', () => {
   const named = readFileSync(join(root, 'package.json'), 'utf8').matchAll(/"%([\w.]+)%"/g);
   expect([...new Set([...named].map(([, key]) => key))].sort()).toEqual(Object.keys(read('package.nls.json')).sort());
 });
@@ -255,11 +255,11 @@ function untranslated(folder: string, exempt: Readonly<Record<string, readonly s
 }
 
 describe('the source of extension and page', () => {
-  it('shows no words without l10n', () => {
+  it('shows no text without l10n', () => {
     expect(untranslated(root.replace(/\/$/, ''), notShown)).toEqual([]);
   });
 
-  it('would be found out if it did', () => {
+  it('would fail this test if it did', () => {
     const folder = temporaryFolder();
     const project = (name: string, source: string) => {
       mkdirSync(join(folder, name));

@@ -101,7 +101,7 @@ describe('the manifest', () => {
     expect(Object.keys(properties).sort()).toEqual([...new Set(read)].sort());
   });
 
-  it('alone has the defaults of settings, with the types that the extension reads', () => {
+  it('is the only source of defaults, whose types are those that the extension reads', () => {
     expect(serverSettings()).toBeUndefined();
     expect(modelsDirectory()).toBe('');
     expect(engineSettings()).toEqual({
@@ -154,7 +154,7 @@ describe('the manifest', () => {
   });
 
   it.each([5, null, true, [], { a: {} }, 'nonsense', Number.NaN, -1])(
-    'is read as it should be where settings.json holds %j for every key',
+    'falls back to its defaults if settings.json has %j for every key',
     (value) => {
       const values = () => {
         const { remote, ...engine } = engineSettings();
@@ -177,7 +177,7 @@ describe('the manifest', () => {
     },
   );
 
-  it('lets no workspace turn on what its user turned off, and only off what is on', () => {
+  it('lets a workspace turn off what its user turned on, never the reverse', () => {
     for (const key of ['includeActiveFile', 'searchWorkspace', 'useRules'] as const) {
       settings.clear();
       const name = `hearth.chat.${key}`;

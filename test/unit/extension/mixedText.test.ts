@@ -15,13 +15,13 @@ const shown = (lines: readonly MixedLine[]): string => lines.map(({ kind, text }
 const whole = { start: 0, end: Number.POSITIVE_INFINITY };
 
 describe('old and new lines in one text', () => {
-  it('show what goes and what comes', () => {
+  it('show removed and added lines', () => {
     expect(shown(mix(['a', 'b', 'c'], ['a', 'x', 'y', 'c'], true))).toBe(' a|-b|+x|+y| c');
     expect(shown(mix(['a', 'b'], ['a'], true))).toBe(' a|-b');
     expect(shown(mix([''], ['new'], true))).toBe('-|+new');
   });
 
-  it('keep, while they are written, the lines that may still come', () => {
+  it('keep the old lines that may still follow while the answer is written', () => {
     const before = ['a', 'b', 'c', 'd'];
     expect(shown(mix(before, [], false))).toBe(' a| b| c| d');
     expect(shown(mix(before, ['a'], false))).toBe(' a| b| c| d');
@@ -30,7 +30,7 @@ describe('old and new lines in one text', () => {
     expect(shown(mix(before, ['a', 'x', 'c'], true))).toBe(' a|-b|+x| c|-d');
   });
 
-  it('become the new or the old text, whatever they are, and change by change the same', () => {
+  it('become the new or the old text, as a whole and change by change', () => {
     const random = seededRandom(5);
     const text = (): string[] => Array.from({ length: 1 + random() * 12 }, () => 'abcde'.charAt(random() * 5));
     for (let i = 0; i < 2000; i++) {
@@ -72,7 +72,7 @@ describe('the code of an answer', () => {
     expect(codeOf('```\na', true)).toEqual(['a']);
   });
 
-  it('is the whole answer without a block, once it is there', () => {
+  it('is the whole answer if it has no block, once it is complete', () => {
     expect(codeOf('x = 1\n', true)).toEqual(['x = 1']);
     expect(codeOf('x = 1\n', false)).toBeUndefined();
     expect(codeOf('  ', true)).toBeUndefined();
@@ -82,7 +82,7 @@ describe('the code of an answer', () => {
     expect(codeOf('````md\n```js\n1\n```\n````\nx', true)).toEqual(['```js', '1', '```']);
   });
 
-  it('gets the indentation back that a model forgot', () => {
+  it('is indented like the original if the model forgot it', () => {
     expect(reindented(['if x:', '    y()', ''], ['', '    if x:', '        z()'])).toEqual([
       '    if x:',
       '        y()',

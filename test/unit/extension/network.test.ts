@@ -28,7 +28,7 @@ describe("VS Code's network settings", () => {
   });
 });
 
-it('an address without its secrets begins the ids of its models', () => {
+it("the ids of a server's models begin with its address, without secrets", () => {
   expect(bareAddress('https://me:secret@host/v1/?key=secret#x')).toBe('https://host/v1');
 });
 

@@ -95,7 +95,7 @@ describe('the last edit at similar places', () => {
 describe('lines that resemble an edited one', () => {
   const lines = ['load(a, 1);', 'const x = 2;', 'load(b, 1);', 'load(c, 1, now);', 'if (x) {', 'load(d, 1);'];
 
-  it('come with the most alike first, the nearest below before others', () => {
+  it('are ordered by likeness, then the nearest below first', () => {
     expect(linesLike('load(q, 1);', lines, 2, 4)).toEqual([5, 0, 3]);
   });
 
@@ -103,7 +103,7 @@ describe('lines that resemble an edited one', () => {
     expect(linesLike('return (1);', ['return (2);', 'return (1);', 'return (3);'], 1, 2)).toEqual([]);
   });
 
-  it('are not those that read as the edited line does now', () => {
+  it('exclude lines that already equal the edited one', () => {
     expect(linesLike('load(a, 1);', ['load(a, 2);', 'load(a, 2);', 'load(a, 1);'], 0, 2)).toEqual([2]);
   });
 });

@@ -147,7 +147,7 @@ describe('the next edit', () => {
       return { ...own, nextEdit, found };
     }
 
-    it('is asked for where the pattern has no place, and shown as inserted and deleted text', async () => {
+    it('is requested if the pattern fits nowhere, and shown as inserted and deleted text', async () => {
       const { found, texts, struck } = foreseen();
       expect(foresight.note).toHaveBeenLastCalledWith(expect.anything(), 1, 'other();');
       expect(offered()).toBe(false);
@@ -157,7 +157,7 @@ describe('the next edit', () => {
       expect(struck()).toEqual([new Range(new Position(3, 0), new Position(3, 6))]);
     });
 
-    it('is reached by Tab and made by Tab, and then the model is asked again', async () => {
+    it('is reached and applied by Tab, and then the model is asked again', async () => {
       const { nextEdit, found, lines, move, texts } = foreseen();
       found?.(place);
       await nextEdit.accept();
@@ -177,7 +177,7 @@ describe('the next edit', () => {
       expect(offered()).toBe(false);
     });
 
-    it('is cancelled by the next key, and not asked for where the pattern has a place', () => {
+    it('is cancelled by the next key, and not requested if the pattern fits somewhere', () => {
       const { type } = foreseen();
       foresight.cancel.mockClear();
       type(1, 0, 0, 'x');
@@ -210,7 +210,7 @@ describe('asking the model for the next edit', () => {
     return { foresight, nextEdit, found, settle: () => vi.advanceTimersByTimeAsync(limits.nextEdit.idleMs) };
   }
 
-  it('waits until no key comes, and finds the part of the line that changes', async () => {
+  it('waits for a pause in typing, and finds the part of the line that changes', async () => {
     const { nextEdit, found, settle } = asking({ foreseesEdits: true });
     expect(nextEdit).not.toHaveBeenCalled();
     await settle();
@@ -225,7 +225,7 @@ describe('asking the model for the next edit', () => {
     expect(found).toHaveBeenCalledWith({ line: 2, start: 7, end: 8, text: '2' });
   });
 
-  it('asks no more once it is cancelled', async () => {
+  it('stops asking once it is cancelled', async () => {
     const { foresight, nextEdit, settle } = asking({ foreseesEdits: true });
     foresight.cancel();
     await settle();

@@ -89,7 +89,7 @@ describe('rules in a prompt', () => {
   const rule = { id: 'rules:file:///AGENTS.md', label: 'AGENTS.md', detail: '', tokens: 3, path: 'AGENTS.md' };
   const attachment = { ...rule, languageId: 'markdown', text: 'Use tabs.', firstLine: 0 };
 
-  it('are told once, before the question, and not as code to cite', () => {
+  it('are given once, before the question, and not as code to cite', () => {
     const conversation = emptyConversation('c');
     const ask = { type: 'ask', at: 0, kind: 'chat', question: 'Why?' } as const;
     apply(conversation, { ...ask, turn: '1', attachments: [attachment], omitted: [] });

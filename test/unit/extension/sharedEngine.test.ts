@@ -169,7 +169,7 @@ describe('two windows', () => {
     expect(textOfB).toBe(answerOfB.text);
   });
 
-  it('do without the other: one that closes in the middle of its answer takes nothing along', async () => {
+  it('are independent: one that closes in the middle of its answer leaves the other unaffected', async () => {
     const [a, b] = [open(), open()];
     await Promise.all([a.ready(), b.ready()]);
     const { pid } = b;

@@ -209,7 +209,7 @@ describe('figures', () => {
 });
 
 describe('the progress of a summary', () => {
-  it('is a part of how many, with the time that is left once one is done', () => {
+  it('is "part N of M", with the remaining time once one part is done', () => {
     let nowMs = 0;
     const noteOf = progressNotes(() => nowMs);
     const step = { task: 'summarise', subject: 's', message: 'a.ts, lines 1–90', total: 4, unit: 'parts' } as const;
@@ -223,14 +223,14 @@ describe('the progress of a summary', () => {
     expect(noteOf({ ...step, done: 2 }).note).toContain('about 7 min left');
   });
 
-  it('is only its message where there are no parts', () => {
+  it('is only its message if there are no parts', () => {
     const step = { task: 'load', subject: 's', message: 'Loading', done: 1, total: 2, unit: 'bytes' } as const;
     expect(progressNotes()(step)).toEqual({ note: 'Loading', share: 0.5 });
   });
 });
 
 describe('a failure that the engine reports', () => {
-  it('is said as it is in English; in another language its kind stands before it', () => {
+  it('is shown unchanged in English; in another language its kind precedes it', () => {
     const message = 'Three requests wait.';
     expect(reportedFailure('busy', message, undefined).message).toBe(message);
     env.language = 'de';

@@ -43,7 +43,7 @@ describe('the model manager', () => {
     expect(user.progress.filter((line) => line.startsWith('Downloading Model small'))).toHaveLength(4);
   });
 
-  it('lists what is recommended first, and has it chosen where no model is used', async () => {
+  it('lists the recommended models first, preselected if no model is in use', async () => {
     const client = clientOf(absent);
     const entry = (await client.models())[0];
     if (entry === undefined) throw new Error('the scripted engine lists models');

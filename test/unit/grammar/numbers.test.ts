@@ -49,7 +49,7 @@ const compare = {
 
 describe('A bound', () => {
   for (const relation of ['<=', '<', '>=', '>'] as const) {
-    it.each(bounds)(`takes the numbers that are ${relation} %d`, (bound) => {
+    it.each(bounds)(`accepts the numbers that are ${relation} %d`, (bound) => {
       const set = bounded(relation, bound).and(anyNumber());
       const wrong = texts.filter((text) => {
         const value = Number(text);
@@ -62,7 +62,7 @@ describe('A bound', () => {
     });
   }
 
-  it('takes exponents where a program writes them', () => {
+  it('accepts exponents where programs write them', () => {
     expect(['1e-7', '5e-324', '1e+30'].map((text) => bounded('>', 0).has(text))).toEqual([true, true, true]);
     expect(['1e-7', '-5e-324', '-1e+21', '1e+21', '2e0'].map((text) => bounded('<=', 1).has(text))).toEqual([
       ...[true, true, true],
@@ -82,17 +82,20 @@ describe('A bound', () => {
 });
 
 describe('Numbers', () => {
-  it.each([1, 2, 3, 7, 0.01, 0.1, 0.5, 1.5, 10, 100, 0.25, 4000])('are multiples of %d as integers tell', (divisor) => {
-    const set = multipleOf(divisor);
-    const wrong = texts.filter((text) => {
-      const [whole = '', fraction = ''] = text.split('.');
-      const decimals = Math.max(fraction.length, 4);
-      const scaled = BigInt(whole + fraction.padEnd(decimals, '0'));
-      const scaledDivisor = BigInt(Math.round(divisor * 10_000)) * 10n ** BigInt(decimals - 4);
-      return set?.has(text) !== (scaled % scaledDivisor === 0n);
-    });
-    expect(wrong).toEqual([]);
-  });
+  it.each([1, 2, 3, 7, 0.01, 0.1, 0.5, 1.5, 10, 100, 0.25, 4000])(
+    'are multiples of %d exactly where integer arithmetic says so',
+    (divisor) => {
+      const set = multipleOf(divisor);
+      const wrong = texts.filter((text) => {
+        const [whole = '', fraction = ''] = text.split('.');
+        const decimals = Math.max(fraction.length, 4);
+        const scaled = BigInt(whole + fraction.padEnd(decimals, '0'));
+        const scaledDivisor = BigInt(Math.round(divisor * 10_000)) * 10n ** BigInt(decimals - 4);
+        return set?.has(text) !== (scaled % scaledDivisor === 0n);
+      });
+      expect(wrong).toEqual([]);
+    },
+  );
 
   it('have no leading zeros, no bare point, no plus', () => {
     const forms = ['01', '.5', '1.', '+1', '-', '1e', '0x1', 'NaN', '', '1e999', '2e308', '--1'];
@@ -101,7 +104,7 @@ describe('Numbers', () => {
     expect(written.filter((text) => !anyNumber().has(text))).toEqual([]);
   });
 
-  it('that are not of a set are written in one way alone', () => {
+  it('outside a set have exactly one spelling', () => {
     const others = otherNumber(anyInteger());
     expect(['1.5', '-0.1'].every((text) => others.has(text))).toBe(true);
     expect(['1', '1.0', '1e2', '-0'].some((text) => others.has(text))).toBe(false);

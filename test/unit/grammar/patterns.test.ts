@@ -88,7 +88,7 @@ describe('A pattern', () => {
   );
 
   it.each(['(a{1,200}){1,200}', '(?=.*a.{14})(?=.*b.{13})(?=.*c.{12}).*d.{15}', '(x+x+)+y{300}(a|aa){3000}'])(
-    'is followed or refused within a bound: %s',
+    'is enforced or refused within a bound: %s',
     (pattern) => {
       try {
         expect(patternDfa(pattern).edges.length).toBeLessThanOrEqual(5000);

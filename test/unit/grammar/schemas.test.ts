@@ -297,8 +297,8 @@ const kinds: readonly Kind[] = [
   },
 ];
 
-describe('An answer by a schema', () => {
-  it.each(kinds)('may be what is valid, and nothing else: $name', ({ schema, valid, invalid }) => {
+describe('An answer with a schema', () => {
+  it.each(kinds)('can be exactly the valid values: $name', ({ schema, valid, invalid }) => {
     const machine = machineOf(schema);
     expect(machine.loose).toEqual([]);
     expect(valid.flatMap(styles).filter((text) => !accepts(machine, text))).toEqual([]);
@@ -346,7 +346,7 @@ describe('An answer by a schema', () => {
     expect(accepts(machine, '"\\ud83d\\udc32 \\u00e9 \\n"')).toBe(true);
   });
 
-  it("follows the schemas that Zod's makers write", () => {
+  it('follows schemas that Zod generates', () => {
     const schema = z.toJSONSchema(
       z.strictObject({
         id: z.uuid(),

@@ -144,7 +144,7 @@ function wandering(machine: Machine, seed: number, visit: (state: State, mask: I
 
 describe('A mask', () => {
   it.each(schemas)(
-    'has the tokens that can be taken, and no others: %s',
+    'has exactly the tokens that can come next: %s',
     (_, schema) => {
       const machine = machineOf(schema);
       for (let seed = 1; seed <= 3; seed++) {
@@ -161,7 +161,7 @@ describe('A mask', () => {
   );
 
   it.each(schemas)(
-    'leads nowhere but to valid answers: %s',
+    'leads only to valid answers: %s',
     (_, schema) => {
       const machine = machineOf(schema);
       const validate = new Ajv2020({ strict: false }).compile(schema);

@@ -116,7 +116,7 @@ describe('access to the server', () => {
     expect((await ask('GET', `/v1/models?token=${token}`, own)).status).toBe(401);
   });
 
-  it.skipIf(process.platform === 'win32')('takes no token that others may have read', async () => {
+  it.skipIf(process.platform === 'win32')('refuses a token file that others may have read', async () => {
     const path = join(temporaryFolder(), 'token');
     const first = await tokenInFile(path);
     expect(statSync(path).mode & 0o777).toBe(0o600);
@@ -130,7 +130,7 @@ describe('access to the server', () => {
     }
   });
 
-  it('leaves no empty token on a full disk', async () => {
+  it('leaves no empty token file on a full disk', async () => {
     const folder = temporaryFolder();
     const path = join(folder, 'token');
     const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
@@ -143,7 +143,7 @@ describe('access to the server', () => {
     expect(await tokenInFile(path)).toHaveLength(43);
   });
 
-  it('is given to none of a tenth of the combinations that `npm run fuzz:access` tries, nor smuggled, nor kept', {
+  it('is denied to a tenth of the combinations of `npm run fuzz:access`, to smuggled requests and to clients that leave', {
     timeout: 60_000,
   }, async () => {
     const figures = await tryAccess(10);

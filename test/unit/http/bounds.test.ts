@@ -49,7 +49,7 @@ describe('the bounds of the server', () => {
     ['too deep', nested(100_000), 'nests deeper than 128 levels'],
     ['too large', `{"title":"${'x'.repeat(300_000)}"}`, 'characters'],
     ['of too many values', `{"enum":[${'1,'.repeat(40_000)}1]}`, 'values'],
-  ])('refuse a schema that is %s before anything walks through it, and name the bound', async (_, schema, bound) => {
+  ])('refuse a schema that is %s before it is traversed, and name the limit', async (_, schema, bound) => {
     const ask = question.slice(0, -1);
     const format = `"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":${schema}}}`;
     const tools = `"tools":[{"type":"function","function":{"name":"f","parameters":${schema}}}]`;

@@ -50,7 +50,7 @@ describe.each(['reference', 'onnx'] as const)('an embedding model on %s', (backe
     expect(difference).toBeLessThan(bound);
   };
 
-  it('says what it is', () => {
+  it('says that it is an embedding model', () => {
     const card = modelCard.parse(engine.status().model);
     expect(card).toMatchObject({ embeddingDimensions: 128, chat: false, fillInTheMiddle: false, toolCalling: false });
   });
@@ -74,7 +74,7 @@ describe.each(['reference', 'onnx'] as const)('an embedding model on %s', (backe
     expect(usage.total_tokens).toBe(texts.reduce((sum, { ids }) => sum + ids.length, 0));
   });
 
-  it('gives the first values of length 1 where fewer are asked for, and refuses more than there are', async () => {
+  it('gives a shortened unit vector for fewer dimensions, and refuses more than it has', async () => {
     const { text = '', vector = [] } = vectors[0] ?? {};
     const { data } = await client.embeddings.create({ model, input: text, dimensions: 32 });
     const length = Math.hypot(...vector.slice(0, 32));
@@ -88,7 +88,7 @@ describe.each(['reference', 'onnx'] as const)('an embedding model on %s', (backe
     });
   });
 
-  it('refuses a text that is longer than its context, and ids that are none', async () => {
+  it('refuses a text that is longer than its context, and invalid ids', async () => {
     const long = client.embeddings.create({ model, input: 'long '.repeat(100) });
     await expect(long).rejects.toMatchObject({ status: 400, code: 'context_length_exceeded' });
     await expect(client.embeddings.create({ model, input: [9999] })).rejects.toMatchObject({ status: 400 });

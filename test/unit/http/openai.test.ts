@@ -469,7 +469,7 @@ describe('Other servers’ fields', () => {
     ]);
   });
 
-  it('for messages: no content of a tool, arguments as an object or none, an address with a slash, a byte-order mark', async () => {
+  it('in messages are accepted: a tool without content, arguments as an object or absent, a trailing slash, a byte-order mark', async () => {
     const call = (given: unknown) => ({ id: 'c', type: 'function', function: { name: 'f', arguments: given } });
     const messages = [
       user('hi'),
@@ -540,7 +540,7 @@ describe('errors', () => {
     expect(log.join()).toContain('secret detail');
   });
 
-  it('that come in the middle of a stream end it as errors', async () => {
+  it('in the middle of a stream end it with an error event', async () => {
     engine.answer = async (asked) => {
       engine.deliver({ stream: asked.stream, kind: 'text', text: 'One' });
       throw new HearthError('device-lost', 'The GPU went away.');

@@ -34,12 +34,13 @@ describe('what a search found', () => {
     ...{ coverage, score },
   });
 
-  it('goes along where it holds the question', () => expect(relevant([passage(0.6, 1)], 'valve')).toHaveLength(1));
+  it("is attached if it contains the question's words", () =>
+    expect(relevant([passage(0.6, 1)], 'valve')).toHaveLength(1));
 
-  it('stays away where it holds little of it', () =>
+  it('is left out if it contains few of them', () =>
     expect(relevant([passage(0.1, 5), passage(0.1, 1)], 'valve')).toEqual([]));
 
-  it('must stand out where it holds some', () => {
+  it('must score clearly better than the rest if it contains some', () => {
     const rest = Array.from({ length: 9 }, () => passage(0.4, 1));
     expect(relevant([passage(0.4, 1.05), ...rest], 'valve')).toEqual([]);
     expect(relevant([passage(0.4, 2), ...rest], 'valve')).toHaveLength(10);
@@ -47,7 +48,7 @@ describe('what a search found', () => {
 });
 
 describe('what a search found for a long question', () => {
-  it('goes along where it holds less of it', () => {
+  it('is attached even if it contains fewer of its words', () => {
     const long = Array.from({ length: 60 }, (_, i) => `word${i}`).join(' ');
     const passage = { path: 'a', firstLine: 1, lastLine: 2, text: '', within: '', score: 1 };
     expect(relevant([{ ...passage, coverage: 0.2 }], long)).toHaveLength(1);

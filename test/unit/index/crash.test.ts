@@ -78,7 +78,7 @@ async function untilMoreFiles(path: string, count: number): Promise<void> {
 const fileCount = 600;
 
 describe('an indexer that is killed in the middle of its work', () => {
-  it('has lost nothing: the next one goes on, and ends with the index of one that was never killed', async () => {
+  it('loses nothing: the next one continues and ends with the same index', async () => {
     const files = Object.fromEntries(Array.from({ length: fileCount }, (_, i) => [`src/f${i}.ts`, functionsOf(i)]));
     const folder = await folderOf(files);
     const storage = await folderOf({});

@@ -30,7 +30,7 @@ const serviceOf = () =>
   );
 
 describe('An index', () => {
-  it.skipIf(process.platform === 'win32')('can be read by its owner alone, also where it was not so', async () => {
+  it.skipIf(process.platform === 'win32')('is readable by its owner only, even if it was not before', async () => {
     const { database } = await indexed();
     const open = await openDatabase(database);
     const modes = () => ['', '-wal', '-shm'].map((suffix) => (statSync(database + suffix).mode & 0o777).toString(8));
@@ -42,7 +42,7 @@ describe('An index', () => {
     again.close();
   });
 
-  it('is kept where it cannot be opened for another reason than damage', async () => {
+  it('is kept if it cannot be opened for a reason other than damage', async () => {
     const { database } = await indexed();
     const bytes = statSync(database).size;
     const locked = new DatabaseSync(database);
@@ -60,7 +60,7 @@ describe('An index', () => {
     ['its beginning', 0, 512],
     ['its schema', 100, 4000],
     ['all pages but the first', 4096, Number.POSITIVE_INFINITY],
-  ])('that is damaged is made anew: %s', async (_, from, to) => {
+  ])('is rebuilt if it is damaged: %s', async (_, from, to) => {
     const { folder, database } = await indexed();
     const bytes = readFileSync(database);
     bytes.fill(0xa5, from, Math.min(to, bytes.length));

@@ -59,7 +59,7 @@ const found = async (repository: Repository, question: string): Promise<string[]
   (await repository.searchByMeaning(question, 4)).map(({ path }) => path);
 
 describe('vectors of chunks', () => {
-  it('find what words alone do not, and what both find comes first', async () => {
+  it('find what words alone do not; what both find comes first', async () => {
     const repository = await repositoryOf(await folderOf(sources));
     expect(repository.search('cat', 4)).toEqual([]);
     expect(await found(repository, 'cat')).toEqual([]);
@@ -84,7 +84,7 @@ describe('vectors of chunks', () => {
     expect((await found(repository, 'is fillTank of the dog'))[0]).toBe('c.ts');
   });
 
-  it('are made of the path and the lines, once, and their state is told', async () => {
+  it('are computed once from path and lines, with reported progress', async () => {
     const states: string[] = [];
     const repository = await repositoryOf(await folderOf(sources), {
       onState: ({ embeddings }) => embeddings && states.push(`${embeddings.phase} ${embeddings.done}`),
@@ -118,7 +118,7 @@ describe('vectors of chunks', () => {
     expect(repository.state.embeddings).toMatchObject({ done: 4, total: 4 });
   });
 
-  it('are kept when the index is closed, also half of them', async () => {
+  it('are kept when the index is closed, even if only half are done', async () => {
     const folder = await folderOf(sources);
     const database = join(await folderOf({}), 'index.db');
     const first = await repositoryOf(folder, { database });
@@ -138,7 +138,7 @@ describe('vectors of chunks', () => {
     expect((await found(second, 'ship'))[0]).toBe('c.txt');
   });
 
-  it('of another model are thrown away, and of none as well', async () => {
+  it('are deleted when the model changes or is removed', async () => {
     const folder = await folderOf(sources);
     const database = join(await folderOf({}), 'index.db');
     await use(await repositoryOf(folder, { database }));
@@ -173,7 +173,7 @@ describe('vectors of chunks', () => {
     expect(new Set(embedder.documents).size).toBe(embedder.documents.length);
   });
 
-  it('that cannot be made leave the search by words, with the reason; resuming tries again', async () => {
+  it('that cannot be computed leave the search by words, with the reason; resuming tries again', async () => {
     const repository = await repositoryOf(await folderOf(sources));
     let attempts = 0;
     const embedder = new ScriptedEmbedder();
@@ -197,7 +197,7 @@ describe('vectors of chunks', () => {
     expect(repository.state.embeddings).not.toHaveProperty('problem');
   });
 
-  it('are not given to a chunk that changed while they were computed', async () => {
+  it('are dropped if their chunk changed while they were computed', async () => {
     const folder = await folderOf({ 'a.txt': 'The hound barks.\n' });
     const repository = await repositoryOf(folder);
     const embedder = new ScriptedEmbedder();
@@ -216,7 +216,7 @@ describe('vectors of chunks', () => {
 });
 
 describe('a stored vector', () => {
-  it('has the same products but for one part in a hundred', () => {
+  it('keeps dot products within one percent', () => {
     const vector = Float32Array.from({ length: 256 }, (_, i) => Math.sin(i * i));
     const length = Math.hypot(...vector);
     const unit = vector.map((value) => value / length);
@@ -226,7 +226,7 @@ describe('a stored vector', () => {
     expect(dot(other, packed(unit))).toBeCloseTo(exact, 2);
   });
 
-  it('of another length is never near', () => {
+  it('with another number of dimensions never matches', () => {
     expect(dot(Float32Array.of(1), packed(Float32Array.of(1, 0)))).toBe(Number.NEGATIVE_INFINITY);
   });
 });

@@ -67,7 +67,7 @@ describe('what is left out', () => {
     expect(found(folder)).toEqual(['a.ts']);
   });
 
-  it('is told of a single path as well, whose folder may be ignored', async () => {
+  it('is decided for a single path as well, whose folder may be ignored', async () => {
     const folder = await folderOf({ '.gitignore': 'dist/\n', 'dist/a.ts': '', 'src/a.ts': '' });
     const rules = new IgnoreRules(folder, []);
     expect([rules.ignoresAnywhere('dist/deep/a.ts', false), rules.ignoresAnywhere('src/a.ts', false)]).toEqual([
@@ -158,7 +158,7 @@ describe('what is left out', () => {
     expect(found(join(folder, 'build'))).toEqual(['.gitignore', 'a.ts']);
   });
 
-  it('is what git leaves out of 150 trees with rules that were drawn', async () => {
+  it('is what git ignores in 150 trees with random rules', async () => {
     const random = seededRandom(7);
     const pick = <Item>(items: readonly Item[]): Item => items[Math.floor(random() * items.length)] as Item;
     const names = ['a', 'b', 'src', 'out', 'x.ts', 'y.log', 'z.S', '.env', 'ü', 'a b', '[c]', '#d', '!e'];

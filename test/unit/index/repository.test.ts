@@ -55,7 +55,7 @@ describe('a question', () => {
     expect(hit).toMatchObject({ path: 'src/colours.py', firstLine: 1, lastLine: lines.length, text: lines.join('\n') });
   });
 
-  it('may hold anything: operators of the search language are text', async () => {
+  it('may contain anything: operators of the search language are plain text', async () => {
     const repository = await repositoryOf(await folderOf(sources));
     for (const question of ['"', 'a AND (', 'NEAR(', '^x*', "'; DROP TABLE files; --", '', '\0', '🙂', '日本語']) {
       expect(() => paths(repository, question)).not.toThrow();
@@ -186,7 +186,7 @@ describe('a change on disk', () => {
       },
     ],
   ];
-  it.each(changes)('%s leaves the index that a new one would be', async (_, change) => {
+  it.each(changes)('%s leaves the same index as a rebuild', async (_, change) => {
     const folder = await folderOf(sources);
     const repository = await repositoryOf(folder);
     repository.indexer.update(await change(folder));

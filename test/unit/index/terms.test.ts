@@ -19,11 +19,11 @@ describe('the words of a text', () => {
     expect(termsOf('readFile(path)').trim()).toBe('readfile read file path');
   });
 
-  it('repeat a word no more often than ranking can tell apart', () => {
+  it('repeat a word no more often than ranking distinguishes', () => {
     expect(termsOf('x '.repeat(100)).trim().split(' ')).toHaveLength(4);
   });
 
-  it('leave out what nobody asks for: digests, keys, long numbers', () => {
+  it('leave out what nobody searches for: digests, keys, long numbers', () => {
     expect(termsOf(`${'ab12'.repeat(20)} 123456789012`)).toBe('');
   });
 

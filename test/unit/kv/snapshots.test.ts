@@ -364,7 +364,7 @@ describe('snapshots at startup', () => {
     expect(await use(range(240, 1000))).toBe(0);
   });
 
-  it('are read no more after the end', async () => {
+  it('are not restored after a stop', async () => {
     const { directory } = await stored([200, 200]);
     const { decoder, cache, snapshots } = start(directory);
     const gate = gated(decoder);
@@ -421,7 +421,7 @@ describe('a snapshot that is not what was written', () => {
     expect(existsSync(path)).toBe(false);
   });
 
-  it('is never used at whatever byte it was changed, or cut', async () => {
+  it('is never used, whichever byte was changed or wherever it was cut', async () => {
     const { path, bytes } = await oneStored();
     await rm(path);
     const directory = newFolder();
@@ -438,7 +438,7 @@ describe('a snapshot that is not what was written', () => {
     }
   });
 
-  it('is never used with more behind it, of another version or of another kind', async () => {
+  it('is never used with trailing bytes, of another version or of another kind', async () => {
     const { directory, path, bytes } = await oneStored();
     await writeFile(path, Buffer.concat([bytes, Buffer.alloc(1)]));
     expect(await listSnapshots(directory)).toEqual([]);
@@ -526,7 +526,7 @@ describe('a scheduler with snapshots', () => {
     while (!(await isTrue())) await new Promise((resolve) => setImmediate(resolve));
   };
 
-  it('writes what was read ahead once nobody asks for anything, and reads it at the next start', async () => {
+  it('saves warmed-up prompts once idle, and restores them at the next start', async () => {
     const directory = newFolder();
     const before = scheduled(directory, { idleMs: 0 });
     await warmUp(before.scheduler, range(300));
@@ -538,7 +538,7 @@ describe('a scheduler with snapshots', () => {
     await after.close();
   });
 
-  it('stops writing when something is asked for, and leaves nothing half written', async () => {
+  it('stops saving when a request arrives, and leaves no partial file', async () => {
     const directory = newFolder();
     const { scheduler, close, decoder } = scheduled(directory, { idleMs: 0, pauseMs: 0 });
     const { save } = decoder.serializer;

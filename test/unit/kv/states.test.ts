@@ -37,7 +37,7 @@ describe('the states of a sequence', () => {
     expect(memory.pool.usedBlocks).toBe(0);
   });
 
-  it('are kept every thousand tokens unasked, but never in place of asked ones', () => {
+  it('are also kept every thousand tokens, but never instead of a checkpoint', () => {
     const memory = new Memory();
     const states = new StateTable(memory.pool);
     states.setCheckpoints([100, 900]);
@@ -50,7 +50,7 @@ describe('the states of a sequence', () => {
     expect(memory.pool.usedBlocks).toBeLessThanOrEqual(maxStates);
   });
 
-  it('name ranges that do not touch where they are stored, and come back from them', () => {
+  it('are stored as ranges that do not touch, and restored from them', () => {
     const memory = new Memory();
     const states = new StateTable(memory.pool);
     states.setCheckpoints([30, 70]);

@@ -142,7 +142,7 @@ describe('a sliding window', () => {
     expect(attentionOf(config, 1).slidingWindow).toBe(16);
   });
 
-  it('that is only mentioned is none', () => {
+  it('that is mentioned but switched off is ignored', () => {
     expect(attentionOf({ ...qwen3, sliding_window: 16, max_window_layers: 0 }).slidingWindow).toBeUndefined();
   });
 });

@@ -39,7 +39,7 @@ describe('an embedding model', () => {
     await file.close();
   });
 
-  it('whose vectors are made otherwise is refused by name', async () => {
+  it('that pools in another way is refused by name', async () => {
     const path = await made({ pooling: { pooling_mode_mean_tokens: true, pooling_mode_lasttoken: false } });
     await expect(openModel(path)).rejects.toMatchObject({
       code: 'unsupported',

@@ -89,7 +89,7 @@ describe('keys', () => {
     ['qwen3.rope.scaling.yarn_beta_fast', -32],
     ['qwen3.attention.layer_norm_rms_epsilon', 0],
     ['qwen3.attention.layer_norm_rms_epsilon', -1e-6],
-  ])('that would give no numbers are named: %s = %d', async (key, value) => {
+  ])('that would yield NaN are named: %s = %d', async (key, value) => {
     const file = await goldenGguf('qwen3-yarn');
     await expect(specOf(qwen3, withMetadata(file, { [key]: value }))).rejects.toMatchObject({
       code: 'invalid-input',
@@ -101,7 +101,7 @@ describe('keys', () => {
   it.each([
     ['a factor beyond the range of numbers', { 'qwen3.rope.scaling.factor': 1e-320 }],
     ['an epsilon above every mean square', { 'qwen3.attention.layer_norm_rms_epsilon': 2 }],
-  ])('that are positive and give no numbers, are refused in one line: %s', async (_, changes) => {
+  ])('that are positive but yield NaN are refused in one line: %s', async (_, changes) => {
     const file = await goldenGguf('qwen3-yarn');
     await expect(specOf(qwen3, withMetadata(file, changes))).rejects.toMatchObject({
       code: 'invalid-input',

@@ -58,8 +58,8 @@ describe('opening a model', () => {
   });
 });
 
-describe('opening what is no model that Hearth runs', () => {
-  it.each(unusableModels)('names the cause and the way out: $kind', async ({ write, cause, wayOut }) => {
+describe('opening a model that Hearth cannot run', () => {
+  it.each(unusableModels)('names the cause and a remedy: $kind', async ({ write, cause, wayOut }) => {
     const error: unknown = await openModel(await write(folder)).then(
       () => 'It opened.',
       (thrown: unknown) => thrown,
@@ -70,7 +70,7 @@ describe('opening what is no model that Hearth runs', () => {
   });
 });
 
-it('docs/families.md quotes what Hearth says of them (node scripts/families.ts)', async () => {
+it('docs/families.md quotes these errors (node scripts/families.ts)', async () => {
   expect(await readFile(familiesPath, 'utf8')).toContain((await sentenceTable()).join('\n'));
 });
 

@@ -211,7 +211,7 @@ describe('a tensor', () => {
     expect(() => tensors.weight('w', [3, 2])).toThrow(/w is \[2, 3\].*\[3, 2\]/);
   });
 
-  it('of whole numbers is no weight', () => {
+  it('of integers is refused as a weight', () => {
     expect(() => tensors.weight('i', [1])).toThrow(expect.objectContaining({ code: 'unsupported' }));
   });
 });

@@ -44,7 +44,7 @@ describe('the boundaries of a prompt', () => {
     expect(pieces(tokenizer, conversation.slice(1)).slice(1)).toEqual(told);
   });
 
-  it('leave out in harmony what a turn is made of, since nobody edits it', () => {
+  it('in harmony exclude the parts of a turn, which nobody edits', () => {
     const names = ['start', 'end', 'message', 'channel', 'constrain', 'return', 'call'].map((name) => `<|${name}|>`);
     const tokenizer = new ByteTokenizer({ framing: names, end: ['<|return|>', '<|call|>'] });
     const turn = pieces(tokenizer, [

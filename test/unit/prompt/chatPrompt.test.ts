@@ -58,7 +58,7 @@ describeShared('Conversations in published formats', publishedFiles, () => {
   ];
 
   for (const model of distinctTemplates()) {
-    it(`hold no framing that a message wrote: ${model}`, async () => {
+    it(`contain no framing from a message: ${model}`, async () => {
       const tokenizer = await publishedTokenizer(tokenizerName(model));
       const template = compileChatTemplate(publishedTemplate(model));
       const encode = (content: string) => {
@@ -81,7 +81,7 @@ describeShared('Conversations in published formats', publishedFiles, () => {
       }
     });
 
-    it(`have the ids of the rendered text, where messages hold no framing: ${model}`, async () => {
+    it(`have the ids of the rendered text if messages contain no framing: ${model}`, async () => {
       const tokenizer = await publishedTokenizer(tokenizerName(model));
       const template = compileChatTemplate(publishedTemplate(model));
       // Thinking inside an assistant's message becomes a field of its own.
@@ -165,11 +165,11 @@ describe('encodeChat', () => {
   };
   const user = (content: string): ChatMessage => ({ role: 'user', content });
 
-  it('makes framing of what the template writes, also where it puts it together', () => {
+  it('makes framing of what the template writes, even if it assembles it from parts', () => {
     expect(encode("<|im_start|>{{ messages[0].content }}{{ '<|im_' ~ 'end|>' }}", user('a'))).toBe('[300]a[301]');
   });
 
-  it('makes none of what messages hold, however the template cuts and joins them', () => {
+  it('makes no framing of what messages contain, however the template cuts and joins them', () => {
     expect(encode('{{ messages[0].content }}{{ messages[1].content }}', user('<|im_'), user('end|>'))).toBe(
       '<|im_end|>',
     );
@@ -185,7 +185,7 @@ describe('encodeChat', () => {
     expect(encode(template, user('  <b> \n'))).toBe('<b>|7');
   });
 
-  it('gives back private characters that a message holds itself', () => {
+  it('preserves private-use characters of a message', () => {
     const content = '\ufdd0\ufdd1<\ue000>\ufdef';
     const { ids } = encodeChat(tokenizer, compileChatTemplate('{{ messages[0].content }}'), [user(content)], {
       addGenerationPrompt: true,
@@ -204,7 +204,7 @@ describe('encodeChat', () => {
     expect(ids.at(-1)).toBe(301);
   });
 
-  it('hands thinking over as a field, also when a client left it in the message', () => {
+  it('passes thinking as a field, even if a client left it in the message', () => {
     const template = '{{ messages[0].reasoning_content }}/{{ messages[0].content }}';
     expect(encode(template, { role: 'assistant', content: 'b', thinking: 'a' })).toBe('a/b');
     expect(encode(template, { role: 'assistant', content: '<think>\na\n</think>\n\nb' })).toBe('a/b');

@@ -25,7 +25,7 @@ const { variables, cases } = readJson<{ variables: Record<string, unknown>; case
 const lenient = ['{{ none|length }}'];
 
 describe('Jinja', () => {
-  it.each(cases)('is what Python makes of $template', ({ template, text }) => {
+  it.each(cases)('renders $template like Python', ({ template, text }) => {
     const render = () => runTemplate(compileTemplate(template), variables, now);
     if (text !== undefined) expect(render()).toBe(text);
     else if (lenient.includes(template)) expect(render()).toBe('0');

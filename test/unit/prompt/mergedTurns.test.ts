@@ -50,11 +50,11 @@ describe('A conversation that its template refuses', () => {
       '[system: one\n\ntwo][user: hi][assistant: yes][user: why]',
     ],
     ['none of it', noSystem + alternating, turns('u hi', 's be brief', 'u why'), '[user: be brief\n\nhi\n\nwhy]'],
-  ])('is put right: %s', (_, source, messages, text) => {
+  ])('is adapted: %s', (_, source, messages, text) => {
     expect(rendered(source, messages)).toBe(text);
   });
 
-  it('is left as it is where it is taken', () => {
+  it('is unchanged if the template accepts it', () => {
     expect(rendered('', turns('s a', 'u b', 'u c', 's d'))).toBe('[system: a][user: b][user: c][system: d]');
   });
 
@@ -67,7 +67,7 @@ describe('A conversation that its template refuses', () => {
     );
   });
 
-  it("fails with the template's own words where nothing helps", () => {
+  it("fails with the template's own error if no adaptation helps", () => {
     expect(() => rendered("{{ raise_exception('never') }}", turns('u hi'))).toThrow('never');
   });
 });

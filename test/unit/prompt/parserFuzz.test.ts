@@ -16,7 +16,7 @@ describe('Output parsers', () => {
     });
   }
 
-  it('take mutated outputs without a failure, a framing token or a difference by cut', () => {
+  it('parse mutated outputs without failing, without framing tokens, and the same however they are cut', () => {
     expect(fuzzParsers(150, 7)).toBe(2 * 150 * parserCases.length);
   }, 60_000);
 });

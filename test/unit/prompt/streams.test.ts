@@ -98,7 +98,7 @@ describe('StopStrings', () => {
     expect(matcher.end()).toBe('');
   });
 
-  it('finds a stop string inside one that did not come true', () => {
+  it('finds a stop string inside a longer one that did not complete', () => {
     expect(run(['aab'], ['a', 'a', 'a', 'b'])).toEqual({ text: 'a', stop: 'aab' });
   });
 

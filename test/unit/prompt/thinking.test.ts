@@ -40,7 +40,7 @@ describe('ThinkingSplitter', () => {
     ['blanks inside', '<think>a\n\n b </ c\n</think> d', false, 'a\n\n b </ c', 'd'],
   ];
   for (const [name, output, inside, thinking, text] of cases) {
-    it(`tells them apart however the output is cut: ${name}`, () => {
+    it(`separates thinking from text however the output is cut: ${name}`, () => {
       expect(split([output], inside)).toEqual({ thinking, text });
       expect(split([...output], inside)).toEqual({ thinking, text });
       for (let first = 0; first <= output.length; first++) {

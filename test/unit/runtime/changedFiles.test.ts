@@ -3,7 +3,7 @@ import { changeFiles } from '../../fuzz/changedFiles.ts';
 import { fillDisk } from '../../fuzz/fullDisk.ts';
 
 /** A slice of `npm run fuzz:files`. */
-it('files that change underneath a start or a use cost no answer, or end in one line', {
+it('files that change during a start or in use lose no answer, or end it with one line', {
   timeout: 120_000,
 }, async () => {
   const figures = await changeFiles(9);
@@ -13,7 +13,7 @@ it('files that change underneath a start or a use cost no answer, or end in one 
 });
 
 /** A slice of `npm run fuzz:disk`. */
-it('a disk that is full from some write on costs no file, and ends a load in one line', {
+it('a disk that becomes full damages no file, and ends a load with one line', {
   timeout: 120_000,
 }, async () => {
   const figures = await fillDisk(8);

@@ -39,7 +39,7 @@ describe('an embedding model for the index', () => {
     await embedder.close();
   });
 
-  it('must be one, and must be there', async () => {
+  it('must be an embedding model, and must exist', async () => {
     const tiny = await makeTinyModel();
     await expect(open(tiny.path)).rejects.toMatchObject({ code: 'unsupported' });
     await tiny.remove();
@@ -61,7 +61,7 @@ describe('an embedding model for the index', () => {
     await embedder.close();
   });
 
-  it('finds by the vectors that it made', async () => {
+  it('finds documents by its own vectors', async () => {
     const repository = await repositoryOf(await folderOf({ 'a.txt': 'alpha beta\n', 'b.txt': 'gamma delta\n' }));
     repository.useEmbeddings({ model: made.path, open: () => open() });
     await repository.settled();

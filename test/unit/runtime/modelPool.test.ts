@@ -85,7 +85,7 @@ describe('windows that want the same model', () => {
     expect(events).toEqual(['load A 2048', 'load B 2048 beside others']);
   });
 
-  it('take the other’s context where they disagree, with a note, rather than load it twice', async () => {
+  it('share the loaded context, with a note, instead of loading the model twice', async () => {
     const [a, b] = [window(), window()];
     await a.load(wish(0));
     const card = await b.load(wish(0, { contextTokens: 1024 }));
@@ -97,7 +97,7 @@ describe('windows that want the same model', () => {
     expect((await a.load(wish(0))).notes).toEqual([]);
   });
 
-  it('load it anew once where a changed setting reaches all of them', async () => {
+  it('reload it once if a changed setting reaches all of them', async () => {
     const [a, b] = [window(), window()];
     await Promise.all([a.load(wish(0)), b.load(wish(0))]);
     const cards = await Promise.all([a, b].map((each) => each.load(wish(0, { contextTokens: 1024 }))));
@@ -121,7 +121,7 @@ describe('windows that want the same model', () => {
 });
 
 describe('windows that want different models', () => {
-  it('have both where both fit', async () => {
+  it('have both if both fit', async () => {
     const [a, b] = [window(), window()];
     await a.load(wish(0));
     await b.load(wish(1));
@@ -129,7 +129,7 @@ describe('windows that want different models', () => {
     expect(a.get('chat')?.loaded.card.name).toBe('A');
   });
 
-  it('are told in one sentence where they do not; the first one keeps its model', async () => {
+  it('get one sentence if they do not fit; the first one keeps its model', async () => {
     room = 1;
     const [a, b] = [window(), window()];
     await a.load(wish(0));
@@ -152,7 +152,7 @@ describe('windows that want different models', () => {
     expect(events).toEqual(['load A 2048', 'close A', 'load B 2048']);
   });
 
-  it('are not told of a refusal that has nothing to do with the others', async () => {
+  it('are not told about other windows if the refusal has nothing to do with them', async () => {
     room = 0;
     await expect(window().load(wish(0))).rejects.toThrow('It needs 4 GB of memory.');
   });

@@ -73,7 +73,7 @@ describe('the engine process', () => {
     expect(await engine.requests.status()).toMatchObject({ state: 'empty' });
   });
 
-  it('keeps two streams apart and lets a completion cut in', async () => {
+  it('keeps two streams apart and lets a completion go first', async () => {
     const engine = await startLoaded();
     const order: string[] = [];
     const chat = engine.requests.chat(chatRequest('long', 150)).then(() => order.push('chat'));
@@ -137,7 +137,7 @@ describe('the engine process', () => {
     expect((await engine.requests.chat(chatRequest('still', 4))).statistics.generatedTokens).toBe(4);
   });
 
-  it('survives messages that are no JSON-RPC', async () => {
+  it('survives messages that are not JSON-RPC', async () => {
     const engine = start('ignore');
     for (const message of [
       'text',

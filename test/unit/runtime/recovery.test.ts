@@ -42,7 +42,7 @@ describe('recovering from the loss of a device', () => {
     );
   });
 
-  it('goes to the CPU when it is lost again soon, and says what to do', async () => {
+  it('falls back to the CPU if it is lost again soon, and says what to do', async () => {
     const { clock, recovery } = setUp('auto');
     const { decoder: again } = await recovery.another(webgpu(), loss);
     clock.now = minutes(5);
@@ -51,14 +51,14 @@ describe('recovering from the loss of a device', () => {
     expect(notice).toContain("computed by 'onnx' and slower. Load the model again to try the GPU once more.");
   });
 
-  it('tries the device again after a loss of long ago', async () => {
+  it('tries the device again if the last loss was long ago', async () => {
     const { clock, recovery } = setUp('auto');
     const { decoder: again } = await recovery.another(webgpu(), loss);
     clock.now = minutes(11);
     expect((await recovery.another(again, loss)).decoder.backend).toBe('webgpu');
   });
 
-  it('asks for a restart where the CPU itself is lost for the second time', async () => {
+  it('asks for a restart if the CPU backend fails for the second time', async () => {
     const { recovery } = setUp('onnx');
     const { decoder: again } = await recovery.another(new FakeDecoder({ backend: 'onnx' }), loss);
     await expect(recovery.another(again, loss)).rejects.toMatchObject({

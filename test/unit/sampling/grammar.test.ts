@@ -186,7 +186,7 @@ describeShared('A model that insists on a call', publishedFiles, () => {
   for (const [model, call] of Object.entries(writtenCalls)) {
     // DeepSeek's framing is none when it is spelled.
     for (const special of model.startsWith('DeepSeek') ? (['parse'] as const) : (['parse', 'plain'] as const)) {
-      it(`makes none where none may be: ${model}, framing ${special}`, async () => {
+      it(`makes no call if none is allowed: ${model}, framing ${special}`, async () => {
         const answer = await insisting(await tokenizerFor(model), call, special);
         expect(answer.calls).toEqual([]);
         // Nothing of the frame is shown as an answer.
@@ -224,7 +224,7 @@ describeShared('A model that insists on a call', publishedFiles, () => {
       },
     );
 
-    it(`would be understood where one may be: ${model}`, async () => {
+    it(`parses a call where one is allowed: ${model}`, async () => {
       const tokenizer = await tokenizerFor(model);
       const options = { thinking: 'off', now: new Date(0), tools } as const;
       const parser = promptFormatOf(tokenizer)
@@ -258,7 +258,7 @@ describeShared('A bare call', publishedFiles, () => {
     );
   }
 
-  it('is held to the tools that are offered and to their schemas, although the model may write what it likes', async () => {
+  it('follows the offered tools and their schemas, though the model is otherwise free', async () => {
     const ajv = new Ajv();
     for (const text of [
       '{"name": "rm", "parameters": {"path": "/"}}',
@@ -276,7 +276,7 @@ describeShared('A bare call', publishedFiles, () => {
     }
   });
 
-  it('is one only where the answer begins with it', async () => {
+  it('counts only at the beginning of the answer', async () => {
     const text = 'Like this: {"name": "read", "parameters": {"mode": "shell"}}';
     expect(await written(text)).toMatchObject({ text, calls: [] });
     const other = '{"names": "read"}';
@@ -285,7 +285,7 @@ describeShared('A bare call', publishedFiles, () => {
 });
 const json = (schema: unknown) => ({ form: [[{ kind: 'json', schema }]] }) as const;
 
-describe('A schema that cannot be followed', () => {
+describe('A schema that cannot be enforced', () => {
   it('is refused, and says so', async () => {
     const grammars = new Grammars(smallTokenizer());
     await expect(grammars.walk(json({ type: 'strange' }))).rejects.toMatchObject({ code: 'invalid-input' });

@@ -36,7 +36,7 @@ async function write(walk: GrammarWalk, text: string): Promise<void> {
 }
 
 describe('The thread of grammars', () => {
-  it('is none the worse for a hundred schemas that are refused', async () => {
+  it('keeps working after a hundred refused schemas', async () => {
     const grammars = grammarsOf();
     const bad = [
       { type: 'strange' },
@@ -53,7 +53,7 @@ describe('The thread of grammars', () => {
     await write(await grammars.walk(json({ type: 'integer', minimum: 3 })), '3');
   }, 30_000);
 
-  it('gives a schema up that takes too many steps, and says so; other answers go on', async () => {
+  it('gives up a schema that takes too many steps, with an error; other answers continue', async () => {
     const grammars = grammarsOf(1_000_000);
     const walk = await grammars.walk(
       json({ type: 'object', properties: { a: { type: 'boolean' } }, additionalProperties: false }),
@@ -91,7 +91,7 @@ describe('The thread of grammars', () => {
     await expect(first).rejects.toMatchObject({ code: 'unsupported' });
   }, 30_000);
 
-  it('runs from built files, with what they need beside them', async () => {
+  it('runs from built files with their dependencies', async () => {
     const built = await bundle('engine/sampling/grammar.ts');
     try {
       const module = (await import(built.path)) as typeof import('../../../engine/sampling/grammar.ts');
@@ -106,7 +106,7 @@ describe('The thread of grammars', () => {
     }
   }, 30_000);
 
-  it('says afterwards what could not be enforced', async () => {
+  it('reports afterwards what could not be enforced', async () => {
     const grammars = grammarsOf();
     const schema = { type: 'array', items: { enum: [1, 2] }, uniqueItems: true };
     for (const [text, violation] of [
@@ -120,7 +120,7 @@ describe('The thread of grammars', () => {
     }
   }, 30_000);
 
-  it('checks the arguments of a call, not what stands around them', async () => {
+  it('checks the arguments of a call, not its framing', async () => {
     const grammars = grammarsOf();
     const schema = { type: 'array', uniqueItems: true };
     const walk = await grammars.walk({

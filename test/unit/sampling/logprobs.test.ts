@@ -16,7 +16,7 @@ describe('Log-probabilities', () => {
     expect(token?.top.map(({ logprob }) => Math.round(16 * Math.exp(logprob)))).toEqual([8, 4, 2]);
   });
 
-  it('go with the text that their tokens are shown in; what was thought or framed has none', () => {
+  it('belong to the text that their tokens are shown in; thinking and framing have none', () => {
     const recorder = new LogprobRecorder(tokenizer, 0);
     const take = (id: number): void => {
       recorder.chose(logits, id);
@@ -35,7 +35,7 @@ describe('Log-probabilities', () => {
     expect(recorder.of({ kind: 'text', text: 'llo' }).map(({ token }) => token)).toEqual(['llo']);
   });
 
-  it('have no infinity, which JSON lacks', () => {
+  it('are never infinite, which JSON cannot express', () => {
     const recorder = new LogprobRecorder(tokenizer, 5);
     recorder.chose(Float32Array.of(0, Number.NEGATIVE_INFINITY, 0, 0, 0), 1);
     recorder.took();

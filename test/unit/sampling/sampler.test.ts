@@ -163,7 +163,7 @@ describe('sampling', () => {
     }
   });
 
-  it('is broken, not silent, on logits that are no numbers', () => {
+  it('throws on logits that are NaN or infinite', () => {
     expect(() => sample(Float32Array.from([1, Number.NaN]), plain, emptyHistory, Math.random)).toThrow(HearthError);
     expect(() => argmax(Float32Array.from([Number.POSITIVE_INFINITY, 1]))).toThrow('results are not numbers');
     // A mask that allows nothing is a fault of the grammar, not of the model.

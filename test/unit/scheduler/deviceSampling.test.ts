@@ -57,7 +57,7 @@ describe('tokens sampled on the device', () => {
     expect(decoder.draws).toEqual([1, 16, 16, 6]);
   });
 
-  it('come one a step if each takes as long as a step may', async () => {
+  it('are sampled one per step if each takes a full step', async () => {
     const decoder = new FakeDecoder({ vocabularySize, draws: true });
     const scheduler = schedulerOf(decoder, () => 30 * decoder.runs.length);
     const chat = request(prompt, { maxTokens: 5 });
@@ -124,7 +124,7 @@ describe('tokens sampled on the device', () => {
     expect(next.received).toEqual(expectedTokens(next.prompt, 4));
   });
 
-  it('give way to a token that the request forces', async () => {
+  it('are replaced by a token that the request forces', async () => {
     const { decoder, scheduler } = setUp();
     const received: number[] = [];
     const forced = () => (received.length === 6 ? 42 : undefined);
@@ -144,7 +144,7 @@ describe('tokens sampled on the device', () => {
     expect(decoder.draws.length).toBeGreaterThan(2);
   });
 
-  it('are dropped and sampled again if other tokens have become forbidden', async () => {
+  it('are dropped and sampled again if other tokens become forbidden', async () => {
     const { decoder, scheduler } = setUp();
     const received: number[] = [];
     const wanted = expectedTokens(prompt, 12);
@@ -218,7 +218,7 @@ describe('tokens sampled on the device', () => {
 describe('tokens sampled ahead', () => {
   const setUpAhead = (options: FakeDecoderOptions = {}) => setUp({ samplesAhead: true, ...options });
 
-  it('are half of those in flight: the next are submitted before the last are delivered', async () => {
+  it('overlap: the next are submitted before the last are delivered', async () => {
     const { decoder, scheduler } = setUpAhead();
     const chat = request(prompt, { maxTokens: 40 });
     await scheduler.submit(chat);
@@ -228,7 +228,7 @@ describe('tokens sampled ahead', () => {
     expect(decoder.ahead).toEqual([0, 8, 8, 8, 6, 0]);
   });
 
-  it('wait for no token longer than without: one a step where it takes as long as a step may', async () => {
+  it('delay no token: one per step if each takes a full step', async () => {
     const decoder = new FakeDecoder({ vocabularySize, draws: true, samplesAhead: true });
     const scheduler = schedulerOf(decoder, () => 30 * decoder.runs.length);
     await scheduler.submit(request(prompt, { maxTokens: 5 }));

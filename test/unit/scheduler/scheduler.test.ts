@@ -455,7 +455,7 @@ describe('the scheduler', () => {
     { blocks: 12, maxSequencesPerRun: 4 },
     { blocks: 20, maxSequencesPerRun: 8 },
   ])(
-    'shares $pages pages among more than they hold, and every page comes back (runs of up to $maxSequencesPerRun)',
+    'shares $pages pages among more requests than fit, and every page is released (runs of up to $maxSequencesPerRun)',
     async (options) => {
       const random = seededRandom(options.blocks + options.maxSequencesPerRun);
       const pick = (count: number): number => Math.floor(random() * count);
@@ -658,7 +658,7 @@ describe('tuning while idle', () => {
     for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
   };
 
-  it('takes one step after the other without any request, and ends', async () => {
+  it('takes its steps without any request, and ends', async () => {
     const { scheduler, log, compile } = tuned(3);
     for (let i = 0; i < 6; i++) {
       compile();
@@ -669,7 +669,7 @@ describe('tuning while idle', () => {
     await scheduler.close();
   });
 
-  it('lets a request go next: it waits for the step under way, never for a compiler or a second step', async () => {
+  it('lets a request go next: it waits only for the tuning step in progress', async () => {
     const { scheduler, log, compile } = tuned(3);
     compile();
     for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
@@ -691,7 +691,7 @@ describe('tuning while idle', () => {
     await scheduler.close();
   });
 
-  it('does not happen where the device was tuned before', async () => {
+  it('does not happen on a device that was tuned before', async () => {
     const { scheduler, log, compile } = tuned(3, false);
     compile();
     await settled();

@@ -301,7 +301,7 @@ describe('the context that a user gets', () => {
     }
   });
 
-  it('is what was asked for, or the load is refused with what fits', async () => {
+  it('is the requested one, or the load is refused with one that fits', async () => {
     const [small = machines[0], model = models[0]] = [machines[4], models[2]];
     if (!small || !model) throw new Error('the table is empty');
     expect(await load(small, model, 16_384)).toEqual({ contextTokens: 16_384, backend: 'webgpu' });

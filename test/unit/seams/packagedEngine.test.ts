@@ -58,7 +58,7 @@ afterAll(async () => {
 });
 
 describe('the built engine, asked for a model by its catalogue id', () => {
-  it('loads it with what it was trained for, and answers', { timeout: 120_000 }, async () => {
+  it('loads it with its trained context, and answers', { timeout: 120_000 }, async () => {
     const card = await engine.requests.load({ model: defaultModelId });
     expect(card).toMatchObject({ id: defaultModelId, contextTokens: trainedTokens });
 

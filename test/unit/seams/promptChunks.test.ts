@@ -129,7 +129,7 @@ describe('a question’s chunks', () => {
     for (const { tokens } of later) expect(tokens).toBe(onGpu);
   });
 
-  it('do not go by the time of tokens that the device sampled', async () => {
+  it('ignore the time of tokens that the device sampled', async () => {
     // 16 sampled tokens take 1.1 ms each, and a pass of 512 takes 52 ms.
     const device = { fullTokens: onGpu, msPerToken: 0.1, baseMs: 1, sampled: true };
     const { seen, pressedMs } = await passes(device);
@@ -137,7 +137,7 @@ describe('a question’s chunks', () => {
     expect(seen[0]?.tokens).toBe(onGpu);
   });
 
-  it('of a slow device hold a cancellation up for a second, or for 128 tokens', async () => {
+  it('of a slow device delay a cancellation by at most a second or 128 tokens', async () => {
     // (1,000 − 5) / 4 tokens take a second.
     const seconds = (await passes({ fullTokens: onGpu, msPerToken: 4 })).seen.slice(2, -1);
     for (const { tokens } of seconds) expect(Math.abs(tokens - 248)).toBeLessThanOrEqual(2);
@@ -145,7 +145,7 @@ describe('a question’s chunks', () => {
     for (const { tokens } of slower) expect(tokens).toBe(128);
   });
 
-  it('are never shorter than reading the weights is worth, however slow the device and however much is typed', async () => {
+  it('are never so short that reading the weights dominates, however slow the device or however much is typed', async () => {
     const { seen, pressedMs } = await passes({ fullTokens: onGpu, msPerToken: 40, keyAfterPass: 1 });
     const typing = seen.filter(({ startMs }) => startMs > pressedMs + 60 && startMs < pressedMs + 2000);
     // 128 tokens that were under way took longer than 2 s: nothing says that anybody still types.

@@ -50,7 +50,7 @@ async function ask(
   return { ...given, prompts, pieces };
 }
 
-describe('an answer by a schema', () => {
+describe('an answer with a schema', () => {
   it('is cancelled with its request while the schema is compiled', async () => {
     const names = Array.from(
       { length: 100 },

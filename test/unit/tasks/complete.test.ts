@@ -57,7 +57,7 @@ describe('an inline completion', () => {
     expect(pieces.join('')).toBe(text);
   });
 
-  it('asks for the middle and returns it', async () => {
+  it('fills in the middle', async () => {
     const { text, prompts } = await run(fim, 'a = |;\n', [...bytes('1 + 2'), fim.require('<end>')]);
     expect(text).toBe('1 + 2');
     expect(prompts[0]).toBe('<P>a = <S>;\n<M>');

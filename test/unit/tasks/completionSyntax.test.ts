@@ -17,11 +17,11 @@ describe('a completion in a file that parses', () => {
     expect(await offered('  |\n', 'if (a) {\n    b();', 'a.js', true)).toBe('if (a) {\n    b();\n  }');
   });
 
-  it('loses the lines that break it', async () => {
+  it('drops lines that break the syntax', async () => {
     expect(await offered('|\n', 'const b = 1;\nconst = ;')).toBe('const b = 1;');
   });
 
-  it('loses a second statement behind a finished one', async () => {
+  it('drops a second statement after a complete one', async () => {
     expect(await offered('x = |\n', '1 y = 2', 'a.py')).toBe('1');
     expect(await offered('const x = |\n', 'f(1) const y = 2;')).toBe('f(1)');
   });
@@ -30,7 +30,7 @@ describe('a completion in a file that parses', () => {
     expect(await offered('const a = 1;\n|\n', ') => {{ ] of')).toBe('');
   });
 
-  it('is so in Python as well', async () => {
+  it('behaves the same in Python', async () => {
     expect(await offered('def f():\n    |\n', 'return g(1, [2', 'a.py', true)).toBe('return g(1, [2])');
   });
 });

@@ -37,7 +37,7 @@ describe('a conversation', () => {
     expect(droppedMessages).toBe(conversation(10).length - messages.length);
   });
 
-  it('begins alike for several turns after it became too long', async () => {
+  it('keeps the same beginning for several turns after it became too long', async () => {
     // Budget 100, steps of 25: each step drops two turns of 20, so two turns in three keep their beginning.
     const results = await Promise.all(Array.from({ length: 12 }, (_, i) => fitted(conversation(5 + i), 100)));
     const dropped = results.map(({ droppedMessages }) => droppedMessages);
@@ -75,7 +75,7 @@ describe('a conversation', () => {
     await expect(fitHistory([user('x')], measure, room)).rejects.toThrow(/^The descriptions of the tools/);
   });
 
-  it('is cut where the exhaustive search of every start cuts it', async () => {
+  it('is cut where an exhaustive search cuts it', async () => {
     const random = seededRandom(20);
     const upTo = (most: number): number => Math.floor(random() * most);
     for (let round = 0; round < 500; round++) {
@@ -92,7 +92,7 @@ describe('a conversation', () => {
     }
   });
 
-  it('that cannot fit by its characters is cut before anything is measured, and begins alike for turns to come', async () => {
+  it('that cannot fit by its characters is cut before tokens are counted, with the same beginning for later turns', async () => {
     const turn = [user('u'.repeat(2000)), assistant('a'.repeat(2000))];
     const long = (turns: number): ChatMessage[] => [
       system,
@@ -116,7 +116,7 @@ describe('a conversation', () => {
     expect(Math.max(...measured)).toBeLessThanOrEqual(40_000 * limits.generation.charsPerToken);
   });
 
-  it('whose last message has 15 million characters is refused unmeasured', async () => {
+  it('whose last message has 15 million characters is refused without tokenising it', async () => {
     const never = (): never => {
       throw new Error('measured');
     };
@@ -124,7 +124,7 @@ describe('a conversation', () => {
     await expect(fitHistory(messages, never, { budgetTokens: 100_000 })).rejects.toThrow(/15000\d{3} characters/);
   });
 
-  it('of a hundred times as many turns takes a hundred log(100) times the work at most', async () => {
+  it('takes at most n log n work in the number of turns', async () => {
     const work = async (turns: number): Promise<number> => {
       let characters = 0;
       const measure = (kept: readonly ChatMessage[]) => {

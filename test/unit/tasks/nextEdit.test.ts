@@ -22,7 +22,7 @@ describe('the prompt of one line', () => {
     expect(titles).toEqual(['--- a/a.ts', '--- a/c.ts', '--- a/a.ts']);
   });
 
-  it('begins alike for all places, so that the edits are read once', () => {
+  it('begins the same for all places, so that the edits are prefilled once', () => {
     const prompt = (text: string) => linePrompt({ path: 'a.ts', edits: [edit] }, { ...place, text });
     expect(prompt('x').slice(0, 60)).toBe(prompt('y').slice(0, 60));
   });
@@ -96,17 +96,17 @@ describe('a foreseen edit', () => {
     expect(edit).toMatchObject({ line: 6, text: 'new(2);' });
   });
 
-  it('is absent where every place stays as it is, or is left empty', async () => {
+  it('is absent if every place stays unchanged or would become empty', async () => {
     const same = await run((prompt) => `${/-(.*)\n\+$/.exec(prompt)?.[1]}\n`);
     expect(same).not.toHaveProperty('edit');
     expect(await run(() => '\n')).not.toHaveProperty('edit');
   });
 
-  it('is absent where the line does not end', async () => {
+  it('is absent if the line does not end', async () => {
     expect(await run(() => 'new('.repeat(100))).not.toHaveProperty('edit');
   });
 
-  it('is absent where the model is not sure', async () => {
+  it('is absent if the model is not sure', async () => {
     // Logits that lie close together.
     const through = (request: TokenRequest): TokenRequest => {
       const { sampling: _, ...rest } = request;
@@ -115,7 +115,7 @@ describe('a foreseen edit', () => {
     expect(await run(() => 'new(2);\n', { through })).not.toHaveProperty('edit');
   });
 
-  it('is computed in the class that everything else goes before, once for each place', async () => {
+  it('is computed in the lowest-priority class, once for each place', async () => {
     const { asked } = await run(() => 'new(2);\n');
     expect(asked.map(({ requestClass }) => requestClass)).toEqual(['warm-up', 'warm-up']);
   });

@@ -38,7 +38,7 @@ describe('a text that repeats in a cycle', () => {
     ['a verse that comes back', `${times(40, (i) => `Line ${i} of the verse.\n`)}La la la.\n`.repeat(3)],
   ])('is not: %s', (_, text) => expect(stoppedAfter(start + text)).toBeUndefined());
 
-  it("is none of this repository's own files", () => {
+  it("is not found in this repository's own files", () => {
     for (const path of [
       'README.md',
       'ARCHITECTURE.md',

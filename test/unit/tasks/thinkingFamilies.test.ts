@@ -81,7 +81,7 @@ describeShared('Thinking without an end', publishedFiles, () => {
       expect(after).toMatch(/^( wonder)+$/);
     });
 
-    it(`is ended at once when its limit is nothing, or an answer is wanted now: ${model}`, async () => {
+    it(`is ended at once if its limit is zero, or on Answer now: ${model}`, async () => {
       const none = await think(name, { thinkingTokens: 0 });
       expect(none.thinking).not.toContain(word.trim());
       expect(none.text).toMatch(/^( ?wonder)+$/);

@@ -24,7 +24,7 @@ function splitSlowly(tokens: readonly AddedToken[], text: string): (string | num
 }
 
 describe('added tokens in a text', () => {
-  it('are the longest at their place, as the rule says it slowly, in 500 random vocabularies', () => {
+  it('are the longest at their position, as a slow reference finds them in 500 random vocabularies', () => {
     const random = seededRandom(5);
     const word = (letters: string, most: number): string =>
       Array.from(
@@ -40,7 +40,7 @@ describe('added tokens in a text', () => {
     }
   });
 
-  it('of one beginning are found among 65,536, each within a list of others', () => {
+  it('with a common beginning are found among 65,536', () => {
     const tokens = tokensOf(Array.from({ length: 65_536 }, (_, id) => `<|reserved_${id}|>`));
     const finder = new AddedTokenFinder(tokens);
     expect(finder.split('a<|reserved_65535|>b<|reserved_1|><|reserved_x|>')).toEqual([

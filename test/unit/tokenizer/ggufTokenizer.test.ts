@@ -55,7 +55,7 @@ describeShared('A SentencePiece vocabulary in a GGUF', ['models/stories260K/stor
     }
   });
 
-  it('begins with <s> and ends with </s>, which text cannot pretend', async () => {
+  it('begins with <s> and ends with </s>, which text cannot imitate', async () => {
     const tokenizer = await openTokenizer(file);
     expect(tokenizer.beginId).toBe(1);
     expect([...tokenizer.endIds]).toEqual([2]);
@@ -128,7 +128,7 @@ describe('tokenizerFromGguf', () => {
     throw new Error('nothing was thrown');
   };
 
-  it('gives none where the file brings no vocabulary', () => {
+  it('gives none if the file has no vocabulary', () => {
     expect(tokenizerFromGguf(new Map())).toBeUndefined();
     expect(tokenizerFromGguf(metadata([['tokenizer.ggml.model', 'none']]))).toBeUndefined();
   });
@@ -160,7 +160,7 @@ describe('tokenizerFromGguf', () => {
     expect(scores).toMatchObject({ code: 'invalid-input', message: expect.stringContaining('tokenizer.ggml.scores') });
   });
 
-  it('reads the roles of tokens, and ignores ids that are none', () => {
+  it('reads the roles of tokens, and ignores invalid ids', () => {
     const tokenizer = tokenizerFromGguf(
       metadata([
         ['tokenizer.ggml.bos_token_id', 300],
@@ -180,7 +180,7 @@ describe('tokenizerFromGguf', () => {
     expect(tokenizer?.chatTemplate).toBe('T');
   });
 
-  it('appends the end token to a text where the file says so, as embedding models do', () => {
+  it('appends the end token if the file says so, as for embedding models', () => {
     const appended = (add: boolean) =>
       tokenizerFromGguf(
         metadata([
@@ -240,7 +240,7 @@ describe('Named pre-tokenisers', () => {
     for (const name of namedPreTokenisers.keys()) for (const text of texts) expect(cut(name, text).join('')).toBe(text);
   });
 
-  it('refuse in words a run that fills the stack of a pattern, and cut long texts as they cut short ones', () => {
+  it("report a text that overflows a pattern's stack, and split long texts like short ones", () => {
     // Two bytes a character, as a conversation is once its framing is disguised.
     const run = '\ufdd0|'.repeat(7e6);
     try {

@@ -60,7 +60,7 @@ describeShared('Published tokenizer.json files', publishedFiles, () => {
     }
   });
 
-  it('have patterns that are known, and so need no deadline', () => {
+  it('have known patterns, which need no deadline', () => {
     for (const file of publishedFiles) {
       const { pre_tokenizer } = readJson<{ pre_tokenizer: unknown }>(sharedFile(file));
       expect(readPreTokeniser(pre_tokenizer).steps.map((step) => step.tame)).not.toContain(false);
@@ -169,7 +169,7 @@ describe('tokenizerFromJson', () => {
     expect(ids.map((id) => tokenizer.isSpecial(id))).toEqual([true, false, false, false, true]);
   });
 
-  it('gives the exact bytes of every token, and none for ids that are no token', () => {
+  it('gives the exact bytes of every token, and none for unused ids', () => {
     const tokenizer = smallTokenizer();
     for (let byte = 0; byte < 256; byte++) expect([...tokenizer.bytesOf(byte)]).toEqual([byte]);
     expect(Buffer.from(tokenizer.bytesOf(262)).toString()).toBe(' wor');
@@ -201,7 +201,7 @@ describe('tokenizerFromJson', () => {
     ]);
   });
 
-  it('keeps added letters and blanks in plain text, which can pretend nothing', () => {
+  it('keeps added letters and blanks in plain text, which cannot imitate framing', () => {
     const added = [
       { id: 300, content: 'ü', special: false },
       { id: 301, content: '    ', special: false },
@@ -406,7 +406,7 @@ describe('Malformed tokenizer files', () => {
     expect(() => tokenizer.encode(' '.repeat(20_000), { special: 'plain' })).toThrow(/took more than/);
   });
 
-  it('are refused before they are parsed when they are no JSON, and absent ones are no error', async () => {
+  it('are refused if they are not JSON; missing ones are no error', async () => {
     const directory = temporaryFolder();
     expect(await tokenizerFromDirectory(directory)).toBeUndefined();
     writeFileSync(join(directory, 'tokenizer.json'), '{');

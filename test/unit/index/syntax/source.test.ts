@@ -88,7 +88,7 @@ describe('a source file', () => {
     ]);
   });
 
-  it.each(['a.js', 'a.txt'])('as %s is in its chunks line by line, none twice', async (path) => {
+  it.each(['a.js', 'a.txt'])('as %s has every line in exactly one chunk', async (path) => {
     const text = Array.from({ length: 500 }, (_, i) => (i % 17 === 0 ? '' : `call(${i});`)).join('\n');
     const { chunks } = await partsOf(path, text);
     const covered = chunks.flatMap(({ firstLine, lastLine }) =>
@@ -98,7 +98,7 @@ describe('a source file', () => {
     for (const { firstLine, lastLine } of chunks) expect(lastLine - firstLine).toBeLessThan(50);
   });
 
-  it('that is broken is taken apart as far as it goes', async () => {
+  it('with syntax errors is parsed as far as possible', async () => {
     const { definitions } = await partsOf('a.ts', 'export function whole() {}\nfunction half( {\nclass');
     expect(definitions.map(({ name }) => name)).toContain('whole');
   });

@@ -21,7 +21,7 @@ const text = (content: unknown) => delta({ content });
 const finish = (finish_reason: string) => delta({}, { finish_reason });
 const page = { 'content-type': 'text/html' };
 
-describe('an answer that is none', () => {
+describe('a response that is no answer', () => {
   it.each<[string, Script, string]>([
     ['without an end', stream(sse(text('One'))), 'broke the answer off before its end. What came is kept; ask again.'],
     ['cut within a piece', stream(`${sse(text('One'))}data: {"choi`), 'broke the answer off before its end.'],
@@ -59,7 +59,7 @@ describe('an answer that is none', () => {
     expect(String(failure)).toContain(sentence);
   });
 
-  it('of a proxy in front names the status, and control characters stay out', async () => {
+  it('from a proxy is reported by its status, without control characters', async () => {
     const refused =
       (body: string): Script =>
       (_, response) =>
@@ -81,7 +81,7 @@ describe('a completion', () => {
     const { engine } = await askAt(`http://${host()}/v1`);
     return engine.complete(completeParams.parse({ prefix: 'a = ', suffix: '', whole: true }));
   };
-  it('is cut off, or done, as an answer is', async () => {
+  it('is cut off or complete by the same rules as an answer', async () => {
     const piece = '{"choices":[{"text":"1;"}]}';
     await expect(ask(stream(sse(piece)))).rejects.toThrow('broke the answer off before its end.');
     expect(await ask(stream(sse('{"choices":null}', piece, '[DONE]')))).toMatchObject({ text: '1;' });

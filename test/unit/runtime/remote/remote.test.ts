@@ -78,7 +78,7 @@ describe('a remote server', () => {
     expect(engine.asked[0]?.messages).toMatchObject(messages);
   });
 
-  it('is asked again after a failure that may pass', async () => {
+  it('is retried after a temporary failure', async () => {
     let asked = 0;
     engine.answer = async () => {
       if (++asked === 1) throw new HearthError('unavailable', 'Loading.');
