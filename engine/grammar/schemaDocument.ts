@@ -63,7 +63,8 @@ export class SchemaDocument {
     if (typeof reference !== 'string') throw invalidSchema(at, '$ref must be a string');
     const { uri, fragment } = split(reference, resource.uri, at);
     const target = this.#resources.get(uri);
-    if (!target) throw unsupportedSchema(at, `'${reference}' is not a schema in this document; schemas are not downloaded`);
+    if (!target)
+      throw unsupportedSchema(at, `'${reference}' is not a schema in this document; schemas are not downloaded`);
     if (fragment === '') return target.root;
     if (!fragment.startsWith('/')) {
       const anchored = target.anchors.get(fragment);
