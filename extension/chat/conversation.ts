@@ -135,15 +135,29 @@ export function recordsUpTo({ turns, pins }: Conversation, id: string): JournalR
   return [...asked.slice(0, end).flatMap(recordsOf), ...pinned];
 }
 
+/** Events that make the whole conversation again, followed by the turns of its journal that it lacks: another window's. */
+export function wholeRecords(conversation: Conversation, stored: readonly JournalRecord[]): JournalRecord[] {
+  const { id, title, turns, pins } = conversation;
+  const others = replay(id, stored).turns.filter(({ view }) => findTurn(conversation, view.id) === undefined);
+  return [
+    { type: 'chat', version: 1, id, at: Date.now() },
+    ...(title === '' ? [] : [{ type: 'title', title } as const]),
+    ...pins.map((mention) => ({ type: 'pin', mention, isPinned: true }) as const),
+    ...[...turns, ...others].flatMap(recordsOf),
+  ];
+}
+
 function recordsOf({ view, attachments }: StoredTurn): JournalRecord[] {
   const { id: turn, kind, question, omitted, model, thinking, answer, steps, citations, missing, outcome } = view;
+  const asked = { type: 'ask', turn, at: Date.now(), kind, question, attachments, omitted } as const;
+  if (outcome.kind === 'queued') return [{ ...asked, queued: true }];
   return [
-    { type: 'ask', turn, at: Date.now(), kind, question, attachments, omitted },
+    asked,
     ...(model === '' ? [] : [{ type: 'begin', turn, model } as const]),
     ...steps.map((step) => ({ type: 'step', turn, step }) as const),
     { type: 'text', turn, thinking, answer },
     { type: 'cited', turn, citations, missing },
-    { type: 'end', turn, outcome },
+    ...(outcome.kind === 'running' ? [] : [{ type: 'end', turn, outcome } as const]),
   ];
 }
 

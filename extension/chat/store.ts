@@ -1,19 +1,19 @@
 import { randomUUID } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { sentence } from '../client/failure.ts';
-import { limits } from '../limits.ts';
 import type { Log } from '../parts.ts';
 import {
   apply,
   type Conversation,
   emptyConversation,
   type JournalRecord,
-  journalRecord,
   recordsUpTo,
   replay,
   titleOf,
+  wholeRecords,
 } from './conversation.ts';
+import { Journal, readJournal } from './journal.ts';
 
 /** File with the id of the conversation on screen. VS Code's workspaceState reaches the disk seconds later. */
 const pointer = 'current';
@@ -45,7 +45,7 @@ export class ChatStore {
   constructor(folder: string, log: Log) {
     this.#folder = folder;
     this.#log = log;
-    this.#journal = this.#journalOf(this.#current.id);
+    this.#journal = this.#journalOf(this.#current);
   }
 
   get conversation(): Conversation {
@@ -86,7 +86,7 @@ export class ChatStore {
   #begin(): Promise<void> {
     const left = this.#journal;
     this.#current = emptyConversation(newId());
-    this.#journal = this.#journalOf(this.#current.id);
+    this.#journal = this.#journalOf(this.#current);
     this.#written = false;
     return left.close();
   }
@@ -121,7 +121,7 @@ export class ChatStore {
   }
 
   async read(id: string): Promise<Conversation | undefined> {
-    const found = validId.test(id) ? await readJournal(this.#pathOf(id)) : undefined;
+    const found = validId.test(id) ? await this.#journalAt(id) : undefined;
     if (found === undefined) return undefined;
     if (found.skipped > 0) this.#log.warn(`Chat history: skipped ${found.skipped} unreadable line(s).`);
     return replay(id, found.records);
@@ -133,7 +133,7 @@ export class ChatStore {
       this.record({ type: 'title', title });
       return this.#journal.flush();
     }
-    const journal = this.#journalOf(id);
+    const journal = new Journal(this.#pathOf(id), (error) => this.#notSaved(error));
     journal.append({ type: 'title', title });
     await journal.close();
   }
@@ -148,7 +148,8 @@ export class ChatStore {
     const found = await this.read(id);
     if (found === undefined) return false;
     this.#current = found;
-    this.#journal = this.#journalOf(id);
+    this.#journal = this.#journalOf(found);
+    await this.#journal.remember();
     this.#written = true;
     return true;
   }
@@ -183,8 +184,24 @@ export class ChatStore {
     return join(this.#folder, `${id}${extension}`);
   }
 
-  #journalOf(id: string): Journal {
-    return new Journal(this.#pathOf(id), (error) => this.#notSaved(error));
+  /** One that cannot be read stays where it is: the others are not to suffer for it. */
+  async #journalAt(id: string): ReturnType<typeof readJournal> {
+    try {
+      return await readJournal(this.#pathOf(id));
+    } catch (error) {
+      this.#log.warn(`Chat history: ${id} could not be read and is kept as it is: ${sentence(error)}`);
+      return undefined;
+    }
+  }
+
+  /** It makes the file again from the conversation if something else changed it. */
+  #journalOf(conversation: Conversation): Journal {
+    const rebuilt = (stored: readonly JournalRecord[]): JournalRecord[] => {
+      this.#log.warn(`Chat history: the file of ${conversation.id} was changed or removed and is made again.`);
+      if (conversation === this.#current) void this.#point(conversation.id);
+      return wholeRecords(conversation, stored);
+    };
+    return new Journal(this.#pathOf(conversation.id), (error) => this.#notSaved(error), rebuilt);
   }
 
   #notSaved(error: unknown): void {
@@ -194,122 +211,3 @@ export class ChatStore {
 
 /** Sorts by time. */
 const newId = (): string => `${Date.now().toString(36)}-${randomUUID().slice(0, 8)}`;
-
-/** Parses a journal. Skips and counts lines that a crash cut or that are invalid. */
-export function parseJournal(text: string): { records: JournalRecord[]; skipped: number } {
-  const records: JournalRecord[] = [];
-  let skipped = 0;
-  for (const line of text.split('\n')) {
-    if (line.trim() === '') continue;
-    const record = parseLine(line);
-    if (record === undefined) skipped += 1;
-    else records.push(record);
-  }
-  return { records, skipped };
-}
-
-function parseLine(line: string): JournalRecord | undefined {
-  let raw: unknown;
-  try {
-    raw = JSON.parse(line);
-  } catch {
-    return undefined;
-  }
-  const parsed = journalRecord.safeParse(raw);
-  return parsed.success ? parsed.data : undefined;
-}
-
-/** Reads a journal; undefined where there is none. */
-export async function readJournal(path: string): Promise<{ records: JournalRecord[]; skipped: number } | undefined> {
-  try {
-    if ((await stat(path)).size > limits.chat.journalBytes) return { records: [], skipped: 1 };
-    return parseJournal(await readFile(path, 'utf8'));
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
-    throw error;
-  }
-}
-
-/**
- * Appends events to a conversation's file, one JSON object a line, in order. Buffers streamed text for a short time and
- * writes everything else at once. A killed process loses at most the buffered text.
- */
-export class Journal {
-  readonly #path: string;
-  readonly #onError: (error: unknown) => void;
-  #file: Promise<FileHandle> | undefined;
-  #writing: Promise<void> = Promise.resolve();
-  #gathered: Extract<JournalRecord, { type: 'delta' }> | undefined;
-  #timer: NodeJS.Timeout | undefined;
-
-  constructor(path: string, onError: (error: unknown) => void) {
-    this.#path = path;
-    this.#onError = onError;
-  }
-
-  append(record: JournalRecord): void {
-    if (record.type === 'progress') return;
-    if (record.type === 'delta') this.#gather(record);
-    else {
-      this.#release();
-      this.#write(record);
-    }
-  }
-
-  /** Resolves when everything appended so far is in the file. */
-  async flush(): Promise<void> {
-    this.#release();
-    await this.#writing;
-  }
-
-  async close(): Promise<void> {
-    await this.flush();
-    const file = await this.#file?.catch(() => undefined);
-    this.#file = undefined;
-    await file?.close();
-  }
-
-  #gather(record: Extract<JournalRecord, { type: 'delta' }>): void {
-    const gathered = this.#gathered;
-    if (gathered !== undefined && gathered.turn === record.turn && gathered.kind === record.kind) {
-      gathered.text += record.text;
-      return;
-    }
-    this.#release();
-    const { tokens: _, ...stored } = record;
-    this.#gathered = stored;
-    this.#timer = setTimeout(() => this.#release(), limits.chat.journalFlushMs);
-  }
-
-  #release(): void {
-    clearTimeout(this.#timer);
-    const record = this.#gathered;
-    this.#gathered = undefined;
-    if (record !== undefined) this.#write(record);
-  }
-
-  #write(record: JournalRecord): void {
-    const line = `${JSON.stringify(record)}\n`;
-    this.#writing = this.#writing
-      .then(async () => {
-        this.#file ??= openForAppend(this.#path);
-        await (await this.#file).appendFile(line);
-      })
-      .catch((error: unknown) => {
-        this.#file = undefined;
-        this.#onError(error);
-      });
-  }
-}
-
-/** Ends a line that a crash cut, so that the next record starts on its own line. */
-async function openForAppend(path: string): Promise<FileHandle> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-  const file = await open(path, 'a+', 0o600);
-  const { size } = await file.stat();
-  if (size === 0) return file;
-  const last = Buffer.alloc(1);
-  await file.read(last, 0, 1, size - 1);
-  if (last[0] !== '\n'.charCodeAt(0)) await file.appendFile('\n');
-  return file;
-}

@@ -1,78 +1,30 @@
 /**
- * Files and folders that change underneath a running engine, and between two starts: `npm run fuzz:files`. What Hearth wrote for
+ * Files and folders that change underneath a running engine, and between two starts: `npm run fuzz:files [-- STEP]`, with those
+ * of the index (changedIndex.ts) and of the chat (changedJournal.ts). What Hearth wrote for
  * itself (packed weights, snapshots, digests, summaries) may be damaged, emptied, removed, replaced by a folder or unreadable, and
  * its folders may vanish or refuse writes: the next answer is the same. A model's own files may end in the same answer or in one
  * line for a person. Runs as a user whom modes hold, which they don't hold root.
  */
-import {
-  chmodSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, cpSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { HearthError } from '../../engine/errors.ts';
 import { completeParams, summariseParams, warmParams } from '../../engine/protocol/engineProtocol.ts';
 import { loadParams } from '../../engine/protocol/models.ts';
 import { Engine } from '../../engine/runtime/service.ts';
+import { bundle } from '../unit/runtime/bundle.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
-import { seededRandom } from './mutants.ts';
-
-export interface ChangeFigures {
-  readonly changes: number;
-  readonly same: number;
-  readonly refused: number;
-  readonly problems: readonly string[];
-}
-
-type Change = (path: string) => void;
-
-const writable = (path: string): void => {
-  if (statSync(path).isFile()) chmodSync(path, 0o600);
-};
-const noise =
-  (share: number): Change =>
-  (path) => {
-    writable(path);
-    const random = seededRandom(9);
-    const bytes = Uint8Array.from(readFileSync(path));
-    for (let at = 0; at < bytes.length; at++) if (random() < share) bytes[at] = Math.floor(random() * 256);
-    writeFileSync(path, bytes);
-  };
-const changes: Readonly<Record<string, Change>> = {
-  'one byte in a thousand changed': noise(0.001),
-  noise: noise(1),
-  'cut in half': (path) => {
-    writable(path);
-    writeFileSync(`${path}.half`, readFileSync(path).subarray(0, statSync(path).size / 2));
-    rmSync(path);
-    cpSync(`${path}.half`, path);
-    rmSync(`${path}.half`);
-  },
-  emptied: (path) => {
-    rmSync(path);
-    writeFileSync(path, '');
-  },
-  removed: (path) => rmSync(path),
-  'replaced by a folder': (path) => {
-    rmSync(path);
-    mkdirSync(path);
-  },
-  'not readable': (path) => chmodSync(path, 0),
-};
-
-/** Of a folder that Hearth made. */
-const folderChanges: Readonly<Record<string, Change>> = {
-  vanished: (path) => rmSync(path, { recursive: true }),
-  'not writable': (path) => chmodSync(path, 0o500),
-};
+import { changeIndex } from './changedIndex.ts';
+import { changeJournal } from './changedJournal.ts';
+import {
+  asOrdinaryUser,
+  type ChangeFigures,
+  changes,
+  clear,
+  filesBelow,
+  folderChanges,
+  foldersBelow,
+} from './damage.ts';
 
 const place = { prefix: 'value = other(1)\n'.repeat(60), suffix: '\n' };
 const source = 'function one() { return 1; }\n'.repeat(20);
@@ -111,53 +63,6 @@ export class Session {
   end(): Promise<void> {
     return this.#engine.unload();
   }
-}
-
-export function filesBelow(folder: string): string[] {
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((item) => item.isFile())
-    .map((item) => join(item.parentPath, item.name))
-    .sort();
-}
-
-export function foldersBelow(folder: string): string[] {
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((item) => item.isDirectory())
-    .map((item) => join(item.parentPath, item.name))
-    .sort();
-}
-
-/** `nobody`, as most systems number it. */
-const ordinaryUser = 65_534;
-
-/** Modes do not hold root, so that those changes would test nothing. Stays root where others can't read the project. */
-async function asOrdinaryUser<Result>(task: () => Promise<Result>): Promise<Result> {
-  if (process.geteuid?.() !== 0) return task();
-  process.setegid?.(ordinaryUser);
-  process.seteuid?.(ordinaryUser);
-  if (!mayRead(import.meta.filename)) process.seteuid?.(0);
-  try {
-    return await task();
-  } finally {
-    process.seteuid?.(0);
-    process.setegid?.(0);
-  }
-}
-
-function mayRead(path: string): boolean {
-  try {
-    readFileSync(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Removes the folder, whatever modes are in it. */
-function clear(folder: string): void {
-  if (!existsSync(folder)) return;
-  for (const path of [folder, ...foldersBelow(folder)]) chmodSync(path, 0o700);
-  rmSync(folder, { recursive: true });
 }
 
 /** A store and a model within it, used once, with every kind of file. */
@@ -226,7 +131,20 @@ async function changeEach(step: number): Promise<ChangeFigures> {
 }
 
 if (import.meta.main) {
-  const figures = await changeFiles(Number(process.argv[2] ?? 1));
-  console.log(JSON.stringify(figures, null, 2));
-  process.exitCode = figures.problems.length > 0 ? 1 : 0;
+  const step = Number(process.argv[2] ?? 1);
+  const indexer = await bundle('engine/indexer.ts');
+  const parts = {
+    index: () => changeIndex(indexer.path, step),
+    journal: () => changeJournal(step),
+    store: () => changeFiles(step),
+  };
+  try {
+    for (const [name, part] of Object.entries(parts)) {
+      const figures = await part();
+      console.log(`${name}: ${JSON.stringify(figures, null, 2)}`);
+      if (figures.problems.length > 0) process.exitCode = 1;
+    }
+  } finally {
+    await indexer.remove();
+  }
 }

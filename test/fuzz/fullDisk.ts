@@ -10,7 +10,8 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { HearthError } from '../../engine/errors.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
-import { filesBelow, Session } from './changedFiles.ts';
+import { Session } from './changedFiles.ts';
+import { filesBelow } from './damage.ts';
 
 type Write = (...args: readonly unknown[]) => Promise<unknown>;
 

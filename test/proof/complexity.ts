@@ -16,7 +16,7 @@ import { sectionsOf } from '../../engine/tasks/sections.ts';
 import { lexMarkdown } from '../../extension/answerMarkup.ts';
 import { checkCitations } from '../../extension/chat/citations.ts';
 import { replay } from '../../extension/chat/conversation.ts';
-import { parseJournal } from '../../extension/chat/store.ts';
+import { parseJournal } from '../../extension/chat/journal.ts';
 import { parseMentions } from '../../extension/context/mentions.ts';
 import { place } from '../../extension/edits/placement.ts';
 import { patternOf, placesOf } from '../../extension/nextEdit/pattern.ts';

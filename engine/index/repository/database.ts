@@ -1,5 +1,5 @@
 /** The index on disk: one SQLite file. It holds nothing that cannot be read again from the sources. */
-import { chmodSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { chmodSync, closeSync, mkdirSync, openSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { HearthError } from '../../errors.ts';
@@ -99,10 +99,17 @@ export async function openDatabase(path: string): Promise<DatabaseSync> {
 /** Words of all sources are in it. SQLite gives the files beside it the mode of the database. */
 function keepPrivate(path: string): void {
   if (path === ':memory:') return;
+  // Also those of earlier versions, and one that its owner may not read.
+  for (const file of filesOf(path).filter((one) => statSync(one, { throwIfNoEntry: false })?.isFile()))
+    chmodSync(file, 0o600);
   closeSync(openSync(path, 'a', 0o600));
-  // Also those of earlier versions.
-  for (const suffix of ['', '-wal', '-shm']) if (existsSync(path + suffix)) chmodSync(path + suffix, 0o600);
+  // SQLite would open the database, and fail at the first write.
+  for (const file of filesOf(path).slice(1))
+    if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) rmSync(file, { recursive: true });
 }
+
+/** The database, and what SQLite keeps beside it. */
+const filesOf = (path: string): readonly string[] => [path, `${path}-wal`, `${path}-shm`];
 
 /** SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html), with what extends them. */
 export function isDamage(error: unknown): boolean {
@@ -111,7 +118,7 @@ export function isDamage(error: unknown): boolean {
 }
 
 export function removeDatabase(path: string): void {
-  for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true });
+  for (const file of filesOf(path)) rmSync(file, { force: true, recursive: true });
 }
 
 function prepared(database: DatabaseSync): DatabaseSync {

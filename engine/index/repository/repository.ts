@@ -179,6 +179,7 @@ export class IndexService {
   readonly #openEmbedder: (model: string, signal: AbortSignal) => ReturnType<EmbedderChoice['open']>;
   #options: z.output<typeof openParams> | undefined;
   #repository: Repository | undefined;
+  #rebuilding: Promise<IndexState> | undefined;
 
   constructor(
     onState: (state: IndexState) => void,
@@ -204,10 +205,10 @@ export class IndexService {
       state: () => this.repository.state,
       rebuild: () => this.rebuild(),
       search: ({ question, limit, meaning }) =>
-        meaning ? this.repository.searchByMeaning(question, limit) : this.repository.search(question, limit),
-      symbols: ({ name, limit }) => this.repository.symbols(name, limit),
-      outline: ({ path }) => this.repository.outline(path),
-      map: (params) => this.repository.map(params),
+        this.#ask((index) => (meaning ? index.searchByMeaning(question, limit) : index.search(question, limit))),
+      symbols: ({ name, limit }) => this.#ask((index) => index.symbols(name, limit)),
+      outline: ({ path }) => this.#ask((index) => index.outline(path)),
+      map: (params) => this.#ask((index) => index.map(params)),
       update: ({ paths }) => act(({ indexer }) => indexer.update(paths))(),
       rescan: act(({ indexer }) => indexer.rescan()),
       pause: act((repository) => repository.pause()),
@@ -218,7 +219,7 @@ export class IndexService {
   async open(options: z.output<typeof openParams>): Promise<IndexState> {
     await this.close();
     this.#options = options;
-    const onDamage = () => void this.rebuild().catch(() => undefined);
+    const onDamage = () => this.#rebuildDamaged();
     this.#repository = await Repository.open({ ...options, onState: this.#onState, onDamage });
     this.#repository.indexer.rescan();
     const model = options.embeddings?.model;
@@ -228,7 +229,32 @@ export class IndexService {
     return this.#repository.state;
   }
 
-  async rebuild(): Promise<IndexState> {
+  /** @throws HearthError `unavailable` where damage surfaces: the index is made anew then. */
+  async #ask<Answer>(question: (repository: Repository) => Answer | Promise<Answer>): Promise<Answer> {
+    const { repository } = this;
+    try {
+      return await question(repository);
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      if (repository === this.#repository) this.#rebuildDamaged();
+      const message = 'The repository index was damaged, so it is made anew from the sources. Ask again in a moment.';
+      throw new HearthError('unavailable', message, { cause: error });
+    }
+  }
+
+  #rebuildDamaged(): void {
+    this.rebuild().catch(() => undefined);
+  }
+
+  /** Those who ask for it meanwhile get the same. */
+  rebuild(): Promise<IndexState> {
+    this.#rebuilding ??= this.#makeAnew().finally(() => {
+      this.#rebuilding = undefined;
+    });
+    return this.#rebuilding;
+  }
+
+  async #makeAnew(): Promise<IndexState> {
     if (!this.#options) return this.repository.state;
     await this.close();
     removeDatabase(this.#options.database);

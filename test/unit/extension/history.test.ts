@@ -1,5 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -15,7 +24,9 @@ import {
   replay,
   titleOf,
 } from '../../../extension/chat/conversation.ts';
-import { ChatStore, Journal, parseJournal, readJournal } from '../../../extension/chat/store.ts';
+import { Journal, parseJournal, readJournal } from '../../../extension/chat/journal.ts';
+import { ChatStore } from '../../../extension/chat/store.ts';
+import { changeJournal } from '../../fuzz/changedJournal.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 
 let folder = '';
@@ -370,7 +381,7 @@ describe('a process killed while it writes', () => {
     // The journal itself needs nothing of VS Code.
     const alias = { vscode: join(folder, 'vscode.mjs') };
     writeFileSync(alias.vscode, 'export const l10n = {};');
-    const entry = fileURLToPath(new URL('../../../extension/chat/store.ts', import.meta.url));
+    const entry = fileURLToPath(new URL('../../../extension/chat/journal.ts', import.meta.url));
     await build({ entryPoints: [entry], bundle: true, format: 'esm', platform: 'node', outfile: bundle, alias });
     for (let round = 0; round < 30; round++) {
       const path = join(folder, `${round}.jsonl`);
@@ -410,5 +421,64 @@ describe('labels of attachments', () => {
       'light',
       'Repository map',
     ]);
+  });
+});
+
+describe('a chat whose files something else changes', () => {
+  const started = async (): Promise<{ store: ChatStore; path: string }> => {
+    const store = new ChatStore(folder, quiet);
+    for (const record of story.slice(1, 8)) store.record(record);
+    await store.flush();
+    return { store, path: join(folder, `${store.conversation.id}.jsonl`) };
+  };
+  const next = async (store: ChatStore) => {
+    await store.close();
+    const other = new ChatStore(folder, quiet);
+    await other.restore();
+    return other.conversation.turns.map(({ view }) => view.answer);
+  };
+  const answers = ['Because of `\\n` — 🔥.', 'Half an answer'];
+
+  it.each<[string, (path: string) => void]>([
+    ['removed', (path) => rmSync(path)],
+    ['removed with its folder', () => rmSync(folder, { recursive: true })],
+    ['cut', (path) => truncateSync(path, 40)],
+    ['overwritten in place', (path) => writeFileSync(path, 'x'.repeat(statSync(path).size), { flag: 'r+' })],
+  ])('writes again what is on the screen: %s', async (_, change) => {
+    const { store, path } = await started();
+    change(path);
+    for (const record of [ask('2'), text('2', 'Half an '), text('2', 'answer')]) store.record(record);
+    expect(await next(store)).toEqual(answers);
+  });
+
+  it('keeps the turns of another window', async () => {
+    const { store, path } = await started();
+    const other = new ChatStore(folder, quiet);
+    await other.open(store.conversation.id);
+    other.record(ask('other'));
+    other.record(text('other', 'Elsewhere'));
+    await other.close();
+    writeFileSync(`${path}.copy`, readFileSync(path));
+    renameSync(`${path}.copy`, path);
+    for (const record of [ask('2'), text('2', 'Half an answer')]) store.record(record);
+    expect((await next(store)).sort()).toEqual([...answers, 'Elsewhere'].sort());
+  });
+
+  it('opens, and lists the others, where one cannot be read', async () => {
+    const { store, path } = await started();
+    await store.startNew();
+    for (const record of story.slice(1, 8)) store.record(record);
+    await store.close();
+    rmSync(path);
+    mkdirSync(path);
+    expect(await next(await started().then(({ store: third }) => third))).toHaveLength(1);
+    expect(await new ChatStore(folder, quiet).list()).toHaveLength(2);
+  });
+
+  /** A slice of `npm run fuzz:files`. */
+  it('loses nothing that is on the screen', async () => {
+    const figures = await changeJournal(2);
+    expect(figures.problems).toEqual([]);
+    expect(figures.same).toBeGreaterThan(25);
   });
 });

@@ -1,10 +1,12 @@
-import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, it, vi } from 'vitest';
 import { openDatabase } from '../../../engine/index/repository/database.ts';
 import { IndexService } from '../../../engine/index/repository/repository.ts';
-import { folderOf } from './folder.ts';
+import { changeIndex } from '../../fuzz/changedIndex.ts';
+import { bundle } from '../runtime/bundle.ts';
+import { folderOf, write } from './folder.ts';
 
 const sources = Object.fromEntries(
   Array.from({ length: 60 }, (_, file) => [
@@ -73,5 +75,50 @@ describe('An index', () => {
     );
     expect(service.repository.search('thing7', 3)[0]?.path).toBe('src/f7.ts');
     await service.close();
+  });
+
+  it('whose damage a search finds is made anew, though nothing is written', async () => {
+    const { folder, database } = await indexed();
+    const service = serviceOf();
+    await service.open({ database, folders: [{ name: '', directory: folder }], excludes: [] });
+    await service.repository.indexer.settled();
+    const { symbols } = service.implementation();
+    const isFound = async () => (await symbols({ name: 'thing7', limit: 1 }, new AbortController().signal))[0]?.path;
+    // SQLite looks for changes of other processes in the file beside it, and then reads the pages again.
+    const other = new DatabaseSync(database);
+    other.exec('UPDATE files SET content = content; PRAGMA wal_checkpoint(TRUNCATE)');
+    const bytes = readFileSync(database);
+    writeFileSync(database, bytes.fill(0xa5, 4096));
+    await expect(isFound()).rejects.toThrow('The repository index was damaged, so it is made anew from the sources.');
+    other.close();
+    await vi.waitFor(async () => expect(await isFound()).toBe('src/f7.ts'), 10_000);
+    await service.close();
+  });
+
+  it('is opened where something took its owner the right to read it, or put folders beside it', async () => {
+    const { folder, database } = await indexed();
+    chmodSync(database, 0);
+    for (const suffix of ['-wal', '-shm']) mkdirSync(database + suffix);
+    const service = serviceOf();
+    await service.open({ database, folders: [{ name: '', directory: folder }], excludes: [] });
+    await write(folder, { 'src/fresh.ts': 'export const fresh = 1;\n' });
+    service.repository.indexer.update(['src/fresh.ts']);
+    await service.repository.indexer.settled();
+    expect(service.repository.state).toMatchObject({ files: 61 });
+    expect(service.repository.state.problem).toBeUndefined();
+    await service.close();
+  });
+
+  /** A slice of `npm run fuzz:files`. */
+  it('whose files change underneath its process, or between two, finds everything again', async () => {
+    const indexer = await bundle('engine/indexer.ts');
+    try {
+      const figures = await changeIndex(indexer.path, 15);
+      expect(figures.problems).toEqual([]);
+      expect(figures.changes).toBeGreaterThan(3);
+      expect(figures.same).toBeGreaterThan(figures.changes / 2);
+    } finally {
+      await indexer.remove();
+    }
   });
 });

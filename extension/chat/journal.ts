@@ -1,0 +1,213 @@
+/** A conversation's file: one JSON object a line. */
+import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { limits } from '../limits.ts';
+import { type JournalRecord, journalRecord } from './conversation.ts';
+
+/** Parses a journal. Skips and counts lines that a crash cut or that are invalid. */
+export function parseJournal(text: string): { records: JournalRecord[]; skipped: number } {
+  const records: JournalRecord[] = [];
+  let skipped = 0;
+  for (const line of text.split('\n')) {
+    if (line.trim() === '') continue;
+    const record = parseLine(line);
+    if (record === undefined) skipped += 1;
+    else records.push(record);
+  }
+  return { records, skipped };
+}
+
+function parseLine(line: string): JournalRecord | undefined {
+  let raw: unknown;
+  try {
+    raw = JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+  const parsed = journalRecord.safeParse(raw);
+  return parsed.success ? parsed.data : undefined;
+}
+
+/** Reads a journal; undefined where there is none. */
+export async function readJournal(path: string): Promise<{ records: JournalRecord[]; skipped: number } | undefined> {
+  try {
+    if ((await stat(path)).size > limits.chat.journalBytes) return { records: [], skipped: 1 };
+    return parseJournal(await readFile(path, 'utf8'));
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** A file as a journal left it. */
+interface FileState {
+  readonly ino: number;
+  readonly size: number;
+  readonly mtimeMs: number;
+}
+
+/**
+ * Appends events to a conversation's file in order. Buffers streamed text for a short time and writes everything else at once.
+ * A killed process loses at most the buffered text. Writes the whole file again if it was removed, replaced, cut or changed in
+ * place meanwhile, or if an event could not be written.
+ */
+export class Journal {
+  readonly #path: string;
+  readonly #onError: (error: unknown) => void;
+  readonly #rebuilt: ((stored: readonly JournalRecord[]) => readonly JournalRecord[]) | undefined;
+  #file: FileHandle | undefined;
+  #left: FileState | undefined;
+  #hasFailed = false;
+  /** Someone else wrote to it, and not only at its end. */
+  #isSuspect = false;
+  #writing: Promise<void> = Promise.resolve();
+  /** Not yet written. */
+  #waiting: JournalRecord[] = [];
+  #gathered: Extract<JournalRecord, { type: 'delta' }> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  /**
+   * `rebuilt`: all events of the conversation up to now, with what it lacks of those in the file. Without it the file is taken as
+   * it is.
+   */
+  constructor(
+    path: string,
+    onError: (error: unknown) => void,
+    rebuilt?: (stored: readonly JournalRecord[]) => readonly JournalRecord[],
+  ) {
+    this.#path = path;
+    this.#onError = onError;
+    this.#rebuilt = rebuilt;
+  }
+
+  /** Call when the file was read: a change from now on is noticed. */
+  async remember(): Promise<void> {
+    this.#left = await stat(this.#path).catch(() => undefined);
+  }
+
+  append(record: JournalRecord): void {
+    if (record.type === 'progress') return;
+    if (record.type === 'delta') this.#gather(record);
+    else {
+      this.#release();
+      this.#write(record);
+    }
+  }
+
+  /** Resolves when everything appended so far is in the file. */
+  async flush(): Promise<void> {
+    this.#release();
+    await this.#writing;
+  }
+
+  async close(): Promise<void> {
+    await this.flush();
+    if (this.#hasFailed && this.#rebuilt !== undefined) await this.#writeWhole(this.#rebuilt).catch(this.#onError);
+    await this.#closeFile();
+  }
+
+  #gather(record: Extract<JournalRecord, { type: 'delta' }>): void {
+    const gathered = this.#gathered;
+    if (gathered !== undefined && gathered.turn === record.turn && gathered.kind === record.kind) {
+      gathered.text += record.text;
+      return;
+    }
+    this.#release();
+    const { tokens: _, ...stored } = record;
+    this.#gathered = stored;
+    this.#timer = setTimeout(() => this.#release(), limits.chat.journalFlushMs);
+  }
+
+  #release(): void {
+    const record = this.#taken();
+    if (record !== undefined) this.#write(record);
+  }
+
+  #taken(): JournalRecord | undefined {
+    clearTimeout(this.#timer);
+    const record = this.#gathered;
+    this.#gathered = undefined;
+    return record;
+  }
+
+  #write(record: JournalRecord): void {
+    this.#waiting.push(record);
+    this.#writing = this.#writing.then(() => this.#writeNext());
+  }
+
+  async #writeNext(): Promise<void> {
+    const [record] = this.#waiting;
+    // It was part of a file that was written again.
+    if (record === undefined) return;
+    // Not at every piece of an answer: a disk that is full would be written to all the time.
+    if (this.#hasFailed && this.#rebuilt !== undefined && !isMilestone(record)) return void this.#waiting.shift();
+    try {
+      if (this.#rebuilt !== undefined && !(await this.#isAsLeft(record))) return await this.#writeWhole(this.#rebuilt);
+      this.#waiting.shift();
+      this.#file ??= await openForAppend(this.#path);
+      await this.#file.appendFile(lineOf(record));
+      await this.remember();
+    } catch (error) {
+      this.#hasFailed = true;
+      await this.#closeFile();
+      this.#onError(error);
+    }
+  }
+
+  /** Another window may have appended to it. */
+  async #isAsLeft(record: JournalRecord): Promise<boolean> {
+    if (this.#hasFailed) return false;
+    if (this.#left === undefined) return true;
+    const { ino, size, mtimeMs } = this.#left;
+    const now = await stat(this.#path).catch(() => undefined);
+    if (now === undefined || now.ino !== ino || now.size < size) return false;
+    if (now.size === size && now.mtimeMs !== mtimeMs) this.#isSuspect = true;
+    // Some file systems date a write late, so the file is not written again at every piece of an answer.
+    return !this.#isSuspect || !isMilestone(record);
+  }
+
+  async #writeWhole(rebuilt: (stored: readonly JournalRecord[]) => readonly JournalRecord[]): Promise<void> {
+    const stored = await readJournal(this.#path).catch(() => undefined);
+    const lines = rebuilt(stored?.records ?? []).map(lineOf);
+    // The conversation has these already.
+    this.#waiting = [];
+    this.#taken();
+    // Until it is written.
+    this.#hasFailed = true;
+    await this.#closeFile();
+    await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
+    const fresh = `${this.#path}.new`;
+    try {
+      await writeFile(fresh, lines.join(''), { mode: 0o600 });
+      await rename(fresh, this.#path);
+    } catch (error) {
+      await rm(fresh, { force: true });
+      throw error;
+    }
+    this.#hasFailed = false;
+    this.#isSuspect = false;
+    await this.remember();
+  }
+
+  async #closeFile(): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    await file?.close().catch(() => undefined);
+  }
+}
+
+const isMilestone = ({ type }: JournalRecord): boolean => type === 'ask' || type === 'end';
+
+const lineOf = (record: JournalRecord): string => `${JSON.stringify(record)}\n`;
+
+/** Ends a line that a crash cut, so that the next record starts on its own line. */
+async function openForAppend(path: string): Promise<FileHandle> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const file = await open(path, 'a+', 0o600);
+  const { size } = await file.stat();
+  if (size === 0) return file;
+  const last = Buffer.alloc(1);
+  await file.read(last, 0, 1, size - 1);
+  if (last[0] !== '\n'.charCodeAt(0)) await file.appendFile('\n');
+  return file;
+}

@@ -1,0 +1,110 @@
+/** Damage to files and folders, as the fuzzers do it. */
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { seededRandom } from './mutants.ts';
+
+export interface ChangeFigures {
+  readonly changes: number;
+  readonly same: number;
+  readonly refused: number;
+  readonly problems: readonly string[];
+}
+
+export type Change = (path: string) => void;
+
+const writable = (path: string): void => {
+  if (statSync(path).isFile()) chmodSync(path, 0o600);
+};
+const noise =
+  (share: number): Change =>
+  (path) => {
+    writable(path);
+    const random = seededRandom(9);
+    const bytes = Uint8Array.from(readFileSync(path));
+    for (let at = 0; at < bytes.length; at++) if (random() < share) bytes[at] = Math.floor(random() * 256);
+    writeFileSync(path, bytes);
+  };
+export const changes: Readonly<Record<string, Change>> = {
+  'one byte in a thousand changed': noise(0.001),
+  noise: noise(1),
+  'cut in half': (path) => {
+    writable(path);
+    writeFileSync(`${path}.half`, readFileSync(path).subarray(0, statSync(path).size / 2));
+    rmSync(path);
+    cpSync(`${path}.half`, path);
+    rmSync(`${path}.half`);
+  },
+  emptied: (path) => {
+    rmSync(path);
+    writeFileSync(path, '');
+  },
+  removed: (path) => rmSync(path),
+  'replaced by a folder': (path) => {
+    rmSync(path);
+    mkdirSync(path);
+  },
+  'not readable': (path) => chmodSync(path, 0),
+};
+
+/** Of a folder that Hearth made. */
+export const folderChanges: Readonly<Record<string, Change>> = {
+  vanished: (path) => rmSync(path, { recursive: true }),
+  'not writable': (path) => chmodSync(path, 0o500),
+};
+
+export function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((item) => item.isFile())
+    .map((item) => join(item.parentPath, item.name))
+    .sort();
+}
+
+export function foldersBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((item) => item.isDirectory())
+    .map((item) => join(item.parentPath, item.name))
+    .sort();
+}
+
+/** `nobody`, as most systems number it. */
+const ordinaryUser = 65_534;
+
+/** Modes do not hold root, so that those changes would test nothing. Stays root where others can't read the project. */
+export async function asOrdinaryUser<Result>(task: () => Promise<Result>): Promise<Result> {
+  if (process.geteuid?.() !== 0) return task();
+  process.setegid?.(ordinaryUser);
+  process.seteuid?.(ordinaryUser);
+  if (!mayRead(import.meta.filename)) process.seteuid?.(0);
+  try {
+    return await task();
+  } finally {
+    process.seteuid?.(0);
+    process.setegid?.(0);
+  }
+}
+
+function mayRead(path: string): boolean {
+  try {
+    readFileSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Removes the folder, whatever modes are in it. */
+export function clear(folder: string): void {
+  if (!existsSync(folder)) return;
+  for (const path of [folder, ...foldersBelow(folder)]) chmodSync(path, 0o700);
+  rmSync(folder, { recursive: true });
+}
