@@ -255,9 +255,10 @@ export async function withLock<T>(path: string, options: LockOptions, work: () =
   await mkdir(dirname(path), { recursive: true }).catch((error) => {
     throw diskError(error, path);
   });
+  const watched = new WatchedFiles();
   while (!(await acquire(path, token))) {
     throwIfAborted(options.signal);
-    if (await removeIfStale(path)) continue;
+    if (await removeIfStale(path, watched)) continue;
     await options.onWait?.();
     await pause(options.signal);
   }
@@ -326,19 +327,19 @@ async function release(path: string, token: string): Promise<void> {
  * Removes a stale lock; returns whether it did. A second lock guards the removal, because otherwise a slow process could
  * remove a lock that another process has just taken over.
  */
-async function removeIfStale(path: string): Promise<boolean> {
-  if (!(await isStale(path))) return false;
+async function removeIfStale(path: string, watched: WatchedFiles): Promise<boolean> {
+  if (!(await isStale(path, watched))) return false;
   const guard = `${path}.takeover`;
   try {
     await writeFile(guard, '', { flag: 'wx' });
   } catch (error) {
     if (errorCode(error) !== 'EEXIST') throw diskError(error, path);
     // Removal takes microseconds, so a guard this old was left by a process that died.
-    if ((await ageMs(guard)) > limits.store.lockStaleMs) await rm(guard, { force: true });
+    if (await watched.isUntouched(guard)) await rm(guard, { force: true });
     return false;
   }
   try {
-    if (!(await isStale(path))) return false;
+    if (!(await isStale(path, watched))) return false;
     await rm(path, { force: true });
     return true;
   } finally {
@@ -346,20 +347,29 @@ async function removeIfStale(path: string): Promise<boolean> {
   }
 }
 
-async function isStale(path: string): Promise<boolean> {
-  const age = await ageMs(path);
-  if (age > limits.store.lockStaleMs) return true;
+async function isStale(path: string, watched: WatchedFiles): Promise<boolean> {
+  if (await watched.isUntouched(path)) return true;
   const current = holder.safeParse(await readJson(path)).data;
   return current !== undefined && current.host === hostname() && !isAlive(current.pid);
 }
 
-/** Milliseconds since the file was touched, or 0 if there is none. */
-async function ageMs(path: string): Promise<number> {
-  try {
-    return Date.now() - (await stat(path)).mtimeMs;
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return 0;
-    throw error;
+/** A file's date alone says little: the clock may be set, and may be another machine's. So a change of it is waited for. */
+class WatchedFiles {
+  readonly #seen = new Map<string, { readonly mtimeMs: number; readonly sinceMs: number }>();
+
+  /** Whether nobody has touched it for long enough; a file that is dated so long ago is watched for some touches only. */
+  async isUntouched(path: string): Promise<boolean> {
+    const file = await stat(path).catch((error: unknown) => {
+      if (errorCode(error) === 'ENOENT') return undefined;
+      throw error;
+    });
+    if (file === undefined) return false;
+    const { mtimeMs } = file;
+    const before = this.#seen.get(path);
+    if (before?.mtimeMs !== mtimeMs) this.#seen.set(path, { mtimeMs, sinceMs: performance.now() });
+    const watchedMs = before?.mtimeMs === mtimeMs ? performance.now() - before.sinceMs : 0;
+    const looksOld = Date.now() - mtimeMs > limits.store.lockStaleMs;
+    return watchedMs > (looksOld ? 3 * touchMs : limits.store.lockStaleMs);
   }
 }
 

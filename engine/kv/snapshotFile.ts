@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import * as z from 'zod';
 import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import { usedOrder } from '../fileTimes.ts';
 import { limits } from '../limits.ts';
 
 const magic = Buffer.from('HEARTHKV');
@@ -212,7 +213,7 @@ const abandonedMs = 60 * 60_000;
  */
 export async function listSnapshots(directory: string): Promise<Snapshot[]> {
   const found = await Promise.all((await filesIn(directory)).map((path) => inspect(path)));
-  return found.flatMap((snapshot) => snapshot ?? []).sort((a, b) => b.usedMs - a.usedMs);
+  return found.flatMap((snapshot) => snapshot ?? []).sort((a, b) => usedOrder(b.usedMs) - usedOrder(a.usedMs));
 }
 
 /** @returns the number and total size of the removed files. */

@@ -5,6 +5,7 @@ import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/p
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { z } from 'zod';
+import { usedOrder } from '../fileTimes.ts';
 import { partsOf } from '../index/syntax/source.ts';
 import { limits } from '../limits.ts';
 import type { SummariseResult } from '../protocol/engineProtocol.ts';
@@ -131,7 +132,7 @@ export class SummaryCache {
     const aged = await Promise.all(
       names.map(async (name) => ({ name, ms: (await stat(join(this.#directory, name))).mtimeMs })),
     );
-    const oldest = aged.sort((a, b) => a.ms - b.ms).slice(0, Math.ceil(names.length / 4));
+    const oldest = aged.sort((a, b) => usedOrder(a.ms) - usedOrder(b.ms)).slice(0, Math.ceil(names.length / 4));
     await Promise.all(oldest.map(({ name }) => rm(join(this.#directory, name), { force: true })));
   }
 

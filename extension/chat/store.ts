@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { usedOrder } from '../../engine/fileTimes.ts';
 import { sentence } from '../client/failure.ts';
 import type { Log } from '../parts.ts';
 import {
@@ -117,7 +118,7 @@ export class ChatStore {
     const ids = names.flatMap((name) => (name.endsWith(extension) ? [name.slice(0, -extension.length)] : []));
     const entries = await Promise.all(ids.map((id) => this.#entry(id)));
     const filled = entries.flatMap((entry) => (entry === undefined || entry.questions === 0 ? [] : [entry]));
-    return filled.sort((a, b) => b.changedAt - a.changedAt);
+    return filled.sort((a, b) => usedOrder(b.changedAt) - usedOrder(a.changedAt));
   }
 
   async read(id: string): Promise<Conversation | undefined> {

@@ -1,6 +1,6 @@
 /** What answers propose for files, and how the files were before: on the disk before the first file is written. */
 import { createHash } from 'node:crypto';
-import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as vscode from 'vscode';
 import * as z from 'zod';
@@ -98,6 +98,10 @@ export class ChangeStore {
     } finally {
       await file.close();
     }
+    // Its date tells what is oldest, also where the clock was set back or was wrong for a while.
+    const [last] = await this.#dated();
+    const at = Math.max(Date.now(), (last?.at ?? 0) + 1);
+    await utimes(`${path}.new`, at / 1000, at / 1000);
     await rename(`${path}.new`, path);
   }
 
@@ -107,22 +111,24 @@ export class ChangeStore {
 
   /** Latest first. */
   async list(): Promise<ChangeSet[]> {
-    const sets = await Promise.all((await this.#ids()).map((id) => this.read(id)));
-    return sets.filter((set) => set !== undefined).sort((a, b) => b.at - a.at);
+    const sets = await Promise.all((await this.#dated()).map(({ id }) => this.read(id)));
+    return sets.filter((set) => set !== undefined);
   }
 
   /** Removes the oldest sets beyond the limit. */
   async prune(): Promise<void> {
-    const ids = await this.#ids();
-    if (ids.length <= limits.edits.sets) return;
-    const dated = await Promise.all(ids.map(async (id) => ({ id, at: (await stat(this.#pathOf(id))).mtimeMs })));
-    const old = dated.sort((a, b) => b.at - a.at).slice(limits.edits.sets);
+    const old = (await this.#dated()).slice(limits.edits.sets);
     await Promise.all(old.map(({ id }) => this.remove(id)));
   }
 
-  async #ids(): Promise<string[]> {
+  /** Latest first. */
+  async #dated(): Promise<{ id: string; at: number }[]> {
     const names = await readdir(this.#folder).catch(() => []);
-    return names.flatMap((name) => (name.endsWith('.json') ? [name.slice(0, -'.json'.length)] : []));
+    const ids = names.flatMap((name) => (name.endsWith('.json') ? [name.slice(0, -'.json'.length)] : []));
+    const dated = await Promise.all(
+      ids.map(async (id) => ({ id, at: (await stat(this.#pathOf(id)).catch(() => undefined))?.mtimeMs ?? 0 })),
+    );
+    return dated.sort((a, b) => b.at - a.at);
   }
 
   #pathOf(id: string): string {

@@ -1,17 +1,23 @@
 /**
  * A disk that is full from the n-th write on, for every n: `npm run fuzz:disk [-- STEP]`. With a new store a model is loaded,
  * completes and summarises. Each time that ends in the usual answer or in one line, and once the disk is free again a start gives
- * the usual answer and leaves the usual files, so that nothing partial stays. Writes of SQLite and of other threads are not failed.
+ * the usual answer and leaves the usual files, so that nothing partial stays. Snapshots are written by themselves, and those of
+ * SQLite fail in its own process (fullIndexDisk.ts). Writes of other threads are not failed.
  */
-import { cpSync, promises, rmSync } from 'node:fs';
+import { cpSync, existsSync, promises, rmSync } from 'node:fs';
 import { mkdtemp, open } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { HearthError } from '../../engine/errors.ts';
+import { PrefixCache } from '../../engine/kv/prefixCache.ts';
+import { type Digest, Snapshots } from '../../engine/kv/snapshots.ts';
+import { bundle } from '../unit/runtime/bundle.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
+import { FakeDecoder } from '../unit/scheduler/fakeDecoder.ts';
 import { Session } from './changedFiles.ts';
 import { filesBelow } from './damage.ts';
+import { fillIndexDisk } from './fullIndexDisk.ts';
 
 type Write = (...args: readonly unknown[]) => Promise<unknown>;
 
@@ -108,6 +114,63 @@ export async function fillDisk(step: number): Promise<DiskFigures> {
   return { moments, same, refused, problems };
 }
 
+/**
+ * An engine's life: a prompt of 240 tokens, whose sequence is saved.
+ * @returns how many of its tokens were found on the disk.
+ */
+export async function saveSequence(directory: string, firstToken: number, limitBytes: number): Promise<number> {
+  const prompt = Array.from({ length: 240 }, (_, i) => firstToken + i);
+  const decoder = new FakeDecoder({ contextTokens: 1000, vocabularySize: 5000 });
+  const cache = new PrefixCache({ decoder, maxIdle: () => 8 });
+  const digest: Digest = { known: 'a'.repeat(64), compute: async () => 'a'.repeat(64) };
+  const snapshots = new Snapshots({ directory, limitBytes, digest, model: 'Fake', decoder, cache, minTokens: 32 });
+  await snapshots.restorePrefix(prompt, 'chat');
+  const lease = cache.acquire(prompt, 'chat');
+  const { sequence, cachedTokens } = lease;
+  await decoder.run([{ sequence, tokens: prompt.slice(cachedTokens), logits: 'none' }]);
+  cache.release(lease, prompt);
+  await snapshots.save();
+  await snapshots.stop();
+  return cachedTokens;
+}
+
+/** The same for the sequences of a model that are written while the engine is idle. */
+export async function fillSnapshots(): Promise<DiskFigures> {
+  const root = await mkdtemp(join(tmpdir(), 'hearth-disk-'));
+  const directory = join(root, 'sequences');
+  const live = (): Promise<number> => saveSequence(directory, 0, 1e6);
+  const disk = await Disk.watched();
+  const problems: string[] = [];
+  let [moments, same, refused] = [0, 0, 0];
+  try {
+    await live();
+    const [usual, writes] = [filesBelow(directory), disk.writes];
+    for (let from = 1; from <= writes; from++) {
+      const problem = (text: string): void =>
+        void problems.push(`snapshot, full from write ${from} of ${writes}: ${text}`);
+      moments++;
+      rmSync(directory, { recursive: true, force: true });
+      disk.writes = 0;
+      disk.fullFrom = from;
+      await live().then(
+        () => refused++,
+        (error: unknown) => problem(String(error instanceof Error ? error.stack : error)),
+      );
+      const partial = existsSync(directory) ? filesBelow(directory) : [];
+      if (partial.length > 0) problem(`leaves ${partial.join(', ')}`);
+      disk.fullFrom = Number.POSITIVE_INFINITY;
+      const [found, again] = [await live(), await live()];
+      if (found !== 0 || again < 200) problem(`finds ${found} tokens, then ${again}`);
+      else same++;
+      if (String(filesBelow(directory)) !== String(usual)) problem(`leaves ${filesBelow(directory).join(', ')}`);
+    }
+  } finally {
+    disk.remove();
+    rmSync(root, { recursive: true, force: true });
+  }
+  return { moments, same, refused, problems };
+}
+
 async function answerOf(store: string, model: string): Promise<string> {
   const session = await Session.start(store, model);
   try {
@@ -118,7 +181,20 @@ async function answerOf(store: string, model: string): Promise<string> {
 }
 
 if (import.meta.main) {
-  const figures = await fillDisk(Number(process.argv[2] ?? 1));
-  console.log(JSON.stringify(figures, null, 2));
-  process.exitCode = figures.problems.length > 0 ? 1 : 0;
+  const step = Number(process.argv[2] ?? 1);
+  const indexer = await bundle('engine/indexer.ts');
+  const parts = {
+    index: () => fillIndexDisk(indexer.path, step),
+    snapshots: () => fillSnapshots(),
+    engine: () => fillDisk(step),
+  };
+  try {
+    for (const [name, part] of Object.entries(parts)) {
+      const figures = await part();
+      console.log(`${name}: ${JSON.stringify(figures, null, 2)}`);
+      if (figures.problems.length > 0) process.exitCode = 1;
+    }
+  } finally {
+    await indexer.remove();
+  }
 }

@@ -117,6 +117,15 @@ export function isDamage(error: unknown): boolean {
   return code === 11 || code === 26;
 }
 
+/** SQLite has ended the transaction itself where the disk is full or fails (sqlite.org/lang_transaction.html). */
+export function rollBack(database: DatabaseSync): void {
+  try {
+    database.exec('ROLLBACK');
+  } catch (error) {
+    if (!(error instanceof Error && /no transaction is active/.test(error.message))) throw error;
+  }
+}
+
 export function removeDatabase(path: string): void {
   for (const file of filesOf(path)) rmSync(file, { force: true, recursive: true });
 }

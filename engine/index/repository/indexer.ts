@@ -12,7 +12,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { limits } from '../../limits.ts';
 import type { IndexState } from '../../protocol/indexProtocol.ts';
 import { partsOf } from '../syntax/source.ts';
-import { isDamage } from './database.ts';
+import { isDamage, rollBack } from './database.ts';
 import { type FoundFile, fileAt, isFolder, leadsThroughLink, type Root, type Roots, walk } from './ignored.ts';
 import { IndexWriter, type Skipped } from './writer.ts';
 
@@ -60,7 +60,9 @@ export class Indexer {
   update(paths: readonly string[]): void {
     for (const path of paths) this.#changed.add(path);
     // So many at once are a switch of branches or an installation: one scan is cheaper, and misses nothing.
-    if (this.#changed.size > limits.repository.changesBeforeScan || paths.some(isRule)) {
+    // After a failure nobody knows what else is missing.
+    const isUnsure = this.#problem !== undefined || paths.some(isRule);
+    if (this.#changed.size > limits.repository.changesBeforeScan || isUnsure) {
       this.#changed.clear();
       this.#scanWanted = true;
     }
@@ -125,15 +127,18 @@ export class Indexer {
     this.#pending = [];
     this.#changed.clear();
     this.#scanWanted = false;
-    if (isDamage(error)) {
+    const isOpen = this.#transactionStartMs !== undefined;
+    this.#transactionStartMs = undefined;
+    try {
+      if (isDamage(error)) throw error;
+      if (isOpen) rollBack(this.#database);
+      this.#writer.recount();
+    } catch (damage) {
+      if (!isDamage(damage)) throw damage;
       this.#problem = 'The index was damaged, so it is made anew from the sources.';
-      this.#transactionStartMs = undefined;
       this.#onDamage();
       return;
     }
-    if (this.#transactionStartMs !== undefined) this.#database.exec('ROLLBACK');
-    this.#writer.recount();
-    this.#transactionStartMs = undefined;
     const reason = error instanceof Error ? error.message : String(error);
     this.#problem = `The index could not be written (${reason}). What it holds is kept; rebuild it if this goes on.`;
   }

@@ -6,7 +6,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import { build } from 'esbuild';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { StoreProgress } from '../../../engine/catalogue/files.ts';
 import { withLock } from '../../../engine/catalogue/files.ts';
 import { stagedBytes } from '../../../engine/catalogue/sources.ts';
@@ -80,6 +80,10 @@ function startPull(
   );
   return { child, ended };
 }
+
+afterEach(() => {
+  vi.restoreAllMocks();
+});
 
 describe('a process that is killed while it downloads', () => {
   it('twenty times can resume each time, and ends with the right file', async () => {
@@ -219,8 +223,48 @@ describe('a lock', () => {
     const cancel = new AbortController();
     const options = { signal: cancel.signal, onWait: () => cancel.abort() };
     await expect(withLock(path, options, async () => 'mine')).rejects.toMatchObject({ code: 'cancelled' });
+    const later = laterBy(() => 61_000);
+    expect(await withLock(path, { onWait: later }, async () => 'mine')).toBe('mine');
+  });
+
+  it('that looks old is taken over once it was not touched for some more seconds', async () => {
+    const path = join(temporaryFolder(), 'locks', 'a.lock');
+    await mkdir(join(path, '..'), { recursive: true });
+    await writeFile(path, JSON.stringify({ pid: 1, host: 'elsewhere', token: 'old' }));
     const then = new Date(Date.now() - 61_000);
     await utimes(path, then, then);
-    expect(await withLock(path, {}, async () => 'mine')).toBe('mine');
+    const waits: number[] = [];
+    const onWait = laterBy(() => waits.push(1) && 8_000);
+    expect(await withLock(path, { onWait }, async () => 'mine')).toBe('mine');
+    expect(waits).toHaveLength(2);
+  });
+
+  it('is left to a holder who touches it, whatever the clock says', async () => {
+    const path = join(temporaryFolder(), 'locks', 'a.lock');
+    await mkdir(join(path, '..'), { recursive: true });
+    await writeFile(path, JSON.stringify({ pid: 1, host: 'elsewhere', token: 'held' }));
+    const cancel = new AbortController();
+    let touches = 0;
+    const pass = laterBy(() => 8_000);
+    const onWait = async () => {
+      pass();
+      // Dated a year ago: this clock was set forward.
+      const then = new Date(Date.now() - 365 * 86_400_000 + ++touches * 1000);
+      await utimes(path, then, then);
+      if (touches === 12) cancel.abort();
+    };
+    const options = { signal: cancel.signal, onWait };
+    await expect(withLock(path, options, async () => 'mine')).rejects.toMatchObject({ code: 'cancelled' });
+    expect(JSON.parse(await readFile(path, 'utf8'))).toMatchObject({ token: 'held' });
   });
 });
+
+/** @returns a function that lets so much time pass at each call. */
+function laterBy(stepMs: () => number): () => void {
+  const now = performance.now.bind(performance);
+  let passedMs = 0;
+  vi.spyOn(performance, 'now').mockImplementation(() => now() + passedMs);
+  return () => {
+    passedMs += stepMs();
+  };
+}

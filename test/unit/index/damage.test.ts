@@ -5,6 +5,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { openDatabase } from '../../../engine/index/repository/database.ts';
 import { IndexService } from '../../../engine/index/repository/repository.ts';
 import { changeIndex } from '../../fuzz/changedIndex.ts';
+import { fillIndexDisk } from '../../fuzz/fullIndexDisk.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { folderOf, write } from './folder.ts';
 
@@ -117,6 +118,19 @@ describe('An index', () => {
       expect(figures.problems).toEqual([]);
       expect(figures.changes).toBeGreaterThan(3);
       expect(figures.same).toBeGreaterThan(figures.changes / 2);
+    } finally {
+      await indexer.remove();
+    }
+  });
+
+  /** A slice of `npm run fuzz:disk`. */
+  it('that finds the disk full goes on in the same process, and has everything once there is room', async (context) => {
+    if (process.platform !== 'linux') context.skip('Only Linux limits the files of a running process from outside.');
+    const indexer = await bundle('engine/indexer.ts');
+    try {
+      const figures = await fillIndexDisk(indexer.path, 12);
+      expect(figures.problems).toEqual([]);
+      expect(figures.refused).toBe(2);
     } finally {
       await indexer.remove();
     }

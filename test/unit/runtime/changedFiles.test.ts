@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { changeFiles } from '../../fuzz/changedFiles.ts';
-import { fillDisk } from '../../fuzz/fullDisk.ts';
+import { fillDisk, fillSnapshots } from '../../fuzz/fullDisk.ts';
 
 /** A slice of `npm run fuzz:files`. */
 it('files that change during a start or in use lose no answer, or end it with one line', {
@@ -20,4 +20,10 @@ it('a disk that becomes full damages no file, and ends a load with one line', {
   expect(figures.problems).toEqual([]);
   expect(figures.moments).toBeGreaterThan(2);
   expect(figures.refused).toBeGreaterThan(0);
+});
+
+it('a disk that is full from some write on leaves no part of a snapshot, and no answer fails', async () => {
+  const figures = await fillSnapshots();
+  expect(figures.problems).toEqual([]);
+  expect(figures.refused).toBeGreaterThan(3);
 });
