@@ -1,6 +1,6 @@
 /** Sequences of the KV cache as every backend offers them, and the cache of the production backends that holds them. */
-import { HearthError, invalidInput } from '../errors.ts';
-import { type BlockCopy, type BlockGroup, BlockPool, BlockTable, heldBlocks } from './blocks.ts';
+import { invalidInput } from '../errors.ts';
+import { type BlockCopy, type BlockGroup, BlockPool, BlockTable, heldBlocks, noRoomFor } from './blocks.ts';
 import { StateTable } from './states.ts';
 
 /** The KV cache of one token sequence in one decoder. */
@@ -164,11 +164,17 @@ export class CachedSequence implements Sequence {
   }
 
   fork(): CachedSequence {
-    return this.#cache.fork(this);
+    const tables = this.tables.map((table) => table.fork());
+    // Blocks of tokens that the device is about to write stay with the original.
+    for (const table of tables) table.truncate(this.length);
+    return this.#cache.add(tables, this);
   }
 
   dispose(): void {
-    this.#cache.dispose(this);
+    if (!this.#cache.remove(this)) return;
+    for (const table of this.tables) table.truncate(0);
+    this.length = 0;
+    this.#cache.storage.disposed?.(this);
   }
 
   /**
@@ -207,17 +213,11 @@ export class BlockCache implements SequenceSerializer {
   }
 
   create(): CachedSequence {
-    return this.#add(this.pools.map((pool) => (pool.group.isState ? new StateTable(pool) : new BlockTable(pool))));
+    return this.add(this.pools.map((pool) => (pool.group.isState ? new StateTable(pool) : new BlockTable(pool))));
   }
 
-  fork(sequence: CachedSequence): CachedSequence {
-    const tables = sequence.tables.map((table) => table.fork());
-    // Blocks of tokens that the device is about to write stay with the original.
-    for (const table of tables) table.truncate(sequence.length);
-    return this.#add(tables, sequence);
-  }
-
-  #add(tables: CachedSequence['tables'], from?: CachedSequence): CachedSequence {
+  /** For `CachedSequence.fork`. */
+  add(tables: CachedSequence['tables'], from?: CachedSequence): CachedSequence {
     const sequence = new CachedSequence(this.#created++, this, tables);
     sequence.length = from?.length ?? 0;
     this.#sequences.add(sequence);
@@ -225,11 +225,9 @@ export class BlockCache implements SequenceSerializer {
     return sequence;
   }
 
-  dispose(sequence: CachedSequence): void {
-    if (!this.#sequences.delete(sequence)) return;
-    for (const table of sequence.tables) table.truncate(0);
-    sequence.length = 0;
-    this.storage.disposed?.(sequence);
+  /** For `CachedSequence.dispose`. @returns false if it was disposed before. */
+  remove(sequence: CachedSequence): boolean {
+    return this.#sequences.delete(sequence);
   }
 
   /** Forgets every sequence: the decoder is disposed. */
@@ -244,21 +242,19 @@ export class BlockCache implements SequenceSerializer {
 
   /** See `Decoder.canAllocate`. */
   hasRoom(demands: readonly CacheDemand[]): boolean {
-    return this.#fits((group) =>
+    const needed = this.pools.map((_, group) =>
       demands.reduce((sum, { sequence, tokens }) => {
         const { length, tables } = this.#require(sequence);
         return sum + (tables[group]?.blocksNeeded(length, length + tokens) ?? 0);
       }, 0),
     );
+    return this.#fits(needed);
   }
 
   /** @throws HearthError `out-of-memory` if the tokens about to be appended don't fit. */
   requireRoom(demands: readonly CacheDemand[]): void {
     if (this.hasRoom(demands)) return;
-    throw new HearthError(
-      'out-of-memory',
-      'The open conversations fill the KV cache. Nothing was changed. Close one, or load the model with a shorter context.',
-    );
+    throw noRoomFor(demands.reduce((sum, { tokens }) => sum + tokens, 0));
   }
 
   /**
@@ -276,8 +272,7 @@ export class BlockCache implements SequenceSerializer {
     );
   }
 
-  #fits(blocksOf: (group: number) => number): boolean {
-    const needed = this.pools.map((_, group) => blocksOf(group));
+  #fits(needed: readonly number[]): boolean {
     const bytes = this.pools.reduce((sum, { group }, i) => sum + (needed[i] ?? 0) * group.blockBytes, this.usedBytes);
     return (
       bytes <= this.storage.capacityBytes && this.pools.every(({ freeBlocks }, i) => (needed[i] ?? 0) <= freeBlocks)
@@ -311,8 +306,7 @@ export class BlockCache implements SequenceSerializer {
   }
 
   canAllocate(shape: SequenceShape): boolean {
-    const blocks = this.#blocksOf(shape);
-    return this.#fits((group) => blocks[group] ?? 0);
+    return this.#fits(this.#blocksOf(shape));
   }
 
   #blocksOf({ ranges }: SequenceShape): number[] {

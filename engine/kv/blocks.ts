@@ -76,6 +76,12 @@ export function heldBlocks(ranges: readonly number[], blockTokens: number): Set<
   return held;
 }
 
+export const noRoomFor = (tokens: number): HearthError =>
+  new HearthError(
+    'out-of-memory',
+    `The open conversations fill the KV cache: it has no room for ${tokens} more tokens. Nothing was changed. Close one, or load the model with a shorter context.`,
+  );
+
 /** Counts the users of each block of a group. */
 export class BlockPool {
   readonly group: BlockGroup;
@@ -96,12 +102,7 @@ export class BlockPool {
 
   /** @throws HearthError `out-of-memory` if fewer are free; nothing is changed then. */
   take(count: number): number[] {
-    if (count > this.freeBlocks) {
-      throw new HearthError(
-        'out-of-memory',
-        `The KV cache has no room for ${count * this.group.blockTokens} more tokens. Nothing was changed. Close a conversation, or load the model with a longer context.`,
-      );
-    }
+    if (count > this.freeBlocks) throw noRoomFor(count * this.group.blockTokens);
     return Array.from({ length: count }, () => {
       const block = this.#free.pop() ?? this.#users.length;
       this.#users[block] = 1;

@@ -46,12 +46,8 @@ export class PrefixCache {
   }
 
   /** Sequences not in use, least recently used first. */
-  get idle(): Iterable<IdleSequence> {
+  get idle(): ReadonlySet<IdleSequence> {
     return this.#idle;
-  }
-
-  get idleSequences(): number {
-    return this.#idle.size;
   }
 
   /**

@@ -2,8 +2,8 @@
  * A decoder whose layers lie on several devices. Each stage is a decoder of consecutive layers with their part of the KV cache;
  * hidden states, `[tokens, hidden]` f32, cross from one to the next. Embeddings are read from the file, row by row.
  */
-import { HearthError } from '../../errors.ts';
 import type { CacheDemand, Sequence, SequenceSerializer, SequenceShape } from '../../kv/blockCache.ts';
+import { noRoomFor } from '../../kv/blocks.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
 import {
@@ -149,12 +149,7 @@ export class SplitDecoder implements Decoder {
   ): Promise<Result> {
     const slices = checkedBatch(batch, this, (sequence) => this.#own(sequence));
     const demands = slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length }));
-    if (!this.canAllocate(demands)) {
-      throw new HearthError(
-        'out-of-memory',
-        'The open conversations fill the KV cache. Nothing was changed. Close one, or load the model with a shorter context.',
-      );
-    }
+    if (!this.canAllocate(demands)) throw noRoomFor(demands.reduce((sum, { tokens }) => sum + tokens, 0));
     const last = this.#stages.at(-1);
     if (!last) throw new Error('A model has at least one stage.');
     const before = slices.map(({ sequence }) => sequence.length);

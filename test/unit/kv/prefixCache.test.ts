@@ -67,7 +67,7 @@ describe('the prefix cache', () => {
     expect(cache.cachedPrefixTokens(range(2 * blockTokens, 0))).toBe(0);
     expect(cache.cachedPrefixTokens(range(2 * blockTokens, 3000))).toBe(2 * blockTokens);
     await use(range(5 * blockTokens, 500));
-    expect(cache.idleSequences).toBe(1);
+    expect(cache.idle.size).toBe(1);
   });
 
   it('ignores a shared prefix that is too short', async () => {
@@ -110,7 +110,7 @@ describe('the prefix cache', () => {
     await use(range(3 * blockTokens, 1000), 'keystroke');
     expect(decoder.pool.freeBlocks).toBe(2);
     await use(range(3 * blockTokens, 2000), 'summary');
-    expect(cache.idleSequences).toBe(2);
+    expect(cache.idle.size).toBe(2);
     expect(decoder.pool.freeBlocks).toBe(2);
     expect(await use(range(3 * blockTokens, 1000), 'keystroke')).toBe(3 * blockTokens - 1);
     expect(await use(range(3 * blockTokens), 'chat')).toBe(0);
@@ -196,6 +196,6 @@ describe('the prefix cache', () => {
     cache.clear();
     expect(decoder.live.size).toBe(0);
     expect(decoder.pool.usedBlocks).toBe(0);
-    expect(cache.idleSequences).toBe(0);
+    expect(cache.idle.size).toBe(0);
   });
 });

@@ -128,7 +128,7 @@ describe('snapshots', () => {
     expect(await listSnapshots(directory)).toHaveLength(1);
     cache.clear();
     snapshots.onIdle();
-    await vi.waitFor(() => expect(cache.idleSequences).toBe(1));
+    await vi.waitFor(() => expect(cache.idle.size).toBe(1));
     expect(await use(range(240))).toBe(200);
     await snapshots.stop();
   });
@@ -226,7 +226,7 @@ describe('snapshots', () => {
     const busy = cache.acquire(range(100, 3000), 'keystroke');
     await decoder.run([{ sequence: busy.sequence, tokens: range(100, 3000), logits: 'none' }]);
     await snapshots.restorePrefix(range(240), 'chat');
-    expect(cache.idleSequences).toBe(0);
+    expect(cache.idle.size).toBe(0);
     expect(decoder.live.size).toBe(1);
     expect(await listSnapshots(directory)).toHaveLength(1);
   });
@@ -374,7 +374,7 @@ describe('snapshots at startup', () => {
     setImmediate(gate.open);
     await stopped;
     await reading;
-    expect(cache.idleSequences).toBe(0);
+    expect(cache.idle.size).toBe(0);
     expect(decoder.live.size).toBe(0);
   });
 });
@@ -417,7 +417,7 @@ describe('a snapshot that is not what was written', () => {
     const { decoder, cache, use } = start(directory);
     expect(await use(range(240))).toBe(0);
     expect(decoder.live.size).toBe(1);
-    expect(cache.idleSequences).toBe(1);
+    expect(cache.idle.size).toBe(1);
     expect(existsSync(path)).toBe(false);
   });
 

@@ -470,7 +470,7 @@ describe('the scheduler', () => {
         for (const { finish } of await Promise.all(outcomes)) expect(finish).toMatch(/length|context/);
         const held = new Set([...decoder.live].flatMap(({ table }) => table.blocks));
         expect(decoder.pool.usedBlocks).toBe(held.size);
-        expect(decoder.live.size).toBe(cache.idleSequences);
+        expect(decoder.live.size).toBe(cache.idle.size);
       }
       for (const { prompt, received } of all) expect(received).toEqual(expectedTokens(prompt, received.length));
       expect(scheduler.statistics().suspensions).toBeGreaterThan(0);
