@@ -20,6 +20,8 @@ interface Piece {
   /** Blocks that no further character changes, and those after them. */
   readonly settled: readonly Token[];
   readonly open: readonly Token[];
+  /** Of a table whose first rows are settled: the others follow it. */
+  readonly header: string;
   /** Nothing follows. */
   readonly isLast: boolean;
 }
@@ -34,6 +36,8 @@ export class StreamingMarkdown {
   #text = '';
   /** Offset of the open blocks' text, and their element. */
   #settled = 0;
+  /** Stands before the text that is not settled. */
+  #header = '';
   #tail: HTMLElement | undefined;
   #frame = 0;
   /** Of a complete text: blocks that are read and not shown yet, and what is called when all are shown. */
@@ -80,8 +84,9 @@ export class StreamingMarkdown {
   /** Renders the text received so far, once a frame. */
   draw(): void {
     this.#cancelFrame();
-    const { settled, open, isLast } = this.#nextPiece(pieceChars);
-    this.#settled += lengthOf(settled);
+    const piece = this.#nextPiece(pieceChars);
+    const { settled, open, isLast } = piece;
+    this.#settle(piece);
     if (settled.length > 0) {
       this.#tail?.remove();
       this.#tail = undefined;
@@ -110,26 +115,35 @@ export class StreamingMarkdown {
   #clear(): void {
     this.element.replaceChildren();
     this.#settled = 0;
+    this.#header = '';
     this.#tail = undefined;
   }
 
   /** Of the text that is not settled: all of it, or a beginning of which something is settled. */
   #nextPiece(pieceChars: number): Piece {
-    const rest = this.#text.slice(this.#settled);
+    const rest = this.#header + this.#text.slice(this.#settled);
     for (let chars = pieceChars; chars < rest.length; chars *= 2) {
-      const settled = settledOf(lexMarkdown(rest.slice(0, chars)));
-      if (settled.length > 0) return { settled, open: [], isLast: false };
+      const piece = beginningOf(lexMarkdown(rest.slice(0, chars)));
+      if (piece.settled.length > 0) return piece;
     }
     const blocks = lexMarkdown(rest);
     const count = certain(blocks);
-    return { settled: blocks.slice(0, count), open: blocks.slice(count), isLast: true };
+    return { settled: blocks.slice(0, count), open: blocks.slice(count), header: '', isLast: true };
+  }
+
+  #settle({ settled, header }: Piece): void {
+    if (settled.length === 0) return;
+    this.#settled += lengthOf(settled) - this.#header.length;
+    this.#header = header;
   }
 
   #showPieces(chars: number, run: number): void {
     if (run !== this.#run) return;
     if (this.#unshown.length === 0) {
-      const { settled, open, isLast } = this.#nextPiece(chars);
-      this.#settled = isLast ? this.#text.length : this.#settled + lengthOf(settled);
+      const piece = this.#nextPiece(chars);
+      const { settled, open, isLast } = piece;
+      if (isLast) this.#settled = this.#text.length;
+      else this.#settle(piece);
       this.#unshown = partsOf([...settled, ...open]);
     }
     const part = this.#unshown.shift();
@@ -171,16 +185,30 @@ function certain(blocks: readonly Token[]): number {
   return filled.at(-2) ?? 0;
 }
 
-/** What is certain of the beginning of a text: blocks, or the first items of a long list. */
-function settledOf(blocks: readonly Token[]): readonly Token[] {
+/** What is certain of the beginning of a text: blocks, or the first items of a long list or rows of a long table. */
+function beginningOf(blocks: readonly Token[]): Piece {
   const count = certain(blocks);
-  if (count > 0) return blocks.slice(0, count);
-  const at = blocks.findIndex(isList);
-  const list = blocks[at];
-  if (list === undefined || !isList(list) || list.items.length <= partItems + 1) return [];
-  const items = list.items.slice(0, partItems);
-  return [...blocks.slice(0, at), { ...list, items, raw: items.map(({ raw }) => raw).join('') }];
+  const at = count > 0 ? -1 : blocks.findIndex((block) => isList(block) || isTable(block));
+  const block = blocks[at];
+  const part = block && (isList(block) ? firstItems(block) : isTable(block) ? firstRows(block) : undefined);
+  const settled = part === undefined ? blocks.slice(0, count) : [...blocks.slice(0, at), part];
+  return { settled, open: [], header: part && isTable(part) ? firstLines(part.raw, 2) : '', isLast: false };
 }
+
+function firstItems(list: Tokens.List): Token | undefined {
+  if (list.items.length <= partItems + 1) return undefined;
+  const items = list.items.slice(0, partItems);
+  return { ...list, items, raw: items.map(({ raw }) => raw).join('') };
+}
+
+/** Each row is a line, after two of the header. The last rows may be half there. */
+function firstRows(table: Tokens.Table): Token | undefined {
+  const count = Math.floor((table.rows.length - 2) / partItems) * partItems;
+  if (count <= 0) return undefined;
+  return { ...table, rows: table.rows.slice(0, count), raw: firstLines(table.raw, count + 2) };
+}
+
+const firstLines = (text: string, count: number): string => text.split('\n').slice(0, count).join('\n').concat('\n');
 
 /** Blocks that are shown at once: usual ones together, each part of a long list or table alone. */
 function partsOf(blocks: readonly Token[]): Token[][] {

@@ -90,10 +90,23 @@ export async function openPage(
 }
 
 /** Posts messages to the page, and waits until it has handled them: `postMessage` alone delivers them later. */
-export const post = (page: Page, messages: readonly ToPage[]): Promise<void> =>
+export async function post(page: Page, messages: readonly ToPage[]): Promise<void> {
+  await hold(page, [messages]);
+  await postHeld(page, 0);
+}
+
+const held = 'messagesOfTheTest';
+
+/** Brings groups of messages into the page without posting them, which takes the page as long as a task of its own. */
+export const hold = (page: Page, groups: readonly (readonly ToPage[])[]): Promise<void> =>
+  page.evaluate(([name, all]) => void Reflect.set(window, name, all), [held, groups] as const);
+
+/** Posts a group of `hold`, as `post` does. */
+export const postHeld = (page: Page, group: number): Promise<void> =>
   page.evaluate(
-    (all) =>
+    ([name, index]) =>
       new Promise<void>((resolve) => {
+        const all: readonly unknown[] = Reflect.get(window, name)[index];
         let handled = 0;
         const count = () => {
           handled++;
@@ -106,5 +119,5 @@ export const post = (page: Page, messages: readonly ToPage[]): Promise<void> =>
         window.addEventListener('message', count);
         for (const message of all) window.postMessage(message, '*');
       }),
-    messages,
+    [held, group] as const,
   );

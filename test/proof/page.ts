@@ -7,7 +7,7 @@ import { type Browser, chromium, type Page } from 'playwright-core';
 import * as z from 'zod';
 import type { ToPage, Turn } from '../../extension/messages.ts';
 import { ensureBrowser } from '../../scripts/browser.ts';
-import { openPage, post, servePage } from '../e2e/chatPage.ts';
+import { hold, openPage, post, postHeld, servePage } from '../e2e/chatPage.ts';
 
 interface Operation {
   readonly name: string;
@@ -137,10 +137,12 @@ async function blockedMs(browser: Browser, origin: string, operation: Operation,
     await post(page, [{ type: 'conversation', turns: [turn('w', prose + code, stopped)] }]);
     await rest(page);
     const groups = [...operation.messages(times)];
+    // In VS Code they come from another frame; here, that would be a task of the page.
+    await hold(page, groups);
     await browser.startTracing(page, { categories: ['toplevel', 'blink.user_timing'] });
     await page.evaluate((name) => performance.mark(name), mark);
-    for (const group of groups) {
-      await post(page, group);
+    for (const group of groups.keys()) {
+      await postHeld(page, group);
       await rest(page);
     }
     if (operation.until !== undefined) await page.locator(operation.until).waitFor();

@@ -433,6 +433,32 @@ describe('a complete text that is long', () => {
   });
 });
 
+describe('a table of several pieces', () => {
+  const rows = Array.from({ length: 3_100 }, (_, i) => `| ${i} | x\\|y |`);
+  const text = `Before\n\n| a | b |\n|---|--:|\n${rows.join('\n')}\n\nAfter *it*.\n\n|c|\n|-|\n|1|\n`;
+  const contentsOf = (element: HTMLElement) => {
+    const tables = [...element.querySelectorAll('table')].map((table) => [
+      table.querySelector('thead')?.textContent?.replaceAll(/\s/g, ''),
+      table.querySelectorAll('tbody tr').length,
+    ]);
+    const cells = [...element.querySelectorAll('tbody td')].map(({ textContent }) => textContent);
+    return { tables, cells, last: element.querySelector('em')?.textContent };
+  };
+  const expected = {
+    tables: [...Array.from({ length: 12 }, () => ['ab', 250]), ['ab', 100], ['c', 1]],
+    cells: [...rows.flatMap((_, i) => [String(i), 'x|y']), '1'],
+    last: 'it',
+  };
+
+  it('has every row once, under its header', () => {
+    expect(contentsOf(stream([text]))).toEqual(expected);
+  });
+
+  it('has them also when it arrives in pieces', () => {
+    expect(contentsOf(stream(text.match(/.{1,3000}/gs) ?? []))).toEqual(expected);
+  });
+});
+
 describe('markdown made to take long', () => {
   const nested = ['> ', '- ', '1. ', '**', '*a ', '[a](', '![', '<b>', '~~a', '> - ', '_a**b', '`a ', '| a '];
   it.each(nested)('is shown with any nesting: %j', (mark) => {
