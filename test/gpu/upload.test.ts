@@ -62,7 +62,7 @@ describe('a matrix on the GPU', () => {
     expect(await readRows(matrix)).toEqual([...(await readValues(weight, 0, 60))]);
   });
 
-  it('that fits one binding is one piece', async () => {
+  it('that fits one binding is not split', async () => {
     const weight = stackedFp8(3, 12, 24);
     const matrix = await uploaded(weight);
     expect(matrix.pieces.length).toBe(1);

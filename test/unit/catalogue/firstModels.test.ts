@@ -22,7 +22,7 @@ async function started(
 }
 
 describe('the first models of npm start', () => {
-  it('are the pair if the user says so, with their sizes', async () => {
+  it('are the recommended pair if the user agrees, with their sizes', async () => {
     const { ids, said } = await started(' 2\n');
     expect(ids).toEqual(['gpt-oss-20b', 'qwen2.5-coder-1.5b-instruct']);
     expect(said).toMatch(/GPT-OSS 20B, and for completions Qwen2.5-Coder 1.5B Instruct \(\d+\.\d GB\)/);

@@ -189,7 +189,7 @@ describe('the chat session', () => {
     expect(session.busy).toBe(false);
   });
 
-  it('keeps the partial answer when the engine is killed, says so, and answers the next question', async () => {
+  it('keeps the partial answer with a note when the engine is killed, and answers the next question', async () => {
     const { session, client } = await open(clientOf());
     await session.ask('CRASH', []);
     expect(last(session)).toMatchObject({

@@ -21,7 +21,7 @@ describe('the last failed command', () => {
     workspace.isTrusted = true;
   });
 
-  it('is none of a folder that is not trusted', async () => {
+  it('is not kept for a folder that is not trusted', async () => {
     workspace.isTrusted = false;
     await ran('cat secret', 1, 'key');
     expect(watch.last).toBeUndefined();

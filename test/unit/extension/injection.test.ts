@@ -364,7 +364,7 @@ describe('the agent', () => {
     });
   });
 
-  it('runs exactly what was allowed, and asks for anything else', async () => {
+  it('runs exactly what was allowed, and asks before anything else', async () => {
     const steps: Step[] = [];
     const runs = ['echo a', 'echo a', 'echo b'].map((line, index) => ({
       ...{ id: String(index), name: 'run_command', arguments: JSON.stringify({ command: line }) },

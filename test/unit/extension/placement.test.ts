@@ -48,7 +48,7 @@ describe('the place of a code block in its file', () => {
     expect(place(file, code, nowhere)).toBe(file.replace('        return 1', '        a = 1\n        return 1'));
   });
 
-  it('puts each of several definitions in the place of its own, and a new one behind the one before it', () => {
+  it('replaces each of several definitions, and inserts a new one after the one before it', () => {
     const filler = Array.from({ length: 30 }, (_, i) => `x${i} = ${i}`).join('\n');
     const python = `def a():\n    return 1\n\n\n${filler}\n\n\n@cached\ndef b():\n    return 2\n`;
     const code =

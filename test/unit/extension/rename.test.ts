@@ -52,7 +52,7 @@ describe('a rename', () => {
     expect(workspace.edits).toEqual([{ renamed: 'count' }]);
   });
 
-  it('is left to the box of VS Code for another name, and to nobody if none is chosen', async () => {
+  it("is passed to VS Code's own box for another name, and dropped if none is chosen", async () => {
     await suggestName(engine);
     expect(user.commands).not.toContain('editor.action.rename');
     user.picks = { label: 'Another' };

@@ -78,7 +78,7 @@ const line = (number: number, kind: DiffLine['kind'], text: string): DiffLine =>
 };
 
 describe('the parts of a long diff', () => {
-  it('hold each changed line once, in order, and fit', () => {
+  it('contain each changed line once, in order, and fit the context', () => {
     const texts = Array.from({ length: 400 }, (_, i) => `${'x'.repeat((i * 37) % 90)} ${i}`);
     const hunks = [texts.slice(0, 300), texts.slice(300, 310), texts.slice(310)].map((hunk, start) =>
       hunk.map((text, i) => line(start * 1000 + i + 1, i % 3 === 0 ? 'added' : 'same', text)),

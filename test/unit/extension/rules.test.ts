@@ -51,7 +51,7 @@ describe('the rules for a file', () => {
     expect(await rulesOf(file, { [path]: text })).toEqual(applies ? [`${path}: Use tabs.`] : []);
   });
 
-  it('begin with those for the whole repository; empty files and files without front matter are none', async () => {
+  it('begin with those for the whole repository; empty files and files without front matter are ignored', async () => {
     const files = {
       'AGENTS.md': '  \n',
       '.github/copilot-instructions.md': 'Be brief.',

@@ -128,7 +128,7 @@ describe('two windows', () => {
     }
   });
 
-  it('have one copy of a model, and what one reads is cached for the other', async () => {
+  it('have one copy of a model, and what one prefills is cached for the other', async () => {
     const [a, b] = [open(), open()];
     await a.ready();
     const loading: string[] = [];
@@ -182,7 +182,7 @@ describe('two windows', () => {
     expect((await ask(b, 'three')).text).not.toBe('');
   });
 
-  it('see a crash, one engine is started for both, and both go on', async () => {
+  it('both continue after a crash, with one new engine', async () => {
     const [a, b] = [open(), open()];
     await Promise.all([a.ready(), b.ready()]);
     const { pid } = a;

@@ -142,7 +142,7 @@ describe('metadata', () => {
     expect(metadataStringArray(file, 'texts')).toEqual([]);
   });
 
-  it('gives texts of a list one by one, as bytes, and all together', () => {
+  it('gives the strings of a list one by one, as bytes, and all together', () => {
     const file = parsed(stringsKey('k', ['a', '', '日本', 'z']));
     const texts = metadataStrings(file, 'k');
     expect(texts).toHaveLength(4);

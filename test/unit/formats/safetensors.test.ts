@@ -72,7 +72,7 @@ describe('a sound safetensors file', () => {
     expect([...opens(JSON.stringify(header), zeros(6)).keys()]).toEqual(['b', 'a']);
   });
 
-  it('may hold tensors without elements, anywhere', () => {
+  it('may contain tensors without elements, anywhere', () => {
     const header = {
       a: { dtype: 'U8', shape: [4], data_offsets: [0, 4] },
       none: { dtype: 'F32', shape: [0, 7], data_offsets: [4, 4] },
@@ -136,7 +136,7 @@ describe('a sharded checkpoint', () => {
     await file.close();
   });
 
-  it('takes a tensor that two shards hold from the one that the index names', async () => {
+  it('reads a tensor that is in two shards from the one that the index names', async () => {
     const path = checkpoint({
       'model.safetensors.index.json': indexOf({ x: 'b.safetensors', y: 'a.safetensors' }),
       'a.safetensors': safetensors(

@@ -339,7 +339,7 @@ describe('embeddings', () => {
     expect(usage).toEqual({ prompt_tokens: 7, total_tokens: 7 });
   });
 
-  it('take one text, ids of one text, and ids of several', async () => {
+  it('take one text, the token ids of one text, and those of several', async () => {
     const lengths = async (input: OpenAI.EmbeddingCreateParams['input']) =>
       (await create({ input })).data.map(({ embedding }) => embedding[1]);
     expect(await lengths('hello')).toEqual([5]);

@@ -124,7 +124,7 @@ describe('An index', () => {
   });
 
   /** A slice of `npm run fuzz:disk`. */
-  it('that finds the disk full goes on in the same process, and has everything once there is room', async (context) => {
+  it('that finds the disk full continues in the same process, and is complete once there is space', async (context) => {
     if (process.platform !== 'linux') context.skip('Only Linux limits the files of a running process from outside.');
     const indexer = await bundle('engine/indexer.ts');
     try {

@@ -99,7 +99,7 @@ describe('vectors of chunks', () => {
     expect(documents).toHaveLength(4);
   });
 
-  it('follow the files: a saved one is embedded anew, one that comes back is known', async () => {
+  it('follow the files: a saved file is embedded again, a restored one is not', async () => {
     const folder = await folderOf(sources);
     const repository = await repositoryOf(folder);
     const { documents } = await use(repository);

@@ -107,7 +107,7 @@ describe('what is left out', () => {
     rmSync(join(home, '.config'), { recursive: true });
   });
 
-  it.each(['2', '4'])('is no file that git tracks, in an index of version %s', async (version) => {
+  it.each(['2', '4'])('never includes a file that git tracks, in an index of version %s', async (version) => {
     const folder = await folderOf({
       '.gitignore': '*.log\nout/\n',
       'kept.log': '',

@@ -75,7 +75,7 @@ describe('an issue in a form', () => {
     expect([...parseQuery('Which tests fill the tank?').wants]).toEqual(['test']);
   });
 
-  it('is left alone where it is no form', () => {
+  it('is unchanged if it is not a form', () => {
     const text = '# Title\n\nVersion: 3 of the valve leaks';
     expect(parseQuery(text).text).toBe(text);
   });
@@ -285,7 +285,7 @@ describe('a large index', () => {
     return new WordIndex(database);
   }
 
-  it('finds more for common words than the chunks that hold all of them', async () => {
+  it('finds more for common words than the chunks that contain all of them', async () => {
     const body = (i: number): string =>
       i < 10 ? 'tank pump gate' : i < 30 ? 'tank pump' : i % 2 ? 'tank gate' : 'pump';
     const words = await wordIndexOf(Array.from({ length: 14_000 }, (_, i) => body(i)));

@@ -15,7 +15,7 @@ describe('the words of a text', () => {
     expect(partsOfIdentifier(identifier)).toEqual(parts);
   });
 
-  it('hold an identifier whole and in parts', () => {
+  it('include an identifier whole and in parts', () => {
     expect(termsOf('readFile(path)').trim()).toBe('readfile read file path');
   });
 

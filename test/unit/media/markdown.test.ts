@@ -414,7 +414,7 @@ describe('a complete text that is long', () => {
     vi.restoreAllMocks();
   });
 
-  it('has its list and its table as several of 250 items, whose numbers go on', () => {
+  it('is shown as several lists and tables of 250 items, numbered consecutively', () => {
     const element = document.createElement('div');
     const rows = Array.from({ length: 600 }, (_, i) => `| ${i} | x |`);
     const items = Array.from({ length: 600 }, (_, i) => `${i + 3}. item`);

@@ -28,7 +28,7 @@ describe('opening a model', () => {
     });
   });
 
-  it('refuses a config.json that is no JSON, and one that is far too long', async () => {
+  it('refuses a config.json that is not JSON, and one that is far too long', async () => {
     await writeFile(join(folder, 'config.json'), '{');
     await expect(openModel(folder)).rejects.toMatchObject({ code: 'invalid-input' });
     await writeFile(join(folder, 'config.json'), Buffer.alloc(limits.model.configBytes + 1, 32));
@@ -43,7 +43,7 @@ describe('opening a model', () => {
     });
   });
 
-  it('in a file that is no GGUF is refused', async () => {
+  it('in a file that is not a GGUF is refused', async () => {
     const path = join(folder, 'model.gguf');
     await writeFile(path, 'not a model');
     await expect(openModel(path)).rejects.toMatchObject({ code: 'invalid-input' });

@@ -359,7 +359,7 @@ describeShared('A wanted form of the answer', publishedFiles, () => {
     expect(prompted(tokenizer, format, { kind: 'text' })).not.toContain('Response Formats');
   });
 
-  it('holds even a model that was never taught to converse', () => {
+  it('constrains even a model that was never trained to converse', () => {
     const format = promptFormatOf({ ...boundTo(smallTokenizer()), framing: new Map() });
     const responseFormat = { kind: 'json-schema', schema } as const;
     const { plan } = format.render(conversation, { thinking: 'off', now, responseFormat });

@@ -89,7 +89,7 @@ describe("Qwen3-Coder's calls", () => {
     ["a function's end that text follows", 'a\n</function>\nb'],
     ['a parameter that the tool does not have', 'a\n<parameter=other>\nb'],
     ['a parameter that was given', 'a\n<parameter=path>\nb'],
-  ])('keep values that hold tags: %s', (_, value) => {
+  ])('keep values that contain tags: %s', (_, value) => {
     const output = `<tool_call>\n<function=open>\n<parameter=path>\n${value}\n</parameter>\n<parameter=line>\n3\n</parameter>\n</function>\n</tool_call>`;
     for (const step of [1, 4, output.length]) {
       expect(read(output, step).calls).toEqual([
@@ -109,7 +109,7 @@ describe("Qwen3-Coder's calls", () => {
     for (const step of [1, text.length]) expect(read(text, step)).toEqual({ text, calls: [] });
   });
 
-  it('are no calls where the output breaks off before a required value', () => {
+  it('are not calls if the output ends before a required value', () => {
     const cut = whole.slice(0, whole.indexOf('<parameter=line>'));
     expect(JSON.parse.bind(null, read(cut, 1).calls[0]?.arguments ?? '')).toThrow(SyntaxError);
   });

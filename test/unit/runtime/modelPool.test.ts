@@ -144,7 +144,7 @@ describe('windows that want different models', () => {
     expect(events).toEqual(['load A 2048']);
   });
 
-  it('change to the other one together though only one fits', async () => {
+  it('switch to the other one together though only one fits', async () => {
     room = 1;
     const [a, b] = [window(), window()];
     await Promise.all([a.load(wish(0)), b.load(wish(0))]);

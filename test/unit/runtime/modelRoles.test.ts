@@ -64,7 +64,7 @@ describe('two roles', () => {
     await complete();
   });
 
-  it('end one by one', async () => {
+  it('are unloaded one by one', async () => {
     await engine.unload({ role: 'chat' });
     await expect(chat()).rejects.toMatchObject({ code: 'unavailable' });
     await complete();

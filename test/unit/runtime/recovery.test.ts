@@ -31,7 +31,7 @@ function setUp(choice: BackendChoice) {
 }
 
 describe('recovering from the loss of a device', () => {
-  it('loads the model there once more, and says so', async () => {
+  it('reloads the model on the device once, with a note', async () => {
     const lost = webgpu();
     lost.createSequence();
     const { decoder, notice } = await setUp('auto').recovery.another(lost, loss);

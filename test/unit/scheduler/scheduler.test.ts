@@ -398,7 +398,7 @@ describe('the scheduler', () => {
     expect(await scheduler.submit(request(range(40)))).toMatchObject({ cachedTokens: 30 });
   });
 
-  it('ends everything as cancelled when it is closed, and takes nothing afterwards', async () => {
+  it('cancels all requests when it is closed, and refuses new ones', async () => {
     const { scheduler } = setUp();
     const pending = [scheduler.submit(request(range(20))), scheduler.submit(request(range(20)))];
     await scheduler.close();

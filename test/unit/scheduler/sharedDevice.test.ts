@@ -76,7 +76,7 @@ describe('two schedulers on one device', () => {
     expect(after.slice(first, first + 5)).toEqual(Array.from({ length: 5 }, () => 'completion'));
   });
 
-  it('let a chat go on under endless keystrokes, once its patience is over', async () => {
+  it('let a chat continue under endless keystrokes, once its patience is over', async () => {
     const { chat, completion, passes } = setUp();
     await Promise.all([chat.submit(request('chat', 10, 3)), completion.submit(request('keystroke', 20, 200))]);
     const last = passes.lastIndexOf('chat');

@@ -106,7 +106,7 @@ describe('a completion in front of text on its line', () => {
     expect(shown('x = ▮ and b', 'banana', { language: 'python' })).toBe('banana');
   });
 
-  it('is one line, unless its own brackets go on', () => {
+  it('is one line, unless its own brackets are still open', () => {
     expect(shown('foo(▮);', 'a,\n  b')).toBe('a,');
     expect(shown('foo(▮);', '{\n  a: 1,\n});\nbar();')).toBe('{\n  a: 1,\n}');
   });
@@ -197,7 +197,7 @@ describe('a completion of several lines', () => {
     expect(shown('def f():\n    ▮\n', 'a = 1\nb()', { language: 'python' })).toBe('a = 1');
   });
 
-  it('goes on through else and its relatives', () => {
+  it('continues through else, catch and the like', () => {
     const written = '\n        b()\n    else:\n        c()\n    d()';
     expect(shown('    if a:▮\n', written, { language: 'python' })).toBe('\n        b()\n    else:\n        c()');
   });

@@ -36,7 +36,7 @@ async function run(
 const joined = (pieces: readonly OutputPiece[]): string => pieces.map(({ text }) => text).join('');
 
 describe('generated text', () => {
-  it('ends at an end token, which is no part of it', async () => {
+  it('ends at an end token, which is not part of it', async () => {
     const { text, finish, statistics } = await run([...bytes('answer'), 256, ...bytes('more')]);
     expect({ text, finish }).toEqual({ text: 'answer', finish: 'stop' });
     expect(statistics).toMatchObject({ promptTokens: 8, cachedTokens: 0, generatedTokens: 7 });
