@@ -2,13 +2,17 @@
  * The CPU backend: builds an ONNX graph from a decoder's spec and runs it with ONNX Runtime. Start reading at
  * decoderGraph.ts; attention.ts explains how the KV cache avoids copies.
  */
+import { readFile, writeFile } from 'node:fs/promises';
+import { availableParallelism, cpus } from 'node:os';
+import { join } from 'node:path';
+import { z } from 'zod';
 import { throwIfAborted } from '../../errors.ts';
 import { processorPrecision } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/models.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { hostMemory, planMemory } from '../memoryPlan.ts';
 import { cacheNotes, hostNeeds, memoryNotes, ProcessorDecoder, ThreadClient } from '../processor/decoder.ts';
-import { defaultThreads, measuredThreads } from '../processor/threads.ts';
+import { defaultThreads } from '../processor/threads.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
 import type { OnnxMessage, ThreadGraph } from './messages.ts';
 import {
@@ -106,4 +110,50 @@ async function threadGraph(
   // A temporary folder can't keep the measurement, so it isn't worth making.
   const threads = options.threads ?? (kept ? await measuredThreads(directory, measure) : defaultThreads());
   return { model, weightsDirectory: directory, threads, inputs };
+}
+
+// The fastest number of compute threads, as measured once. The result is stored beside the packed weights.
+
+const measurement = z.object({ machine: z.string(), threads: z.int().positive() });
+
+/** Another number of threads than one a core must be faster by this factor, because measurements vary. */
+const minSpeedup = 1.1;
+
+/**
+ * @param directory where the result is stored; it is measured again on another processor.
+ * @param measure milliseconds of a matmul with that many threads (`matmulMs`).
+ */
+export async function measuredThreads(
+  directory: string,
+  measure: (threads: number) => Promise<number>,
+  candidates: readonly number[] = threadCandidates(),
+): Promise<number> {
+  const [defaultCount = 1, ...others] = candidates;
+  if (others.length === 0) return defaultCount;
+  const machine = `${cpus()[0]?.model ?? ''}: ${candidates.join(', ')}`;
+  const path = join(directory, 'threads.json');
+  const known = await readMeasurement(path);
+  if (known?.machine === machine) return known.threads;
+  let best = { threads: defaultCount, ms: (await measure(defaultCount)) / minSpeedup };
+  for (const threads of others) {
+    const ms = await measure(threads);
+    if (ms < best.ms) best = { threads, ms };
+  }
+  // If it can't be stored, the next load measures again.
+  await writeFile(path, JSON.stringify({ machine, threads: best.threads })).catch(() => undefined);
+  return best.threads;
+}
+
+/** One thread a core, one a hardware thread, and half the cores (some cores may be slow ones). */
+function threadCandidates(): number[] {
+  const cores = defaultThreads();
+  return [...new Set([cores, availableParallelism(), Math.ceil(cores / 2)])];
+}
+
+async function readMeasurement(path: string): Promise<z.infer<typeof measurement> | undefined> {
+  try {
+    return measurement.parse(JSON.parse(await readFile(path, 'utf8')));
+  } catch {
+    return undefined;
+  }
 }

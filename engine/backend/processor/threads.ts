@@ -1,9 +1,6 @@
-/** How many threads compute: one a physical core; the number that was measured to be fastest; those that the system grants. */
+/** How many threads compute: one a physical core, or as many as the system grants. */
 import { readFileSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
-import { join } from 'node:path';
-import { z } from 'zod';
 
 /** One for each physical core that is available to this process. */
 export function defaultThreads(): number {
@@ -35,52 +32,6 @@ export function coresOfCpuInfo(text: string): number | undefined {
     if (core !== undefined) cores.add(`${value('physical id')}/${core}`);
   }
   return cores.size || undefined;
-}
-
-// The fastest number, as measured once. The result is stored beside the packed weights.
-
-const measurement = z.object({ machine: z.string(), threads: z.int().positive() });
-
-/** Another number of threads than one a core must be faster by this factor, because measurements vary. */
-const minSpeedup = 1.1;
-
-/**
- * @param directory where the result is stored; it is measured again on another processor.
- * @param measure milliseconds of a matmul with that many threads (`matmulMs`).
- */
-export async function measuredThreads(
-  directory: string,
-  measure: (threads: number) => Promise<number>,
-  candidates: readonly number[] = threadCandidates(),
-): Promise<number> {
-  const [defaultCount = 1, ...others] = candidates;
-  if (others.length === 0) return defaultCount;
-  const machine = `${cpus()[0]?.model ?? ''}: ${candidates.join(', ')}`;
-  const path = join(directory, 'threads.json');
-  const known = await readMeasurement(path);
-  if (known?.machine === machine) return known.threads;
-  let best = { threads: defaultCount, ms: (await measure(defaultCount)) / minSpeedup };
-  for (const threads of others) {
-    const ms = await measure(threads);
-    if (ms < best.ms) best = { threads, ms };
-  }
-  // If it can't be stored, the next load measures again.
-  await writeFile(path, JSON.stringify({ machine, threads: best.threads })).catch(() => undefined);
-  return best.threads;
-}
-
-/** One thread a core, one a hardware thread, and half the cores (some cores may be slow ones). */
-function threadCandidates(): number[] {
-  const cores = defaultThreads();
-  return [...new Set([cores, availableParallelism(), Math.ceil(cores / 2)])];
-}
-
-async function readMeasurement(path: string): Promise<z.infer<typeof measurement> | undefined> {
-  try {
-    return measurement.parse(JSON.parse(await readFile(path, 'utf8')));
-  } catch {
-    return undefined;
-  }
 }
 
 // How many threads compute a pass. ggml's threads wait for each other after every operator, busily, so one that the system has

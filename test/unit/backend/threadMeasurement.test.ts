@@ -2,7 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { matmulMs } from '../../../engine/backend/onnx/graphRun.ts';
-import { measuredThreads } from '../../../engine/backend/processor/threads.ts';
+import { measuredThreads } from '../../../engine/backend/onnx/index.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 
 let directory: string;
