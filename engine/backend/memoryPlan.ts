@@ -40,6 +40,12 @@ export interface MemoryPlan {
 /** The context that a verdict on a machine assumes: enough for a file with related code, or for a conversation. */
 export const usualContextTokens = 8192;
 
+/**
+ * Taken on the processor beside weights and KV cache of a usual context. ONNX Runtime's arena keeps the memory of its largest passes
+ * (docs/proof.md, "Memory of the engine over an hour of requests").
+ */
+export const processorScratchBytes = { ggml: 400e6, onnx: 700e6 } as const;
+
 /** Of the machine's memory: the rest is the system's, the editor's and a browser's. */
 const usableShare = { shared: 1, host: 0.75 };
 /** Of what is available of it; the rest is for what opens meanwhile. */

@@ -9,6 +9,7 @@ import {
   type ModelNeeds,
   mostUsableBytes,
   planMemory,
+  processorScratchBytes,
   usualContextTokens,
 } from '../backend/memoryPlan.ts';
 import { graphicsCards, memoryOf } from '../backend/webgpu/device/graphicsCards.ts';
@@ -86,7 +87,7 @@ export interface Fit {
 
 /** Of a card whose memory no interface tells. Fewer have less. */
 const unknownCardBytes = 4e9;
-/** Runtime, activations and buffers, in addition to weights and KV cache. */
+/** Of a GPU: runtime, activations and buffers, in addition to weights and KV cache. */
 const overheadBytes = 400e6;
 /** A chat below these speeds is read slower than people read, or keeps them waiting for its first word. */
 const goodChat = { decode: 8, prefill: 60 };
@@ -105,21 +106,31 @@ type Sizes = Pick<
 /** What decides which backend computes it on the processor; unknown: ONNX Runtime's share is assumed. */
 type Computed = Partial<Pick<CatalogueEntry, 'family' | 'quantisation'>>;
 
-/** Memory for the weights, the KV cache of a usual context and the runtime. */
-export function memoryNeededBytes(entry: Sizes, weightBytes = entry.downloadBytes): number {
-  const contextTokens = Math.min(usualContextTokens, entry.contextTokens);
-  return weightBytes + contextTokens * entry.cacheBytesPerToken + overheadBytes;
+/** KV cache grows by `cacheBytesPerToken` per token; sliding-window layers are not counted. */
+const needsOnGpu = (entry: Sizes): ModelNeeds => ({
+  weightBytes: entry.downloadBytes,
+  scratchBytes: overheadBytes,
+  cacheBytes: (tokens) => tokens * entry.cacheBytesPerToken,
+  longestTokens: entry.contextTokens,
+});
+
+const needsOnProcessor = (entry: Sizes): ModelNeeds => ({
+  ...needsOnGpu(entry),
+  weightBytes: processorBytes(entry),
+  scratchBytes: processorScratchBytes[isPacked(entry) ? 'onnx' : 'ggml'],
+});
+
+const usualTokens = (entry: Sizes): number => Math.min(usualContextTokens, entry.contextTokens);
+
+function totalBytes(entry: Sizes, { weightBytes, scratchBytes, cacheBytes }: ModelNeeds): number {
+  return weightBytes + cacheBytes(usualTokens(entry)) + scratchBytes;
 }
 
-/** KV cache grows by `cacheBytesPerToken` per token; sliding-window layers are not counted. */
-function needsOf(entry: Sizes, weightBytes: number): ModelNeeds {
-  return {
-    weightBytes,
-    scratchBytes: overheadBytes,
-    cacheBytes: (tokens) => tokens * entry.cacheBytesPerToken,
-    longestTokens: entry.contextTokens,
-  };
-}
+/** Memory for the weights, the KV cache of a usual context and the runtime, on a GPU. */
+export const memoryNeededBytes = (entry: Sizes): number => totalBytes(entry, needsOnGpu(entry));
+
+/** The same on the processor, after an hour. */
+export const processorNeededBytes = (entry: Sizes): number => totalBytes(entry, needsOnProcessor(entry));
 
 /** Assumes that all memory is available, so that a verdict doesn't depend on other running programs. */
 function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPool; readonly card?: MemoryPool } {
@@ -135,9 +146,9 @@ function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPo
 }
 
 /** Whether a usual context fits. */
-function fits(entry: Sizes, pool: MemoryPool | undefined, weightBytes = entry.downloadBytes): boolean {
-  const usual = Math.min(usualContextTokens, entry.contextTokens);
-  return contextOn(needsOf(entry, weightBytes), pool, usual) === usual;
+function fits(entry: Sizes, needs: ModelNeeds, pool: MemoryPool): boolean {
+  const usual = usualTokens(entry);
+  return contextOn(needs, pool, usual) === usual;
 }
 
 /** Longest context that fits, up to `asked`; 0 if none does. */
@@ -186,16 +197,6 @@ const isPacked = ({ family, quantisation }: Computed): boolean =>
 const processorBytes = (entry: Sizes): number =>
   entry.downloadBytes * (entry.quantisation !== undefined && isPacked(entry) ? packedShare(entry) : 1);
 
-/**
- * ONNX Runtime's arena keeps the memory of its largest passes. The most that was measured over 120 requests of the default model, beside
- * what is counted as for every backend (docs/proof.md, "Memory of the engine over an hour of requests").
- */
-const arenaBytes = 300e6;
-
-/** What the engine takes for it on the processor after an hour. */
-export const processorNeededBytes = (entry: Sizes): number =>
-  memoryNeededBytes(entry, processorBytes(entry)) + (isPacked(entry) ? arenaBytes : 0);
-
 /** Fewer layers on the card are not worth the crossing. */
 const leastCardShare = 0.1;
 
@@ -208,10 +209,10 @@ function splitOf(
   host: MemoryPool,
   card: MemoryPool,
 ): Pick<Device, 'cardShare' | 'streamsExperts'> | undefined {
-  const cacheBytes = Math.min(usualContextTokens, entry.contextTokens) * entry.cacheBytesPerToken;
+  const cacheBytes = usualTokens(entry) * entry.cacheBytesPerToken;
   const share = (mostUsableBytes(card) - overheadBytes) / (entry.downloadBytes + cacheBytes);
   const left = (1 - share) * entry.downloadBytes;
-  const room = mostUsableBytes(host) - overheadBytes;
+  const room = mostUsableBytes(host) - processorScratchBytes.onnx;
   if (share < leastCardShare) return undefined;
   if (left * packedShare(entry) + (1 - share) * cacheBytes <= room) return { cardShare: share };
   // A mixture of experts reads a small part of its weights.
@@ -223,10 +224,10 @@ function splitOf(
 export function placeOf(entry: Sizes, hardware: Hardware): Device | undefined {
   const { gpu, cores } = hardware;
   const { host, card } = poolsOf(hardware);
-  if (gpu && card && fits(entry, card)) return { kind: 'card', name: gpu.name, cores };
+  if (gpu && card && fits(entry, needsOnGpu(entry), card)) return { kind: 'card', name: gpu.name, cores };
   const split = card && splitOf(entry, host, card);
   if (gpu && split) return { kind: 'split', name: gpu.name, cores, ...split };
-  if (!fits(entry, host, gpu?.unified ? entry.downloadBytes : processorBytes(entry))) return undefined;
+  if (!fits(entry, gpu?.unified ? needsOnGpu(entry) : needsOnProcessor(entry), host)) return undefined;
   return gpu?.unified ? { kind: 'shared', name: gpu.name, cores } : { kind: 'processor', name: '', cores };
 }
 

@@ -6,6 +6,7 @@ import type { completeParams } from '../protocol/engineProtocol.ts';
 import type { TokenOutcome, TokenRequest } from '../scheduler/job.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import { fillInTheMiddlePrompt, type Tokenizer } from '../tokenizer/tokenizer.ts';
+import { begunMiddle, unbegun } from './begunMiddle.ts';
 
 /** What the prompt is made of. */
 export type CompletionSource = Readonly<
@@ -19,10 +20,10 @@ export interface CompletionPrompt {
   /**
    * Bytes of the text's last token, which was removed so that the model may choose a longer token that begins with
    * them (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Models that fill
-   * in were trained on cuts inside tokens: there only a word that is being typed is healed.
+   * in were trained on cuts inside tokens: at the end of the prefix only a word that is being typed is healed.
    */
   readonly healing: Uint8Array;
-  /** The open file is long, and will be cut further down within `cutAheadTokens`. */
+  /** The open file is long, and will be cut further down within `cutAheadTokens`; or the middle will begin further down. */
   readonly nearsCut: boolean;
 }
 
@@ -40,7 +41,7 @@ export function promptBudgetTokens(contextTokens: number, maxTokens: number): nu
 
 /**
  * At most `budgetTokens` ids. The parts that change least come first, so that the prefix cache holds them.
- * @param aheadTokens cuts a long file where it will be cut after so many more tokens were typed.
+ * @param aheadTokens cuts a long file where it will be cut after so many more tokens were typed, and begins the middle there.
  */
 export function completionPrompt(
   tokenizer: Tokenizer,
@@ -52,15 +53,22 @@ export function completionPrompt(
   const fim = tokenizer.fillInTheMiddle;
   const all = budgetTokens - begin.length - (fim ? markerTokens : 0);
   const suffix = fim ? head(tokenizer, source.suffix, Math.floor(all * suffixShare)) : [];
-  const { preamble, prefix, nearsCut } = before(tokenizer, source, { budget: all - suffix.length, aheadTokens });
+  const isBegun = fim?.order === 'prefix-suffix-middle';
+  const middle = isBegun ? begunMiddle(tokenizer, source.prefix, all, aheadTokens > 0) : unbegun;
+  const outside = { ...source, prefix: source.prefix.slice(0, source.prefix.length - middle.chars) };
+  const budget = all - suffix.length - middle.reservedTokens;
+  const { preamble, prefix, nearsCut } = before(tokenizer, outside, { budget, aheadTokens });
   const start = [...begin, ...preamble];
+  const isHealed = fim === undefined || middle.ids.length > 0 || typedWord.test(source.prefix);
+  const typed = middle.ids.length > 0 ? middle.ids : prefix;
   // The model needs one token to start from.
-  const last = start.length + prefix.length < 2 ? undefined : prefix.at(-1);
-  const healed = fim === undefined || typedWord.test(source.prefix) ? last : undefined;
-  const kept = healed === undefined ? prefix : prefix.slice(0, -1);
-  const file = fim ? fillInTheMiddlePrompt(fim, kept, suffix) : kept;
+  const healed = isHealed && start.length + prefix.length + middle.ids.length >= 2 ? typed.at(-1) : undefined;
+  const kept = healed === undefined ? typed : typed.slice(0, -1);
+  const [file, begun] = middle.ids.length > 0 ? [prefix, kept] : [kept, []];
+  const stable = [...start, ...(fim ? fillInTheMiddlePrompt(fim, file, suffix) : file)];
+  const boundaries = fim ? [start.length, stable.length] : [start.length];
   const healing = healed === undefined ? nothing : tokenizer.bytesOf(healed);
-  return { ids: [...start, ...file], boundaries: [start.length], healing, nearsCut };
+  return { ids: [...stable, ...begun], boundaries, healing, nearsCut: nearsCut || middle.nearsMove };
 }
 
 const typedWord = /[\p{L}\p{N}_]$/u;
@@ -77,10 +85,7 @@ interface Room {
   readonly aheadTokens: number;
 }
 
-/**
- * Of the prompt, the part for the text after the cursor: some twelve lines. It stands behind the typed text, as models were
- * trained, and so is read again at every key.
- */
+/** Of the prompt, the part for the text after the cursor: some twelve lines. */
 const suffixShare = 1 / 16;
 
 /** Share of the rest, beside snippets and suffix, for the text before the cursor. */
@@ -293,7 +298,7 @@ export function completionToWarm(
   return completionPrompt(tokenizer, source, promptBudgetTokens(contextTokens, answerTokens), aheadTokens);
 }
 
-/** The prompt after the next cut of a long file. @returns undefined if no cut is near. */
+/** The prompt after the next cut of a long file, or move of the middle. @returns undefined if none is near. */
 export function promptAfterCut(
   tokenizer: Tokenizer,
   contextTokens: number,
@@ -304,7 +309,7 @@ export function promptAfterCut(
   return nearsCut ? completionToWarm(tokenizer, contextTokens, source, maxTokens, cutAheadTokens) : undefined;
 }
 
-/** Between keys, reads the prompt after the next cut of a long file, so that the key which moves the cut need not wait. */
+/** Between keys, reads the prompt after the next cut, so that the key which moves the cut need not wait. */
 export class CutAhead {
   #stop = new AbortController();
 

@@ -49,7 +49,7 @@ export function createGgmlBackend({
       const precision = options.cachePrecision ?? cachePrecision;
       const tensors = tensorsOf(spec, weights, exactWeights);
       const weightBytes = bytesOfTensors(tensors);
-      const needs = hostNeeds(spec, weightBytes, precision);
+      const needs = hostNeeds(spec, weightBytes, 'ggml', precision);
       const memory = planMemory(needs, hostMemory(), options.contextTokens, options.besideOthers);
       const { windowGroups, layers } = cacheOf(spec, precision);
       const thread = new ThreadClient<GgmlMessage>(workerFile, 'ggml');

@@ -47,7 +47,7 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
     async load(spec, weights, options) {
       const precision = options.cachePrecision ?? cachePrecision;
       const asked = options.contextTokens;
-      const needs = hostNeeds(spec, packedBytesOf(weights), precision);
+      const needs = hostNeeds(spec, packedBytesOf(weights), 'onnx', precision);
       const memory = planMemory(needs, hostMemory(), asked, options.besideOthers);
       const place = await placeOf(options);
       // Starts early: the thread loads the runtime while the graph is built.

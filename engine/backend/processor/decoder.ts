@@ -19,7 +19,7 @@ import {
   passesOf,
   type SequenceSlice,
 } from '../backend.ts';
-import { type MemoryPlan, type ModelNeeds, usualContextTokens } from '../memoryPlan.ts';
+import { type MemoryPlan, type ModelNeeds, processorScratchBytes, usualContextTokens } from '../memoryPlan.ts';
 import {
   bytesOf,
   bytesOfState,
@@ -224,17 +224,19 @@ export const layoutOf = ({ tables }: CachedSequence, blocks = Number.POSITIVE_IN
 
 // Memory that a model needs on the CPU.
 
-/** The runtime, and activations of the longest chunk. */
-const scratchBytes = 400e6;
-
 /** Windowed layers count in full: their checkpoints grow with the context as well. */
-export function hostNeeds(spec: DecoderSpec, weightBytes: number, asked?: CachePrecision): ModelNeeds {
+export function hostNeeds(
+  spec: DecoderSpec,
+  weightBytes: number,
+  runtime: keyof typeof processorScratchBytes,
+  asked?: CachePrecision,
+): ModelNeeds {
   const attentions = spec.layers.map(({ attention }) => attention);
   const tokenBytes = cacheBytesPerToken(attentions, processorPrecision(asked));
   const stateBytes = maxStates * stateBytesOf(spec);
   return {
     weightBytes,
-    scratchBytes,
+    scratchBytes: processorScratchBytes[runtime],
     cacheBytes: (tokens) => allocatedTokens(tokens) * tokenBytes + stateBytes,
     longestTokens: spec.contextTokens,
   };

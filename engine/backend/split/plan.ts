@@ -102,7 +102,7 @@ async function planLayers(
     pool: memory,
     needs: (range) => {
       const stage = stageOf(spec, weights, range);
-      return hostNeeds(stage.spec, packedBytesOf(stage.weights), options.precision);
+      return hostNeeds(stage.spec, packedBytesOf(stage.weights), 'onnx', options.precision);
     },
   };
   const placement = placeLayers(spec.layers.length, { host, cards: await Promise.all(devices) }, options.asked);

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { hostNeeds } from '../../../engine/backend/processor/decoder.ts';
 import { catalogue, findEntry, requireEntry } from '../../../engine/catalogue/catalogue.ts';
 import { choosePair } from '../../../engine/catalogue/choice.ts';
 import {
@@ -11,6 +12,7 @@ import {
   processorNeededBytes,
   speedOf,
 } from '../../../engine/catalogue/fit.ts';
+import { architectures, specOfArchitecture } from '../../../engine/catalogue/inspectModel.ts';
 import { modelsDocument, modelsPath } from '../../../scripts/models-table.ts';
 import { machine, machines } from '../../../scripts/shared/machines.ts';
 
@@ -120,6 +122,19 @@ describe('a verdict', () => {
     expect(needed).toBeGreaterThan(837e6);
     expect(needed).toBeGreaterThan(1_028e6 / 1.05);
     expect(needed).toBeLessThan(1_028e6 * 1.05);
+  });
+
+  it.each([
+    ['smollm2-135m-instruct', 'onnx'],
+    ['qwen3-8b', 'ggml'],
+  ] as const)('states of %s what %s plans with when it loads a model', (id, runtime) => {
+    const { downloadBytes, cacheBytesPerToken } = requireEntry(id);
+    const architecture = architectures['qwen3-8b'];
+    if (!architecture) throw new Error('The catalogue has lost its architecture.');
+    const { scratchBytes } = hostNeeds(specOfArchitecture(architecture), 0, runtime);
+    // Q4_1 is packed to 1.25 times its size, Q4_K stays as it is.
+    const weightBytes = downloadBytes * (runtime === 'onnx' ? 1.25 : 1);
+    expect(processorNeededBytes(requireEntry(id))).toBe(weightBytes + 8192 * cacheBytesPerToken + scratchBytes);
   });
 });
 

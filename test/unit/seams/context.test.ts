@@ -170,7 +170,7 @@ function backendsOn(machine: Machine, fileBytes: number, said: LoadOptions[]): C
     availableBytes: machine.available * GB,
   };
   const candidate = (
-    name: 'webgpu' | 'onnx',
+    name: 'webgpu' | 'ggml',
     plan: (spec: DecoderSpec, options: LoadOptions) => Promise<number>,
   ): Candidate => ({
     name,
@@ -195,8 +195,8 @@ function backendsOn(machine: Machine, fileBytes: number, said: LoadOptions[]): C
     return planMemory(needs, pool, asked).contextTokens;
   });
   const onHost = candidate(
-    'onnx',
-    async (spec, { contextTokens: asked }) => planMemory(hostNeeds(spec, fileBytes), host, asked).contextTokens,
+    'ggml',
+    async (spec, { contextTokens: asked }) => planMemory(hostNeeds(spec, fileBytes, 'ggml'), host, asked).contextTokens,
   );
   return [onGpu, onHost];
 }
@@ -307,7 +307,7 @@ describe('the context that a user gets', () => {
     expect(await load(small, model, 16_384)).toEqual({ contextTokens: 16_384, backend: 'webgpu' });
     // 6.7 GB of the card hold no 32,768 tokens beside 4.8 GB; the processor takes over and makes room by and by.
     const crowded = { ...small, available: 2, gpu: { kind: 'card', total: 8, available: 7.2 } } as const;
-    expect(await load(crowded, model, 32_768)).toEqual({ contextTokens: 32_768, backend: 'onnx' });
+    expect(await load(crowded, model, 32_768)).toEqual({ contextTokens: 32_768, backend: 'ggml' });
     expect(await load({ ...crowded, ram: 8 }, model, 32_768)).toBeUndefined();
   });
 });

@@ -15,11 +15,12 @@ const files = ['kv/prefixCache.ts', 'kv/blocks.ts', 'scheduler/requestQueue.ts',
   text: readFileSync(projectFile(`engine/${name}`), 'utf8'),
 }));
 
-/** Twelve lines at the end of what exists, then at the end of another file, then twelve more. */
+/** Twelve lines between what exists above and below, then in another file, then twelve more. */
 const changes = [0, 1].flatMap((part): FileChange[] =>
   files.slice(0, 2).map(({ path, text }) => {
-    const upTo = (lines: number) => text.split('\n').slice(0, lines).join('\n');
-    return { path, before: upTo(80 + 12 * part), after: upTo(92 + 12 * part) };
+    const lines = text.split('\n');
+    const typedUpTo = (line: number) => [...lines.slice(0, line), ...lines.slice(104)].join('\n');
+    return { path, before: typedUpTo(80 + 12 * part), after: typedUpTo(92 + 12 * part) };
   }),
 );
 

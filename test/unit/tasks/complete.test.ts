@@ -7,16 +7,18 @@ import { replying, schedulerOf } from '../scheduler/setUp.ts';
 
 const framing = ['<P>', '<S>', '<M>', '<end>'];
 const names = new ByteTokenizer({ framing });
-const fim = new ByteTokenizer({
-  framing,
-  end: ['<end>'],
-  fillInTheMiddle: {
-    prefix: names.require('<P>'),
-    suffix: names.require('<S>'),
-    middle: names.require('<M>'),
-    order: 'prefix-suffix-middle',
-  },
-});
+const fillingIn = (order: 'prefix-suffix-middle' | 'suffix-prefix-middle') =>
+  new ByteTokenizer({
+    framing,
+    end: ['<end>'],
+    fillInTheMiddle: {
+      prefix: names.require('<P>'),
+      suffix: names.require('<S>'),
+      middle: names.require('<M>'),
+      order,
+    },
+  });
+const fim = fillingIn('prefix-suffix-middle');
 const plain = new ByteTokenizer({ framing: ['<end>'], end: ['<end>'], words: ['ret', 'return', 'urn'] });
 const bytes = (text: string): number[] => [...Buffer.from(text)];
 
@@ -60,20 +62,21 @@ describe('an inline completion', () => {
   it('fills in the middle', async () => {
     const { text, prompts } = await run(fim, 'a = |;\n', [...bytes('1 + 2'), fim.require('<end>')]);
     expect(text).toBe('1 + 2');
-    expect(prompts[0]).toBe('<P>a = <S>;\n<M>');
+    expect(prompts[0]).toBe('<P><S>;\n<M>a =');
   });
 
   it('stops computing at the end of its line', async () => {
     const { text, statistics } = await run(fim, 'a = |', bytes('1;\nb = 2;\nc = 3;\n'));
     expect(text).toBe('1;');
-    expect(statistics.generatedTokens).toBe(3);
+    // The space before the cursor is sampled again.
+    expect(statistics.generatedTokens).toBe(' 1;\n'.length);
   });
 
   it('stops computing when its scope closes', async () => {
     const answer = '\n  return 1;\n}\nfunction g() {\n  return 2;\n}\n';
     const { text, statistics } = await run(fim, 'function f() {|', bytes(answer), { multiline: 'auto' });
     expect(text).toBe('\n  return 1;\n}');
-    expect(statistics.generatedTokens).toBe('\n  return 1;\n}\nfunction '.length);
+    expect(statistics.generatedTokens).toBe('{\n  return 1;\n}\nfunction '.length);
   });
 
   it('never shows a framing token or the suffix', async () => {
@@ -89,7 +92,7 @@ describe('an inline completion', () => {
   it('gives whole lines at the token limit, but shows a partial single line', async () => {
     const several = await run(fim, 'f() {|', bytes('\n  one();\n  two();\n'), { multiline: 'auto', maxTokens: 14 });
     expect(several).toMatchObject({ text: '\n  one();', finish: 'length' });
-    expect(await run(fim, 'a = |', bytes('12345'), { maxTokens: 3 })).toMatchObject({ text: '123', finish: 'length' });
+    expect(await run(fim, 'a = |', bytes('12345'), { maxTokens: 4 })).toMatchObject({ text: '123', finish: 'length' });
   });
 
   it('samples the last token of the prefix again if the vocabulary has no fill-in-the-middle', async () => {
@@ -114,7 +117,9 @@ describe('an inline completion', () => {
   });
 
   it('decodes several alternatives, each with another first token', async () => {
-    const { decoder } = replying(fim, (prompt) => [
+    // This order has an empty middle, so no token is sampled again.
+    const suffixFirst = fillingIn('suffix-prefix-middle');
+    const { decoder } = replying(suffixFirst, (prompt) => [
       ...bytes(prompt.endsWith('<M>') ? 'first' : ' other'),
       fim.require('<end>'),
     ]);
@@ -127,7 +132,7 @@ describe('an inline completion', () => {
       whole: false,
     } as const;
     const asked = { ...request, stopStrings: [], sampling: greedy, random: Math.random, confidence: 'eager' } as const;
-    const { text, alternatives, logProbability } = await complete(schedulerOf(decoder), fim, 4096, {
+    const { text, alternatives, logProbability } = await complete(schedulerOf(decoder), suffixFirst, 4096, {
       ...asked,
       candidates: 3,
     });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { importsIn } from '../../../engine/index/question/planner.ts';
 import { bitsOf, onlyAllowed, tokensTowards } from '../../../engine/sampling/logitsProcessor.ts';
-import { completionPrompt } from '../../../engine/tasks/completionPrompt.ts';
+import { type CompletionPrompt, completionPrompt } from '../../../engine/tasks/completionPrompt.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 
 const framing = ['<P>', '<S>', '<M>', '<F>', '<B>'];
@@ -18,9 +18,15 @@ const source = { prefix: 'a = ', suffix: '\nb', snippets: [] };
 const show = (tokenizer: ByteTokenizer, ids: readonly number[]): string =>
   Buffer.concat(ids.map((id) => tokenizer.bytesOf(id))).toString();
 
+/** The same with the text that is sampled again. */
+const showHealed = (tokenizer: ByteTokenizer, { ids, healing }: CompletionPrompt): string =>
+  show(tokenizer, ids) + Buffer.from(healing);
+
 describe('a prompt that fills the middle', () => {
   it('has prefix, suffix and middle in the order of the vocabulary', () => {
-    expect(show(fim, completionPrompt(fim, source, 100).ids)).toBe('<P>a = <S>\nb<M>');
+    const below = { ...source, prefix: `${'\n'.repeat(12)}a = ` };
+    const expected = `<P>${'\n'.repeat(8)}<S>\nb<M>${'\n'.repeat(4)}a = `;
+    expect(showHealed(fim, completionPrompt(fim, below, 200))).toBe(expected);
     const swapped = new ByteTokenizer({
       framing,
       fillInTheMiddle: { ...markers, order: 'suffix-prefix-middle' },
@@ -34,7 +40,7 @@ describe('a prompt that fills the middle', () => {
       { ...source, path: 'a.ts', snippets: [{ path: 'b.ts', text: 'let b;' }] },
       100,
     );
-    expect(show(fim, prompt.ids)).toBe('<F>b.ts\nlet b;\n<F>a.ts\n<P>a = <S>\nb<M>');
+    expect(showHealed(fim, prompt)).toBe('<F>b.ts\nlet b;\n<F>a.ts\n<P><S>\nb<M>a = ');
   });
 
   it('names the repository first for a model that knows its token', () => {
@@ -43,24 +49,35 @@ describe('a prompt that fills the middle', () => {
       fillInTheMiddle: { ...markers, order: 'prefix-suffix-middle', repositoryName: names.require('<B>') },
     });
     const ofShop = { ...source, repository: 'shop' };
-    expect(show(named, completionPrompt(named, ofShop, 100).ids)).toBe('<B>shop\n<P>a = <S>\nb<M>');
-    expect(show(fim, completionPrompt(fim, ofShop, 100).ids)).toBe('<P>a = <S>\nb<M>');
+    expect(showHealed(named, completionPrompt(named, ofShop, 100))).toBe('<B>shop\n<P><S>\nb<M>a = ');
+    expect(showHealed(fim, completionPrompt(fim, ofShop, 100))).toBe('<P><S>\nb<M>a = ');
   });
 
-  it('removes only the word that is being typed, which is sampled again', () => {
+  it('heals the end of a begun middle as of any text, and of a prefix only the word that is being typed', () => {
     const words = new ByteTokenizer({
       framing,
       words: ['turn', 'return'],
       fillInTheMiddle: { ...markers, order: 'prefix-suffix-middle' },
     });
-    const typed = completionPrompt(words, { ...source, prefix: 'x return' }, 100);
-    expect([show(words, typed.ids), Buffer.from(typed.healing).toString()]).toEqual(['<P>x <S>\nb<M>', 'return']);
-    expect(completionPrompt(words, { ...source, prefix: 'x return ' }, 100).healing).toHaveLength(0);
+    const shown = (prefix: string) => {
+      const { ids, healing } = completionPrompt(words, { ...source, prefix }, 100);
+      return [show(words, ids), Buffer.from(healing).toString()];
+    };
+    expect(shown('x return')).toEqual(['<P><S>\nb<M>x ', 'return']);
+    expect(shown('x return ')).toEqual(['<P><S>\nb<M>x return', ' ']);
+    const tooLong = 'x'.repeat(60);
+    expect(shown(`${tooLong} return`)).toEqual([`<P>${tooLong} <S>\nb<M>`, 'return']);
+    expect(shown(`${tooLong} return `)).toEqual([`<P>${tooLong} return <S>\nb<M>`, '']);
   });
 
   it('takes framing tokens in the file as text', () => {
-    const { ids } = completionPrompt(fim, { ...source, prefix: '<M>', suffix: '' }, 100);
-    expect(ids).toEqual([markers.prefix, ...Buffer.from('<M>'), markers.suffix, markers.middle]);
+    const prompt = completionPrompt(fim, { ...source, prefix: '<M>', suffix: '' }, 100);
+    expect([...prompt.ids, ...prompt.healing]).toEqual([
+      markers.prefix,
+      markers.suffix,
+      markers.middle,
+      ...Buffer.from('<M>'),
+    ]);
   });
 
   it('drops the far ends of the file and keeps the text near the cursor', () => {
@@ -99,6 +116,39 @@ describe('the beginning of a prompt', () => {
     const file = Array.from({ length: 400 }, (_, i) => `line ${i}`).join('\n');
     const { ids } = completionPrompt(fim, { prefix: file, suffix: '', snippets: [] }, 500);
     expect(show(fim, ids)).toMatch(/^<P>line \d+\n/);
+  });
+});
+
+describe('a prompt that fills the middle, while lines are typed', () => {
+  const above = Array.from({ length: 40 }, (_, i) => `line ${i};`).join('\n');
+  const typed = Array.from({ length: 24 }, (_, i) => `typed ${i};`).join('\n');
+
+  /** What stands before the typed text, at every sixteenth key. */
+  function beginnings(text: string): string[] {
+    return Array.from({ length: Math.ceil(text.length / 16) }, (_, i) => {
+      const prefix = `${above}\n${text.slice(0, 16 * i + 1)}`;
+      const prompt = showHealed(fim, completionPrompt(fim, { ...source, prefix }, 8_000));
+      const [beginning = '', begun = ''] = prompt.split('<M>');
+      expect(prefix.endsWith(begun)).toBe(true);
+      expect(`${beginning.slice('<P>'.length, beginning.indexOf('<S>'))}${begun}`).toBe(prefix);
+      return beginning;
+    });
+  }
+
+  it('has the text after the cursor in the part that stays for eight lines', () => {
+    // Lines 40 to 63: four lines behind 40, then 48, then 56.
+    expect(new Set(beginnings(typed)).size).toBe(4);
+  });
+
+  it('has it there for four lines where eight are too long', () => {
+    const long = typed.replaceAll('typed', 'typed '.repeat(15));
+    // The first lines still have room beside eight short ones above; later ones begin at 44, 48, 52, 56 and 60.
+    expect(new Set(beginnings(long)).size).toBeLessThanOrEqual(8);
+  });
+
+  it('marks where the typed text begins as a place from which later prompts differ', () => {
+    const { ids, boundaries } = completionPrompt(fim, { ...source, prefix: `${above}\nx` }, 8_000);
+    expect(ids[(boundaries[1] ?? 0) - 1]).toBe(markers.middle);
   });
 });
 
