@@ -9,6 +9,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { HearthError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import type { IndexState } from '../../protocol/indexProtocol.ts';
+import { isDamage } from './database.ts';
 
 /** How far the vectors of chunks are. */
 type EmbeddingState = NonNullable<IndexState['embeddings']>;
@@ -20,6 +21,8 @@ interface EmbeddingsOptions {
   /** Resolves when no file waits to be indexed. */
   readonly indexed: () => Promise<void>;
   readonly onChange: () => void;
+  /** The database turned out to be damaged: it must be made anew. */
+  readonly onDamage: () => void;
 }
 
 export class Embeddings {
@@ -117,7 +120,9 @@ export class Embeddings {
       }
       if (!this.#interrupt.signal.aborted) this.#vectors.tidy();
     } catch (error) {
-      if (!this.#interrupt.signal.aborted) this.#fail(error);
+      if (isDamage(error) || !this.#interrupt.signal.aborted) this.#fail(error);
+      // Nothing can be counted.
+      if (isDamage(error)) return;
     }
     this.#enter(this.#paused ? 'paused' : this.#problem === undefined ? 'idle' : 'failed');
   }
@@ -173,6 +178,12 @@ export class Embeddings {
   }
 
   #fail(error: unknown): void {
+    if (isDamage(error)) {
+      this.#problem = 'The index was damaged, so it is made anew from the sources.';
+      this.#wanted = false;
+      this.#options.onDamage();
+      return;
+    }
     const reason = error instanceof HearthError ? error.message : `It failed: ${error}`;
     this.#problem = `The index is searched by words alone. ${reason} What was computed is kept.`;
     this.#wanted = false;

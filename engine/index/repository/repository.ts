@@ -35,6 +35,7 @@ export class Repository {
   readonly #search: ChunkSearch;
   readonly #names: Names;
   readonly #onState: (state: IndexState) => void;
+  readonly #onDamage: () => void;
   #embeddings: Embeddings | undefined;
   #closed: Promise<void> | undefined;
 
@@ -58,6 +59,7 @@ export class Repository {
     this.#database = database;
     this.#roots = new Roots(folders, excludes);
     this.#onState = onState;
+    this.#onDamage = onDamage;
     this.indexer = new Indexer(
       database,
       this.#roots,
@@ -88,6 +90,7 @@ export class Repository {
       read: (path) => this.#read(path),
       indexed: () => this.indexer.settled(),
       onChange: () => this.#onState(this.state),
+      onDamage: this.#onDamage,
     });
     this.#embeddings.start();
   }
@@ -224,7 +227,12 @@ export class IndexService {
     this.#repository.indexer.rescan();
     const model = options.embeddings?.model;
     if (model !== undefined) {
-      this.#repository.useEmbeddings({ model, open: (signal) => this.#openEmbedder(model, signal) });
+      try {
+        this.#repository.useEmbeddings({ model, open: (signal) => this.#openEmbedder(model, signal) });
+      } catch (error) {
+        if (!isDamage(error)) throw error;
+        return this.#makeAnew();
+      }
     }
     return this.#repository.state;
   }

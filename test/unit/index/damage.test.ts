@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, it, vi } from 'vitest';
 import { openDatabase } from '../../../engine/index/repository/database.ts';
+import type { Embedder } from '../../../engine/index/repository/embeddings.ts';
 import { IndexService } from '../../../engine/index/repository/repository.ts';
 import { changeIndex } from '../../fuzz/changedIndex.ts';
 import { fillIndexDisk } from '../../fuzz/fullIndexDisk.ts';
@@ -26,11 +27,9 @@ async function indexed(): Promise<{ folder: string; database: string }> {
   return { folder, database };
 }
 
-const serviceOf = () =>
-  new IndexService(
-    () => undefined,
-    () => Promise.reject(new Error('no model here')),
-  );
+const serviceOf = (
+  embedder: () => Promise<Embedder> = () => Promise.reject(new Error('no model here')),
+): IndexService => new IndexService(() => undefined, embedder);
 
 describe('An index', () => {
   it.skipIf(process.platform === 'win32')('is readable by its owner only, even if it was not before', async () => {
@@ -93,6 +92,53 @@ describe('An index', () => {
     await expect(isFound()).rejects.toThrow('The repository index was damaged, so it is made anew from the sources.');
     other.close();
     await vi.waitFor(async () => expect(await isFound()).toBe('src/f7.ts'), 10_000);
+    await service.close();
+  });
+
+  it.each([
+    ['of embedded chunks', 'embedded'],
+    ['of vectors', 'vectors'],
+  ])('is made anew where its table %s is damaged', async (_, table) => {
+    const vector = Float32Array.of(0.6, 0.8);
+    const embedder: Embedder = {
+      dimensions: 2,
+      document: async () => vector,
+      question: async () => vector,
+      close: async () => {},
+    };
+    const { folder, database } = await indexed();
+    const options = {
+      ...{ database, folders: [{ name: '', directory: folder }], excludes: [] },
+      embeddings: { model: 'scripted' },
+    };
+    const areThere = (service: IndexService) =>
+      vi.waitFor(() => {
+        const { files, chunks, embeddings } = service.repository.state;
+        expect([files, embeddings?.phase, embeddings?.done]).toEqual([60, 'idle', chunks]);
+      }, 10_000);
+    const first = serviceOf(async () => embedder);
+    await first.open(options);
+    await areThere(first);
+    await first.close();
+    const damaged = new DatabaseSync(database);
+    if ('enableDefensive' in damaged) damaged.enableDefensive(false);
+    damaged.exec('PRAGMA writable_schema = ON');
+    // The root of an index in place of a table's: SQLite finds that only when it reads the table.
+    const index = "(SELECT rootpage FROM sqlite_schema WHERE name = 'chunks_file')";
+    damaged.exec(`UPDATE sqlite_schema SET rootpage = ${index} WHERE name = '${table}'`);
+    damaged.close();
+    const service = serviceOf(async () => embedder);
+    await service.open(options);
+    await areThere(service);
+    await service.repository.embeddingsOpened();
+    expect((await service.repository.searchByMeaning('thing7', 3)).length).toBeGreaterThan(0);
+    await vi.waitFor(() => {
+      const read = new DatabaseSync(database, { readOnly: true });
+      const check = read.prepare('PRAGMA integrity_check').get();
+      read.close();
+      expect(check).toEqual({ integrity_check: 'ok' });
+    }, 10_000);
+    await areThere(service);
     await service.close();
   });
 
