@@ -1,7 +1,8 @@
 /** VS Code's own chat with a scripted Hearth model: model picker, @hearth, questions and agent mode. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Locator } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 import { askOwnChat, pickModel } from './ownChat.ts';
@@ -17,6 +18,10 @@ const machineSettings = {
 };
 // Participants answer in ask mode; a new chat would be in agent mode.
 const settings = { 'chat.newSession.defaultMode': 'ask' };
+/** VS Code's agent sends 18,000 tokens before the question, which a busy machine reads for minutes. */
+const agentMs = 200_000;
+/** VS Code writes no file of settings before a click (`chat.tools.edits.autoApprove`). */
+const asked = '.vscode/tasks.json';
 const options = { files: { 'notes.txt': 'The word is [灶].\n' }, settings, machineSettings };
 
 describeInEditor('a scripted model', options, (editor) => {
@@ -27,7 +32,7 @@ describeInEditor('a scripted model', options, (editor) => {
       answer: 'Hearth answers here.',
       calls: {
         first: { name: 'read_file', arguments: { filePath: path('notes.txt'), startLine: 1, endLine: 2 } },
-        second: { name: 'create_file', arguments: { filePath: path('written.txt'), content: '[薪]' } },
+        second: { name: 'create_file', arguments: { filePath: path(asked), content: '[薪]' } },
         seen: '灶',
       },
       done: '薪',
@@ -75,13 +80,37 @@ describeInEditor('a scripted model', options, (editor) => {
     await editor().screenshot('own-chat');
   });
 
-  test('reads one file and writes another in agent mode', async () => {
+  /** Opens a new chat in agent mode and waits for the card that asks before the file is written. */
+  async function untilConfirmation(): Promise<{ answer: Locator; card: Locator }> {
+    await editor().page.locator('.part.auxiliarybar .title .codicon-plus').first().click();
+    await expect.poll(() => editor().page.locator('.interactive-request').count()).toBe(0);
     await editor().command('Chat: Open Chat (Agent)');
     await editor().page.locator('[aria-label^="Chat Input (Agent)"]').waitFor();
     const answer = await askOwnChat(editor().page, 'Copy the word of notes.txt.');
+    // A second, hidden one is in the answer.
+    const cards = editor().page.locator('.interactive-session .chat-confirmation-widget2:visible');
+    const card = cards.filter({ hasText: 'tasks.json' });
+    await card.waitFor({ timeout: agentMs });
+    return { answer, card };
+  }
+
+  test('writes nothing in agent mode that is skipped on its card', { timeout: 2 * agentMs }, async () => {
+    const { answer, card } = await untilConfirmation();
+    await editor().screenshot('agent-confirmation');
+    expect(existsSync(join(editor().workspace, asked))).toBe(false);
+    await card.locator('.monaco-button', { hasText: 'Skip' }).click();
+    await answer.filter({ hasText: 'The word was read and written.' }).waitFor();
+    expect(existsSync(join(editor().workspace, asked))).toBe(false);
+  });
+
+  test('reads one file and writes another in agent mode, once its card is allowed', {
+    timeout: 2 * agentMs,
+  }, async () => {
+    const { answer, card } = await untilConfirmation();
+    await card.locator('.monaco-button', { hasText: 'Allow' }).first().click();
     await answer.filter({ hasText: 'The word was read and written.' }).waitFor();
     await editor().screenshot('agent');
     // The model writes this file only after reading notes.txt.
-    expect(editor().read('written.txt')).toBe('[薪]');
+    expect(editor().read(asked)).toBe('[薪]');
   });
 });
