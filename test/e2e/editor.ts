@@ -216,7 +216,7 @@ export class Editor {
     const own = this.#newUser ? '[src*="extensionId=hearth.hearth"][src*="purpose=webviewView"]' : '';
     const chat = this.page.frameLocator(`iframe.webview.ready${own}`).frameLocator('iframe#active-frame');
     // Before the extension's first message its controls have no names, and move when they get them.
-    await chat.locator('#model .control-label:not(:empty)').waitFor();
+    await chat.locator('#model .control-label:not(:empty)').waitFor({ state: 'attached' });
     return chat;
   }
 
