@@ -21,9 +21,11 @@ import {
   type ChangeFigures,
   changes,
   clear,
+  damageOf,
   filesBelow,
   folderChanges,
   foldersBelow,
+  runParts,
 } from './damage.ts';
 
 const place = { prefix: 'value = other(1)\n'.repeat(60), suffix: '\n' };
@@ -94,10 +96,10 @@ async function changeEach(step: number): Promise<ChangeFigures> {
   cpSync(store, sound, { recursive: true });
   const isOwn = (path: string): boolean => !path.startsWith(model);
   const kinds = [
-    ...filesBelow(store).flatMap((path) => Object.entries(changes).map(([name, change]) => ({ path, name, change }))),
+    ...filesBelow(store).flatMap((path) => damageOf(path, changes)),
     ...foldersBelow(store)
       .filter((path) => isOwn(path) && !model.startsWith(path))
-      .flatMap((path) => Object.entries(folderChanges).map(([name, change]) => ({ path, name, change }))),
+      .flatMap((path) => damageOf(path, folderChanges)),
     { path: store, name: 'not writable', change: (path: string) => chmodSync(path, 0o500) },
   ];
   const moments = ['between two starts', 'while it is used'] as const;
@@ -139,11 +141,7 @@ if (import.meta.main) {
     store: () => changeFiles(step),
   };
   try {
-    for (const [name, part] of Object.entries(parts)) {
-      const figures = await part();
-      console.log(`${name}: ${JSON.stringify(figures, null, 2)}`);
-      if (figures.problems.length > 0) process.exitCode = 1;
-    }
+    await runParts(parts);
   } finally {
     await indexer.remove();
   }

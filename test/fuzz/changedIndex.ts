@@ -10,15 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { EngineFailure } from '../../extension/client/failure.ts';
 import type { Log } from '../../extension/parts.ts';
 import { IndexClient } from '../../extension/repository/indexClient.ts';
-import {
-  asOrdinaryUser,
-  type Change,
-  type ChangeFigures,
-  changes,
-  clear,
-  filesBelow,
-  folderChanges,
-} from './damage.ts';
+import { asOrdinaryUser, type ChangeFigures, clear, damageBelow } from './damage.ts';
 
 const silent: Log = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} };
 const files = 60;
@@ -98,13 +90,7 @@ async function changeEach(indexer: string, step: number): Promise<ChangeFigures>
   const root = mkdtempSync(join(tmpdir(), 'hearth-index-'));
   const [sound, folder] = [join(root, 'sound'), join(root, 'used')];
   await prepare(indexer, sound);
-  const index = join(folder, 'index');
-  const kindsOf = (path: string, of: Readonly<Record<string, Change>>) =>
-    Object.entries(of).map(([name, change]) => ({ path, name, change }));
-  const kinds = [
-    ...filesBelow(join(sound, 'index')).flatMap((path) => kindsOf(join(folder, relative(sound, path)), changes)),
-    ...kindsOf(index, folderChanges),
-  ];
+  const kinds = damageBelow(join(sound, 'index'), join(folder, 'index'));
   const moments = ['between two starts', 'before a search', 'before a save'] as const;
   const all = kinds.flatMap((kind) => moments.map((moment) => ({ ...kind, moment })));
   const chosen = all.filter((_, number) => number % step === 0);

@@ -8,15 +8,7 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { ChatStore } from '../../extension/chat/store.ts';
 import type { Log } from '../../extension/parts.ts';
-import {
-  asOrdinaryUser,
-  type Change,
-  type ChangeFigures,
-  changes,
-  clear,
-  filesBelow,
-  folderChanges,
-} from './damage.ts';
+import { asOrdinaryUser, type ChangeFigures, clear, damageBelow } from './damage.ts';
 
 const turns = 12;
 /** A path that stays what no file can be written to. */
@@ -56,12 +48,7 @@ async function changeEach(step: number): Promise<ChangeFigures> {
   await first.startNew();
   converse(first, 0, turns);
   await first.close();
-  const kindsOf = (path: string, of: Readonly<Record<string, Change>>) =>
-    Object.entries(of).map(([name, change]) => ({ path, name, change }));
-  const kinds = [
-    ...filesBelow(sound).flatMap((path) => kindsOf(join(folder, relative(sound, path)), changes)),
-    ...kindsOf(folder, folderChanges),
-  ];
+  const kinds = damageBelow(sound, folder);
   const moments = ['between two windows', 'before a question', 'in the middle of an answer'] as const;
   const all = kinds.flatMap((kind) => moments.map((moment) => ({ ...kind, moment })));
   const chosen = all.filter((_, number) => number % step === 0);

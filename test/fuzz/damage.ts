@@ -10,7 +10,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { seededRandom } from './mutants.ts';
 
 export interface ChangeFigures {
@@ -107,4 +107,30 @@ export function clear(folder: string): void {
   if (!existsSync(folder)) return;
   for (const path of [folder, ...foldersBelow(folder)]) chmodSync(path, 0o700);
   rmSync(folder, { recursive: true });
+}
+
+export interface Damage {
+  readonly path: string;
+  readonly name: string;
+  readonly change: Change;
+}
+
+export const damageOf = (path: string, of: Readonly<Record<string, Change>>): Damage[] =>
+  Object.entries(of).map(([name, change]) => ({ path, name, change }));
+
+/** Every change of every file below `sound`, in its copy `used`, and those of that folder itself. */
+export function damageBelow(sound: string, used: string): Damage[] {
+  const files = filesBelow(sound).flatMap((path) => damageOf(join(used, relative(sound, path)), changes));
+  return [...files, ...damageOf(used, folderChanges)];
+}
+
+/** Runs the parts of a script one after another and prints their figures; the script fails where one found a problem. */
+export async function runParts(
+  parts: Readonly<Record<string, () => Promise<{ readonly problems: readonly string[] }>>>,
+): Promise<void> {
+  for (const [name, part] of Object.entries(parts)) {
+    const figures = await part();
+    console.log(`${name}: ${JSON.stringify(figures, null, 2)}`);
+    if (figures.problems.length > 0) process.exitCode = 1;
+  }
 }

@@ -16,7 +16,7 @@ import { bundle } from '../unit/runtime/bundle.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
 import { FakeDecoder } from '../unit/scheduler/fakeDecoder.ts';
 import { Session } from './changedFiles.ts';
-import { filesBelow } from './damage.ts';
+import { filesBelow, runParts } from './damage.ts';
 import { fillIndexDisk } from './fullIndexDisk.ts';
 
 type Write = (...args: readonly unknown[]) => Promise<unknown>;
@@ -189,11 +189,7 @@ if (import.meta.main) {
     engine: () => fillDisk(step),
   };
   try {
-    for (const [name, part] of Object.entries(parts)) {
-      const figures = await part();
-      console.log(`${name}: ${JSON.stringify(figures, null, 2)}`);
-      if (figures.problems.length > 0) process.exitCode = 1;
-    }
+    await runParts(parts);
   } finally {
     await indexer.remove();
   }

@@ -91,16 +91,10 @@ function compare(exact: readonly Float64Array[], rows: readonly Float64Array[]):
   for (const [at, wanted] of exact.entries()) {
     const row = rows[at] ?? new Float64Array();
     if (row.length !== wanted.length) throw new Error(`${row.length} probabilities instead of ${wanted.length}.`);
-    if (highestOf(row) === highestOf(wanted)) same++;
+    if (argmax(row) === argmax(wanted)) same++;
     for (const [id, logarithm] of wanted.entries()) divergence += Math.exp(logarithm) * (logarithm - (row[id] ?? 0));
   }
   return `${((100 * same) / exact.length).toFixed(1)} % | ${(divergence / exact.length).toExponential(1)}`;
-}
-
-function highestOf(row: Float64Array): number {
-  let best = 0;
-  for (let id = 1; id < row.length; id++) if ((row[id] ?? 0) > (row[best] ?? 0)) best = id;
-  return best;
 }
 
 async function* goldens(): AsyncGenerator<Case> {
