@@ -116,25 +116,43 @@ export class FirstRun {
   readonly #models: ModelManager;
   readonly #memory: vscode.Memento;
   readonly #log: Log;
-  /** A failed load is not repeated at every key: it stays until a setting changes or the user acts. */
   #loading: Promise<void> | undefined;
+  /** A failed load is not repeated at every key: it stays until a setting changes, the user acts or a model is there. */
+  #failed = false;
 
   constructor(engine: EngineHost, models: ModelManager, memory: vscode.Memento, log: Log) {
     this.#engine = engine;
     this.#models = models;
     this.#memory = memory;
     this.#log = log;
+    engine.onView(({ state }) => {
+      if (this.#failed && !['no-model', 'downloading', 'failed'].includes(state.kind)) this.again();
+    });
   }
 
-  /** Resolves when the model that completes is loaded, or cannot be. */
-  warmUp(): Promise<void> {
+  /** Resolves when the model that completes is downloaded and loaded, or cannot be. */
+  async warmUp(): Promise<void> {
+    await this.#downloaded();
     this.#loading ??= this.#load();
-    return this.#loading;
+    await this.#loading;
   }
 
   /** The next key may try again. */
   again(): void {
     this.#loading = undefined;
+    this.#failed = false;
+  }
+
+  /** Resolves when no download runs. */
+  #downloaded(): Promise<void> {
+    if (this.#engine.view.state.kind !== 'downloading') return Promise.resolve();
+    return new Promise((resolve) => {
+      const subscription = this.#engine.onView(({ state }) => {
+        if (state.kind === 'downloading') return;
+        subscription.dispose();
+        resolve();
+      });
+    });
   }
 
   async #load(): Promise<void> {
@@ -144,6 +162,7 @@ export class FirstRun {
       // Should the model go away (engine stopped, model removed), the next key loads it again.
       this.again();
     } catch (error) {
+      this.#failed = true;
       this.#log.info(`No completions yet: ${sentence(error)}`);
       if (error instanceof EngineFailure && error.code === 'no-model') void this.#offer();
       // A server that is not there comes back by itself.

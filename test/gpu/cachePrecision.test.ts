@@ -11,11 +11,12 @@ import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
+import { askedGoldens, lavapipe } from './adapters.ts';
 import { normalisedError } from './kernel.ts';
 
 const webgpu = createWebgpuBackend({ gpu: { validate: true } });
 const all = ['llama', 'qwen3-moe', 'gpt-oss', 'deepseek-v3'];
-const usual = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe' ? ['gpt-oss'] : ['gpt-oss', 'deepseek-v3'];
+const usual = lavapipe ? ['gpt-oss'] : ['gpt-oss', 'deepseek-v3'];
 
 async function withDecoder<Result>(backend: Backend, family: string, run: (decoder: Decoder) => Promise<Result>) {
   const model = await openModel(fixtureFile(`goldens/${family}`));
@@ -48,7 +49,7 @@ async function logitsOf(decoder: Decoder, ids: readonly number[]): Promise<Float
 }
 
 describe('an 8-bit KV cache', () => {
-  for (const family of process.env['HEARTH_TEST_GOLDENS'] === undefined ? usual : all) {
+  for (const family of askedGoldens === undefined ? usual : all) {
     it(`${family}: the logits of the reference with the same rounding`, async () => {
       const { ids, logits: golden } = await readGolden(fixtureFile(`goldens/${family}/golden.safetensors`));
       const expected = await withDecoder(referenceBackend, family, (decoder) => logitsOf(decoder, ids));

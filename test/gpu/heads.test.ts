@@ -16,6 +16,7 @@ import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/web
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
 import { cacheRowOf, type GroupedQueryAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
 import type { CachePrecision } from '../../engine/protocol/models.ts';
+import { askedGoldens } from './adapters.ts';
 import { packRows, unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
 
@@ -281,7 +282,7 @@ const qwen3 = specOf({
 });
 
 /** A software GPU takes half a minute for 131,072 keys. */
-const far = process.env['HEARTH_TEST_GOLDENS'] === 'all';
+const far = askedGoldens === 'all';
 const tooFar = 'takes half a minute on a software GPU: npm run proof:gpu';
 
 describe('grouped-query attention equals the reference', () => {

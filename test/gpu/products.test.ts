@@ -10,6 +10,7 @@ import {
 import { rowsPerGroup } from '../../engine/backend/webgpu/kernels/vectorProduct.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import { blockLayout } from '../../engine/formats/tensor.ts';
+import { askedGoldens, lavapipe } from './adapters.ts';
 import { normalisedError, randomValues, runKernel, tileOperand, useGpu } from './kernel.ts';
 import { allTypes, blockTypes, codecFixture, type Matrix, matrixOf } from './matrices.ts';
 
@@ -97,7 +98,7 @@ it('has a fixture for every block type', () => {
 
 /** Lavapipe compiles each kernel for seconds: there one type of each layout stands for all, `npm run test:gpu all` runs the rest. */
 const representatives: readonly TensorType[] = ['BF16', 'F8_E4M3', 'Q5_0', 'Q6_K', 'MXFP4'];
-const slice = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe' && process.env['HEARTH_TEST_GOLDENS'] !== 'all';
+const slice = lavapipe && askedGoldens !== 'all';
 
 describe('matmuls with a quantised matrix', () => {
   const held = useGpu();

@@ -14,6 +14,7 @@ import type { DecoderSpec } from '../../engine/model/spec/spec.ts';
 import type { DecoderWeights } from '../../engine/model/weights/weights.ts';
 import { figure } from '../figures.ts';
 import { sharedFile } from '../unit/shared.ts';
+import { askedGoldens } from './adapters.ts';
 import { normalisedError } from './kernel.ts';
 import { type MatrixTypes, randomDecoderWeights } from './randomWeights.ts';
 
@@ -46,7 +47,7 @@ const cases: readonly (readonly [string, number, MatrixTypes])[] = [
 describe('one layer with its published dimensions equals the logits of the reference', () => {
   for (const [model, layer, types] of cases) {
     it(`${model}, layer ${layer}, ${types.experts} experts`, { timeout: 1_500_000 }, async ({ skip }) => {
-      if (process.env['HEARTH_TEST_GOLDENS'] !== 'all') return skip('takes minutes and gigabytes: npm run proof:gpu');
+      if (askedGoldens !== 'all') return skip('takes minutes and gigabytes: npm run proof:gpu');
       if (!existsSync(sharedFile(`models/${model}/config.json`))) return skip(`../shared lacks models/${model}`);
       const spec = await oneLayer(model, layer);
       const weights = randomDecoderWeights(spec, types);

@@ -17,9 +17,9 @@ import { argmax, greedy } from '../../engine/sampling/sampler.ts';
 import { models, weightsOf } from '../../scripts/kernels/models.ts';
 import { readGolden } from '../unit/goldens.ts';
 import { describeUnless, fixtureFile } from '../unit/shared.ts';
+import { askedGoldens, lavapipe } from './adapters.ts';
 
-const lavapipe = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe';
-const everything = process.env['HEARTH_TEST_GOLDENS'] === 'all';
+const everything = askedGoldens === 'all';
 const onSwiftshader =
   lavapipe && !everything ? 'npm test runs it on SwiftShader, npm run proof:gpu on both' : undefined;
 

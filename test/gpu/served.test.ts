@@ -15,6 +15,7 @@ import { type Client, proxy, Streams } from '../../engine/protocol/rpc.ts';
 import { Switchboard, serveEngine } from '../../engine/runtime/serveEngine.ts';
 import { Engine } from '../../engine/runtime/service.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
+import { askedGoldens, onLavapipe } from './adapters.ts';
 
 /** The two ends of the protocol, in one process: a software adapter's driver cannot be handed to a child. */
 function connect(engine: Engine): { readonly requests: Client<EngineRequests, AbortSignal>; close(): void } {
@@ -49,10 +50,14 @@ const others: readonly Chat[] = [
   ['a chat that is shown tools and may call none', { tools, toolChoice: 'none' }],
 ];
 /** A software GPU takes half a minute for each (all: npm run proof:gpu). */
-const chats = process.env['HEARTH_TEST_GOLDENS'] === 'all' ? [...withMostRules, ...others] : withMostRules;
+const chats = askedGoldens === 'all' ? [...withMostRules, ...others] : withMostRules;
 const warm = { temperature: 0.9, topP: 0.95, topK: 40, repetitionPenalty: 1.1 };
 
-describe('requests of users on the GPU', () => {
+await onLavapipe(() => {
+  describe('requests of users on the GPU', requestsOfUsers);
+});
+
+function requestsOfUsers(): void {
   let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
   let engine: Engine;
   let link: ReturnType<typeof connect>;
@@ -123,4 +128,4 @@ describe('requests of users on the GPU', () => {
     }
     expect(onDevice).toBeGreaterThan(written / 2);
   });
-});
+}

@@ -10,6 +10,7 @@ import { Speculation } from '../../engine/scheduler/tokensPerStep.ts';
 import { generate } from '../../engine/tasks/generate.ts';
 import { patient } from '../unit/scheduler/setUp.ts';
 import { fixtureFile } from '../unit/shared.ts';
+import { askedGoldens, lavapipe } from './adapters.ts';
 
 interface Ways {
   readonly speculates: boolean;
@@ -63,7 +64,7 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
   return { text, sampled, accepted: scheduler.statistics().classes.chat.acceptedTokens };
 }
 
-const slow = process.env['HEARTH_TEST_ADAPTER'] === 'swiftshader' && process.env['HEARTH_TEST_GOLDENS'] !== 'all';
+const slow = !lavapipe && askedGoldens !== 'all';
 
 it('writes the same with draft tokens, with device sampling, with both and with neither', async (context) => {
   if (slow) context.skip('takes more than a minute on this adapter, and runs on lavapipe: npm run proof:gpu');

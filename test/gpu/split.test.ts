@@ -9,37 +9,42 @@ import { openModel } from '../../engine/model/open.ts';
 import { describeModel } from '../../engine/model/spec/describe.ts';
 import { checkGolden, expectGoldenLogits, float32Bounds, goldenCases, readGolden } from '../unit/goldens.ts';
 import { layersOf, splitAt } from '../unit/stages.ts';
+import { askedGoldens, onLavapipe } from './adapters.ts';
 
 const onnx = createOnnxBackend({ roundActivations: false, cachePrecision: 'f32' });
 /** Each load opens a device of its own, so two stages are two cards. */
 const gpu = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
 
 /**
- * A software GPU takes half a minute for a case, so GPT-OSS stands for all: test/unit/backend/split.test.ts has every family and
- * border. HEARTH_TEST_GOLDENS=all: the GPU before the CPU too, and every router's experts.
+ * GPT-OSS stands for all: test/unit/backend/split.test.ts has every family and border. HEARTH_TEST_GOLDENS=all: the GPU before the CPU too,
+ * and every router's experts.
  */
-const all = process.env['HEARTH_TEST_GOLDENS'] !== undefined;
+const all = askedGoldens !== undefined;
 const uneven = /in uneven chunks/;
 
-for (const golden of goldenCases.filter(({ name }) => name === 'gpt-oss safetensors')) {
-  const layers = await layersOf(golden);
-  const pairs = [[onnx, gpu], [gpu, gpu], ...(all ? [[gpu, onnx]] : [])];
-  for (const backends of pairs) {
-    checkGolden(splitAt([layers - 1, 1], backends), golden, float32Bounds, {}, uneven);
+await onLavapipe(async () => {
+  for (const golden of goldenCases.filter(({ name }) => name === 'gpt-oss safetensors')) {
+    const layers = await layersOf(golden);
+    const pairs = [[onnx, gpu], [gpu, gpu], ...(all ? [[gpu, onnx]] : [])];
+    for (const backends of pairs) {
+      checkGolden(splitAt([layers - 1, 1], backends), golden, float32Bounds, {}, uneven);
+    }
+    checkGolden(splitAt([1, layers - 1], [gpu]), golden, float32Bounds, {}, /two sequences in one run/);
   }
-  checkGolden(splitAt([1, layers - 1], [gpu]), golden, float32Bounds, {}, /two sequences in one run/);
-}
 
-// Experts that the GPU has no memory for, brought as tokens choose them: of one layer, or of all, also beside shared experts.
-const streamed = all ? /^(gpt-oss|qwen3-moe|glm4-moe|deepseek-v3) saf/ : /^gpt-oss saf/;
-for (const golden of goldenCases.filter(({ name }) => streamed.test(name))) {
-  const layers = await layersOf(golden);
-  const streamedLayers = golden.name.startsWith('gpt-oss') ? layers - 1 : layers;
-  const stream = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32', streamedLayers });
-  checkGolden(splitAt([layers], [stream]), golden, float32Bounds, {}, uneven);
-}
+  // Experts that the GPU has no memory for, brought as tokens choose them: of one layer, or of all, also beside shared experts.
+  const streamed = all ? /^(gpt-oss|qwen3-moe|glm4-moe|deepseek-v3) saf/ : /^gpt-oss saf/;
+  for (const golden of goldenCases.filter(({ name }) => streamed.test(name))) {
+    const layers = await layersOf(golden);
+    const streamedLayers = golden.name.startsWith('gpt-oss') ? layers - 1 : layers;
+    const stream = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32', streamedLayers });
+    checkGolden(splitAt([layers], [stream]), golden, float32Bounds, {}, uneven);
+  }
 
-describe('a GPU whose memory holds some of the layers', () => {
+  describe('a GPU whose memory holds some of the layers', someLayers);
+});
+
+function someLayers(): void {
   it('computes these and the CPU the rest, to the golden logits', async () => {
     // Its weights are floats, whose products the CPU backend doesn't round.
     const golden = goldenCases.find(({ name }) => name === 'llama safetensors');
@@ -68,4 +73,4 @@ describe('a GPU whose memory holds some of the layers', () => {
     await decoder.dispose();
     await file.close();
   });
-});
+}

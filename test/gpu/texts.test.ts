@@ -12,6 +12,7 @@ import { openModel } from '../../engine/model/open.ts';
 import { figure } from '../figures.ts';
 import { argmax } from '../unit/goldens.ts';
 import { fixtureFile, sharedFile } from '../unit/shared.ts';
+import { askedGoldens } from './adapters.ts';
 
 interface Story {
   readonly promptIds: readonly number[];
@@ -19,7 +20,7 @@ interface Story {
 }
 
 const backend = createWebgpuBackend({ gpu: { validate: true } });
-const whole = process.env['HEARTH_TEST_GOLDENS'] === 'all';
+const whole = askedGoldens === 'all';
 
 async function expectStory(path: string, name: string, most: number): Promise<void> {
   const story: Story = JSON.parse(readFileSync(fixtureFile(`llamaCpp/${name}.json`), 'utf8'));

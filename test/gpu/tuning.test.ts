@@ -12,6 +12,7 @@ import { showTuning } from '../../engine/cli/doctor.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { largestDifference, readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
+import { onLavapipe } from './adapters.ts';
 
 const cacheDirectory = mkdtempSync(join(tmpdir(), 'hearth-tuning-'));
 afterAll(() => rmSync(cacheDirectory, { recursive: true }));
@@ -58,55 +59,57 @@ async function lastLogits(decoder: Decoder): Promise<Float32Array> {
 const width = golden.logits.length / golden.ids.length;
 const expected = golden.logits.subarray((ids.length - 1) * width, ids.length * width);
 
-it.each<Tuning>([
-  { vectorThreads: 32, attentionGroups: 128 },
-  { vectorThreads: 128, attentionGroups: 256 },
-])('threads $vectorThreads, groups $attentionGroups: the golden logits', async (tuning) => {
-  const { decoder } = await load(tuning);
-  expect(largestDifference(await lastLogits(decoder), expected) / golden.deviation).toBeLessThan(1e-4);
-  await decoder.dispose();
-});
-
-describe('the tuner', () => {
-  it('times variants, reports each kernel, keeps the fastest for the next load, and disturbs no sequence', async () => {
-    const { decoder, gpu } = await load();
-    const { tuner } = decoder;
-    if (!tuner) throw new Error('a GPU is tuned');
-    // These adapters are software.
-    expect(tuner.isDue).toBe(false);
-    const sequence = decoder.createSequence();
-    await decoder.run([{ sequence, tokens: ids.slice(0, -1), logits: 'none' }]);
-    const free = decoder.memory().cacheBytes;
-    while (await tuner.ready()) await tuner.step();
-    const { report } = tuner;
-    const names = report?.trials.map(({ name }) => name) ?? [];
-    // A device as slow as these may use up the time before the last.
-    expect(names.length).toBeGreaterThanOrEqual(2);
-    expect(names).toEqual(
-      [
-        'as it is',
-        ...['32 threads a workgroup', '128 threads a workgroup'],
-        ...['256 workgroups of attention', '128 workgroups of attention'],
-      ].slice(0, names.length),
-    );
-    expect(report?.trials.filter(({ chosen }) => chosen)).toHaveLength(1);
-    for (const { tokenMs } of report?.trials ?? []) expect(tokenMs).toBeGreaterThan(0);
-    const { layers, token } = (await decoder.dispatches?.()) ?? { layers: [], token: 0 };
-    expect(layers.length).toBeGreaterThan(0);
-    expect(report?.kernels.reduce((sum, { dispatches }) => sum + dispatches, 0)).toBe(token);
-    // Every matrix of a token is read: experts as many as are chosen.
-    const head = report?.kernels.find(({ name }) => name.startsWith('matrixVector BF16 512x128'));
-    expect(head?.bytes).toBe(2 * 512 * 128);
-    expect(decoder.memory().cacheBytes).toBe(free);
-    const [logits = new Float32Array()] = await decoder.run([{ sequence, tokens: ids.slice(-1), logits: 'last' }]);
-    expect(largestDifference(logits, expected) / golden.deviation).toBeLessThan(1e-4);
-    const now = gpu.capabilities.tuning;
+await onLavapipe(() => {
+  it.each<Tuning>([
+    { vectorThreads: 32, attentionGroups: 128 },
+    { vectorThreads: 128, attentionGroups: 256 },
+  ])('threads $vectorThreads, groups $attentionGroups: the golden logits', async (tuning) => {
+    const { decoder } = await load(tuning);
+    expect(largestDifference(await lastLogits(decoder), expected) / golden.deviation).toBeLessThan(1e-4);
     await decoder.dispose();
-    expect(
-      showTuning((await tuningReports(gpu.capabilities, cacheDirectory))[0] ?? { trials: [], kernels: [] }).join(),
-    ).toContain('chosen');
-    const again = await load();
-    expect(again.tuned).toEqual(now);
-    await again.decoder.dispose();
+  });
+
+  describe('the tuner', () => {
+    it('times variants, reports each kernel, keeps the fastest for the next load, and disturbs no sequence', async () => {
+      const { decoder, gpu } = await load();
+      const { tuner } = decoder;
+      if (!tuner) throw new Error('a GPU is tuned');
+      // These adapters are software.
+      expect(tuner.isDue).toBe(false);
+      const sequence = decoder.createSequence();
+      await decoder.run([{ sequence, tokens: ids.slice(0, -1), logits: 'none' }]);
+      const free = decoder.memory().cacheBytes;
+      while (await tuner.ready()) await tuner.step();
+      const { report } = tuner;
+      const names = report?.trials.map(({ name }) => name) ?? [];
+      // A device as slow as these may use up the time before the last.
+      expect(names.length).toBeGreaterThanOrEqual(2);
+      expect(names).toEqual(
+        [
+          'as it is',
+          ...['32 threads a workgroup', '128 threads a workgroup'],
+          ...['256 workgroups of attention', '128 workgroups of attention'],
+        ].slice(0, names.length),
+      );
+      expect(report?.trials.filter(({ chosen }) => chosen)).toHaveLength(1);
+      for (const { tokenMs } of report?.trials ?? []) expect(tokenMs).toBeGreaterThan(0);
+      const { layers, token } = (await decoder.dispatches?.()) ?? { layers: [], token: 0 };
+      expect(layers.length).toBeGreaterThan(0);
+      expect(report?.kernels.reduce((sum, { dispatches }) => sum + dispatches, 0)).toBe(token);
+      // Every matrix of a token is read: experts as many as are chosen.
+      const head = report?.kernels.find(({ name }) => name.startsWith('matrixVector BF16 512x128'));
+      expect(head?.bytes).toBe(2 * 512 * 128);
+      expect(decoder.memory().cacheBytes).toBe(free);
+      const [logits = new Float32Array()] = await decoder.run([{ sequence, tokens: ids.slice(-1), logits: 'last' }]);
+      expect(largestDifference(logits, expected) / golden.deviation).toBeLessThan(1e-4);
+      const now = gpu.capabilities.tuning;
+      await decoder.dispose();
+      expect(
+        showTuning((await tuningReports(gpu.capabilities, cacheDirectory))[0] ?? { trials: [], kernels: [] }).join(),
+      ).toContain('chosen');
+      const again = await load();
+      expect(again.tuned).toEqual(now);
+      await again.decoder.dispose();
+    });
   });
 });

@@ -209,6 +209,28 @@ describe('the first run', () => {
     ]);
   });
 
+  it('waits for the download and the load where a key is typed meanwhile', async () => {
+    const client = clientOf(absent);
+    const firstRun = await firstRunOf(client);
+    await firstRun.warmUp();
+    expect(client.view.state.kind).toBe('no-model');
+    const [entry] = await client.models();
+    if (entry === undefined) throw new Error('the scripted engine lists models');
+    const typedMeanwhile: Promise<string | undefined>[] = [];
+    const typing = client.onView(({ state }) => {
+      if (state.kind === 'ready') return;
+      typedMeanwhile.push(firstRun.warmUp().then(() => client.completionModel?.id));
+    });
+    const host = hostOf(client);
+    await host.client();
+    await new ModelManager(host, async () => {}).download({ entry });
+    typing.dispose();
+    const completing = await Promise.all(typedMeanwhile);
+    expect(completing.length).toBeGreaterThan(2);
+    expect(new Set(completing)).toEqual(new Set(['small']));
+    expect(user.asked).toHaveLength(1);
+  });
+
   it('offers the pair in one, and completes with its second model once it is there', async () => {
     const client = clientOf({ ...absent, FAKE_CODER: 'absent', FAKE_PARTNER: 'coder' });
     user.wants.push('Download (200 MB)');
