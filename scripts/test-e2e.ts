@@ -32,8 +32,11 @@ function readArguments() {
   return { repeat: count('repeat', 1), busy: count('busy', 0), files: positionals };
 }
 
-const startBusy = (count: number): ChildProcess[] =>
-  Array.from({ length: count }, () => spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }));
+/** Processes that compute nothing, and end when this one is killed. */
+const startBusy = (count: number): ChildProcess[] => {
+  const work = 'for (const parent = process.ppid; process.ppid === parent; ) for (let i = 0; i < 1e8; i++);';
+  return Array.from({ length: count }, () => spawn(process.execPath, ['-e', work], { stdio: 'ignore' }));
+};
 
 /** Runs the files one after another, to separate their results. Packages and installs only once. */
 async function repeatEach(vitest: Vitest, names: readonly string[], repeat: number): Promise<Runs[]> {
