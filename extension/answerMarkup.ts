@@ -84,11 +84,17 @@ function startOf(pattern: RegExp, src: string): number | undefined {
   return at < 0 ? undefined : at;
 }
 
+/** marked asks this for each paragraph with all that follows it: a search to the end takes quadratic time. */
+function paragraphAtStart(src: string): string {
+  const end = src.search(/\n *\n/);
+  return end < 0 ? src : src.slice(0, end);
+}
+
 const extensions = {
   renderers: {},
   childTokens: {},
   block: [(src: string) => formulaToken(displayFormula, src, true)],
-  startBlock: [(src: string) => startOf(/\n {0,3}(?:\$\$|\\\[)/, src)],
+  startBlock: [(src: string) => startOf(/\n {0,3}(?:\$\$|\\\[)/, paragraphAtStart(src))],
   inline: [(src: string, tokens: Token[]) => inlineToken(src, tokens.at(-1))],
   startInline: [(src: string) => startOf(/\$|\\[([]/, src)],
 };

@@ -123,6 +123,7 @@ export const operations: readonly Operation[] = [
   },
   { name: 'grammar, choices', run: (times) => compiled({ enum: Object.keys(properties(10 * times)) }) },
   { name: 'markdown, prose', run: (times) => lexMarkdown(prose.repeat(20 * times)) },
+  { name: 'markdown, paragraphs', run: (times) => lexMarkdown('a\n\n'.repeat(200 * times)) },
   { name: 'markdown, code', run: (times) => lexMarkdown(fence.repeat(4 * times)) },
   { name: 'markdown, quotes', run: (times) => lexMarkdown('> '.repeat(500 * times)) },
   { name: 'markdown, stars', run: (times) => lexMarkdown('**'.repeat(500 * times)) },

@@ -5,6 +5,7 @@ import { growthOf, isSteep, operations } from '../proof/complexity.ts';
 const measured = new Set([
   'chat, turns',
   'completion prompt, one line',
+  'markdown, paragraphs',
   'markdown, stars',
   'citations, slashes',
   'placement, a changed line',

@@ -173,6 +173,10 @@ describe('formulas', () => {
     expect(formulasOf(render(markdown))).toEqual([]);
   });
 
+  it('that begin after a line of spaces begin a paragraph of their own', () => {
+    expect(render('Before\n  \n$$unfinished').querySelectorAll('p')).toHaveLength(2);
+  });
+
   it('are typeset in slices between which the page answers, unless the block was rendered anew', () => {
     slowly();
     const markdown = Array.from({ length: 10 }, (_, i) => `$x_${i}$`).join(' ');
