@@ -11,7 +11,7 @@ import { glob } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { defaultModelId, requireEntry } from '../engine/catalogue/catalogue.ts';
-import { processorNeededBytes } from '../engine/catalogue/fit.ts';
+import { memoryNeededBytes } from '../engine/catalogue/fit.ts';
 import { backendChoice } from '../engine/protocol/models.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 import { startEngine } from './shared/engineProcess.ts';
@@ -34,7 +34,7 @@ const engine = startEngine('dist/engine.mjs');
 const { requests } = engine;
 await requests.load({ model: values.model, backend: backendChoice.parse(values.backend), diskCacheBytes: 0 });
 
-const statedBytes = processorNeededBytes(requireEntry(values.model));
+const statedBytes = memoryNeededBytes(requireEntry(values.model), 'processor');
 const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(0);
 /** The machine may be busy. */
 const timeoutMs = 600_000;

@@ -21,8 +21,9 @@ const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
 function pairTable(): string[] {
   const rows = Object.entries(machines).map(([name, hardware]) => {
     const { chat, completion } = choosePair(catalogue, hardware, { fallbackId: defaultModelId });
-    const bytes = (chat ? memoryNeededBytes(chat) : 0) + (completion ? memoryNeededBytes(completion) : 0);
-    return row([name, chat?.name ?? '', completion?.name ?? 'the same', showBytes(bytes)]);
+    const bytes = (entry: CatalogueEntry | undefined): number =>
+      entry ? memoryNeededBytes(entry, placeOf(entry, hardware)?.kind ?? 'processor') : 0;
+    return row([name, chat?.name ?? '', completion?.name ?? 'the same', showBytes(bytes(chat) + bytes(completion))]);
   });
   return [row(['machine', 'answers', 'completes', 'memory']), row(['---', '---', '---', '---:']), ...rows];
 }
@@ -34,7 +35,7 @@ function modelTable(entry: CatalogueEntry): string[] {
     const { decode, prefill } = speedOf(entry, place);
     return [row([name, shownPlace(place), context(entry, place, hardware), shown(decode), shown(prefill)])];
   });
-  const needs = `Needs ${showBytes(memoryNeededBytes(entry))} with a context of ${Math.min(8192, entry.contextTokens)} tokens.`;
+  const needs = `Needs ${showBytes(memoryNeededBytes(entry, 'card'))} on a GPU with a context of ${Math.min(8192, entry.contextTokens)} tokens.`;
   if (rows.length === 0) return ['', `## ${entry.name}`, '', `${needs} Fits on none of these machines.`];
   const head = row(['machine', 'runs on', 'longest context', 'decode, tokens/s', 'prefill, tokens/s']);
   return ['', `## ${entry.name}`, '', needs, '', head, row(['---', '---', '---:', '---:', '---:']), ...rows];
@@ -49,15 +50,13 @@ function shownPlace({ kind, cardShare, streamsExperts }: Device): string {
 
 const shown = (speed: number): string => (speed < 10 ? speed.toFixed(1) : Math.round(speed).toLocaleString('en'));
 
-function context(
-  { downloadBytes, cacheBytesPerToken, contextTokens }: CatalogueEntry,
-  { kind }: Device,
-  hardware: Hardware,
-): string {
+function context(entry: CatalogueEntry, { kind }: Device, hardware: Hardware): string {
+  const { downloadBytes, cacheBytesPerToken, contextTokens } = entry;
   // Layers are placed beside so much.
   if (kind === 'split') return Math.min(usualContextTokens, contextTokens).toLocaleString('en');
   const cacheBytes = (tokens: number): number => tokens * cacheBytesPerToken;
-  const tokens = longestContext({ weightBytes: downloadBytes, cacheBytes, longestTokens: contextTokens }, hardware);
+  const needs = { weightBytes: downloadBytes, cacheBytes, longestTokens: contextTokens };
+  const tokens = longestContext(needs, entry, hardware);
   return tokens.toLocaleString('en');
 }
 

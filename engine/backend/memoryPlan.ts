@@ -6,6 +6,7 @@
 import { execFileSync } from 'node:child_process';
 import { freemem, totalmem } from 'node:os';
 import { HearthError } from '../errors.ts';
+import { blocksFor } from '../kv/blocks.ts';
 import { showBytes } from '../texts.ts';
 
 /** What holds weights, keys and values. */
@@ -45,6 +46,13 @@ export const usualContextTokens = 8192;
  * (docs/proof.md, "Memory of the engine over an hour of requests").
  */
 export const processorScratchBytes = { ggml: 400e6, onnx: 700e6 } as const;
+
+/** Tokens of a block of the processor's KV cache: columns are allocated in such steps. */
+export const processorBlockTokens = 64;
+
+/** Tokens that the processor's KV cache allocates for a sequence of so many. */
+export const allocatedTokens = (tokens: number): number =>
+  processorBlockTokens * blocksFor(tokens, { blockTokens: processorBlockTokens, contiguous: true });
 
 /** Of the machine's memory: the rest is the system's, the editor's and a browser's. */
 const usableShare = { shared: 1, host: 0.75 };

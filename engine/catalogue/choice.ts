@@ -59,9 +59,9 @@ const promptParameters = 8e9;
 
 /** The machine with a loaded model. */
 function without(hardware: Hardware, entry: CatalogueEntry): Hardware {
-  const bytes = memoryNeededBytes(entry);
   const { gpu } = hardware;
   const place = placeOf(entry, hardware);
+  const bytes = memoryNeededBytes(entry, place?.kind ?? 'processor');
   if (place?.kind === 'card' && gpu?.memoryBytes !== undefined)
     return { ...hardware, gpu: { ...gpu, memoryBytes: gpu.memoryBytes - bytes } };
   const onHost = { ...hardware, totalMemoryBytes: hardware.totalMemoryBytes - bytes * (1 - (place?.cardShare ?? 0)) };
@@ -74,9 +74,11 @@ const highestRanked = (entries: readonly CatalogueEntry[]): CatalogueEntry | und
     undefined,
   );
 
-/** The highest-ranked chat model that fits in `bytes` of memory. */
+/** The highest-ranked chat model that fits in `bytes` of memory, whatever computes it. */
 export function bestWithin(entries: readonly CatalogueEntry[], bytes: number): CatalogueEntry | undefined {
-  const fitting = entries.filter((entry) => entry.roles.includes('chat') && memoryNeededBytes(entry) <= bytes);
+  const fitting = entries.filter(
+    (entry) => entry.roles.includes('chat') && memoryNeededBytes(entry, 'processor') <= bytes,
+  );
   return highestRanked(fitting);
 }
 

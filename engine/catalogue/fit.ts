@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { isFasterQuantisation } from '../backend/ggml/choice.ts';
 import {
+  allocatedTokens,
   DoesNotFit,
   hostMemory,
   type MemoryPool,
@@ -103,8 +104,8 @@ type Sizes = Pick<
 > &
   Computed;
 
-/** What decides which backend computes it on the processor; unknown: ONNX Runtime's share is assumed. */
-type Computed = Partial<Pick<CatalogueEntry, 'family' | 'quantisation'>>;
+/** What decides which backend computes it on the processor; unknown: ONNX Runtime, with the weights as they are. */
+export type Computed = Partial<Pick<CatalogueEntry, 'family' | 'quantisation'>>;
 
 /** KV cache grows by `cacheBytesPerToken` per token; sliding-window layers are not counted. */
 const needsOnGpu = (entry: Sizes): ModelNeeds => ({
@@ -114,23 +115,26 @@ const needsOnGpu = (entry: Sizes): ModelNeeds => ({
   longestTokens: entry.contextTokens,
 });
 
-const needsOnProcessor = (entry: Sizes): ModelNeeds => ({
-  ...needsOnGpu(entry),
-  weightBytes: processorBytes(entry),
-  scratchBytes: processorScratchBytes[isPacked(entry) ? 'onnx' : 'ggml'],
+/** The same where the processor computes: after an hour, weights as its backend keeps them. */
+const onProcessor = (needs: Omit<ModelNeeds, 'scratchBytes'>, computed: Computed): ModelNeeds => ({
+  ...needs,
+  weightBytes: processorBytes(needs.weightBytes, computed),
+  scratchBytes: scratchOnProcessor(computed),
+  cacheBytes: (tokens) => needs.cacheBytes(allocatedTokens(tokens)),
 });
+
+const scratchOnProcessor = (computed: Computed): number => processorScratchBytes[isPacked(computed) ? 'onnx' : 'ggml'];
+
+const needsOn = (entry: Sizes, kind: Device['kind']): ModelNeeds =>
+  kind === 'processor' ? onProcessor(needsOnGpu(entry), entry) : needsOnGpu(entry);
 
 const usualTokens = (entry: Sizes): number => Math.min(usualContextTokens, entry.contextTokens);
 
-function totalBytes(entry: Sizes, { weightBytes, scratchBytes, cacheBytes }: ModelNeeds): number {
+/** Memory for the weights, the KV cache of a usual context and the runtime where it runs; a GPU takes less. */
+export function memoryNeededBytes(entry: Sizes, kind: Device['kind']): number {
+  const { weightBytes, scratchBytes, cacheBytes } = needsOn(entry, kind);
   return weightBytes + cacheBytes(usualTokens(entry)) + scratchBytes;
 }
-
-/** Memory for the weights, the KV cache of a usual context and the runtime, on a GPU. */
-export const memoryNeededBytes = (entry: Sizes): number => totalBytes(entry, needsOnGpu(entry));
-
-/** The same on the processor, after an hour. */
-export const processorNeededBytes = (entry: Sizes): number => totalBytes(entry, needsOnProcessor(entry));
 
 /** Assumes that all memory is available, so that a verdict doesn't depend on other running programs. */
 function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPool; readonly card?: MemoryPool } {
@@ -163,16 +167,22 @@ function contextOn(needs: ModelNeeds, pool: MemoryPool | undefined, asked?: numb
 }
 
 /** Longest context if no other program uses memory; 0 if the weights don't fit. */
-export function longestContext(needs: Omit<ModelNeeds, 'scratchBytes'>, hardware: Hardware): number {
+export function longestContext(
+  needs: Omit<ModelNeeds, 'scratchBytes'>,
+  computed: Computed,
+  hardware: Hardware,
+): number {
   const { host, card } = poolsOf(hardware);
-  const all = { ...needs, scratchBytes: overheadBytes };
-  return Math.max(contextOn(all, card), contextOn(all, host));
+  const onGpu = { ...needs, scratchBytes: overheadBytes };
+  const onHost = hardware.gpu?.unified ? onGpu : onProcessor(needs, computed);
+  return Math.max(contextOn(onGpu, card), contextOn(onHost, host));
 }
 
 /** Memory available for weights and KV cache, on the graphics card or the host, whichever is larger. */
-export function memoryForModelBytes(hardware: Hardware): number {
+export function memoryForModelBytes(computed: Computed, hardware: Hardware): number {
   const { host, card } = poolsOf(hardware);
-  return Math.max(0, Math.max(card ? mostUsableBytes(card) : 0, mostUsableBytes(host)) - overheadBytes);
+  const onHost = mostUsableBytes(host) - (hardware.gpu?.unified ? overheadBytes : scratchOnProcessor(computed));
+  return Math.max(0, (card ? mostUsableBytes(card) : 0) - overheadBytes, onHost);
 }
 
 /** Bytes that ONNX Runtime takes for those of the file, counted on published shapes (placement.test.ts); unknown: as Q4_K. */
@@ -193,9 +203,9 @@ const isPacked = ({ family, quantisation }: Computed): boolean =>
   (family !== undefined && packedFamilies.has(family)) ||
   !isFasterQuantisation(quantisation);
 
-/** Of the weights on the processor: the file's own, unless ONNX Runtime computes the model. */
-const processorBytes = (entry: Sizes): number =>
-  entry.downloadBytes * (entry.quantisation !== undefined && isPacked(entry) ? packedShare(entry) : 1);
+/** Of weights on the processor: the file's own, unless ONNX Runtime computes the model. */
+const processorBytes = (fileBytes: number, computed: Computed): number =>
+  fileBytes * (computed.quantisation !== undefined && isPacked(computed) ? packedShare(computed) : 1);
 
 /** Fewer layers on the card are not worth the crossing. */
 const leastCardShare = 0.1;
@@ -227,8 +237,9 @@ export function placeOf(entry: Sizes, hardware: Hardware): Device | undefined {
   if (gpu && card && fits(entry, needsOnGpu(entry), card)) return { kind: 'card', name: gpu.name, cores };
   const split = card && splitOf(entry, host, card);
   if (gpu && split) return { kind: 'split', name: gpu.name, cores, ...split };
-  if (!fits(entry, gpu?.unified ? needsOnGpu(entry) : needsOnProcessor(entry), host)) return undefined;
-  return gpu?.unified ? { kind: 'shared', name: gpu.name, cores } : { kind: 'processor', name: '', cores };
+  const kind = gpu?.unified ? 'shared' : 'processor';
+  if (!fits(entry, needsOn(entry, kind), host)) return undefined;
+  return { kind, name: (kind === 'shared' && gpu?.name) || '', cores };
 }
 
 export const runsWellInChat = ({ decode, prefill }: Speed): boolean =>
@@ -240,8 +251,7 @@ export const completesInTime = ({ decode, prefill }: Speed): boolean =>
 /** The speed and the memory come first: VS Code cuts a long line of its list. */
 export function judge(entry: Sizes, hardware: Hardware): Fit {
   const place = placeOf(entry, hardware);
-  const onProcessor = place ? place.kind === 'processor' : !hardware.gpu;
-  const neededBytes = onProcessor ? processorNeededBytes(entry) : memoryNeededBytes(entry);
+  const neededBytes = memoryNeededBytes(entry, place?.kind ?? (hardware.gpu ? 'card' : 'processor'));
   const needs = `${showBytes(neededBytes)} of memory`;
   if (place === undefined) {
     const has = `this machine has ${showBytes(hardware.totalMemoryBytes)}`;
@@ -267,10 +277,10 @@ const shownSpeed = (speed: number): string => (speed < 2 ? speed.toFixed(1) : Ma
 
 /** Hardware recommendation that doesn't depend on this machine. */
 export function hardwareNeeds(entry: Sizes): string {
-  const needs = showBytes(memoryNeededBytes(entry));
+  const needs = (kind: Device['kind']) => `About ${showBytes(memoryNeededBytes(entry, kind))}`;
   const onFourCores = speedOf(entry, { kind: 'processor', name: '', cores: 4 });
-  if (runsWellInChat(onFourCores)) return `About ${needs} of memory; a CPU is enough.`;
-  return `About ${needs} of GPU memory; slow on a CPU.`;
+  if (runsWellInChat(onFourCores)) return `${needs('processor')} of memory; a CPU is enough.`;
+  return `${needs('card')} of GPU memory; slow on a CPU.`;
 }
 
 /**

@@ -59,7 +59,8 @@ export async function inspectModel(store: Store, model: string, options: Inspect
   const { spec, groups, ...known } = entry ? await ofEntry(store, entry) : await ofPath(await store.resolve(model));
   const { contexts, cachePrecision = 'f16' } = options;
   const inspection = inspectSpec(spec, groups, contexts, cachePrecision);
-  const memoryBytes = memoryForModelBytes(options.hardware);
+  const computed = { family: spec.family, quantisation: known.quantisation ?? mainType(groups) };
+  const memoryBytes = memoryForModelBytes(computed, options.hardware);
   const { longestContextTokens, weights } = inspection;
   const perValue = cacheBytesPerValue(spec, cachePrecision);
   const needs = {
@@ -67,7 +68,7 @@ export async function inspectModel(store: Store, model: string, options: Inspect
     cacheBytes: (tokens: number) => cacheBytes(spec, tokens, perValue),
     longestTokens: longestContextTokens,
   };
-  const contextTokens = longestContext(needs, options.hardware);
+  const contextTokens = longestContext(needs, computed, options.hardware);
   return {
     model,
     ...known,
@@ -78,6 +79,12 @@ export async function inspectModel(store: Store, model: string, options: Inspect
     ...(entry && { parameters: entry.parameters }),
     thisMachine: { memoryBytes, contextTokens },
   };
+}
+
+/** What most of the layers' weights are stored in. */
+function mainType(groups: readonly WeightGroup[]): string {
+  const layers = groups.filter(({ role }) => role !== 'embedding' && role !== 'head');
+  return layers.toSorted((a, b) => b.bytes - a.bytes)[0]?.type ?? '';
 }
 
 async function ofEntry(store: Store, entry: CatalogueEntry): Promise<Known> {

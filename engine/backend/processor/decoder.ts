@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { HearthError } from '../../errors.ts';
 import type { CacheDemand, Sequence, SequenceSerializer } from '../../kv/blockCache.ts';
 import { BlockCache, type BlockStorage, type CachedSequence } from '../../kv/blockCache.ts';
-import { type BlockGroup, blocksFor } from '../../kv/blocks.ts';
+import type { BlockGroup } from '../../kv/blocks.ts';
 import { maxStates, StateTable } from '../../kv/states.ts';
 import { cacheBytesPerToken, type DecoderSpec, processorPrecision, stateBytesOf } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/models.ts';
@@ -19,7 +19,14 @@ import {
   passesOf,
   type SequenceSlice,
 } from '../backend.ts';
-import { type MemoryPlan, type ModelNeeds, processorScratchBytes, usualContextTokens } from '../memoryPlan.ts';
+import {
+  allocatedTokens,
+  processorBlockTokens as blockTokens,
+  type MemoryPlan,
+  type ModelNeeds,
+  processorScratchBytes,
+  usualContextTokens,
+} from '../memoryPlan.ts';
 import {
   bytesOf,
   bytesOfState,
@@ -144,13 +151,6 @@ function isNumeric(logits: Float32Array): boolean {
   for (const logit of logits) if (!Number.isFinite(logit)) return false;
   return true;
 }
-
-/** Tokens of a block: columns are allocated in such steps. */
-const blockTokens = 64;
-
-/** Tokens that are allocated for a sequence of so many. */
-export const allocatedTokens = (tokens: number): number =>
-  blockTokens * blocksFor(tokens, { blockTokens, contiguous: true });
 
 /** The thread, as far as every CPU backend speaks with its own. */
 export interface CacheThread {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { planMemory } from '../../../engine/backend/memoryPlan.ts';
 import { hostNeeds } from '../../../engine/backend/processor/decoder.ts';
 import { catalogue, findEntry, requireEntry } from '../../../engine/catalogue/catalogue.ts';
 import { choosePair } from '../../../engine/catalogue/choice.ts';
@@ -8,8 +9,9 @@ import {
   type Hardware,
   hardwareNeeds,
   judge,
+  longestContext,
   memoryNeededBytes,
-  processorNeededBytes,
+  placeOf,
   speedOf,
 } from '../../../engine/catalogue/fit.ts';
 import { architectures, specOfArchitecture } from '../../../engine/catalogue/inspectModel.ts';
@@ -113,11 +115,11 @@ describe('a verdict', () => {
 
   it('counts weights, KV cache and runtime', () => {
     const entry = requireEntry('qwen3-8b');
-    expect(memoryNeededBytes(entry)).toBe(5_027_783_488 + 8192 * 147_456 + 400e6);
+    expect(memoryNeededBytes(entry, 'card')).toBe(5_027_783_488 + 8192 * 147_456 + 400e6);
   });
 
   it('states what was measured on the processor after many requests, where ONNX Runtime computes', () => {
-    const needed = processorNeededBytes(requireEntry('smollm2-135m-instruct'));
+    const needed = memoryNeededBytes(requireEntry('smollm2-135m-instruct'), 'processor');
     // `npm run bench:memory`: after 50 requests, and the most of 120 with glibc's usual settings (docs/proof.md).
     expect(needed).toBeGreaterThan(837e6);
     expect(needed).toBeGreaterThan(1_028e6 / 1.05);
@@ -132,10 +134,40 @@ describe('a verdict', () => {
     const architecture = architectures['qwen3-8b'];
     if (!architecture) throw new Error('The catalogue has lost its architecture.');
     const { scratchBytes } = hostNeeds(specOfArchitecture(architecture), 0, runtime);
+    // An eighth is kept free to grow.
+    const cacheBytes = 8192 * 1.125 * cacheBytesPerToken;
     // Q4_1 is packed to 1.25 times its size, Q4_K stays as it is.
     const weightBytes = downloadBytes * (runtime === 'onnx' ? 1.25 : 1);
-    expect(processorNeededBytes(requireEntry(id))).toBe(weightBytes + 8192 * cacheBytesPerToken + scratchBytes);
+    expect(memoryNeededBytes(requireEntry(id), 'processor')).toBe(weightBytes + cacheBytes + scratchBytes);
   });
+});
+
+describe('the longest context', () => {
+  // Q8_0 is packed to 1.07 times its size (placement.test.ts).
+  it.each([
+    ['qwen3-1.7b', 'onnx', 1.07, 4],
+    ['qwen3-1.7b', 'onnx', 1.07, 6],
+    ['qwen3-4b', 'ggml', 1, 5],
+    ['qwen3-4b', 'ggml', 1, 8],
+  ] as const)(
+    'of %s on the processor is what %s plans with %d times the weights and %d GiB',
+    (id, runtime, share, gibibytes) => {
+      const { downloadBytes, cacheBytesPerToken, contextTokens, family, quantisation } = requireEntry(id);
+      const architecture = architectures[id];
+      if (!architecture) throw new Error('The catalogue has lost its architecture.');
+      const totalBytes = gibibytes * GiB;
+      const pool = { kind: 'host', name: '', totalBytes, availableBytes: totalBytes } as const;
+      const planned = planMemory(hostNeeds(specOfArchitecture(architecture), share * downloadBytes, runtime), pool);
+      const needs = {
+        weightBytes: downloadBytes,
+        cacheBytes: (tokens: number) => tokens * cacheBytesPerToken,
+        longestTokens: contextTokens,
+      };
+      const stated = longestContext(needs, { family, quantisation }, machine(gibibytes, 4));
+      expect(stated).toBe(planned.contextTokens);
+      expect(stated).toBeLessThan(contextTokens);
+    },
+  );
 });
 
 describe('the pair for a machine', () => {
@@ -172,7 +204,9 @@ describe('the pair for a machine', () => {
     for (const [name, hardware] of Object.entries(machines)) {
       const { chat, completion } = pairOf(hardware);
       const { gpu, totalMemoryBytes } = hardware;
-      const bytes = [chat, completion].map((entry) => (entry ? memoryNeededBytes(entry) : 0));
+      const bytes = [chat, completion].map((entry) =>
+        entry ? memoryNeededBytes(entry, placeOf(entry, hardware)?.kind ?? 'processor') : 0,
+      );
       const [chatBytes = 0, completionBytes = 0] = bytes;
       expect(chatBytes + completionBytes, name).toBeLessThan(
         totalMemoryBytes + (gpu?.unified ? 0 : (gpu?.memoryBytes ?? 0)),
