@@ -103,12 +103,12 @@ async function byModel(event: Event) {
   const above = (line: number): string => lines[line - 1] ?? '';
   const edits = changes
     .slice(Math.max(0, event.made - limits.nextEdit.edits), event.made)
-    .map(({ line, before, after }) => ({ path, above: above(line), before, after }));
+    .map(({ line, before, after }) => ({ path, line, above: above(line), before, after }));
   const places = linesLike(last.before, lines, last.line, limits.nextEdit.places).map((line) => {
     return { line, above: above(line), text: lines[line] ?? '' };
   });
   if (places.length === 0) return undefined;
-  const source = { path, edits, places, window: { firstLine: 0, text: '', before: '' }, random };
+  const source = { path, edits, places, window: { firstLine: 0, text: '', before: '', cursor: 0 }, random };
   const { edit } = await rewriteLines(writer, source);
   return edit;
 }

@@ -148,13 +148,26 @@ export type CompleteResult = z.infer<typeof completeResult>;
 /** What may be changed next, after some changes. See tasks/nextEdit.ts. */
 export const nextEditParams = z.object({
   path: z.string(),
-  /** The last change of a line comes last. */
+  /** The last change of a line comes last. Lines count from 0. */
   edits: z
-    .array(z.object({ path: z.string(), above: z.string(), before: z.string(), after: z.string() }))
+    .array(
+      z.object({
+        path: z.string(),
+        line: z.number().int().min(0),
+        above: z.string(),
+        before: z.string(),
+        after: z.string(),
+      }),
+    )
     .min(1)
     .max(limits.nextEdit.edits),
-  /** The lines round the cursor, now and before the last change. Lines count from 0. */
-  window: z.object({ firstLine: z.number().int().min(0), text: z.string(), before: z.string() }),
+  /** The lines round the cursor, now and before the last change. `cursor`: characters of `text` before it. */
+  window: z.object({
+    firstLine: z.number().int().min(0),
+    text: z.string(),
+    before: z.string(),
+    cursor: z.number().int().min(0),
+  }),
   /** Lines that may want the same change, the likeliest first. */
   places: z
     .array(z.object({ line: z.number().int().min(0), above: z.string(), text: z.string() }))

@@ -45,6 +45,7 @@ import { samplerSettings } from '../sampling/samplingDefaults.ts';
 import { type ChatAnswer, type ChatModel, chat, prepareChat } from '../tasks/chat.ts';
 import { complete } from '../tasks/complete.ts';
 import { CutAhead, completionToWarm, promptAfterCut, warmUp } from '../tasks/completionPrompt.ts';
+import { editModelOf } from '../tasks/editModels.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
 import { type Generated, runInSlices } from '../tasks/generate.ts';
 import { foreseeEdit } from '../tasks/nextEdit.ts';
@@ -178,9 +179,9 @@ export class Engine {
 
   /** Only while nothing else is computed. */
   async nextEdit(params: z.output<typeof nextEditParams>, signal?: AbortSignal): Promise<NextEditResult> {
-    const { foreseesEdits = false, ...writer } = this.#readyToComplete();
+    const { names, ...writer } = this.#readyToComplete();
     const { random } = samplerOf({}, greedy);
-    const foreseen = await foreseeEdit(writer, { ...params, random, signal }, foreseesEdits);
+    const foreseen = await foreseeEdit(writer, { ...params, random, signal }, editModelOf(names, writer.tokenizer));
     if (foreseen.finish === 'cancelled') throw cancelled();
     return foreseen;
   }
@@ -363,7 +364,7 @@ export class Engine {
         scheduler: scheduler.for(this.#user),
         ...text,
         contextTokens: card.contextTokens,
-        foreseesEdits: card.foreseesEdits,
+        names: `${card.id} ${card.name}`,
         sampling,
         now: () => new Date(),
       };
@@ -391,7 +392,8 @@ interface Delivery {
 }
 
 interface ReadyModel extends ChatModel {
-  readonly foreseesEdits: boolean | undefined;
+  /** Id and name of the model. */
+  readonly names: string;
   readonly sampling: SamplerSettings;
 }
 

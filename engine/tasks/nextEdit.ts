@@ -9,6 +9,7 @@ import { greedy } from '../sampling/sampler.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { ConfidenceMeter } from './complete.ts';
+import { type EditModel, encodeEdits } from './editModels.ts';
 import { generate } from './generate.ts';
 
 interface EditRequest extends Readonly<NextEditParams> {
@@ -19,19 +20,21 @@ interface EditRequest extends Readonly<NextEditParams> {
 /** Less likely edits are not shown: measured on histories of ten repositories (docs/proof.md, "Edits that a model foresees"). */
 export const leastEditLogProbability = -0.3;
 
-/** Whether a model was trained to foresee edits. Its file's name is all that tells: the weights are Qwen2.5-Coder's shape. */
-export const isTrainedOnEdits = (name: string, { fillInTheMiddle }: Pick<Tokenizer, 'fillInTheMiddle'>): boolean =>
-  /sweep.?next.?edit/i.test(name) && fillInTheMiddle?.fileSeparator !== undefined;
-
 interface Writer {
   readonly scheduler: Submitter;
   readonly tokenizer: Tokenizer;
   readonly contextTokens: number;
 }
 
-/** The surest edit, if it is sure enough. */
-export async function foreseeEdit(writer: Writer, request: EditRequest, trained: boolean): Promise<NextEditResult> {
-  const { edit, finish } = trained ? await rewriteWindow(writer, request) : await rewriteLines(writer, request);
+/** The surest edit, if it is sure enough. `trained`: how the model was trained on edits, if it was. */
+export async function foreseeEdit(
+  writer: Writer,
+  request: EditRequest,
+  trained: EditModel | undefined,
+): Promise<NextEditResult> {
+  const { edit, finish } = trained
+    ? await rewriteWindow(writer, request, trained)
+    : await rewriteLines(writer, request);
   const isSure = edit !== undefined && edit.logProbability >= leastEditLogProbability;
   return { finish, ...(isSure && { edit }) };
 }
@@ -67,24 +70,14 @@ export function linePrompt(
 
 const title = (path: string): string => `--- a/${path}\n+++ b/${path}\n`;
 
-/** As Sweep's Next-Edit models were trained: edits, the window before and after the last one, and then as it will be. */
-export async function rewriteWindow(writer: Writer, request: EditRequest): Promise<NextEditResult> {
+async function rewriteWindow(writer: Writer, request: EditRequest, trained: EditModel): Promise<NextEditResult> {
   const { tokenizer } = writer;
-  const separator = tokenizer.fillInTheMiddle?.fileSeparator;
-  if (separator === undefined) throw new Error('The vocabulary has no file separator.');
-  const { path, window, edits } = request;
-  const parts = [
-    ...edits.map(({ path: own, above, before, after }) => {
-      return `${own}.diff\noriginal:\n${above}\n${before}\nupdated:\n${above}\n${after}\n`;
-    }),
-    `original/${path}\n${window.before}\n`,
-    `current/${path}\n${window.text}\n`,
-    `updated/${path}\n`,
-  ];
-  const prompt = parts.flatMap((part) => [separator, ...plain(tokenizer, part)]);
+  const { window } = request;
+  const prompt = encodeEdits(trained, tokenizer, request);
   const maxTokens = plain(tokenizer, window.text).length + limits.nextEdit.lineTokens;
-  const { text, logProbability, finish } = await write(writer, request, { prompt, maxTokens, stop: '<|file_sep|>' });
-  const change = finish === 'stop' ? firstChange(window.text, text.replace(/\n$/, '')) : undefined;
+  const { text, logProbability, finish } = await write(writer, request, { prompt, maxTokens, stop: trained.stop });
+  const rewritten = finish === 'stop' ? trained.windowIn(text) : undefined;
+  const change = rewritten === undefined ? undefined : firstChange(window.text, rewritten);
   return { finish, ...(change && { edit: { ...change, line: window.firstLine + change.line, logProbability } }) };
 }
 

@@ -279,6 +279,13 @@ const published: readonly Markers[] = [
     repositoryNames: ['<repo_name>', '<reponame>'],
     pad: '<fim_pad>',
   },
+  // Seed-Coder (README of ByteDance-Seed/Seed-Coder).
+  {
+    prefix: '<[fim-prefix]>',
+    suffix: '<[fim-suffix]>',
+    middle: '<[fim-middle]>',
+    order: 'suffix-prefix-middle',
+  },
   // CodeLlama, as SentencePiece spells it.
   { prefix: '▁<PRE>', suffix: '▁<SUF>', middle: '▁<MID>', order: 'prefix-suffix-middle' },
   // Codestral: the suffix comes first and the completion continues the prefix (mistral-common, `encode_fim`).

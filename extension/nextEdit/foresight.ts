@@ -29,7 +29,7 @@ export class Foresight {
     const above = line === 0 ? '' : document.lineAt(line - 1).text;
     const last = this.#edits.at(-1);
     if (last?.path === path && last.before === before && last.above === above) this.#edits.pop();
-    this.#edits.push({ path, above, before, after: document.lineAt(line).text });
+    this.#edits.push({ path, line, above, before, after: document.lineAt(line).text });
     if (this.#edits.length > limits.nextEdit.edits) this.#edits.shift();
   }
 
@@ -84,10 +84,17 @@ export function paramsAt(
   const places = linesLike(last.before, lines, line, mostPlaces).map((at) => {
     return { line: at, above: lines[at - 1] ?? '', text: lines[at] ?? '' };
   });
+  const above = shown.slice(0, line - firstLine).map((own) => `${own}\n`);
   return {
     path: vscode.workspace.asRelativePath(document.uri),
     edits: [...edits],
-    window: { firstLine, text: shown.join('\n'), before: shown.with(line - firstLine, last.before).join('\n') },
+    window: {
+      firstLine,
+      text: shown.join('\n'),
+      before: shown.with(line - firstLine, last.before).join('\n'),
+      // Where the last change ends.
+      cursor: above.join('').length + changeOf(last.before, lines[line] ?? '').endAfter,
+    },
     places,
   };
 }

@@ -216,9 +216,16 @@ describe('asking the model for the next edit', () => {
     await settle();
     expect(nextEdit).toHaveBeenCalledWith(
       expect.objectContaining({
-        edits: [expect.objectContaining({ above: 'let total = 0;', before: 'sum += 0;', after: 'let sum = 1;' })],
+        edits: [
+          { path: expect.any(String), line: 1, above: 'let total = 0;', before: 'sum += 0;', after: 'let sum = 1;' },
+        ],
         places: [{ line: 2, above: 'let sum = 1;', text: 'sum += 1;' }],
-        window: expect.objectContaining({ firstLine: 0, before: 'let total = 0;\nsum += 0;\nsum += 1;\nreturn;' }),
+        window: {
+          firstLine: 0,
+          text: 'let total = 0;\nlet sum = 1;\nsum += 1;\nreturn;',
+          before: 'let total = 0;\nsum += 0;\nsum += 1;\nreturn;',
+          cursor: 'let total = 0;\nlet sum = 1'.length,
+        },
       }),
       expect.anything(),
     );

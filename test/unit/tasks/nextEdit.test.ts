@@ -2,13 +2,14 @@ import { describe, expect, it } from 'vitest';
 import type { NextEditParams } from '../../../engine/protocol/engineProtocol.ts';
 import type { TokenRequest } from '../../../engine/scheduler/job.ts';
 import type { Submitter } from '../../../engine/scheduler/scheduler.ts';
-import { firstChange, foreseeEdit, isTrainedOnEdits, linePrompt } from '../../../engine/tasks/nextEdit.ts';
+import { editModelOf } from '../../../engine/tasks/editModels.ts';
+import { firstChange, foreseeEdit, linePrompt } from '../../../engine/tasks/nextEdit.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';
 
 describe('the prompt of one line', () => {
   const place = { line: 7, above: 'b();', text: 'old(2);' };
-  const edit = { path: 'a.ts', above: 'a();', before: 'old(1);', after: 'new(1);' };
+  const edit = { path: 'a.ts', line: 1, above: 'a();', before: 'old(1);', after: 'new(1);' };
 
   it('shows the last edits as a diff and ends behind the mark of an added line', () => {
     expect(linePrompt({ path: 'a.ts', edits: [edit] }, place)).toBe(
@@ -42,29 +43,17 @@ describe('the first change of a rewritten window', () => {
   });
 });
 
-describe('a model trained on edits', () => {
-  const vocabulary = { fillInTheMiddle: { prefix: 1, suffix: 2, middle: 3, fileSeparator: 4 } };
-
-  it.each([
-    ['sweep-next-edit-1.5b.q8_0.v2.gguf', vocabulary, true],
-    ['Sweep Next Edit 0.5B', vocabulary, true],
-    ['qwen2.5-coder-1.5b-base', vocabulary, false],
-    ['sweep-next-edit-1.5b', {}, false],
-  ])('%s', (name, tokenizer, expected) => {
-    expect(isTrainedOnEdits(name, tokenizer as never)).toBe(expected);
-  });
-});
-
 describe('a foreseen edit', () => {
-  const framing = ['<file>', '<end>'];
-  const ids = new ByteTokenizer({ framing });
-  const markers = { prefix: 254, suffix: 255, middle: 253, order: 'prefix-suffix-middle' as const };
-  const fillInTheMiddle = { ...markers, fileSeparator: ids.require('<file>') };
-  const tokenizer = new ByteTokenizer({ framing, end: ['<end>'], fillInTheMiddle });
+  const tokenizer = new ByteTokenizer({ framing: ['<|file_sep|>', '<end>'], end: ['<end>'] });
   const source: NextEditParams = {
     path: 'a.ts',
-    edits: [{ path: 'a.ts', above: '', before: 'old(1);', after: 'new(1);' }],
-    window: { firstLine: 4, text: 'new(1);\nx();\nold(2);\ny();', before: 'old(1);\nx();\nold(2);\ny();' },
+    edits: [{ path: 'a.ts', line: 4, above: '', before: 'old(1);', after: 'new(1);' }],
+    window: {
+      firstLine: 4,
+      text: 'new(1);\nx();\nold(2);\ny();',
+      before: 'old(1);\nx();\nold(2);\ny();',
+      cursor: 'new(1);'.length,
+    },
     places: [
       { line: 6, above: 'x();', text: 'old(2);' },
       { line: 9, above: 'z();', text: 'old(3);' },
@@ -74,7 +63,7 @@ describe('a foreseen edit', () => {
   /** @param through changes what the scheduler is asked. */
   async function run(
     answer: (prompt: string) => string,
-    { trained = false, through = (request: TokenRequest) => request, signal = new AbortController().signal } = {},
+    { trained = '', through = (request: TokenRequest) => request, signal = new AbortController().signal } = {},
   ) {
     const asked: TokenRequest[] = [];
     const { decoder, prompts } = replying(tokenizer, (prompt) => [...Buffer.from(answer(prompt))]);
@@ -87,7 +76,11 @@ describe('a foreseen edit', () => {
       },
     };
     const writer = { scheduler: submitter, tokenizer, contextTokens: 4096 };
-    const foreseen = await foreseeEdit(writer, { ...source, random: Math.random, signal }, trained);
+    const foreseen = await foreseeEdit(
+      writer,
+      { ...source, random: Math.random, signal },
+      editModelOf(trained, tokenizer),
+    );
     return { ...foreseen, asked, prompts };
   }
 
@@ -129,11 +122,18 @@ describe('a foreseen edit', () => {
 
   it('is the first change of the window that a trained model writes, in the format it was trained on', async () => {
     const written = 'new(1);\nx();\nnew(2);\ny();\n';
-    const { edit, prompts } = await run(() => written, { trained: true });
+    const { edit, prompts } = await run(() => written, { trained: 'sweep-next-edit' });
     expect(edit).toMatchObject({ line: 6, text: 'new(2);' });
     expect(prompts[0]).toBe(
-      '<file>a.ts.diff\noriginal:\n\nold(1);\nupdated:\n\nnew(1);\n' +
-        `<file>original/a.ts\n${source.window.before}\n<file>current/a.ts\n${source.window.text}\n<file>updated/a.ts\n`,
+      '<|file_sep|>a.ts.diff\noriginal:\n\nold(1);\nupdated:\n\nnew(1);\n' +
+        `<|file_sep|>original/a.ts\n${source.window.before}\n<|file_sep|>current/a.ts\n${source.window.text}\n<|file_sep|>updated/a.ts\n`,
     );
+  });
+
+  it('is what Zeta writes before the end of its region', async () => {
+    const written = 'new(1);\nx();\nnew(2);<|user_cursor_is_here|>\ny();\n<|editable_region_end|>\n```';
+    const { edit, asked } = await run(() => written, { trained: 'zeta' });
+    expect(edit).toMatchObject({ line: 6, text: 'new(2);' });
+    expect(asked).toHaveLength(1);
   });
 });

@@ -98,12 +98,12 @@ describeShared('Published tokenizer.json files', publishedFiles, () => {
     expect(smolLm.templateTokens).toEqual({ begin: '<|im_start|>', end: '<|im_end|>' });
   });
 
-  it('encodes 16,000 tokens of source code in well under a second', async () => {
+  it('encodes 16,000 tokens of source code in well under a second of processor time', async () => {
     const tokenizer = await publishedTokenizer('Qwen3-0.6B');
     const source = readFileSync(new URL('../../../package-lock.json', import.meta.url), 'utf8').slice(0, 40_000);
-    const start = performance.now();
+    const before = process.cpuUsage();
     expect(tokenizer.encode(source, { special: 'plain' }).length).toBeGreaterThan(10_000);
-    expect(performance.now() - start).toBeLessThan(1000);
+    expect(process.cpuUsage(before).user).toBeLessThan(1e6);
   });
 });
 
@@ -271,6 +271,12 @@ describe('tokenizerFromJson', () => {
       suffix: 301,
       middle: 302,
       order: 'prefix-suffix-middle',
+    });
+    expect(named('<[fim-suffix]>', '<[fim-prefix]>', '<[fim-middle]>').fillInTheMiddle).toEqual({
+      prefix: 301,
+      suffix: 300,
+      middle: 302,
+      order: 'suffix-prefix-middle',
     });
     expect(named('[SUFFIX]', '[PREFIX]').fillInTheMiddle).toEqual({
       prefix: 301,
