@@ -179,16 +179,22 @@ export class Editor {
    * for a second time while it may still come, since the key also chooses the next row of an open one.
    */
   async #quickInput(key: string, text: string, chosen: string): Promise<void> {
-    const input = this.page.locator('.quick-input-widget input.input').first();
-    const row = this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: chosen });
+    const { page } = this;
+    const input = page.locator('.quick-input-widget input.input').first();
+    const row = page.locator('.quick-input-list .monaco-list-row.focused', { hasText: chosen });
     const opened = async (): Promise<boolean> => {
       if (!(await input.isVisible())) {
-        await this.page.keyboard.press(key);
+        await page.keyboard.press(key);
         await input.waitFor({ timeout: openMs });
       }
       if ((await input.inputValue({ timeout: openMs })) !== text) await input.fill(text, { timeout: openMs });
-      await Promise.race([row.waitFor({ timeout: openMs }), input.waitFor({ state: 'hidden', timeout: openMs })]);
-      return row.isVisible();
+      await Promise.race([row.waitFor({ timeout: openMs }), input.waitFor({ state: 'hidden', timeout: openMs })]).catch(
+        () => undefined,
+      );
+      if (await row.isVisible()) return true;
+      // Another list has the input.
+      if (await input.isVisible()) await page.keyboard.press('Escape');
+      return false;
     };
     const state = async () => {
       if (await opened().catch(() => false)) await input.press('Enter', { timeout: openMs });
