@@ -23,6 +23,10 @@ serveChild('indexer', (connection, { log, lost }) => {
   // Not the lowest priority, because searches run here too and must not starve beside a busy engine.
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const notify = notifier<typeof indexNotices>(connection, lost);
-  const service = new IndexService((state) => notify('changed', state), embedder);
+  const service = new IndexService(
+    (state) => notify('changed', state),
+    embedder,
+    (kept) => log(`The index is made anew; ${kept} embedding vectors of the last one were kept.`),
+  );
   serve(connection, indexRequests, service.implementation(), log);
 });

@@ -27,6 +27,7 @@ import {
   foldersBelow,
   runParts,
 } from './damage.ts';
+import { damageVectors } from './damagedVectors.ts';
 
 const place = { prefix: 'value = other(1)\n'.repeat(60), suffix: '\n' };
 const source = 'function one() { return 1; }\n'.repeat(20);
@@ -137,6 +138,7 @@ if (import.meta.main) {
   const indexer = await bundle('engine/indexer.ts');
   const parts = {
     index: () => changeIndex(indexer.path, step),
+    vectors: () => damageVectors(Math.ceil(500 / step)),
     journal: () => changeJournal(step),
     store: () => changeFiles(step),
   };

@@ -1,15 +1,20 @@
 /** The index on disk: one SQLite file. It holds nothing that cannot be read again from the sources. */
-import { chmodSync, closeSync, mkdirSync, openSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { HearthError } from '../../errors.ts';
 import type { IndexState } from '../../protocol/indexProtocol.ts';
 
+/** Codes of errors (sqlite.org/rescode.html). */
+const sqliteError = 1;
+const sqliteCorrupt = 11;
+const sqliteNotADatabase = 26;
+
 /** Of FTS5. */
 export const tokenizer = `"porter ascii tokenchars '_$'"`;
 
 /** Another one: the file is made anew. */
-const schemaVersion = 6;
+const schemaVersion = 7;
 
 const schema = `
   CREATE TABLE files (
@@ -50,11 +55,13 @@ const schema = `
   CREATE INDEX symbols_name ON symbols(name COLLATE NOCASE);
   CREATE TABLE imports (file INTEGER NOT NULL, target TEXT NOT NULL);
   CREATE INDEX imports_file ON imports(file);
-  -- Of one embedding model, once one was chosen.
-  CREATE TABLE embedder (model TEXT NOT NULL);
-  -- By the digest of what was embedded, also for a while after its chunk is gone.
+  -- Of one embedding model, once one was chosen. Sealed, as the vectors are.
+  CREATE TABLE embedder (model BLOB NOT NULL);
+  -- By the digest of what was embedded, also for a while after its chunk is gone. A salvage finds the digest before the vector:
+  -- values of a row follow one another in the file (sqlite.org/fileformat2.html#record_format).
   CREATE TABLE vectors (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
-  CREATE TABLE embedded (chunk INTEGER PRIMARY KEY, vector INTEGER NOT NULL);
+  -- \`proof\`: CRC-32 of the vector's digest and the chunk.
+  CREATE TABLE embedded (chunk INTEGER PRIMARY KEY, vector INTEGER NOT NULL, proof INTEGER NOT NULL);
   -- One row a chunk, by its id. The text itself stays in its file.
   CREATE VIRTUAL TABLE terms USING fts5(
     path, names, body,
@@ -65,6 +72,11 @@ const schema = `
 
 /** The index was written by another release. */
 class OtherVersion extends Error {}
+
+/** The database holds what Hearth did not write, though SQLite can read it. */
+export class Damaged extends Error {
+  readonly errcode = sqliteCorrupt;
+}
 
 /**
  * @throws HearthError `unsupported` where Node.js has no SQLite; `unavailable` where the file cannot be opened now (locked,
@@ -78,30 +90,38 @@ export async function openDatabase(path: string): Promise<DatabaseSync> {
     );
   });
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  const open = (): DatabaseSync => {
+    keepPrivate(path);
+    return prepared(new sqlite.DatabaseSync(path));
+  };
   try {
-    keepPrivate(path);
-    return prepared(new sqlite.DatabaseSync(path));
+    // SQLite would delete a log without its database. It fills the database first, so a new one is not meant.
+    if (bytesOf(`${path}-wal`) > 0 && bytesOf(path) === 0) setAside(path);
+    return open();
   } catch (error) {
-    if (!(error instanceof OtherVersion) && !isDamage(error)) {
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new HearthError(
-        'unavailable',
-        `The repository index could not be opened (${reason}). It is kept as it is; reload the window to try again.`,
-        { cause: error },
-      );
-    }
-    removeDatabase(path);
-    keepPrivate(path);
-    return prepared(new sqlite.DatabaseSync(path));
+    if (!(error instanceof OtherVersion) && !isDamageAtOpening(error)) throw cannotOpen(error);
+    setAside(path);
+    return open();
   }
+}
+
+export function cannotOpen(error: unknown): HearthError {
+  const reason = error instanceof Error ? error.message : String(error);
+  const message = `The repository index could not be opened (${reason}). It is kept as it is; reload the window to try again.`;
+  return new HearthError('unavailable', message, { cause: error });
+}
+
+function bytesOf(path: string): number {
+  const found = statSync(path, { throwIfNoEntry: false });
+  return found?.isFile() ? found.size : 0;
 }
 
 /** Words of all sources are in it. SQLite gives the files beside it the mode of the database. */
 function keepPrivate(path: string): void {
   if (path === ':memory:') return;
   // Also those of earlier versions, and one that its owner may not read.
-  for (const file of filesOf(path).filter((one) => statSync(one, { throwIfNoEntry: false })?.isFile()))
-    chmodSync(file, 0o600);
+  const files = [...filesOf(path), ...remainsOf(path)];
+  for (const file of files.filter((one) => statSync(one, { throwIfNoEntry: false })?.isFile())) chmodSync(file, 0o600);
   closeSync(openSync(path, 'a', 0o600));
   // SQLite would open the database, and fail at the first write.
   for (const file of filesOf(path).slice(1))
@@ -111,11 +131,17 @@ function keepPrivate(path: string): void {
 /** The database, and what SQLite keeps beside it. */
 const filesOf = (path: string): readonly string[] => [path, `${path}-wal`, `${path}-shm`];
 
-/** SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html), with what extends them. */
+/** Codes that extend these count too. */
 export function isDamage(error: unknown): boolean {
-  const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0;
-  return code === 11 || code === 26;
+  const code = codeOf(error);
+  return code === sqliteCorrupt || code === sqliteNotADatabase;
 }
+
+/** While an index is opened, an error of SQL says that the tables, or FTS5's settings, are not those that Hearth made. */
+export const isDamageAtOpening = (error: unknown): boolean => isDamage(error) || codeOf(error) === sqliteError;
+
+const codeOf = (error: unknown): number =>
+  error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0;
 
 /** SQLite has ended the transaction itself where the disk is full or fails (sqlite.org/lang_transaction.html). */
 export function rollBack(database: DatabaseSync): void {
@@ -126,8 +152,26 @@ export function rollBack(database: DatabaseSync): void {
   }
 }
 
-export function removeDatabase(path: string): void {
+/** Puts a database that can't be used where `salvage.ts` reads what is left of it. */
+export function setAside(path: string): void {
+  const [database, log] = remainsOf(path);
+  // A database before it was being filled from them.
+  if (!existsSync(database) && !existsSync(log)) {
+    // The log first: SQLite would delete it without its database.
+    if (existsSync(`${path}-wal`)) renameSync(`${path}-wal`, log);
+    if (existsSync(path)) renameSync(path, database);
+  }
   for (const file of filesOf(path)) rmSync(file, { force: true, recursive: true });
+}
+
+/** A database that was set aside, and its log. Either may be missing. */
+export const remainsOf = (path: string): readonly [database: string, log: string] => [
+  `${path}.damaged`,
+  `${path}.damaged-wal`,
+];
+
+export function removeDatabase(path: string): void {
+  for (const file of [...filesOf(path), ...remainsOf(path)]) rmSync(file, { force: true, recursive: true });
 }
 
 function prepared(database: DatabaseSync): DatabaseSync {

@@ -7,12 +7,14 @@ import { HearthError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import type { IndexRequests, IndexState, openParams } from '../../protocol/indexProtocol.ts';
 import type { Implementation } from '../../protocol/rpc.ts';
-import { isDamage, openDatabase, removeDatabase } from './database.ts';
-import { type EmbedderChoice, Embeddings, Vectors } from './embeddings.ts';
+import { isDamage, isDamageAtOpening, openDatabase, removeDatabase, setAside } from './database.ts';
+import { type EmbedderChoice, Embeddings } from './embeddings.ts';
 import { type Folder, Roots } from './ignored.ts';
 import { Indexer, textOf } from './indexer.ts';
 import { type MapRequest, Names, type Reference, type RepositoryMap, repositoryMap, type SymbolPlace } from './map.ts';
+import { salvageVectors } from './salvage.ts';
 import { ChunkSearch, type Hit } from './search.ts';
+import { Vectors } from './vectors.ts';
 
 export interface RepositoryOptions {
   /** The database's file. */
@@ -23,6 +25,10 @@ export interface RepositoryOptions {
   readonly onState?: (state: IndexState) => void;
   /** The database turned out to be damaged: it must be made anew. */
   readonly onDamage?: () => void;
+  /** Whose vectors are in a damaged database, if its name of the model is lost. */
+  readonly embeddingModel?: string | undefined;
+  /** Told how many vectors were taken from a damaged database. */
+  readonly onSalvage?: (vectors: number) => void;
 }
 
 /** Its lines are as they are on disk now. */
@@ -41,14 +47,27 @@ export class Repository {
 
   /** @throws HearthError `unsupported` where Node.js has no SQLite. */
   static async open(options: RepositoryOptions): Promise<Repository> {
+    try {
+      return await Repository.#opened(options);
+    } catch (error) {
+      if (!isDamageAtOpening(error)) throw error;
+      setAside(options.database);
+      return Repository.#opened(options);
+    }
+  }
+
+  static async #opened(options: RepositoryOptions): Promise<Repository> {
     const database = await openDatabase(options.database);
     try {
-      return new Repository(database, options);
+      const kept = await salvageVectors(database, options.database, options.embeddingModel);
+      if (kept !== undefined) options.onSalvage?.(kept);
+      const repository = new Repository(database, options);
+      // Damage to the name of the model shows here.
+      void repository.embeddingModel;
+      return repository;
     } catch (error) {
       database.close();
-      if (!isDamage(error)) throw error;
-      removeDatabase(options.database);
-      return new Repository(await openDatabase(options.database), options);
+      throw error;
     }
   }
 
@@ -180,6 +199,7 @@ export class Repository {
 export class IndexService {
   readonly #onState: (state: IndexState) => void;
   readonly #openEmbedder: (model: string, signal: AbortSignal) => ReturnType<EmbedderChoice['open']>;
+  readonly #onSalvage: (vectors: number) => void;
   #options: z.output<typeof openParams> | undefined;
   #repository: Repository | undefined;
   #rebuilding: Promise<IndexState> | undefined;
@@ -187,9 +207,11 @@ export class IndexService {
   constructor(
     onState: (state: IndexState) => void,
     openEmbedder: (model: string, signal: AbortSignal) => ReturnType<EmbedderChoice['open']>,
+    onSalvage: (vectors: number) => void = () => {},
   ) {
     this.#onState = onState;
     this.#openEmbedder = openEmbedder;
+    this.#onSalvage = onSalvage;
   }
 
   get repository(): Repository {
@@ -222,16 +244,21 @@ export class IndexService {
   async open(options: z.output<typeof openParams>): Promise<IndexState> {
     await this.close();
     this.#options = options;
-    const onDamage = () => this.#rebuildDamaged();
-    this.#repository = await Repository.open({ ...options, onState: this.#onState, onDamage });
-    this.#repository.indexer.rescan();
     const model = options.embeddings?.model;
+    this.#repository = await Repository.open({
+      ...options,
+      embeddingModel: model,
+      onState: this.#onState,
+      onDamage: () => this.#rebuildDamaged(),
+      onSalvage: this.#onSalvage,
+    });
+    this.#repository.indexer.rescan();
     if (model !== undefined) {
       try {
         this.#repository.useEmbeddings({ model, open: (signal) => this.#openEmbedder(model, signal) });
       } catch (error) {
         if (!isDamage(error)) throw error;
-        return this.#makeAnew();
+        return this.#makeAnew(setAside);
       }
     }
     return this.#repository.state;
@@ -251,21 +278,25 @@ export class IndexService {
   }
 
   #rebuildDamaged(): void {
-    this.rebuild().catch(() => undefined);
+    this.#rebuild(setAside).catch(() => undefined);
   }
 
-  /** Those who ask for it meanwhile get the same. */
+  /** Computes everything again, vectors too. Those who ask for it meanwhile get the same. */
   rebuild(): Promise<IndexState> {
-    this.#rebuilding ??= this.#makeAnew().finally(() => {
+    return this.#rebuild(removeDatabase);
+  }
+
+  #rebuild(remove: (database: string) => void): Promise<IndexState> {
+    this.#rebuilding ??= this.#makeAnew(remove).finally(() => {
       this.#rebuilding = undefined;
     });
     return this.#rebuilding;
   }
 
-  async #makeAnew(): Promise<IndexState> {
+  async #makeAnew(remove: (database: string) => void): Promise<IndexState> {
     if (!this.#options) return this.repository.state;
     await this.close();
-    removeDatabase(this.#options.database);
+    remove(this.#options.database);
     return this.open(this.#options);
   }
 

@@ -4,11 +4,11 @@
  */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { limits } from '../../limits.ts';
-import type { Near } from './embeddings.ts';
 import { areTwins, Evidence, excerptOf, type Stretch, touches, wordsOf } from './evidence.ts';
 import { Layout } from './layout.ts';
 import type { ReadText } from './map.ts';
 import { type NamedPlace, parseQuery, type Query } from './query.ts';
+import type { Near } from './vectors.ts';
 import { partsOfIdentifier, questionTerms, type Term, WordIndex } from './wordIndex.ts';
 
 /** A stretch of a file; lines count from 1, both included. */

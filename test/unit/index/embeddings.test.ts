@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { cancelled, notFound } from '../../../engine/errors.ts';
 import type { Embedder } from '../../../engine/index/repository/embeddings.ts';
-import { dot, packed } from '../../../engine/index/repository/embeddings.ts';
 import type { Repository } from '../../../engine/index/repository/repository.ts';
+import { dot, packed } from '../../../engine/index/repository/vectors.ts';
 import { folderOf, repositoryOf, write } from './folder.ts';
 
 /** Means what it mentions: each of these words is a direction, and synonyms share one. */
