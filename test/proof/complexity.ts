@@ -4,7 +4,11 @@
  * most 10 · log 100 / log 10 = 20 times as much processor time, and no step without a pause may take over 50 ms at ten
  * times the usual input. Exits with 1 otherwise.
  */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { Repository } from '../../engine/index/repository/repository.ts';
 import { chunksOf } from '../../engine/index/syntax/source.ts';
 import type { ChatMessage } from '../../engine/prompt/conversation.ts';
 import { promptFormatOf } from '../../engine/prompt/formats/promptFormat.ts';
@@ -81,6 +85,34 @@ async function compiled(schema: unknown): Promise<void> {
   } finally {
     await grammars.close();
   }
+}
+
+const folders: string[] = [];
+process.once('exit', () => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
+/** An index in memory of a folder with a file of each text. */
+async function indexOf(texts: readonly string[]): Promise<Repository> {
+  const directory = mkdtempSync(join(tmpdir(), 'hearth-complexity-'));
+  folders.push(directory);
+  for (const [file, text] of texts.entries()) writeFileSync(join(directory, `f${file}.ts`), text);
+  const repository = await Repository.open({ database: ':memory:', folders: [{ name: '', directory }] });
+  repository.indexer.rescan();
+  await repository.indexer.settled();
+  return repository;
+}
+
+const definitions = (count: number): string =>
+  Array.from({ length: count }, (_, i) => `export function retry${i}() {\n  return retry0();\n}\n`).join('');
+const filesOf = (times: number) => Array.from({ length: 4 * times }, () => definitions(4));
+
+/** One for each size: the first of three measurements makes it. */
+const repositories = new Map<number, Promise<Repository>>();
+function repositoryOf(times: number): Promise<Repository> {
+  const repository = repositories.get(times) ?? indexOf(filesOf(times));
+  repositories.set(times, repository);
+  return repository;
 }
 
 export const operations: readonly Operation[] = [
@@ -163,6 +195,15 @@ export const operations: readonly Operation[] = [
   },
   { name: 'journal, turns', run: (times) => replay('id', parseJournal(journal(20 * times, 5)).records) },
   { name: 'journal, pieces', run: (times) => replay('id', parseJournal(journal(1, 200 * times)).records) },
+  { name: 'index, files', run: (times) => indexOf(filesOf(times)) },
+  { name: 'index, one file of definitions', run: (times) => indexOf([definitions(20 * times)]) },
+  { name: 'index, one line', run: (times) => indexOf(['x '.repeat(100 * times)]) },
+  { name: 'search, files', run: async (times) => (await repositoryOf(times)).search('where is retry1 called', 10) },
+  { name: 'search, words', run: async (times) => (await repositoryOf(1)).search('retry1 why '.repeat(5 * times), 10) },
+  { name: 'search, other words', run: async (times) => (await repositoryOf(1)).search(definitions(times), 10) },
+  { name: 'symbols, files', run: async (times) => (await repositoryOf(times)).symbols('retry', 100) },
+  { name: 'references, files', run: async (times) => (await repositoryOf(times)).references('retry0', 100) },
+  { name: 'map, files', run: async (times) => (await repositoryOf(times)).map({ maxChars: 4000 }) },
   { name: 'chunks, lines', run: (times) => chunksOf(lines(200 * times, 'let a = '), undefined) },
   { name: 'chunks, one line', run: (times) => chunksOf(['x'.repeat(5000 * times)], undefined) },
   {

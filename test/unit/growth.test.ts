@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { growthOf, isSteep, operations } from '../proof/complexity.ts';
+import './temporaryFolder.ts';
 
 /** Operations that once grew faster, or whose input nobody bounds. */
 const measured = new Set([
