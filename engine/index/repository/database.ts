@@ -96,7 +96,7 @@ export async function openDatabase(path: string): Promise<DatabaseSync> {
   };
   try {
     // SQLite would delete a log without its database. It fills the database first, so a new one is not meant.
-    if (bytesOf(`${path}-wal`) > 0 && bytesOf(path) === 0) setAside(path);
+    if (!isEmpty(`${path}-wal`) && isEmpty(path)) setAside(path);
     return open();
   } catch (error) {
     if (!(error instanceof OtherVersion) && !isDamageAtOpening(error)) throw cannotOpen(error);
@@ -111,9 +111,10 @@ export function cannotOpen(error: unknown): HearthError {
   return new HearthError('unavailable', message, { cause: error });
 }
 
-function bytesOf(path: string): number {
+/** Nothing is there, or a file without content. */
+function isEmpty(path: string): boolean {
   const found = statSync(path, { throwIfNoEntry: false });
-  return found?.isFile() ? found.size : 0;
+  return found === undefined || (found.isFile() && found.size === 0);
 }
 
 /** Words of all sources are in it. SQLite gives the files beside it the mode of the database. */
