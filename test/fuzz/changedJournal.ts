@@ -14,7 +14,7 @@ const turns = 12;
 /** A path that stays what no file can be written to. */
 const lasting = ['replaced by a folder', 'not readable'];
 
-function converse(store: ChatStore, from: number, to: number): void {
+export function converse(store: ChatStore, from: number, to: number): void {
   for (let i = from; i < to; i++) {
     const turn = `turn${i}`;
     const asked = { kind: 'chat' as const, question: `question ${i}`, attachments: [], omitted: [] };
@@ -25,10 +25,10 @@ function converse(store: ChatStore, from: number, to: number): void {
   }
 }
 
-const screenOf = (store: ChatStore): string[] =>
+export const screenOf = (store: ChatStore): string[] =>
   store.conversation.turns.map(({ view }) => `${view.question} ${view.answer} ${view.outcome.kind}`);
 
-async function restored(folder: string, log: Log): Promise<ChatStore> {
+export async function restored(folder: string, log: Log): Promise<ChatStore> {
   const store = new ChatStore(folder, log);
   await store.restore();
   return store;

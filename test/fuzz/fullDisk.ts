@@ -1,8 +1,8 @@
 /**
  * A disk that is full from the n-th write on, for every n: `npm run fuzz:disk [-- STEP]`. With a new store a model is loaded,
  * completes and summarises. Each time that ends in the usual answer or in one line, and once the disk is free again a start gives
- * the usual answer and leaves the usual files, so that nothing partial stays. Snapshots are written by themselves, and those of
- * SQLite fail in its own process (fullIndexDisk.ts). Writes of other threads are not failed.
+ * the usual answer and leaves the usual files, so that nothing partial stays. Snapshots and chats have parts of their own; writes
+ * of SQLite fail in its own process (fullIndexDisk.ts). Writes of other threads are not failed.
  */
 import { cpSync, existsSync, promises, rmSync } from 'node:fs';
 import { mkdtemp, open } from 'node:fs/promises';
@@ -12,10 +12,12 @@ import { join, relative } from 'node:path';
 import { HearthError } from '../../engine/errors.ts';
 import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { type Digest, Snapshots } from '../../engine/kv/snapshots.ts';
+import type { Log } from '../../extension/parts.ts';
 import { bundle } from '../unit/runtime/bundle.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
 import { FakeDecoder } from '../unit/scheduler/fakeDecoder.ts';
 import { Session } from './changedFiles.ts';
+import { converse, restored, screenOf } from './changedJournal.ts';
 import { filesBelow, runParts } from './damage.ts';
 import { fillIndexDisk } from './fullIndexDisk.ts';
 
@@ -171,6 +173,61 @@ export async function fillSnapshots(): Promise<DiskFigures> {
   return { moments, same, refused, problems };
 }
 
+/** The same for a chat: what is on screen stays there, and is on the disk once there is room and something else is written. */
+export async function fillChats(): Promise<DiskFigures> {
+  const root = await mkdtemp(join(tmpdir(), 'hearth-disk-'));
+  const folder = join(root, 'chats');
+  let lines: string[] = [];
+  const note = (line: string): void => void lines.push(line);
+  const log: Log = { error: note, warn: note, info: () => {}, debug: () => {} };
+  const disk = await Disk.watched();
+  const problems: string[] = [];
+  let [moments, same, refused] = [0, 0, 0];
+  /** A window, and what the next one reads. @param room the disk has some again before the last question, or once it is closed. */
+  const chat = async (room: 'soon' | 'never'): Promise<'whole' | 'begun' | 'another'> => {
+    const store = await restored(folder, log);
+    converse(store, 0, 3);
+    await store.flush();
+    if (room === 'soon') disk.fullFrom = Number.POSITIVE_INFINITY;
+    converse(store, 3, 4);
+    await store.close();
+    disk.fullFrom = Number.POSITIVE_INFINITY;
+    const next = await restored(folder, log);
+    await next.close();
+    const [shown, stored] = [screenOf(store), screenOf(next)];
+    if (shown.length === 4 && String(stored) === String(shown)) return 'whole';
+    // The last one may be cut.
+    const sound = stored.slice(0, -1);
+    return shown.length === 4 && String(sound) === String(shown.slice(0, sound.length)) ? 'begun' : 'another';
+  };
+  try {
+    await chat('soon');
+    const { writes } = disk;
+    for (const room of ['soon', 'never'] as const) {
+      for (let from = 1; from <= writes; from++) {
+        const problem = (text: string): void =>
+          void problems.push(`chat, full from write ${from} of ${writes}, room ${room}: ${text}`);
+        moments++;
+        rmSync(folder, { recursive: true, force: true });
+        lines = [];
+        disk.writes = 0;
+        disk.fullFrom = from;
+        const stored = await chat(room);
+        if (stored === 'whole') same++;
+        else if (stored === 'begun' && room === 'never' && lines.length > 0) refused++;
+        else problem(`the next window reads ${stored} chat, ${lines.length} lines in the log`);
+        const partial = filesBelow(root).filter((path) => path.endsWith('.new'));
+        if (partial.length > 0) problem(`leaves ${partial}`);
+        if (lines.some((line) => line.includes('\n'))) problem(lines.join(' | '));
+      }
+    }
+  } finally {
+    disk.remove();
+    rmSync(root, { recursive: true, force: true });
+  }
+  return { moments, same, refused, problems };
+}
+
 async function answerOf(store: string, model: string): Promise<string> {
   const session = await Session.start(store, model);
   try {
@@ -186,6 +243,7 @@ if (import.meta.main) {
   const parts = {
     index: () => fillIndexDisk(indexer.path, step),
     snapshots: () => fillSnapshots(),
+    chats: () => fillChats(),
     engine: () => fillDisk(step),
   };
   try {

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { changeFiles } from '../../fuzz/changedFiles.ts';
-import { fillDisk, fillSnapshots } from '../../fuzz/fullDisk.ts';
+import { fillChats, fillDisk, fillSnapshots } from '../../fuzz/fullDisk.ts';
 
 /** A slice of `npm run fuzz:files`. */
 it('files that change during a start or in use lose no answer, or end it with one line', {
@@ -26,4 +26,10 @@ it('a disk that is full from some write on leaves no part of a snapshot, and no 
   const figures = await fillSnapshots();
   expect(figures.problems).toEqual([]);
   expect(figures.refused).toBeGreaterThan(3);
+});
+
+it('a chat keeps its screen while the disk is full, and all of it is on the disk once there is room', async () => {
+  const figures = await fillChats();
+  expect(figures.problems).toEqual([]);
+  expect(figures.same).toBe(figures.moments / 2);
 });
