@@ -21,9 +21,8 @@ type CommandTable = Readonly<Record<string, (...args: unknown[]) => unknown>>;
 export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
   const { log, engine, remote, server, thinking, models, firstRun, completion, index, status } = parts;
   const show = async () => {
-    await vscode.commands.executeCommand('hearth.chat.focus');
     const opened = await chat.open();
-    opened.view.focusInput();
+    await opened.view.pages.reveal();
     return opened;
   };
   const task = (name: Task) => async (range: unknown) => {
@@ -32,6 +31,7 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
   };
   return {
     'hearth.openChat': show,
+    'hearth.openChatInEditor': async () => (await chat.open()).view.pages.openTab(),
     'hearth.newChat': async () => (await show()).session.startNew(),
     'hearth.chats': async () => (await chat.open()).list.show(),
     'hearth.renameChat': async () => (await chat.open()).list.renameCurrent(),

@@ -38,6 +38,7 @@ import { TaskActions } from './summarise.ts';
 import { Thinking } from './thinking.ts';
 import { showFirstWindow, tickStep } from './walkthrough.ts';
 
+/** As package.json names the view; the editor tab's type is the same. */
 const chatViewId = 'hearth.chat';
 
 let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | undefined;
@@ -115,7 +116,11 @@ export function activate(context: vscode.ExtensionContext): void {
     }),
     vscode.languages.registerInlineCompletionItemProvider({ pattern: '**' }, completion),
     vscode.window.registerWebviewViewProvider(chatViewId, {
-      resolveWebviewView: async (view) => (await chat.open()).view.attach(view),
+      resolveWebviewView: async (view) => (await chat.open()).view.pages.attach(view),
+    }),
+    // Of a window before.
+    vscode.window.registerWebviewPanelSerializer(chatViewId, {
+      deserializeWebviewPanel: async (panel) => void (await chat.open()).view.pages.attachTab(panel),
     }),
     vscode.languages.registerCodeActionsProvider({ pattern: '**' }, new TaskActions()),
     registerLanguageModels(parts),

@@ -145,7 +145,7 @@ const page = {
   },
 };
 const never = new vscode.EventEmitter<void>().event;
-view.attach({
+view.pages.attach({
   ...{ webview: { ...page, onDidReceiveMessage: page.onDidReceiveMessage.event }, visible: true },
   ...{ onDidDispose: never, onDidChangeVisibility: never },
 } as never);

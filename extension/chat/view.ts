@@ -9,13 +9,13 @@ import { type MentionSuggester, mentionsOf, mentionText, parseMentions, pinOf } 
 import { nameOf } from '../context/sources.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
 import { openPlace } from '../context/workspace.ts';
-import { putIntoTerminal } from '../edits/target.ts';
+import { insertAtCursor, putIntoTerminal } from '../edits/target.ts';
 import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
 import type { Log, Parts } from '../parts.ts';
 import { indexEnabled } from '../settings.ts';
 import { findTurn, isQueued } from './conversation.ts';
-import { chatPage } from './html.ts';
-import { controlsOf, noticeOf, openLink, pageTexts } from './panel.ts';
+import { type ChatPage, ChatPages, postTo } from './pages.ts';
+import { controlsOf, noticeOf, openLink } from './panel.ts';
 import type { ChatSession } from './session.ts';
 
 export interface ChatViewParts extends Pick<Parts, 'engine' | 'proposals' | 'changes' | 'thinking' | 'models'> {
@@ -42,14 +42,11 @@ const commands = {
   thinking: 'hearth.thinking',
 };
 
-/** Passes messages between the page and the chat's parts. Holds no conversation state. */
+/** Passes messages between the pages and the chat's parts. All pages show the same. Holds no conversation state. */
 export class ChatView {
   readonly #parts: ChatViewParts;
   readonly #subscriptions: vscode.Disposable;
-  #view: vscode.WebviewView | undefined;
-  /** The page sent `ready`. */
-  #listening = false;
-  #focusWanted = false;
+  readonly pages: ChatPages;
   /** As the page was told last. */
   #shownState: EngineState | undefined;
   /** What the engine does before it answers, as the running turn shows it. */
@@ -60,6 +57,7 @@ export class ChatView {
 
   constructor(parts: ChatViewParts) {
     this.#parts = parts;
+    this.pages = new ChatPages(parts.extensionUri, (message, from) => this.#receive(message, from));
     this.#draft = draft.catch({ text: '', start: 0, end: 0 }).parse(parts.memory.get(draftKey));
     for (const text of z.array(z.string()).catch([]).parse(parts.memory.get(pastedKey))) parts.tracker.paste(text);
     this.#subscriptions = vscode.Disposable.from(
@@ -87,71 +85,32 @@ export class ChatView {
         const isServer = ['hearth.remote.url', 'hearth.completion.model'].some((key) =>
           event.affectsConfiguration(key),
         );
-        if (isServer && this.#view) this.#draw(this.#view.webview);
+        if (isServer) this.pages.redraw();
       }),
     );
-  }
-
-  get #dist(): vscode.Uri {
-    return vscode.Uri.joinPath(this.#parts.extensionUri, 'dist');
-  }
-
-  attach(view: vscode.WebviewView): void {
-    this.#view = view;
-    const { webview } = view;
-    webview.options = { enableScripts: true, localResourceRoots: [this.#dist] };
-    webview.onDidReceiveMessage(this.#receive);
-    view.onDidDispose(() => {
-      this.#view = undefined;
-      this.#listening = false;
-    });
-    view.onDidChangeVisibility(() => {
-      // VS Code discards a hidden page, which then sends `ready` again.
-      if (!view.visible) this.#listening = false;
-    });
-    this.#draw(webview);
-  }
-
-  /** Renders the page with the current texts. */
-  #draw(webview: vscode.Webview): void {
-    this.#listening = false;
-    webview.html = chatPage({
-      scriptUri: webview.asWebviewUri(vscode.Uri.joinPath(this.#dist, 'chat.js')).toString(),
-      styleUri: webview.asWebviewUri(vscode.Uri.joinPath(this.#dist, 'chat.css')).toString(),
-      diagramsUri: webview.asWebviewUri(vscode.Uri.joinPath(this.#dist, 'diagrams.js')).toString(),
-      cspSource: webview.cspSource,
-      language: vscode.env.language,
-      texts: pageTexts(),
-    });
-  }
-
-  /** Focuses the question box once the page is ready. */
-  focusInput(): void {
-    this.#focusWanted = !this.#listening;
-    this.#post({ type: 'focus' });
   }
 
   dispose(): void {
     this.#subscriptions.dispose();
   }
 
-  readonly #receive = (raw: unknown): void => {
+  #receive(raw: unknown, from: ChatPage): void {
     const parsed = toHost.safeParse(raw);
     if (!parsed.success) {
       this.#parts.log.warn('The chat page sent an invalid message.');
       return;
     }
-    Promise.resolve(this.#handle(parsed.data)).catch((error: unknown) => {
+    Promise.resolve(this.#handle(parsed.data, from)).catch((error: unknown) => {
       this.#parts.log.error(`Chat view: ${sentence(error)}`);
       void vscode.window.showErrorMessage(sentence(error));
     });
-  };
+  }
 
-  #handle(message: ToHost): unknown {
+  #handle(message: ToHost, from: ChatPage): unknown {
     const { tracker } = this.#parts;
     switch (message.type) {
       case 'ready':
-        return this.#onReady();
+        return this.#onReady(from);
       case 'send':
         return this.ask(message.text);
       case 'resend':
@@ -169,9 +128,9 @@ export class ChatView {
       case 'run':
         return putIntoTerminal(message.text);
       case 'draft':
-        return this.#keepDraft(message.draft);
+        return this.#keepDraft(message.draft, from);
       case 'suggest':
-        return this.#suggest(message.query);
+        return this.#suggest(message.query, from);
       case 'open-citation':
         return this.#openCitation(message.turn, message.text);
       case 'open-chip':
@@ -183,7 +142,7 @@ export class ChatView {
       case 'paste':
         return tracker.paste(message.text);
       case 'drop':
-        return mentionsOf(message.uris).then((found) => this.#post({ type: 'dropped', ...found }));
+        return mentionsOf(message.uris).then((found) => postTo(from, { type: 'dropped', ...found }));
       case 'pin':
         return this.#pin(message.mention, message.isPinned);
       case 'add-context':
@@ -206,18 +165,21 @@ export class ChatView {
     return undefined;
   }
 
-  #onReady(): Promise<void> {
-    this.#listening = true;
+  #onReady(page: ChatPage): Promise<void> {
+    page.isListening = true;
     this.#postAll();
-    this.#post({ type: 'draft', draft: this.#draft });
-    if (this.#focusWanted) this.focusInput();
+    postTo(page, { type: 'draft', draft: this.#draft });
+    if (page.focusWanted) this.pages.focus(page);
     return this.#warmUp();
   }
 
-  #keepDraft(draft: Draft): Thenable<void> {
+  #keepDraft(draft: Draft, from: ChatPage): Thenable<void> {
     const changed = draft.text !== this.#draft.text;
     this.#draft = draft;
-    if (changed) this.#postContext();
+    if (changed) {
+      this.#postContext();
+      this.pages.post({ type: 'draft', draft }, from);
+    }
     return this.#parts.memory.update(draftKey, draft);
   }
 
@@ -278,8 +240,8 @@ export class ChatView {
     return session.resend(id, question, same ? undefined : await gatherer.gather(question, session.conversation));
   }
 
-  async #suggest(query: string): Promise<void> {
-    this.#post({ type: 'suggestions', query, items: await this.#parts.suggester.suggest(query) });
+  async #suggest(query: string, page: ChatPage): Promise<void> {
+    postTo(page, { type: 'suggestions', query, items: await this.#parts.suggester.suggest(query) });
   }
 
   #apply(id: string, code: string): Promise<void> {
@@ -359,7 +321,7 @@ export class ChatView {
   }
 
   #postContext(): void {
-    if (!this.#view?.visible) return;
+    if (!this.pages.isVisible) return;
     const { gatherer } = this.#parts;
     const { conversation } = this.#parts.session;
     const chips = gatherer.chips(this.#draft.text, conversation.pins);
@@ -379,19 +341,5 @@ export class ChatView {
     });
   }
 
-  readonly #post = (message: ToPage): void => {
-    void this.#view?.webview.postMessage(message);
-  };
-}
-
-async function insertAtCursor(text: string): Promise<void> {
-  const editor = vscode.window.activeTextEditor ?? vscode.window.visibleTextEditors[0];
-  if (editor === undefined) {
-    void vscode.window.showInformationMessage(vscode.l10n.t('Open the file to insert the code into.'));
-    return;
-  }
-  await editor.edit((edit) => {
-    for (const selection of editor.selections) edit.replace(selection, text);
-  });
-  await vscode.window.showTextDocument(editor.document, editor.viewColumn);
+  readonly #post = (message: ToPage): void => this.pages.post(message);
 }

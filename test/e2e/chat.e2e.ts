@@ -64,6 +64,31 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     expect(editor().enginePids()).not.toEqual(killed);
   });
 
+  test('is in an editor tab as well, with the same draft and answers, also after a reload', {
+    timeout: 300_000,
+  }, async () => {
+    await editor().openFile('a.py');
+    await editor().command('Hearth: Open Chat in an Editor Tab');
+    const tab = await editor().chatTab();
+    const view = await editor().chat();
+    await tab.locator('#question').pressSequentially('Greet me.');
+    await expect.poll(() => view.locator('#question').inputValue()).toBe('Greet me.');
+    // The file beside it is still the context.
+    await tab.locator('#chips .chip', { hasText: 'a.py' }).waitFor();
+    await editor().screenshot('chat-tab');
+    await tab.locator('#question').press('Enter');
+    const last = tab.locator('.turn', { hasText: 'Greet me.' });
+    await untilEnded(last, 'done');
+    const answer = await answerText(last);
+    await expect.poll(() => answerText(view.locator('.turn').last())).toBe(answer);
+    // In a browser, VS Code keeps its tabs every five seconds.
+    await editor().page.waitForTimeout(7_000);
+    await editor().reload();
+    const again = await editor().chatTab();
+    await expect.poll(() => answerText(again.locator('.turn').last())).toBe(answer);
+    await editor().command('View: Close All Editor Groups');
+  });
+
   test('says that the model cannot think', async () => {
     const chat = await editor().openChat();
     await expect(chat.locator('#thinking').getAttribute('aria-pressed')).resolves.toBe('false');

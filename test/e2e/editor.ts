@@ -38,7 +38,8 @@ interface EditorParts {
   readonly folder?: string;
 }
 
-const readyMs = 60_000;
+/** In which a window opens, on a busy machine. */
+const readyMs = 100_000;
 /** Default timeout of actions; small machines can be slow. */
 const actionMs = 60_000;
 /** The time in which the input opens after a key, on a busy machine. */
@@ -168,10 +169,15 @@ export class Editor {
 
   /** Opens a workspace file and focuses its editor. */
   async openFile(path: string): Promise<void> {
+    await this.openNotebook(path);
+    await this.page.locator('.editor-group-container.active .monaco-editor.focused').waitFor();
+  }
+
+  /** Opens a workspace file, whose editor need not be one of text. */
+  async openNotebook(path: string): Promise<void> {
     const name = path.split('/').at(-1) ?? path;
     await this.#quickInput('Control+P', path, name);
     await this.page.locator(`.tab.active[data-resource-name="${name}"]`).waitFor();
-    await this.page.locator('.editor-group-container.active .monaco-editor.focused').waitFor();
   }
 
   /**
@@ -219,11 +225,20 @@ export class Editor {
   /** The chat's page once it is loaded. media/chat.ts lists its stable selectors. */
   async chat(): Promise<FrameLocator> {
     // A new user also has the walkthrough's webviews.
-    const own = this.#newUser ? '[src*="extensionId=hearth.hearth"][src*="purpose=webviewView"]' : '';
+    const own = `[src*="purpose=webviewView"]${this.#newUser ? '[src*="extensionId=hearth.hearth"]' : ''}`;
     const chat = this.page.frameLocator(`iframe.webview.ready${own}`).frameLocator('iframe#active-frame');
     // Before the extension's first message its controls have no names, and move when they get them.
     await chat.locator('#model .control-label:not(:empty)').waitFor({ state: 'attached' });
     return chat;
+  }
+
+  /** The chat's page in its editor tab. */
+  async chatTab(): Promise<FrameLocator> {
+    const tab = this.page
+      .frameLocator('iframe.webview.ready:not([src*="purpose=webviewView"])')
+      .frameLocator('iframe#active-frame');
+    await tab.locator('#model .control-label:not(:empty)').waitFor({ state: 'attached' });
+    return tab;
   }
 
   /** An empty chat, once its page shows it. */

@@ -369,8 +369,24 @@ describe('the chat view', () => {
       log,
       memory,
     });
+    const page = pageOf();
+    view.pages.attach(page.shown as never);
+    return {
+      applied,
+      acted,
+      client,
+      session,
+      view,
+      ...page,
+    };
+  }
+
+  /** As VS Code gives it for a view or an editor tab. */
+  function pageOf() {
     const posted: ToPage[] = [];
     const received = new EventEmitter<unknown>();
+    const closed = new EventEmitter<void>();
+    const moved = new EventEmitter<void>();
     const webview = {
       options: {},
       html: '',
@@ -379,17 +395,20 @@ describe('the chat view', () => {
       onDidReceiveMessage: received.event,
       postMessage: (message: ToPage) => posted.push(message),
     };
-    const events = { onDidDispose: new EventEmitter().event, onDidChangeVisibility: new EventEmitter().event };
-    view.attach({ webview, visible: true, ...events } as never);
+    const events = {
+      onDidDispose: closed.event,
+      onDidChangeVisibility: moved.event,
+      onDidChangeViewState: moved.event,
+    };
+    const revealed = vi.fn();
     return {
-      applied,
-      acted,
-      client,
-      session,
-      view,
       posted,
       webview,
+      revealed,
+      shown: { webview, visible: true, ...events },
+      tab: { webview, visible: true, reveal: revealed, ...events },
       say: (message: unknown) => received.fire(message),
+      close: () => closed.fire(),
     };
   }
 
@@ -429,8 +448,46 @@ describe('the chat view', () => {
 
   it('focuses the box once the page listens', async () => {
     const { view, posted, say } = await open();
-    view.focusInput();
+    await view.pages.reveal();
+    expect(user.commands).toContain('hearth.chat.focus');
     say({ type: 'ready' });
+    expect(posted.at(-1)).toEqual({ type: 'focus' });
+  });
+
+  it('shows the same in its view and in an editor tab, with one draft', async () => {
+    const { view, session, posted, say } = await open();
+    const tab = pageOf();
+    view.pages.attachTab(tab.tab as never);
+    for (const each of [say, tab.say]) each({ type: 'ready' });
+    const draft = { text: 'half a thought', start: 5, end: 6 };
+    tab.say({ type: 'draft', draft });
+    expect(posted).toContainEqual({ type: 'draft', draft });
+    expect(tab.posted).not.toContainEqual({ type: 'draft', draft });
+    tab.say({ type: 'send', text: 'Hello?' });
+    await until(() => session.turns[0]?.outcome.kind === 'done');
+    for (const page of [posted, tab.posted]) expect(page.map(({ type }) => type)).toContain('end');
+  });
+
+  it('answers suggestions in the page that asked', async () => {
+    const { view, posted } = await open();
+    const tab = pageOf();
+    view.pages.attachTab(tab.tab as never);
+    tab.say({ type: 'suggest', query: '' });
+    await until(() => tab.posted.some(({ type }) => type === 'suggestions'));
+    expect(posted.map(({ type }) => type)).not.toContain('suggestions');
+  });
+
+  it('comes up in its editor tab while there is one, and in its view again', async () => {
+    const { view, posted } = await open();
+    const tab = pageOf();
+    view.pages.attachTab(tab.tab as never);
+    await view.pages.reveal();
+    expect(tab.revealed).toHaveBeenCalled();
+    expect(tab.posted.at(-1)).toEqual({ type: 'focus' });
+    expect(user.commands).toEqual([]);
+    tab.close();
+    await view.pages.reveal();
+    expect(user.commands).toEqual(['hearth.chat.focus']);
     expect(posted.at(-1)).toEqual({ type: 'focus' });
   });
 
