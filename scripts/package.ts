@@ -37,6 +37,9 @@ const unused = /\.map$|\.d\.ts$|libonnxruntime\.\d+\.\d+\.\d+\.dylib$/;
 const ggmlLibrary = /ggml-(base|cpu)[\w.-]*\.(so|dylib|dll)$/;
 const documents = /^(README\.md|CHANGELOG\.md|LICENSE|\.vscodeignore|media|l10n|package\.nls(\.[\w-]+)?\.json)$/;
 
+/** The gallery has no suffixes of versions: odd minor versions are pre-releases, even ones releases, as VS Code's documentation advises. */
+export const isPreRelease = (version: string): boolean => Number(version.split('.')[1]) % 2 === 1;
+
 export async function packageExtension(target: Target, out: string): Promise<string> {
   const staging = join(projectRoot, '.cache', 'package', target);
   rmSync(staging, { recursive: true, force: true });
@@ -56,7 +59,9 @@ export async function packageExtension(target: Target, out: string): Promise<str
   );
   mkdirSync(dirname(out), { recursive: true });
   const vsce = join(projectRoot, 'node_modules', '@vscode', 'vsce', 'vsce');
+  const { version } = z.object({ version: z.string() }).parse(readJson(join(projectRoot, 'package.json')));
   const options = ['package', '--no-dependencies', '--no-rewrite-relative-links', '--allow-missing-repository'];
+  if (isPreRelease(version)) options.push('--pre-release');
   await run(process.execPath, [vsce, ...options, '--target', target, '--out', out], { cwd: staging, output: 'quiet' });
   rmSync(staging, { recursive: true });
   return out;

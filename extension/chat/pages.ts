@@ -18,6 +18,7 @@ export interface ChatPage {
 export class ChatPages {
   readonly #extensionUri: vscode.Uri;
   readonly #onMessage: (message: unknown, from: ChatPage) => void;
+  readonly #all = new Set<ChatPage>();
   #view: ChatPage | undefined;
   #tab: ChatPage | undefined;
   /** VS Code has not made the view yet. */
@@ -28,12 +29,8 @@ export class ChatPages {
     this.#onMessage = onMessage;
   }
 
-  get #all(): ChatPage[] {
-    return [this.#view, this.#tab].filter((page) => page !== undefined);
-  }
-
   get isVisible(): boolean {
-    return this.#all.some(({ view }) => view.visible);
+    return [...this.#all].some(({ view }) => view.visible);
   }
 
   attach(view: vscode.WebviewView): void {
@@ -43,7 +40,7 @@ export class ChatPages {
     this.#isViewAwaited = false;
     view.onDidChangeVisibility(() => noteVisibility(page));
     view.onDidDispose(() => {
-      this.#view = undefined;
+      if (this.#view === page) this.#view = undefined;
     });
   }
 
@@ -83,15 +80,21 @@ export class ChatPages {
     for (const page of this.#all) this.#draw(page);
   }
 
-  /** @param except already has it */
-  post(message: ToPage, except?: ChatPage): void {
-    for (const page of this.#all) if (page !== except) postTo(page, message);
+  readonly post = (message: ToPage): void => {
+    for (const { view } of this.#all) void view.webview.postMessage(message);
+  };
+
+  /** To the pages that `from` is not. */
+  tellOthers(from: ChatPage, message: ToPage): void {
+    for (const page of this.#all) if (page !== from) postTo(page, message);
   }
 
   #pageIn(view: ChatPage['view']): ChatPage {
     const page: ChatPage = { view, isListening: false, focusWanted: false };
     view.webview.options = { enableScripts: true, localResourceRoots: [this.#dist] };
     view.webview.onDidReceiveMessage((message) => this.#onMessage(message, page));
+    view.onDidDispose(() => this.#all.delete(page));
+    this.#all.add(page);
     this.#draw(page);
     return page;
   }

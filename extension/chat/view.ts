@@ -10,7 +10,7 @@ import { nameOf } from '../context/sources.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
 import { openPlace } from '../context/workspace.ts';
 import { insertAtCursor, putIntoTerminal } from '../edits/target.ts';
-import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
+import { type Action, type Draft, draft, type ToHost, toHost } from '../messages.ts';
 import type { Log, Parts } from '../parts.ts';
 import { indexEnabled } from '../settings.ts';
 import { findTurn, isQueued } from './conversation.ts';
@@ -57,11 +57,11 @@ export class ChatView {
 
   constructor(parts: ChatViewParts) {
     this.#parts = parts;
-    this.pages = new ChatPages(parts.extensionUri, (message, from) => this.#receive(message, from));
+    this.pages = new ChatPages(parts.extensionUri, this.#receive);
     this.#draft = draft.catch({ text: '', start: 0, end: 0 }).parse(parts.memory.get(draftKey));
     for (const text of z.array(z.string()).catch([]).parse(parts.memory.get(pastedKey))) parts.tracker.paste(text);
     this.#subscriptions = vscode.Disposable.from(
-      parts.session.onMessage(this.#post),
+      parts.session.onMessage(this.pages.post),
       parts.session.onMessage((message) => {
         // The last question may have taken the pins along.
         if (message.type === 'end' && parts.session.conversation.pins.length > 0) this.#measure();
@@ -94,7 +94,7 @@ export class ChatView {
     this.#subscriptions.dispose();
   }
 
-  #receive(raw: unknown, from: ChatPage): void {
+  readonly #receive = (raw: unknown, from: ChatPage): void => {
     const parsed = toHost.safeParse(raw);
     if (!parsed.success) {
       this.#parts.log.warn('The chat page sent an invalid message.');
@@ -104,7 +104,7 @@ export class ChatView {
       this.#parts.log.error(`Chat view: ${sentence(error)}`);
       void vscode.window.showErrorMessage(sentence(error));
     });
-  }
+  };
 
   #handle(message: ToHost, from: ChatPage): unknown {
     const { tracker } = this.#parts;
@@ -178,7 +178,7 @@ export class ChatView {
     this.#draft = draft;
     if (changed) {
       this.#postContext();
-      this.pages.post({ type: 'draft', draft }, from);
+      this.pages.tellOthers(from, { type: 'draft', draft });
     }
     return this.#parts.memory.update(draftKey, draft);
   }
@@ -274,7 +274,7 @@ export class ChatView {
 
   #postAll(): void {
     const { turns } = this.#parts.session;
-    this.#post({ type: 'conversation', turns });
+    this.pages.post({ type: 'conversation', turns });
     this.#postChanges(turns.map(({ id }) => id));
     this.#postEngine();
     this.#measure();
@@ -285,7 +285,7 @@ export class ChatView {
     const post = async () => {
       for (const turn of turns) {
         const view = findTurn(session.conversation, turn) && (await changes.viewOf(turn));
-        if (view !== undefined) this.#post({ type: 'changes', turn, changes: view });
+        if (view !== undefined) this.pages.post({ type: 'changes', turn, changes: view });
       }
     };
     post().catch((error: unknown) => log.warn(`Changes of the chat: ${sentence(error)}`));
@@ -296,8 +296,8 @@ export class ChatView {
     const isAgentOn = (card: ModelCard) => agent.isOn(session.conversation.id, card);
     const notice = noticeOf(engine.view);
     this.#shownState = engine.view.state;
-    this.#post({ type: 'notice', notice });
-    this.#post({ type: 'controls', controls: controlsOf(engine.view, thinking, isAgentOn) });
+    this.pages.post({ type: 'notice', notice });
+    this.pages.post({ type: 'controls', controls: controlsOf(engine.view, thinking, isAgentOn) });
     const progress = notice.kind === 'progress' ? notice.text : '';
     if (session.busy && progress !== this.#progress) session.showProgress(progress, undefined);
     this.#progress = session.busy ? progress : '';
@@ -330,7 +330,7 @@ export class ChatView {
       focus === undefined ||
       chips.some(({ id, pin }) => id === focusId(focus) || pin === mentionText('file', focus.path));
     const restricted = indexEnabled() && !vscode.workspace.isTrusted;
-    this.#post({
+    this.pages.post({
       type: 'context',
       context: {
         chips,
@@ -340,6 +340,4 @@ export class ChatView {
       },
     });
   }
-
-  readonly #post = (message: ToPage): void => this.pages.post(message);
 }

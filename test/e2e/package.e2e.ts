@@ -7,7 +7,7 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { openPromise } from 'yauzl';
-import { maxPackageBytes } from '../../scripts/package.ts';
+import { isPreRelease, maxPackageBytes } from '../../scripts/package.ts';
 import { startEngine } from '../../scripts/shared/engineProcess.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 
@@ -45,6 +45,13 @@ describe('the packaged extension', () => {
     expect(own.filter((name) => !expected.test(name))).toEqual([]);
     expect(own).toContain('extension/dist/engine.mjs');
     expect(own).toContain('extension/dist/extension.cjs');
+  });
+
+  test('is marked for the pre-release channel by its odd minor version', () => {
+    const manifest = readFileSync(join(folder, 'extension.vsixmanifest'), 'utf8');
+    const [, minor] = /<Identity [^>]*Version="\d+\.(\d+)\./.exec(manifest) ?? [];
+    expect(manifest.includes('Id="Microsoft.VisualStudio.Code.PreRelease" Value="true"')).toBe(Number(minor) % 2 === 1);
+    expect(['0.1.0', '0.2.9', '1.13.2', '2.0.1'].map(isPreRelease)).toEqual([true, false, true, false]);
   });
 
   test('speaks six languages', () => {
