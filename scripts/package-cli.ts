@@ -1,5 +1,6 @@
 /**
- * Builds the command line as an npm package of one platform, which runs in an empty folder without a network:
+ * Builds the command line as an npm package of one platform, which runs in an empty folder without a network, and the package
+ * `hearth`, for which npm takes this machine's among all platforms' (as esbuild's):
  *
  *     npm run package:cli [-- --target linux-x64] [--out FOLDER]
  *     npx --yes --package=./hearth-linux-x64-0.1.0.tgz hearth doctor
@@ -7,12 +8,12 @@
  * The native modules are bundled (`bundleDependencies`), with that platform's binaries alone: `overrides` don't apply to a
  * published package, so the install script of onnxruntime-node would download CUDA libraries.
  */
-import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { notices } from './notices.ts';
-import { copyNativeModules, isTarget, maxPackageBytes, type Target } from './package.ts';
+import { copyNativeModules, isTarget, maxPackageBytes, type Target, targetNames } from './package.ts';
 import { hostTarget, projectRoot } from './shared/paths.ts';
 import { npm, run } from './shared/process.ts';
 
@@ -59,13 +60,41 @@ export async function packageCommandLine(target: Target, folder: string): Promis
       packages.map(({ folder }) => folder),
     ),
   );
+  const [os, cpu] = target.split('-');
+  const versionOf = (name: string): string =>
+    nativeSchema.parse(readJson(join(staging, 'node_modules', name, 'package.json'))).version;
+  return pack(staging, folder, {
+    ...manifest(),
+    name: `hearth-${target}`,
+    ...{ os: [os], cpu: [cpu] },
+    dependencies: Object.fromEntries(native.map((name) => [name, versionOf(name)])),
+    bundleDependencies: native,
+  });
+}
+
+/** @returns the path of `hearth-VERSION.tgz` in `folder`: a few lines that run the package of the platform. */
+export async function packageChooser(folder: string): Promise<string> {
+  const staging = join(projectRoot, '.cache', 'package', 'npm');
+  rmSync(staging, { recursive: true, force: true });
+  mkdirSync(join(staging, 'dist'), { recursive: true });
+  mkdirSync(folder, { recursive: true });
+  cpSync(join(projectRoot, 'scripts', 'chooser.mjs'), join(staging, 'dist', 'cli.mjs'));
+  const { version, ...rest } = manifest();
+  const optionalDependencies = Object.fromEntries(targetNames.map((target) => [`hearth-${target}`, version]));
+  return pack(staging, folder, { ...rest, version, optionalDependencies });
+}
+
+interface Manifest extends Record<string, unknown> {
+  readonly name: string;
+  readonly version: string;
+}
+
+async function pack(staging: string, folder: string, own: Manifest): Promise<string> {
   for (const name of ['LICENSE', 'README.md']) cpSync(join(projectRoot, name), join(staging, name));
-  const { name, version } = writeManifest(staging, target, native);
-  await npm(['pack', '--pack-destination', staging], { cwd: staging, output: 'quiet' });
-  const out = join(folder, `hearth-${target}-${version}.tgz`);
-  renameSync(join(staging, `${name}-${version}.tgz`), out);
+  writeFileSync(join(staging, 'package.json'), `${JSON.stringify(own, null, 2)}\n`);
+  await npm(['pack', '--pack-destination', folder], { cwd: staging, output: 'quiet' });
   rmSync(staging, { recursive: true });
-  return out;
+  return join(folder, `${own.name}-${own.version}.tgz`);
 }
 
 /** Without scripts, and without dependencies that the command line does not load. */
@@ -73,22 +102,10 @@ function silence(path: string): void {
   writeFileSync(path, `${JSON.stringify(nativeSchema.parse(readJson(path)), null, 2)}\n`);
 }
 
-function writeManifest(staging: string, target: Target, native: readonly string[]): { name: string; version: string } {
-  const manifest = manifestSchema.parse(readJson(join(projectRoot, 'package.json')));
-  const [os, cpu] = target.split('-');
-  const versionOf = (name: string): string =>
-    nativeSchema.parse(readJson(join(staging, 'node_modules', name, 'package.json'))).version;
-  const all = {
-    ...manifest,
-    description: 'A language model on your own machine: chat, completion, summaries, a server with OpenAI’s API.',
-    os: [os],
-    cpu: [cpu],
-    dependencies: Object.fromEntries(native.map((name) => [name, versionOf(name)])),
-    bundleDependencies: native,
-  };
-  writeFileSync(join(staging, 'package.json'), `${JSON.stringify(all, null, 2)}\n`);
-  return manifest;
-}
+const manifest = () => ({
+  ...manifestSchema.parse(readJson(join(projectRoot, 'package.json'))),
+  description: 'A language model on your own machine: chat, completion, summaries, a server with OpenAI’s API.',
+});
 
 const readJson = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'));
 
@@ -97,7 +114,9 @@ if (import.meta.main) {
     options: { target: { type: 'string', default: hostTarget }, out: { type: 'string' } },
   });
   if (!isTarget(values.target)) throw new Error(`No package for ${values.target}.`);
-  const file = await packageCommandLine(values.target, values.out ?? join(projectRoot, 'dist'));
+  const folder = values.out ?? join(projectRoot, 'dist');
+  await packageChooser(folder);
+  const file = await packageCommandLine(values.target, folder);
   const bytes = statSync(file).size;
   console.log(`${relative(process.cwd(), file)}: ${(bytes / 2 ** 20).toFixed(1)} MiB`);
   if (bytes > maxPackageBytes) throw new Error(`The package exceeds the limit of ${maxPackageBytes / 2 ** 20} MiB.`);

@@ -165,6 +165,8 @@ function readJson(path: string): unknown {
   return JSON.parse(readFileSync(path, 'utf8'));
 }
 
+export const targetNames: readonly string[] = Object.keys(targets);
+
 export function isTarget(name: string): name is Target {
   return Object.hasOwn(targets, name);
 }
@@ -178,7 +180,7 @@ if (import.meta.main) {
     options: { target: { type: 'string', default: hostTarget }, out: { type: 'string' } },
   });
   if (!isTarget(values.target)) {
-    console.error(`No package for ${values.target}. Targets: ${Object.keys(targets).join(', ')}.`);
+    console.error(`No package for ${values.target}. Targets: ${targetNames.join(', ')}.`);
     process.exit(1);
   }
   const file = await packageExtension(values.target, values.out ?? defaultPackagePath(values.target));
