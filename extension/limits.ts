@@ -150,6 +150,8 @@ export const limits = {
     journalFlushMs: 100,
     /** Mentions that go along with every question of a chat. More fill any context. */
     pins: 20,
+    /** A question waits no longer for passages of the repository; a search takes a tenth of a second. */
+    searchMs: 15_000,
     /** Between the last move of the cursor and the new context chip. */
     contextSettleMs: 80,
   },

@@ -303,6 +303,8 @@ export const toPage = z.discriminatedUnion('type', [
   z.object({ type: z.literal('suggestions'), query: z.string(), items: z.array(suggestion) }),
   /** The draft when the page or the window closed. */
   z.object({ type: z.literal('draft'), draft }),
+  /** The draft as it is being written in the chat's other page. */
+  z.object({ type: z.literal('mirror'), draft }),
   /** Mentions of what was dropped, for the box, and the names of what cannot be attached. */
   z.object({ type: z.literal('dropped'), text: z.string(), refused: z.array(z.string()) }),
   z.object({ type: z.literal('focus') }),

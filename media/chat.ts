@@ -60,6 +60,9 @@ function handle(message: ToPage): void {
     case 'draft':
       composer.restore(message.draft);
       return;
+    case 'mirror':
+      composer.mirror(message.draft);
+      return;
     case 'dropped':
       composer.insertDropped(message.text, message.refused);
       return;

@@ -101,6 +101,15 @@ export class Composer {
     this.#box.setSelectionRange(start, end);
   }
 
+  /** What the user writes in the other page. Not reported, which would send it back while they write on. */
+  mirror(draft: Draft): void {
+    if (document.hasFocus() && document.activeElement === this.#box) return;
+    this.#box.value = draft.text;
+    this.#box.setSelectionRange(draft.start, draft.end);
+    this.#sentDraft = JSON.stringify(draft);
+    this.#showButtons();
+  }
+
   setRunning(running: boolean): void {
     if (running === this.#running) return;
     const hadFocus = document.activeElement === this.#sendButton || document.activeElement === this.#stopButton;

@@ -178,7 +178,7 @@ export class ChatView {
     this.#draft = draft;
     if (changed) {
       this.#postContext();
-      this.pages.tellOthers(from, { type: 'draft', draft });
+      this.pages.tellOthers(from, { type: 'mirror', draft });
     }
     return this.#parts.memory.update(draftKey, draft);
   }

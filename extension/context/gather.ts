@@ -12,6 +12,7 @@ import {
 import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { FailureWatch } from '../failures.ts';
+import { limits } from '../limits.ts';
 import type { Chip } from '../messages.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
 import { type ChatSettings, chatSettings } from '../settings.ts';
@@ -36,6 +37,15 @@ export type Repository = Pick<RepositoryIndex, 'available' | 'searchByMeaning' |
 export interface Gathered {
   attachments: Attachment[];
   omitted: string[];
+}
+
+/** Undefined where the search takes too long: the question goes without it. */
+async function inTime<T>(found: Promise<T>): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, limits.chat.searchMs, undefined);
+  });
+  return Promise.race([found, late]).finally(() => clearTimeout(timer));
 }
 
 /** Collects context for a question and lets the planner choose. */
@@ -67,13 +77,15 @@ export class ContextGatherer {
     const place = this.#tracker.focus;
     const { sources: asked, missing } = await this.#asked([...pinned, ...mentions], place);
     const own = focus === undefined || asked.some(({ path }) => path === focus.path) ? [] : [focusSource(focus)];
-    const found = this.#searches(mentions, focus, settings) ? await this.#found(question, mentions, conversation) : [];
+    const found = this.#searches(mentions, focus, settings)
+      ? await inTime(this.#found(question, mentions, conversation))
+      : [];
     const sources = distinct([
       ...(await this.#rules(question, place, settings)),
       ...pasted.map(pastedSource),
       ...asked,
       ...own,
-      ...found,
+      ...(found ?? []),
     ]);
     const counts = await countTokens(
       this.#engine,
@@ -89,6 +101,7 @@ export class ContextGatherer {
       omitted: [
         ...missing.map(({ text }) => vscode.l10n.t('{0}: not found', text)),
         ...noRoom.map(({ label }) => vscode.l10n.t("{0}: doesn't fit", label)),
+        ...(found === undefined ? [vscode.l10n.t('Repository: the search took too long')] : []),
       ],
     };
   }

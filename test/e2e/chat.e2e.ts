@@ -77,6 +77,7 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     await tab.locator('#chips .chip', { hasText: 'a.py' }).waitFor();
     await editor().screenshot('chat-tab');
     await tab.locator('#question').press('Enter');
+    await expect.poll(() => view.locator('#question').inputValue()).toBe('');
     const last = tab.locator('.turn', { hasText: 'Greet me.' });
     await untilEnded(last, 'done');
     const answer = await answerText(last);

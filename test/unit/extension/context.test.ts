@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type Candidate, contextBudget, estimatedTokens, plan } from '../../../engine/index/question/planner.ts';
 import { limits } from '../../../engine/limits.ts';
 import { apply, type Conversation, emptyConversation } from '../../../extension/chat/conversation.ts';
@@ -13,6 +13,7 @@ import {
 import { mentionText, mismatch, parseMentions, pinOf } from '../../../extension/context/mentions.ts';
 import { focusSource } from '../../../extension/context/sources.ts';
 import { ContextTracker, type Focus } from '../../../extension/context/tracker.ts';
+import { limits as own } from '../../../extension/limits.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { clientOf, hostOf } from './support.ts';
 import { settings, Uri, workspace } from './vscode.ts';
@@ -201,6 +202,19 @@ describe('a question about the repository', () => {
     expect(labels(gathered)).toEqual(['lamp.ts:3–4', 'light.ts:3–4']);
     expect(gathered.attachments[0]).toMatchObject({ path: 'src/lamp.ts', firstLine: 3, detail: 'lines 3 to 4' });
     expect([asked, gathered.omitted]).toEqual([['Who lights the lamp?'], []]);
+  });
+
+  it('goes without them where the search hangs, and says so', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const hanging = { ...repository, searchByMeaning: () => new Promise<never>(() => {}) };
+      const asking = gathererOf(hanging).gatherer.gather('Who lights the lamp?', emptyConversation('c'));
+      await vi.advanceTimersByTimeAsync(own.chat.searchMs);
+      const gathered = await asking;
+      expect([labels(gathered), gathered.omitted]).toEqual([[], ['Repository: the search took too long']]);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it('gets the repository map once a conversation, if it is about the whole', async () => {

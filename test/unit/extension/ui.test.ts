@@ -461,8 +461,8 @@ describe('the chat view', () => {
     for (const each of [say, tab.say]) each({ type: 'ready' });
     const draft = { text: 'half a thought', start: 5, end: 6 };
     tab.say({ type: 'draft', draft });
-    expect(posted).toContainEqual({ type: 'draft', draft });
-    expect(tab.posted).not.toContainEqual({ type: 'draft', draft });
+    expect(posted).toContainEqual({ type: 'mirror', draft });
+    expect(tab.posted).not.toContainEqual({ type: 'mirror', draft });
     tab.say({ type: 'send', text: 'Hello?' });
     await until(() => session.turns[0]?.outcome.kind === 'done');
     for (const page of [posted, tab.posted]) expect(page.map(({ type }) => type)).toContain('end');

@@ -150,6 +150,22 @@ describe('the chat page', () => {
     expect([box.value, box.selectionStart, box.selectionEnd]).toEqual(['half a thought', 5, 6]);
   });
 
+  it('shows what is written in the other page, and reports nothing of it back', async () => {
+    const box = $<HTMLTextAreaElement>('#question');
+    for (const text of ['H', 'Hello', '']) {
+      await tell({ type: 'mirror', draft: { text, start: text.length, end: text.length } });
+      expect([box.value, box.selectionStart]).toEqual([text, text.length]);
+      expect($<HTMLButtonElement>('#send').disabled).toBe(text === '');
+      box.dispatchEvent(new Event('blur'));
+    }
+    expect(sent.filter(({ type: kind }) => kind === 'draft')).toEqual([]);
+    type('mine');
+    box.focus();
+    vi.spyOn(document, 'hasFocus').mockReturnValue(true);
+    await tell({ type: 'mirror', draft: { text: 'old', start: 3, end: 3 } });
+    expect(box.value).toBe('mine');
+  });
+
   it('folds many search results into one line, and lists other attachments', async () => {
     const found = Array.from({ length: 4 }, (_, index) => ({
       id: `found:${index}`,
