@@ -91,14 +91,15 @@ describe('a model of the catalogue that is not on this machine', () => {
     expect(fact(text, 'Context')).toMatch(/^40,960; with YaRN 131,072 .*rotary base 1,000,000/);
     expect(fact(text, 'YaRN')).toMatch(/^on request, to × 4 on 32,768/);
     expect(fact(text, 'Memory at 131,072')).toMatch(/YaRN × 4$/);
-    // (17.6e9 - 8,995,793,920) / 163,840 = 52,516 tokens, in whole steps of 1,024.
-    expect(fact(text, 'Fits this machine')).toMatch(/^52,224 tokens/);
+    // (17.6e9 - 8,995,793,920) / (163,840 × 9/8, as the cache keeps an eighth free) = 46,681 tokens, in whole steps of 1,024.
+    expect(fact(text, 'Fits this machine')).toMatch(/^46,080 tokens/);
     expect(fact(text, 'Normalisation')).toMatch(/^RMS; query and key heads too/);
   });
 
   it('shows the size of the weights if it is too large', async () => {
     const text = inspectionText([await inspected('deepseek-v3.1')]);
-    expect(fact(text, 'Fits this machine')).toMatch(/^no +the weights take 673 GB; 17\.6 GB of memory available/);
+    // FP8 is computed by ONNX Runtime, which takes 0.7 GB beside weights and cache.
+    expect(fact(text, 'Fits this machine')).toMatch(/^no +the weights take 673 GB; 17\.3 GB of memory available/);
     expect(fact(text, 'Attention')).toMatch(/^latent/);
     expect(fact(text, 'Latent ranks')).toMatch(/^key\/value 512, query 1,536$/);
     expect(fact(text, 'Experts a token')).toBe('8 and one of 2,048 always');
