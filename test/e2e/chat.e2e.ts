@@ -69,8 +69,8 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
   }, async () => {
     await editor().openFile('a.py');
     await editor().command('Hearth: Open Chat in an Editor Tab');
-    const tab = await editor().chatTab();
-    const view = await editor().chat();
+    const tab = await editor().chatPage('tab');
+    const view = await editor().chatPage('view');
     await tab.locator('#question').pressSequentially('Greet me.');
     await expect.poll(() => view.locator('#question').inputValue()).toBe('Greet me.');
     // The file beside it is still the context.
@@ -85,7 +85,7 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     // In a browser, VS Code keeps its tabs every five seconds.
     await editor().page.waitForTimeout(7_000);
     await editor().reload();
-    const again = await editor().chatTab();
+    const again = await editor().chatPage('tab');
     await expect.poll(() => answerText(again.locator('.turn').last())).toBe(answer);
     await editor().command('View: Close All Editor Groups');
   });

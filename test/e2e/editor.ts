@@ -40,6 +40,8 @@ interface EditorParts {
 
 /** In which a window opens, on a busy machine. */
 const readyMs = 100_000;
+/** Of a view's frame, as long as the view was not hidden. */
+const inView = '[src*="purpose=webviewView"]';
 /** Default timeout of actions; small machines can be slow. */
 const actionMs = 60_000;
 /** The time in which the input opens after a key, on a busy machine. */
@@ -223,22 +225,21 @@ export class Editor {
   }
 
   /** The chat's page once it is loaded. media/chat.ts lists its stable selectors. */
-  async chat(): Promise<FrameLocator> {
+  chat(): Promise<FrameLocator> {
     // A new user also has the walkthrough's webviews.
-    const own = `[src*="purpose=webviewView"]${this.#newUser ? '[src*="extensionId=hearth.hearth"]' : ''}`;
-    const chat = this.page.frameLocator(`iframe.webview.ready${own}`).frameLocator('iframe#active-frame');
+    return this.#chatIn(this.#newUser ? `[src*="extensionId=hearth.hearth"]${inView}` : '');
+  }
+
+  /** One of its two pages, while an editor tab shows it as well. */
+  chatPage(place: 'view' | 'tab'): Promise<FrameLocator> {
+    return this.#chatIn(place === 'view' ? inView : `:not(${inView})`);
+  }
+
+  async #chatIn(frames: string): Promise<FrameLocator> {
+    const chat = this.page.frameLocator(`iframe.webview.ready${frames}`).frameLocator('iframe#active-frame');
     // Before the extension's first message its controls have no names, and move when they get them.
     await chat.locator('#model .control-label:not(:empty)').waitFor({ state: 'attached' });
     return chat;
-  }
-
-  /** The chat's page in its editor tab. */
-  async chatTab(): Promise<FrameLocator> {
-    const tab = this.page
-      .frameLocator('iframe.webview.ready:not([src*="purpose=webviewView"])')
-      .frameLocator('iframe#active-frame');
-    await tab.locator('#model .control-label:not(:empty)').waitFor({ state: 'attached' });
-    return tab;
   }
 
   /** An empty chat, once its page shows it. */

@@ -75,6 +75,9 @@ describeInEditor('a scripted model', options, (editor) => {
   });
 
   test('answers an ordinary question there', async () => {
+    // After a participant's answer VS Code sometimes goes on in agent mode.
+    await editor().command('Chat: Open Chat (Ask)');
+    await editor().page.locator('[aria-label^="Chat Input (Ask)"]').waitFor();
     const answer = await askOwnChat(editor().page, 'Who are you?');
     await answer.filter({ hasText: 'Hearth answers here.' }).waitFor();
     await editor().screenshot('own-chat');

@@ -5,7 +5,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 import { writeThinkingModel } from './thinkingModel.ts';
-import { answered, answerText } from './turns.ts';
+import { answered, answerText, ask, untilEnded } from './turns.ts';
+
+/** Random weights think up to their limit, for minutes on a busy machine. */
+const thoughtMs = 200_000;
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-model-'));
 const model = join(folder, 'thinker.gguf');
@@ -23,12 +26,15 @@ describeInEditor('the thinking switch', options, (editor) => {
     expect(await answerText(turn)).not.toBe('');
   });
 
-  test('makes the model think first, and shows thinking apart from the answer', async () => {
+  test('makes the model think first, and shows thinking apart from the answer', {
+    timeout: 2 * thoughtMs,
+  }, async () => {
     const chat = await editor().chat();
     await chat.locator('#thinking').click();
     await chat.locator('#thinking[aria-pressed=true]').waitFor();
     await editor().statusItem('On').waitFor();
-    const turn = await answered(chat, 'Say hello.');
+    const turn = await ask(chat, 'Say hello.');
+    await untilEnded(turn, 'done', thoughtMs);
     await editor().screenshot('thinking');
     expect(await turn.locator('.thoughts').isVisible()).toBe(true);
     expect(await turn.locator('.thoughts-text').textContent()).not.toBe('');
