@@ -105,7 +105,7 @@ type Sizes = Pick<
   Computed;
 
 /** What decides which backend computes it on the processor; unknown: ONNX Runtime, with the weights as they are. */
-export type Computed = Partial<Pick<CatalogueEntry, 'family' | 'quantisation'>>;
+type Computed = Partial<Pick<CatalogueEntry, 'family' | 'quantisation'>>;
 
 /** KV cache grows by `cacheBytesPerToken` per token; sliding-window layers are not counted. */
 const needsOnGpu = (entry: Sizes): ModelNeeds => ({
@@ -239,7 +239,7 @@ export function placeOf(entry: Sizes, hardware: Hardware): Device | undefined {
   if (gpu && split) return { kind: 'split', name: gpu.name, cores, ...split };
   const kind = gpu?.unified ? 'shared' : 'processor';
   if (!fits(entry, needsOn(entry, kind), host)) return undefined;
-  return { kind, name: (kind === 'shared' && gpu?.name) || '', cores };
+  return { kind, name: gpu?.unified ? gpu.name : '', cores };
 }
 
 export const runsWellInChat = ({ decode, prefill }: Speed): boolean =>

@@ -45,6 +45,8 @@ const sweep: EditModel = {
   windowIn: withoutLastBreak,
 };
 
+export const diffTitle = (path: string): string => `--- a/${path}\n+++ b/${path}\n`;
+
 /** A unified diff of one line and the line above. */
 function hunk({ line, above, before, after }: Edit): string {
   const changed = `-${before}\n+${after}\n`;
@@ -90,7 +92,7 @@ const zeta2: EditModel = {
   token: '<[fim-middle]>',
   prompt: (asked) => {
     const [before, after] = around(asked);
-    const events = asked.edits.map((edit) => `--- a/${edit.path}\n+++ b/${edit.path}\n${hunk(edit)}`);
+    const events = asked.edits.map((edit) => `${diffTitle(edit.path)}${hunk(edit)}`);
     return [
       ...[marker('<[fim-suffix]>'), '\n', marker('<[fim-prefix]>')],
       ...[marker('<filename>'), `edit_history\n${events.join('')}\n`],

@@ -9,7 +9,7 @@ import { greedy } from '../sampling/sampler.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { ConfidenceMeter } from './complete.ts';
-import { type EditModel, encodeEdits } from './editModels.ts';
+import { diffTitle, type EditModel, encodeEdits } from './editModels.ts';
 import { generate } from './generate.ts';
 
 interface EditRequest extends Readonly<NextEditParams> {
@@ -62,13 +62,11 @@ export function linePrompt(
   place: NextEditParams['places'][number],
 ) {
   const hunk = (above: string, before: string): string => `@@ @@\n ${above}\n-${before}\n+`;
-  const titles = edits.map((edit, i) => (edit.path === edits[i - 1]?.path ? '' : title(edit.path)));
-  const own = edits.at(-1)?.path === path ? '' : title(path);
+  const titles = edits.map((edit, i) => (edit.path === edits[i - 1]?.path ? '' : diffTitle(edit.path)));
+  const own = edits.at(-1)?.path === path ? '' : diffTitle(path);
   const done = edits.map(({ above, before, after }, i) => `${titles[i]}${hunk(above, before)}${after}\n`);
   return `${done.join('')}${own}${hunk(place.above, place.text)}`;
 }
-
-const title = (path: string): string => `--- a/${path}\n+++ b/${path}\n`;
 
 async function rewriteWindow(writer: Writer, request: EditRequest, trained: EditModel): Promise<NextEditResult> {
   const { tokenizer } = writer;

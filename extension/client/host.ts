@@ -38,6 +38,11 @@ export class EngineHost {
     return this.#opening;
   }
 
+  /** Resolves when the view is so. */
+  until(isSo: (view: EngineView) => boolean): Promise<void> {
+    return untilView(this, isSo);
+  }
+
   async stop(): Promise<void> {
     await this.#opened?.stop();
   }
@@ -100,6 +105,21 @@ export function stateOf(process: ProcessState, before: EngineState): EngineState
   }
 }
 
+/** Resolves when the view is so. */
+function untilView(
+  { view, onView }: Pick<ViewKeeper, 'view' | 'onView'>,
+  isSo: (view: EngineView) => boolean,
+): Promise<void> {
+  if (isSo(view)) return Promise.resolve();
+  return new Promise((resolve) => {
+    const subscription = onView((next) => {
+      if (!isSo(next)) return;
+      subscription.dispose();
+      resolve();
+    });
+  });
+}
+
 const idleView: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
 
 /** Holds the engine's view and notifies listeners of changes. */
@@ -145,14 +165,7 @@ export class ViewKeeper {
 
   /** Resolves when no request is generating. */
   untilIdle(): Promise<void> {
-    if (this.#current.running === 0) return Promise.resolve();
-    return new Promise((resolve) => {
-      const subscription = this.onView(({ running }) => {
-        if (running > 0) return;
-        subscription.dispose();
-        resolve();
-      });
-    });
+    return untilView(this, ({ running }) => running === 0);
   }
 
   dispose(): void {

@@ -10,6 +10,7 @@ import {
   type Source,
 } from '../../engine/index/question/planner.ts';
 import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
+import { withTimeout } from '../client/connection.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { FailureWatch } from '../failures.ts';
 import { limits } from '../limits.ts';
@@ -37,15 +38,6 @@ export type Repository = Pick<RepositoryIndex, 'available' | 'searchByMeaning' |
 export interface Gathered {
   attachments: Attachment[];
   omitted: string[];
-}
-
-/** Undefined where the search takes too long: the question goes without it. */
-async function inTime<T>(found: Promise<T>): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, limits.chat.searchMs, undefined);
-  });
-  return Promise.race([found, late]).finally(() => clearTimeout(timer));
 }
 
 /** Collects context for a question and lets the planner choose. */
@@ -78,7 +70,7 @@ export class ContextGatherer {
     const { sources: asked, missing } = await this.#asked([...pinned, ...mentions], place);
     const own = focus === undefined || asked.some(({ path }) => path === focus.path) ? [] : [focusSource(focus)];
     const found = this.#searches(mentions, focus, settings)
-      ? await inTime(this.#found(question, mentions, conversation))
+      ? await withTimeout(this.#found(question, mentions, conversation), limits.chat.searchMs)
       : [];
     const sources = distinct([
       ...(await this.#rules(question, place, settings)),

@@ -132,7 +132,7 @@ export class FirstRun {
 
   /** Resolves when the model that completes is downloaded and loaded, or cannot be. */
   async warmUp(): Promise<void> {
-    await this.#downloaded();
+    await this.#engine.until(({ state }) => state.kind !== 'downloading');
     this.#loading ??= this.#load();
     await this.#loading;
   }
@@ -141,18 +141,6 @@ export class FirstRun {
   again(): void {
     this.#loading = undefined;
     this.#failed = false;
-  }
-
-  /** Resolves when no download runs. */
-  #downloaded(): Promise<void> {
-    if (this.#engine.view.state.kind !== 'downloading') return Promise.resolve();
-    return new Promise((resolve) => {
-      const subscription = this.#engine.onView(({ state }) => {
-        if (state.kind === 'downloading') return;
-        subscription.dispose();
-        resolve();
-      });
-    });
   }
 
   async #load(): Promise<void> {

@@ -8,7 +8,7 @@ import { areTwins, Evidence, excerptOf, type Stretch, touches, wordsOf } from '.
 import { Layout } from './layout.ts';
 import type { ReadText } from './map.ts';
 import { type NamedPlace, parseQuery, type Query } from './query.ts';
-import type { Near } from './vectors.ts';
+import { type ChunkPlace, type Near, placeOf } from './vectors.ts';
 import { partsOfIdentifier, questionTerms, type Term, WordIndex } from './wordIndex.ts';
 
 /** A stretch of a file; lines count from 1, both included. */
@@ -52,13 +52,8 @@ const joinedLines = 45;
 /** Definitions that the best hits use, of how many hits, after how many of them. */
 const expansion = { most: 4, from: 3, after: 6 } as const;
 
-interface Chunk extends Stretch {
-  readonly id: number;
-  readonly path: string;
-}
-
 interface Scored {
-  readonly chunk: Chunk;
+  readonly chunk: ChunkPlace;
   readonly score: number;
   /** The line to show, where the question named one. */
   readonly line?: number;
@@ -130,21 +125,21 @@ export class ChunkSearch {
     return this.words.terms(words.slice(0, limits.repository.questionTerms));
   }
 
-  chunk(id: number): Chunk | undefined {
-    return chunkOf(this.#place.get(id));
+  chunk(id: number): ChunkPlace | undefined {
+    return placeOf(this.#place.get(id));
   }
 
-  readme(): Chunk | undefined {
-    return chunkOf(this.#readme.get());
+  readme(): ChunkPlace | undefined {
+    return placeOf(this.#readme.get());
   }
 
-  chunkAt(path: string, line: number): Chunk | undefined {
-    return chunkOf(this.#at.get(path, line, line));
+  chunkAt(path: string, line: number): ChunkPlace | undefined {
+    return placeOf(this.#at.get(path, line, line));
   }
 
   /** Chunks in which the name is defined, exactly so written. */
-  defining(name: string, limit: number): Chunk[] {
-    return this.#defining.all(name, name, limit).flatMap((row) => chunkOf(row) ?? []);
+  defining(name: string, limit: number): ChunkPlace[] {
+    return this.#defining.all(name, name, limit).flatMap((row) => placeOf(row) ?? []);
   }
 
   /** The file that the end of an absolute path, or a path's end, names. */
@@ -183,8 +178,8 @@ export class ChunkSearch {
     return Number(this.#exactly.get(path)?.['id']);
   }
 
-  chunksOf(path: string, limit: number): Chunk[] {
-    return this.#chunksOf.all(path, limit).flatMap((row) => chunkOf(row) ?? []);
+  chunksOf(path: string, limit: number): ChunkPlace[] {
+    return this.#chunksOf.all(path, limit).flatMap((row) => placeOf(row) ?? []);
   }
 
   read(path: string): string | undefined {
@@ -204,17 +199,6 @@ function commonEnd(a: readonly string[], b: readonly string[]): number {
   let common = 0;
   while (common < Math.min(a.length, b.length) && a.at(-1 - common) === b.at(-1 - common)) common++;
   return common;
-}
-
-function chunkOf(row: Record<string, unknown> | undefined): Chunk | undefined {
-  return (
-    row && {
-      id: Number(row['id']),
-      path: String(row['path']),
-      firstLine: Number(row['first_line']),
-      lastLine: Number(row['last_line']),
-    }
-  );
 }
 
 /** One question: files are read once. */

@@ -24,6 +24,17 @@ export interface ChunkPlace {
   readonly lastLine: number;
 }
 
+export function placeOf(row: Record<string, unknown> | undefined): ChunkPlace | undefined {
+  return (
+    row && {
+      id: Number(row['id']),
+      path: String(row['path']),
+      firstLine: Number(row['first_line']),
+      lastLine: Number(row['last_line']),
+    }
+  );
+}
+
 export interface Near {
   readonly chunk: number;
   readonly cosine: number;
@@ -82,15 +93,7 @@ export class Vectors {
 
   /** The first chunk after `chunk` that has no vector. */
   missingAfter(chunk: number): ChunkPlace | undefined {
-    const row = this.#missing.get(chunk);
-    return (
-      row && {
-        id: Number(row['id']),
-        path: String(row['path']),
-        firstLine: Number(row['first_line']),
-        lastLine: Number(row['last_line']),
-      }
-    );
+    return placeOf(this.#missing.get(chunk));
   }
 
   /** Whether the vector of this text is known, and has so many values; the chunk has it then. @throws Damaged */
