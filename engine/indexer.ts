@@ -5,7 +5,7 @@
 import { availableParallelism, constants, setPriority } from 'node:os';
 import type { Embedder } from './index/repository/embeddings.ts';
 import { IndexService } from './index/repository/repository.ts';
-import { keepWasmUnoptimised } from './index/syntax/grammars.ts';
+import { spareMemory } from './index/syntax/grammars.ts';
 import { type indexNotices, indexRequests } from './protocol/indexProtocol.ts';
 import { notifier, serve } from './protocol/rpc.ts';
 import { serveChild } from './runtime/child.ts';
@@ -17,7 +17,7 @@ const embedder = async (model: string, signal: AbortSignal): Promise<Embedder> =
   return openEmbedder(model, signal, { backend: 'cpu', threads: Math.ceil(availableParallelism() / 2) });
 };
 
-keepWasmUnoptimised();
+spareMemory();
 
 serveChild('indexer', (connection, { log, lost }) => {
   // Not the lowest priority, because searches run here too and must not starve beside a busy engine.

@@ -1,7 +1,7 @@
 /**
  * Measures the cost of indexing a large tree, and checks that killing the indexer loses nothing.
  *
- *     npm run bench:index [-- --tree DIR] [--seconds N] [--fresh]
+ *     npm run build && npm run bench:index [-- --tree DIR] [--seconds N] [--fresh]
  *
  * The default tree is Debian's source of Linux (87,000 files), downloaded once. Indexing runs for `--seconds` (240) and is
  * then killed by SIGKILL. The next run continues; the run that finishes prints the table. Linux only.

@@ -8,7 +8,7 @@ import { cancelled, HearthError, invalidInput, notFound } from '../errors.ts';
 import { citing, contextBudget, plan, quote, type Reader, repositorySources } from '../index/question/planner.ts';
 import { IgnoreRules, walk } from '../index/repository/ignored.ts';
 import { type Passage, Repository } from '../index/repository/repository.ts';
-import { keepWasmUnoptimised } from '../index/syntax/grammars.ts';
+import { spareMemory } from '../index/syntax/grammars.ts';
 import { limits } from '../limits.ts';
 import { chatParams, completeParams, generateParams, summariseParams } from '../protocol/engineProtocol.ts';
 import type { IndexState } from '../protocol/indexProtocol.ts';
@@ -323,7 +323,7 @@ async function withIndex<Result>(
   const found = await stat(absolute).catch(() => undefined);
   if (!found?.isDirectory()) throw notFound(`${absolute}: folder not found`);
   const name = createHash('sha256').update(absolute).digest('hex').slice(0, 32);
-  keepWasmUnoptimised();
+  spareMemory();
   const line = new ProgressLine(terminal);
   const repository = await Repository.open({
     database: join(defaultStoreDirectory(), 'index', `${name}.db`),

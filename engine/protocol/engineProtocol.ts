@@ -26,16 +26,17 @@ import { done, type Notices, none, type Requests, type Streams } from './rpc.ts'
 export const protocolVersion = 1;
 
 /**
- * Node options of the engine process. Under load, V8 doubles its young generation in both threads and never shrinks it. That
- * wastes 50 MB, because long-lived objects are small and tensors are outside the heap.
+ * Node options of the engine's and the indexer's process. Under load, V8 doubles its young generation in every thread and never
+ * shrinks it. That wastes 50 MB of the engine, whose long-lived objects are small and whose tensors are outside the heap, and
+ * 110 MB of the indexer.
  */
-export const engineNodeOptions = ['--max-semi-space-size=8'];
+export const childNodeOptions = ['--max-semi-space-size=8'];
 
 /**
- * Environment of the engine process. glibc keeps what was freed: in an arena for each thread, and large pieces too once it has seen
+ * Environment of these processes. glibc keeps what was freed: in an arena for each thread, and large pieces too once it has seen
  * one freed. With one arena and a fixed border they go back to the system. Other C libraries ignore these variables.
  */
-export const engineMemoryVariables = {
+export const childMemoryVariables = {
   MALLOC_ARENA_MAX: '1',
   MALLOC_MMAP_THRESHOLD_: '131072',
   MALLOC_TRIM_THRESHOLD_: '131072',

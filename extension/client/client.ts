@@ -8,8 +8,6 @@ import {
   clientNotices,
   type Delta,
   type EngineRequests,
-  engineMemoryVariables,
-  engineNodeOptions,
   engineRequests,
   type NextEditParams,
   type NextEditResult,
@@ -26,7 +24,7 @@ import { type Client, Streams } from '../../engine/protocol/rpc.ts';
 import type { Log } from '../parts.ts';
 import { hubAddress } from '../remote.ts';
 import { tickStep } from '../walkthrough.ts';
-import type { Launch } from './connection.ts';
+import { type Launch, sparing } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
 import { downloading, type EngineState, type EngineView, stateOf, ViewKeeper } from './host.ts';
 import { ModelLoader, type TokenFor } from './modelLoader.ts';
@@ -60,10 +58,7 @@ export class EngineClient {
   constructor(launch: () => Launch, log: Log, tokenFor: TokenFor = () => Promise.resolve(undefined)) {
     this.#log = log;
     this.#tokenFor = tokenFor;
-    this.#process = new EngineProcess(() => {
-      const { env, ...rest } = launch();
-      return { ...rest, env: { ...engineMemoryVariables, ...env }, nodeOptions: engineNodeOptions };
-    }, log);
+    this.#process = new EngineProcess(() => sparing(launch()), log);
     this.#engine = this.#process.client(engineRequests);
     const parts = { process: this.#process, engine: this.#engine, shown: this.#shown, log, tokenFor };
     this.#models = new ModelLoader(parts);

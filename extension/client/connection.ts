@@ -13,6 +13,7 @@ import {
   ResponseError,
 } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
+import { childMemoryVariables, childNodeOptions } from '../../engine/protocol/engineProtocol.ts';
 import { failureOf, heartbeatVariable, listen, type Notices } from '../../engine/protocol/rpc.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../parts.ts';
@@ -27,6 +28,13 @@ export interface Launch {
   /** Whether windows that would start the same engine share one (sharedEngine.ts), and how long it outlives the last of them. */
   shared?: { readonly graceMs: number };
 }
+
+/** With the options and variables that keep the process's memory small. */
+export const sparing = ({ env, ...rest }: Launch): Launch => ({
+  ...rest,
+  env: { ...childMemoryVariables, ...env },
+  nodeOptions: childNodeOptions,
+});
 
 /** What carries a connection: the channel of a child process, or the sockets of a shared engine. */
 export interface Wire {

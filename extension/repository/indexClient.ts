@@ -9,7 +9,7 @@ import {
   type OpenParams,
 } from '../../engine/protocol/indexProtocol.ts';
 import type { Client } from '../../engine/protocol/rpc.ts';
-import type { Launch } from '../client/connection.ts';
+import { type Launch, sparing } from '../client/connection.ts';
 import { EngineProcess, type ProcessState } from '../client/process.ts';
 import type { Log } from '../parts.ts';
 
@@ -23,7 +23,7 @@ export class IndexClient {
 
   /** `options` is asked at each start. */
   constructor(launch: () => Launch, log: Log, options: () => OpenParams) {
-    this.#process = new EngineProcess(launch, log, {
+    this.#process = new EngineProcess(() => sparing(launch()), log, {
       name: 'The indexer',
       greet: async (clientOf) => this.#states.fire(await clientOf(indexRequests).open(options())),
     });

@@ -9,6 +9,7 @@ import {
   IPCMessageWriter,
   type MessageConnection,
 } from 'vscode-jsonrpc/node';
+import { childMemoryVariables, childNodeOptions } from '../../engine/protocol/engineProtocol.ts';
 import {
   type IndexRequests,
   type IndexState,
@@ -17,6 +18,8 @@ import {
 } from '../../engine/protocol/indexProtocol.ts';
 import { type Client, listen, proxy } from '../../engine/protocol/rpc.ts';
 import { projectRoot } from '../shared/paths.ts';
+
+const entry = join(projectRoot, 'dist', 'indexer.mjs');
 
 export class IndexProcess {
   readonly requests: Client<IndexRequests, never>;
@@ -39,7 +42,11 @@ export class IndexProcess {
 
   static async open(directory: string, database: string): Promise<IndexProcess> {
     const started = new IndexProcess(
-      fork(join(projectRoot, 'engine', 'indexer.ts'), [], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] }),
+      fork(entry, [], {
+        execArgv: childNodeOptions,
+        env: { ...process.env, ...childMemoryVariables },
+        stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      }),
     );
     const folders = [{ name: '', directory }];
     await started.requests.open({ database, folders });

@@ -11,10 +11,10 @@ import {
 import type { z } from 'zod';
 import { HearthError } from '../../engine/errors.ts';
 import {
+  childMemoryVariables,
+  childNodeOptions,
   clientNotices,
   type EngineRequests,
-  engineMemoryVariables,
-  engineNodeOptions,
   type engineNotices,
   engineRequests,
 } from '../../engine/protocol/engineProtocol.ts';
@@ -39,8 +39,8 @@ export function startEngine(
   options: { readonly env?: NodeJS.ProcessEnv; readonly stderr?: 'inherit' | 'ignore' } = {},
 ): EngineProcess {
   const child = fork(entry, [], {
-    execArgv: engineNodeOptions,
-    env: { ...process.env, ...engineMemoryVariables, ...options.env },
+    execArgv: childNodeOptions,
+    env: { ...process.env, ...childMemoryVariables, ...options.env },
     stdio: ['ignore', 'ignore', options.stderr ?? 'inherit', 'ipc'],
   });
   const connection = createMessageConnection(new IPCMessageReader(child), new IPCMessageWriter(child));

@@ -16,11 +16,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
-import { engineMemoryVariables, engineNodeOptions } from '../../../engine/protocol/engineProtocol.ts';
 import { type SharedAddress, sharedAddress } from '../../../engine/protocol/sharedEngine.ts';
 import { sharedEngines } from '../../../engine/runtime/windows.ts';
 import { EngineClient } from '../../../extension/client/client.ts';
-import type { Launch } from '../../../extension/client/connection.ts';
+import { type Launch, sparing } from '../../../extension/client/connection.ts';
 import { sharedFolder } from '../../../extension/client/sharedEngine.ts';
 import type { Log } from '../../../extension/parts.ts';
 import { bundle } from '../runtime/bundle.ts';
@@ -95,10 +94,7 @@ const ask = (client: EngineClient, text: string, onDelta: (text: string) => void
   );
 
 /** Of the windows above, whose client adds the engine's Node options and variables. */
-const meetingPlace = (): string => {
-  const { env, ...rest } = launch();
-  return sharedFolder({ ...rest, env: { ...engineMemoryVariables, ...env }, nodeOptions: engineNodeOptions });
-};
+const meetingPlace = (): string => sharedFolder(sparing(launch()));
 
 const address = (): SharedAddress =>
   sharedAddress.parse(JSON.parse(readFileSync(join(meetingPlace(), 'address.json'), 'utf8')));
