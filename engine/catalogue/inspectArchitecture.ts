@@ -231,7 +231,7 @@ function windowRows({ attention, layers }: Inspection): Row[] {
 
 function feedForwardRows({ feedForward, layers }: Inspection): Row[] {
   const dense = feedForward.flatMap(({ spec, layers: number }) =>
-    spec.kind === 'dense' ? [`${count(spec.intermediateSize)} wide${where(number, layers)}`] : [],
+    spec.kind !== 'experts' ? [`${count(spec.intermediateSize)} wide${where(number, layers)}`] : [],
   );
   const [experts] = feedForward.flatMap(({ spec, layers: number }) =>
     spec.kind === 'experts' ? [{ spec, layers: number }] : [],
@@ -277,10 +277,10 @@ function activation(feedForward: Inspection['feedForward']): string {
   return [...new Set(feedForward.map(({ spec }) => activationName(spec.activation)))].join('; ');
 }
 
-function normRow({ normEpsilon }: Inspection, attention: CachedAttentionSpec | undefined): Row {
+function normRow({ norm, normEpsilon }: Inspection, attention: CachedAttentionSpec | undefined): Row {
   const inside =
     attention?.kind === 'latent' ? '; the latents too' : attention?.qkNorm ? '; query and key heads too' : '';
-  return { label: 'Normalisation', value: `RMS${inside}`, why: `before each block, epsilon ${normEpsilon}` };
+  return { label: 'Normalisation', value: `${norm === 'layer' ? 'LayerNorm' : 'RMS'}${inside}`, why: `before each block, epsilon ${normEpsilon}` };
 }
 
 function ropeRows({ theta, layout, dimensions }: RopeSpec): Row[] {

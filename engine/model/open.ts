@@ -23,6 +23,7 @@ import { qwen2 } from './families/qwen2.ts';
 import { qwen3 } from './families/qwen3.ts';
 import { qwen3Moe } from './families/qwen3Moe.ts';
 import { qwen3Next, qwen35, qwen35Moe } from './families/qwen3Next.ts';
+import { starcoder2 } from './families/starcoder2.ts';
 import type { DecoderSpec, Family } from './spec/spec.ts';
 import {
   refuseUnusableConfig,
@@ -141,6 +142,7 @@ const families: readonly FamilyBuilder[] = [
   qwen3Next,
   qwen35,
   qwen35Moe,
+  starcoder2,
 ];
 
 /** Opens a checkpoint and reads its tokenizer. @throws HearthError as `openCheckpoint` and `readTokenizer` do. */

@@ -57,7 +57,7 @@ export function completionPrompt(
   const middle = isBegun ? begunMiddle(tokenizer, source.prefix, all, aheadTokens > 0) : unbegun;
   const outside = { ...source, prefix: source.prefix.slice(0, source.prefix.length - middle.chars) };
   const budget = all - suffix.length - middle.reservedTokens;
-  const { preamble, prefix, nearsCut } = before(tokenizer, outside, { budget, aheadTokens });
+  const { preamble, title, prefix, nearsCut } = before(tokenizer, outside, { budget, aheadTokens });
   const start = [...begin, ...preamble];
   const isHealed = fim === undefined || middle.ids.length > 0 || typedWord.test(source.prefix);
   const typed = middle.ids.length > 0 ? middle.ids : prefix;
@@ -65,8 +65,8 @@ export function completionPrompt(
   const healed = isHealed && start.length + prefix.length + middle.ids.length >= 2 ? typed.at(-1) : undefined;
   const kept = healed === undefined ? typed : typed.slice(0, -1);
   const [file, begun] = middle.ids.length > 0 ? [prefix, kept] : [kept, []];
-  const stable = [...start, ...(fim ? fillInTheMiddlePrompt(fim, file, suffix) : file)];
-  const boundaries = fim ? [start.length, stable.length] : [start.length];
+  const stable = [...start, ...(fim ? fillInTheMiddlePrompt(fim, [...title, ...file], suffix) : file)];
+  const boundaries = fim ? [start.length + title.length, stable.length] : [start.length];
   const healing = healed === undefined ? nothing : tokenizer.bytesOf(healed);
   return { ids: [...stable, ...begun], boundaries, healing, nearsCut: nearsCut || middle.nearsMove };
 }
@@ -74,8 +74,10 @@ export function completionPrompt(
 const typedWord = /[\p{L}\p{N}_]$/u;
 
 interface Parts {
-  /** The repository's name, snippets, and the name of the open file. */
+  /** The repository's name, snippets, and the name of the open file unless that is the `title`. */
   readonly preamble: readonly number[];
+  /** The name of the open file for a model that expects it at the start of the prefix. */
+  readonly title: readonly number[];
   readonly prefix: readonly number[];
   readonly nearsCut: boolean;
 }
@@ -95,19 +97,19 @@ const prefixShare = 2 / 3;
 function before(tokenizer: Tokenizer, source: CompletionSource, room: Room): Parts {
   const separator = tokenizer.fillInTheMiddle?.fileSeparator;
   const repository = repositoryTitle(tokenizer, source);
-  const title = fileTitle(tokenizer, separator, source);
-  const rest = room.budget - repository.length - title.length;
+  const { before: separated, within: title } = fileTitle(tokenizer, separator, source);
+  const rest = room.budget - repository.length - separated.length - title.length;
   const most = source.snippets.length > 0 ? Math.floor(rest * prefixShare) : rest;
   const { ids: prefix, nearsCut } = fileStart(tokenizer, source.prefix, most, room.aheadTokens);
   const snippets = snippetIds(tokenizer, separator, source, rest - steppedUp(prefix.length, most));
-  return { preamble: [...repository, ...snippets, ...title], prefix, nearsCut };
+  return { preamble: [...repository, ...snippets, ...separated], title, prefix, nearsCut };
 }
 
-/** As Qwen2.5-Coder was trained; StarCoder2's training text had no line end here. */
+/** As Qwen2.5-Coder was trained, with a line end; StarCoder2's training text had none here. */
 function repositoryTitle(tokenizer: Tokenizer, { repository }: CompletionSource): number[] {
-  const { repositoryName } = tokenizer.fillInTheMiddle ?? {};
+  const { repositoryName, namesFileInPrefix } = tokenizer.fillInTheMiddle ?? {};
   if (repositoryName === undefined || repository === undefined) return [];
-  return [repositoryName, ...plain(tokenizer, `${repository}\n`)];
+  return [repositoryName, ...plain(tokenizer, namesFileInPrefix ? repository : `${repository}\n`)];
 }
 
 /**
@@ -117,11 +119,21 @@ function repositoryTitle(tokenizer: Tokenizer, { repository }: CompletionSource)
 const steppedUp = (length: number, most: number): number =>
   Math.ceil((length * steps) / most) * Math.ceil(most / steps);
 
-/** Names the file that follows: with the model's own separator (Qwen2.5-Coder's repository format), or in a comment. */
-function fileTitle(tokenizer: Tokenizer, separator: number | undefined, source: CompletionSource): number[] {
-  if (source.path === undefined) return [];
-  if (separator === undefined) return plain(tokenizer, commentLine(source.languageId, source.path));
-  return [separator, ...plain(tokenizer, `${source.path}\n`)];
+/**
+ * Names the file that follows: with the model's own separator, before the prefix (Qwen2.5-Coder's repository format) or at its start
+ * (StarCoder2's), or in a comment.
+ */
+function fileTitle(
+  tokenizer: Tokenizer,
+  separator: number | undefined,
+  { path, languageId }: CompletionSource,
+): { readonly before: number[]; readonly within: number[] } {
+  if (path === undefined) return { before: [], within: [] };
+  if (separator === undefined) return { before: plain(tokenizer, commentLine(languageId, path)), within: [] };
+  const name = plain(tokenizer, `${path}\n`);
+  return tokenizer.fillInTheMiddle?.namesFileInPrefix
+    ? { before: [separator], within: name }
+    : { before: [separator, ...name], within: [] };
 }
 
 /** As many whole snippets as fit, in their order. */

@@ -52,6 +52,8 @@ export interface FillInTheMiddle {
   readonly fileSeparator?: number;
   readonly repositoryName?: number;
   readonly pad?: number;
+  /** The open file's name follows `prefix` instead of `fileSeparator`, and the repository's name ends without a line break (StarCoder2). */
+  readonly namesFileInPrefix?: true;
 }
 
 /** Work that can pause: it yields wherever others may go on. */
@@ -231,6 +233,9 @@ export function findEndIds(idOf: (token: string) => number | undefined, publishe
     const id = idOf(name);
     if (id !== undefined) ids.add(id);
   }
+  // So may StarCoder2. SmolLM2 has its names of files and repositories, but fills no middle.
+  const { pad, fileSeparator, repositoryName } = findFillInTheMiddle(idOf) ?? {};
+  for (const id of [pad, fileSeparator, repositoryName]) if (id !== undefined) ids.add(id);
   // In harmony, `<|end|>` ends a message but not the turn (openai/harmony, docs/format.md).
   const messageEnd = idOf('<|end|>');
   if (messageEnd !== undefined && idOf('<|return|>') !== undefined) ids.delete(messageEnd);
@@ -249,6 +254,7 @@ interface Markers {
   readonly fileSeparator?: string;
   readonly repositoryNames?: readonly string[];
   readonly pad?: string;
+  readonly namesFileInPrefix?: true;
 }
 
 const published: readonly Markers[] = [
@@ -269,7 +275,8 @@ const published: readonly Markers[] = [
     middle: '<｜fim▁end｜>',
     order: 'prefix-suffix-middle',
   },
-  // StarCoder, StarCoder2, Granite. SmolLM2 has their repository tokens but not these.
+  // StarCoder, Granite, StarCoder2, whose paper (section 5.1) has `<repo_name>reponame<file_sep>filepath0\ncode0<file_sep><fim_prefix>filepath1\n…`.
+  // SmolLM2 has its repository tokens but not these.
   {
     prefix: '<fim_prefix>',
     suffix: '<fim_suffix>',
@@ -278,6 +285,7 @@ const published: readonly Markers[] = [
     fileSeparator: '<file_sep>',
     repositoryNames: ['<repo_name>', '<reponame>'],
     pad: '<fim_pad>',
+    namesFileInPrefix: true,
   },
   // Seed-Coder (README of ByteDance-Seed/Seed-Coder).
   {
@@ -320,6 +328,7 @@ export function findFillInTheMiddle(idOf: (token: string) => number | undefined)
       ...(fileSeparator === undefined ? {} : { fileSeparator }),
       ...(repositoryName === undefined ? {} : { repositoryName }),
       ...(pad === undefined ? {} : { pad }),
+      ...(markers.namesFileInPrefix && { namesFileInPrefix: true }),
     };
   }
   return undefined;

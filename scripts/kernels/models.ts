@@ -258,6 +258,10 @@ function dense({ gate, down }: MatrixTypes, width: number, hidden: number): Dens
 
 function feedForwardWeights(spec: FeedForwardSpec, hidden: number, types: MatrixTypes): FeedForwardWeights {
   if (spec.kind === 'dense') return dense(types, spec.intermediateSize, hidden);
+  if (spec.kind === 'plain') {
+    const { intermediateSize: width } = spec;
+    return { kind: 'plain', up: linear(types.gate, [width, hidden], true), down: linear(types.down, [hidden, width], true) };
+  }
   const { numExperts: experts, intermediateSize: width, bias, router, sharedIntermediateSize } = spec;
   return {
     kind: 'experts',

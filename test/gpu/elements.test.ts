@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { gatedNetwork } from '../../engine/backend/reference/feedForward.ts';
-import { rmsNorm } from '../../engine/backend/reference/linear.ts';
+import { layerNorm, rmsNorm } from '../../engine/backend/reference/linear.ts';
 import { embedKernel } from '../../engine/backend/webgpu/kernels/embed.ts';
 import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/gatedNetwork.ts';
-import { rmsNormKernel } from '../../engine/backend/webgpu/kernels/rmsNorm.ts';
+import { normKernel } from '../../engine/backend/webgpu/kernels/norms.ts';
 import type { Activation } from '../../engine/model/spec/spec.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
 import { allTypes, matrixOf } from './matrices.ts';
@@ -25,8 +25,19 @@ describe('normalised rows', () => {
       const gain = randomValues(width, 2);
       const expected = rmsNorm(x, gain, 1e-5);
       for (const { gpu } of [held, poorest]) {
-        const kernel = rmsNormKernel(width, 1e-5, gpu.capabilities);
+        const kernel = normKernel({ normEpsilon: 1e-5 }, width, gpu.capabilities);
         const y = await runKernel(gpu, kernel, [x, gain], tokens * width, [tokens]);
+        expect(normalisedError(y, expected)).toBeLessThan(elementwise);
+      }
+    });
+
+    it(`of ${width} values far from zero less their mean equal the reference's LayerNorm`, async () => {
+      const x = randomValues(tokens * width, 1, 3).map((value) => value + 50);
+      const gainAndBias = randomValues(2 * width, 2);
+      const expected = layerNorm(x, gainAndBias, 1e-5);
+      for (const { gpu } of [held, poorest]) {
+        const kernel = normKernel({ norm: 'layer', normEpsilon: 1e-5 }, width, gpu.capabilities);
+        const y = await runKernel(gpu, kernel, [x, gainAndBias], tokens * width, [tokens]);
         expect(normalisedError(y, expected)).toBeLessThan(elementwise);
       }
     });

@@ -77,6 +77,7 @@ function feedForwardWeights(
   hidden: number,
   types: MatrixTypes,
 ): FeedForwardWeights {
+  if (spec.kind === 'plain') throw new Error('No model without gates is made here.');
   if (spec.kind === 'dense') return make.dense(types.attention, spec.intermediateSize, hidden);
   const { numExperts, intermediateSize, bias, sharedIntermediateSize, router } = spec;
   const expert = (rows: number, columns: number): Linear => ({

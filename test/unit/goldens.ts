@@ -46,6 +46,7 @@ const families = [
   'qwen3-next',
   'qwen3.5',
   'qwen3.5-moe',
+  'starcoder2',
 ];
 
 function goldenCase(name: string, path: string, golden: string): GoldenCase {

@@ -253,7 +253,9 @@ class PassBuilder {
 
   /** `[hidden, rows]` to the same shape. */
   #feedForward(key: string, spec: FeedForwardSpec, input: Pointer, rows: number): Pointer {
-    return spec.kind === 'dense' ? this.#dense(key, spec.activation, input) : this.#experts(key, spec, input, rows);
+    if (spec.kind === 'experts') return this.#experts(key, spec, input, rows);
+    if (spec.kind === 'dense') return this.#dense(key, spec.activation, input);
+    return this.#linear(`${key}.down`, this.#gelu(this.#linear(`${key}.up`, input)));
   }
 
   #dense(key: string, activation: Activation, input: Pointer): Pointer {
@@ -270,19 +272,19 @@ class PassBuilder {
       case 'swiglu-clamped':
         return ggml_swiglu_oai(this.#context, gate, up, activation.alpha, activation.limit);
       case 'gelu-gate':
-        return this.#gelu(gate, up);
+        return this.#ggml.ggml_mul(this.#context, this.#gelu(gate), up);
     }
   }
 
   /**
    * `½ (1 + tanh u) = sigmoid(2u)`. ggml's own GELU looks f16 up in a table.
    */
-  #gelu(gate: Pointer, up: Pointer): Pointer {
+  #gelu(x: Pointer): Pointer {
     const { ggml_add, ggml_mul, ggml_sigmoid, ggml_sqr } = this.#ggml;
     const context = this.#context;
-    const cubed = ggml_mul(context, ggml_sqr(context, gate), gate);
-    const twice = this.#scaled(ggml_add(context, gate, this.#scaled(cubed, 0.044715)), 2 * Math.sqrt(2 / Math.PI));
-    return ggml_mul(context, ggml_mul(context, gate, ggml_sigmoid(context, twice)), up);
+    const cubed = ggml_mul(context, ggml_sqr(context, x), x);
+    const twice = this.#scaled(ggml_add(context, x, this.#scaled(cubed, 0.044715)), 2 * Math.sqrt(2 / Math.PI));
+    return ggml_mul(context, x, ggml_sigmoid(context, twice));
   }
 
   #experts(key: string, spec: ExpertsSpec, input: Pointer, rows: number): Pointer {
@@ -352,12 +354,12 @@ class PassBuilder {
   }
 
   #normed(input: Pointer, key: string): Pointer {
-    const { ggml_mul, ggml_rms_norm } = this.#ggml;
-    return ggml_mul(
-      this.#context,
-      ggml_rms_norm(this.#context, input, this.#model.spec.normEpsilon),
-      this.#tensor(key),
-    );
+    const { ggml_add, ggml_mul, ggml_norm, ggml_rms_norm } = this.#ggml;
+    const bias = `${key}.bias`;
+    const isLayerNorm = this.#has(bias);
+    const scaled = (isLayerNorm ? ggml_norm : ggml_rms_norm)(this.#context, input, this.#model.spec.normEpsilon);
+    const normed = ggml_mul(this.#context, scaled, this.#tensor(key));
+    return isLayerNorm ? ggml_add(this.#context, normed, this.#tensor(bias)) : normed;
   }
 
   #postNormed(output: Pointer, key: string): Pointer {

@@ -116,6 +116,7 @@ const declarations = {
   ggml_sum_rows: 'void *ggml_sum_rows(void *ctx, void *a)',
   ggml_sigmoid: 'void *ggml_sigmoid(void *ctx, void *a)',
   ggml_soft_max: 'void *ggml_soft_max(void *ctx, void *a)',
+  ggml_norm: 'void *ggml_norm(void *ctx, void *a, float eps)',
   ggml_rms_norm: 'void *ggml_rms_norm(void *ctx, void *a, float eps)',
   ggml_mul_mat: 'void *ggml_mul_mat(void *ctx, void *a, void *b)',
   ggml_mul_mat_id: 'void *ggml_mul_mat_id(void *ctx, void *as, void *b, void *ids)',

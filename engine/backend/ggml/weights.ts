@@ -10,7 +10,7 @@ import type {
   Linear,
   Weight,
 } from '../../model/weights/weights.ts';
-import { readValues, rowBytesOf, rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
+import { readValues, rowBytesOf, rowsOf, selectRows, weightBytesOf } from '../../model/weights/weightViews.ts';
 import { type DeclaredTensor, float32, ggmlTypes } from './types.ts';
 
 export interface GgmlTensor extends DeclaredTensor {
@@ -31,6 +31,11 @@ export function tensorsOf(spec: DecoderSpec, weights: DecoderWeights, exact: boo
     exact ? asFloats(key, weight, use) : asStored(key, weight, use);
   const vector = (key: string, weight: Weight | undefined): GgmlTensor[] =>
     weight ? [asFloats(key, weight, 'vector')] : [];
+  const norm = (key: string, weight: Weight | undefined): GgmlTensor[] => {
+    if (!weight || spec.norm !== 'layer') return vector(key, weight);
+    const row = (offset: number) => selectRows(weight, { period: 2, offset, length: 1 }, [1, spec.hiddenSize]);
+    return [...vector(key, row(0)), ...vector(`${key}.bias`, row(1))];
+  };
   const linear = (key: string, { weight, bias }: Linear, use?: DeclaredTensor['use']): GgmlTensor[] => [
     matrix(key, weight, use),
     ...vector(`${key}.bias`, bias),
@@ -56,6 +61,8 @@ export function tensorsOf(spec: DecoderSpec, weights: DecoderWeights, exact: boo
   const feedForward = (key: string, own: FeedForwardWeights): GgmlTensor[] =>
     own.kind === 'dense'
       ? dense(key, own)
+      : own.kind === 'plain'
+        ? [...linear(`${key}.up`, own.up), ...linear(`${key}.down`, own.down)]
       : [
           ...linear(`${key}.router`, own.router),
           ...vector(`${key}.selectionBias`, own.selectionBias),
@@ -66,18 +73,18 @@ export function tensorsOf(spec: DecoderSpec, weights: DecoderWeights, exact: boo
           ...(own.sharedGate ? [matrix(`${key}.sharedGate`, own.sharedGate)] : []),
         ];
   const layer = (own: LayerWeights, index: number): GgmlTensor[] => [
-    ...vector(`${index}.attentionNorm`, own.attentionNorm),
+    ...norm(`${index}.attentionNorm`, own.attentionNorm),
     ...attention(`${index}.attention`, own.attention),
-    ...vector(`${index}.attentionPostNorm`, own.attentionPostNorm),
-    ...vector(`${index}.feedForwardNorm`, own.feedForwardNorm),
+    ...norm(`${index}.attentionPostNorm`, own.attentionPostNorm),
+    ...norm(`${index}.feedForwardNorm`, own.feedForwardNorm),
     ...feedForward(`${index}.feedForward`, own.feedForward),
-    ...vector(`${index}.feedForwardPostNorm`, own.feedForwardPostNorm),
+    ...norm(`${index}.feedForwardPostNorm`, own.feedForwardPostNorm),
   ];
   const hasHead = !spec.headless && spec.stage !== 'inner';
   return [
     ...(spec.stage ? [] : [matrix('embedding', weights.embedding, 'rows')]),
     ...weights.layers.flatMap(layer),
-    ...(spec.stage === 'inner' ? [] : vector('finalNorm', weights.finalNorm)),
+    ...(spec.stage === 'inner' ? [] : norm('finalNorm', weights.finalNorm)),
     // A tied head is the embedding, whose rows are read one by one.
     ...(hasHead && !isTied(spec, weights) ? [matrix('head', weights.head)] : []),
   ];

@@ -13,7 +13,7 @@ import { AttentionInputs, groupedQueryAttention, latentAttention } from './atten
 import { feedForward } from './feedForward.ts';
 import { gatedDeltaNet } from './gatedDelta.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
-import { addAndNorm, type GraphContext, linear, lookUp, type Residual, rmsNorm } from './linear.ts';
+import { addAndNorm, type GraphContext, linear, lookUp, type Residual, streamNorm } from './linear.ts';
 import type { GraphInputs } from './messages.ts';
 import { gridOf, WeightsLayout } from './weightsFile.ts';
 
@@ -37,7 +37,7 @@ export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, op
   const graph = new GraphBuilder(options.weightsFile);
   const layout = new WeightsLayout();
   const { accuracyLevel, cacheType } = options;
-  const context = { graph, layout, accuracyLevel, normEpsilon: spec.normEpsilon, blockMeans: new Map() };
+  const context = { graph, layout, accuracyLevel, norm: spec.norm, normEpsilon: spec.normEpsilon, blockMeans: new Map() };
   const inputs = new AttentionInputs(graph, cacheType);
 
   let residual: Residual = {
@@ -108,7 +108,7 @@ function layer(
 }
 
 const postNormed = (context: GraphContext, output: Value, norm: Weight | undefined): Value =>
-  norm ? rmsNorm(context, output, norm) : output;
+  norm ? streamNorm(context, output, norm) : output;
 
 function attention(
   context: GraphContext,

@@ -1,4 +1,4 @@
-/** The feed-forward block of a layer: one gated MLP, or a mixture of experts. */
+/** The feed-forward block of a layer: one MLP with or without a gate, or a mixture of experts. */
 import type { Activation, ExpertsSpec, FeedForwardSpec, RouterSpec } from '../../model/spec/spec.ts';
 import type { DenseWeights, ExpertsWeights, FeedForwardWeights, Linear } from '../../model/weights/weights.ts';
 import { columnsOf } from '../../model/weights/weightViews.ts';
@@ -14,6 +14,9 @@ export function feedForward(
   input: Value,
 ): Value {
   if (spec.kind === 'dense' && weights.kind === 'dense') return gatedNetwork(context, spec.activation, weights, input);
+  if (spec.kind === 'plain' && weights.kind === 'plain') {
+    return linear(context, gelu(context.graph, linear(context, input, weights.up)), weights.down);
+  }
   if (spec.kind === 'experts' && weights.kind === 'experts') return expertNetworks(context, spec, weights, input);
   throw new Error(`Can't combine ${weights.kind} weights with a ${spec.kind} feed-forward.`);
 }
@@ -34,7 +37,7 @@ export function gatedNetwork(
 
 export function activate(graph: GraphBuilder, activation: Activation, gate: Value, up: Value): Value {
   if (activation.kind === 'silu-gate') return graph.op('Mul', [sigmoidGate(graph, gate, 1), up]);
-  if (activation.kind === 'gelu-gate') return graph.op('Mul', [graph.op('Gelu', [gate], { approximate: 'tanh' }), up]);
+  if (activation.kind === 'gelu-gate') return graph.op('Mul', [gelu(graph, gate), up]);
   const { alpha, limit } = activation;
   // Only the upper end of the gate is clamped (openai/gpt-oss torch/model.py, swiglu).
   const clampedGate = graph.op('Min', [gate, graph.float32(limit)]);
@@ -42,6 +45,8 @@ export function activate(graph: GraphBuilder, activation: Activation, gate: Valu
   const raised = graph.op('Add', [clampedUp, graph.float32(1)]);
   return graph.op('Mul', [sigmoidGate(graph, clampedGate, alpha), raised]);
 }
+
+const gelu = (graph: GraphBuilder, x: Value): Value => graph.op('Gelu', [x], { approximate: 'tanh' });
 
 /** x · sigmoid(alpha · x) */
 export function sigmoidGate(graph: GraphBuilder, x: Value, alpha: number): Value {

@@ -1,4 +1,5 @@
-/** Matmuls with weights, embedding lookup and RMSNorm. */
+/** Matmuls with weights, embedding lookup and norms. */
+import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { Linear, Weight } from '../../model/weights/weights.ts';
 import type { GraphBuilder, StoredTensor, Value } from './graphBuilder.ts';
 import {
@@ -17,6 +18,8 @@ export interface GraphContext {
   /** MatMulNBits' accuracy_level: 4 quantises activations to int8 per block, as llama.cpp does; 0 keeps f32. */
   readonly accuracyLevel: 0 | 4;
   readonly normEpsilon: number;
+  /** Of the residual stream (`DecoderSpec.norm`). */
+  readonly norm?: DecoderSpec['norm'];
   /** Block means of activations, shared by the matmuls that take the same input. */
   readonly blockMeans: Map<string, Value>;
 }
@@ -150,7 +153,7 @@ export function lookUp({ graph, layout }: GraphContext, weight: Weight, rows: Va
   return graph.reshape(sums, [0, 0, columns]);
 }
 
-// RMSNorm.
+// RMSNorm and LayerNorm.
 
 /** Normalises the last dimension and multiplies by `weight`. */
 export function rmsNorm({ graph, layout, normEpsilon }: GraphContext, input: Value, weight: Weight): Value {
@@ -162,6 +165,19 @@ export function rmsNorm({ graph, layout, normEpsilon }: GraphContext, input: Val
   });
 }
 
+/** Normalises the residual stream. */
+export function streamNorm(context: GraphContext, input: Value, weight: Weight): Value {
+  if (context.norm !== 'layer') return rmsNorm(context, input, weight);
+  const epsilon = { float: context.normEpsilon };
+  return context.graph.op('LayerNormalization', [input, ...normWeights(context, weight)], { axis: -1, epsilon });
+}
+
+/** The gain, and the bias of a LayerNorm. */
+const normWeights = ({ graph, layout, norm }: GraphContext, weight: Weight): Value[] =>
+  (norm === 'layer' ? [0, 1].map((firstRow) => ({ weight, firstRow, rows: 1 })) : [allRows(weight)]).map((rows) =>
+    graph.stored(layout.floats([rows])),
+  );
+
 /** The residual stream. The last block's output is added together with the norm that follows it, in one operator. */
 export interface Residual {
   readonly stream: Value;
@@ -170,11 +186,11 @@ export interface Residual {
 
 /** Adds the pending output and normalises the sum. */
 export function addAndNorm(context: GraphContext, { stream, addition }: Residual, weight: Weight) {
-  if (addition === undefined) return { stream, normed: rmsNorm(context, stream, weight) };
-  const { graph, layout, normEpsilon } = context;
+  if (addition === undefined) return { stream, normed: streamNorm(context, stream, weight) };
+  const { graph, norm, normEpsilon } = context;
   const [normed, sum] = graph.contribOutputs(
-    'SkipSimplifiedLayerNormalization',
-    [stream, addition, graph.stored(layout.floats([allRows(weight)]))],
+    norm === 'layer' ? 'SkipLayerNormalization' : 'SkipSimplifiedLayerNormalization',
+    [stream, addition, ...normWeights(context, weight)],
     { epsilon: { float: normEpsilon } },
     [true, false, false, true],
   );

@@ -1,7 +1,7 @@
-/** The feed-forward block of a layer: one gated MLP, or a mixture of experts. */
+/** The feed-forward block of a layer: one MLP with or without a gate, or a mixture of experts. */
 import type { Activation, ExpertsSpec } from '../../model/spec/spec.ts';
 import { linear, softmax } from './linear.ts';
-import type { ExpertsLayer, GatedNetwork } from './weights.ts';
+import type { ExpertsLayer, GatedNetwork, PlainNetwork } from './weights.ts';
 
 /** `down · activation(gate · x, up · x)`. `[tokens, hidden]` to the same shape */
 export function gatedNetwork(network: GatedNetwork, activation: Activation, input: Float32Array): Float32Array {
@@ -19,6 +19,11 @@ function activate(activation: Activation, gate: number, up: number): number {
   const clampedGate = Math.min(gate, limit);
   const clampedUp = Math.min(Math.max(up, -limit), limit);
   return (clampedUp + 1) * clampedGate * sigmoid(alpha * clampedGate);
+}
+
+/** `down · gelu(up · x)`. `[tokens, hidden]` to the same shape */
+export function plainNetwork({ up, down }: PlainNetwork, input: Float32Array): Float32Array {
+  return linear(linear(input, up.weight, up.bias).map(gelu), down.weight, down.bias);
 }
 
 /** The tanh approximation (Hendrycks and Gimpel 2016): torch's `gelu(approximate="tanh")`. */

@@ -5,9 +5,9 @@ import type { Weight } from '../../model/weights/weights.ts';
 import { readValues } from '../../model/weights/weightViews.ts';
 import { groupedQueryAttention, latentAttention, type SequenceRows } from './attention.ts';
 import type { ReferenceSequence } from './cache.ts';
-import { expertNetworks, gatedNetwork } from './feedForward.ts';
+import { expertNetworks, gatedNetwork, plainNetwork } from './feedForward.ts';
 import { gatedDeltaNet } from './gatedDelta.ts';
-import { addTo, rmsNorm } from './linear.ts';
+import { addTo, layerNorm, rmsNorm } from './linear.ts';
 import type { ReferenceLayer, ReferenceWeights } from './weights.ts';
 
 export interface NewTokens {
@@ -36,19 +36,21 @@ export async function forward(
     at += tokens.length * spec.hiddenSize;
   }
   observe?.(0, hidden);
+  const normed = (input: Float32Array, weight: Float32Array) =>
+    (spec.norm === 'layer' ? layerNorm : rmsNorm)(input, weight, spec.normEpsilon);
   for (const [index, layer] of layers.entries()) {
     const layerSpec = spec.layers[index];
     if (!layerSpec) throw new Error(`Layer ${index} has weights but no spec.`);
-    const attended = attend(layerSpec, layer, rmsNorm(hidden, layer.attentionNorm, spec.normEpsilon), {
+    const attended = attend(layerSpec, layer, normed(hidden, layer.attentionNorm), {
       slices: rowsOfBatch(batch, index),
       normEpsilon: spec.normEpsilon,
     });
-    addTo(hidden, normed(attended, layer.attentionPostNorm, spec.normEpsilon));
-    const fed = await feed(layerSpec, layer, rmsNorm(hidden, layer.feedForwardNorm, spec.normEpsilon));
-    addTo(hidden, normed(fed, layer.feedForwardPostNorm, spec.normEpsilon));
+    addTo(hidden, layer.attentionPostNorm ? normed(attended, layer.attentionPostNorm) : attended);
+    const fed = await feed(layerSpec, layer, normed(hidden, layer.feedForwardNorm));
+    addTo(hidden, layer.feedForwardPostNorm ? normed(fed, layer.feedForwardPostNorm) : fed);
     observe?.(index + 1, hidden);
   }
-  return spec.stage === 'inner' ? hidden : rmsNorm(hidden, finalNorm, spec.normEpsilon);
+  return spec.stage === 'inner' ? hidden : normed(hidden, finalNorm);
 }
 
 /** The embeddings of the tokens, read from the file. `[tokens, hidden]` f32 */
@@ -60,10 +62,6 @@ export async function embed(
   const rows = new Float32Array(tokens.length * hiddenSize);
   for (const [i, token] of tokens.entries()) rows.set(await readValues(embedding, token, 1), i * hiddenSize);
   return scale === undefined ? rows : rows.map((value) => value * scale);
-}
-
-function normed(output: Float32Array, postNorm: Float32Array | undefined, epsilon: number): Float32Array {
-  return postNorm ? rmsNorm(output, postNorm, epsilon) : output;
 }
 
 function attend(
@@ -90,6 +88,7 @@ async function feed(
   input: Float32Array,
 ): Promise<Float32Array> {
   if (spec.kind === 'dense' && feedForward.kind === 'dense') return gatedNetwork(feedForward, spec.activation, input);
+  if (spec.kind === 'plain' && feedForward.kind === 'plain') return plainNetwork(feedForward, input);
   if (spec.kind === 'experts' && feedForward.kind === 'experts') return expertNetworks(spec, feedForward, input);
   throw new Error(`Can't combine ${feedForward.kind} weights with a ${spec.kind} feed-forward.`);
 }

@@ -1,4 +1,4 @@
-/** Matmul, softmax, RMSNorm and RoPE: f32 in and out, float64 sums. */
+/** Matmul, softmax, norms and RoPE: f32 in and out, float64 sums. */
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
 import type { RopeSpec } from '../../model/spec/spec.ts';
 
@@ -107,6 +107,25 @@ export function rmsNorm(input: Float32Array, weight: Float32Array, epsilon: numb
     for (let i = start; i < start + width; i++) squares += (input[i] as number) ** 2;
     const scale = 1 / Math.sqrt(squares / width + epsilon);
     for (let i = 0; i < width; i++) output[start + i] = (input[start + i] as number) * scale * (weight[i] as number);
+  }
+  return output;
+}
+
+// LayerNorm (Ba et al. 2016): `(x − mean) · gain / sqrt(variance + epsilon) + bias`.
+
+/** Normalises every token's hidden state. `weight`: gain, then bias, `[2, hidden]`. Returns a new array. */
+export function layerNorm(input: Float32Array, weight: Float32Array, epsilon: number): Float32Array {
+  const width = weight.length / 2;
+  const output = new Float32Array(input.length);
+  for (let start = 0; start < input.length; start += width) {
+    let [sum, squares] = [0, 0];
+    for (let i = start; i < start + width; i++) sum += input[i] as number;
+    const mean = sum / width;
+    for (let i = start; i < start + width; i++) squares += ((input[i] as number) - mean) ** 2;
+    const scale = 1 / Math.sqrt(squares / width + epsilon);
+    for (let i = 0; i < width; i++) {
+      output[start + i] = ((input[start + i] as number) - mean) * scale * (weight[i] as number) + (weight[width + i] as number);
+    }
   }
   return output;
 }

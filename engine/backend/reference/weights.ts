@@ -98,6 +98,12 @@ export interface GatedNetwork {
   readonly down: DenseLinear;
 }
 
+export interface PlainNetwork {
+  readonly kind: 'plain';
+  readonly up: DenseLinear;
+  readonly down: DenseLinear;
+}
+
 export interface ExpertsLayer {
   readonly kind: 'experts';
   readonly router: DenseLinear;
@@ -109,7 +115,7 @@ export interface ExpertsLayer {
 
 export interface ReferenceLayer extends LayerNorms<Float32Array> {
   readonly attention: AttentionLayer;
-  readonly feedForward: GatedNetwork | ExpertsLayer;
+  readonly feedForward: GatedNetwork | PlainNetwork | ExpertsLayer;
 }
 
 export interface ReferenceWeights {
@@ -205,7 +211,10 @@ async function loadFeedForward(
   weights: FeedForwardWeights,
   read: ReadWeight,
   experts: ExpertCache,
-): Promise<GatedNetwork | ExpertsLayer> {
+): Promise<ReferenceLayer['feedForward']> {
+  if (weights.kind === 'plain') {
+    return { kind: 'plain', up: await loadLinear(weights.up, read), down: await loadLinear(weights.down, read) };
+  }
   return weights.kind === 'dense' ? loadDense(weights, read) : loadExperts(weights, read, experts);
 }
 

@@ -130,7 +130,9 @@ export function requireSiluActivation(config: DecoderConfig): void {
   requireValue('hidden_act', config.hidden_act, 'silu');
 }
 
-export function headDimOf(config: DecoderConfig): number {
+export function headDimOf(
+  config: Pick<DecoderConfig, 'head_dim' | 'hidden_size' | 'num_attention_heads'>,
+): number {
   return config.head_dim ?? config.hidden_size / config.num_attention_heads;
 }
 
@@ -314,7 +316,8 @@ export function ggufSizes(keys: GgufKeys, gguf: GgufSource): GgufSizes {
     numAttentionHeads,
     numKeyValueHeads: keys.optionalSize('attention.head_count_kv', heads) ?? numAttentionHeads,
     headDim,
-    normEpsilon: keys.positive('attention.layer_norm_rms_epsilon'),
+    normEpsilon:
+      keys.optionalPositive('attention.layer_norm_epsilon') ?? keys.positive('attention.layer_norm_rms_epsilon'),
     contextTokens: keys.size('context_length', limits.model.contextTokens),
     ...ggufVocabulary(gguf),
   };

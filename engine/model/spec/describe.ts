@@ -216,6 +216,7 @@ export interface Inspection {
   readonly activeParameters: number;
   readonly vocabularySize: number;
   readonly hiddenSize: number;
+  readonly norm?: DecoderSpec['norm'];
   readonly normEpsilon: number;
   readonly tiedEmbeddings: boolean;
   readonly layers: number;
@@ -244,7 +245,7 @@ export function inspectSpec(
   contexts: readonly number[],
   precision: CachePrecision = 'f16',
 ): Inspection {
-  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings, contextTokens, layers } = spec;
+  const { vocabularySize, hiddenSize, norm, normEpsilon, tiedEmbeddings, contextTokens, layers } = spec;
   const { family, parameters, activeParameters, longestContextTokens } = describeSpec(spec);
   const yarn = yarnOnRequest(spec);
   const perValue = cacheBytesPerValue(spec, precision);
@@ -257,6 +258,7 @@ export function inspectSpec(
     activeParameters,
     vocabularySize,
     hiddenSize,
+    ...(norm && { norm }),
     normEpsilon,
     tiedEmbeddings,
     layers: layers.length,

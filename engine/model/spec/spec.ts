@@ -19,6 +19,7 @@ export const families = [
   'glm4-moe',
   'qwen3-next',
   'qwen3.5',
+  'starcoder2',
 ] as const;
 export type Family = (typeof families)[number];
 
@@ -26,8 +27,13 @@ export interface DecoderSpec {
   readonly family: Family;
   readonly vocabularySize: number;
   readonly hiddenSize: number;
-  /** RMSNorm epsilon, the same in every norm of the model. */
+  /** Epsilon of every norm of the model. */
   readonly normEpsilon: number;
+  /**
+   * Norms over the residual stream are LayerNorms (Ba et al. 2016); absent: RMSNorms (Zhang and Sennrich 2019). Their weights are
+   * `[2, hidden]`: gain, then bias.
+   */
+  readonly norm?: 'layer';
   /** Longest context that the checkpoint supports with its own rotary settings, in tokens. */
   readonly contextTokens: number;
   /** The head reuses the embedding matrix. */
@@ -164,7 +170,7 @@ export interface YarnSpec {
   readonly attentionFactor: number;
 }
 
-export type FeedForwardSpec = DenseSpec | ExpertsSpec;
+export type FeedForwardSpec = DenseSpec | PlainSpec | ExpertsSpec;
 
 export type Activation =
   | { readonly kind: 'silu-gate' }
@@ -174,7 +180,8 @@ export type Activation =
   | { readonly kind: 'swiglu-clamped'; readonly alpha: number; readonly limit: number };
 
 /** As papers call the gated network (Shazeer 2020). */
-export function activationName(activation: Activation): string {
+export function activationName(activation: Activation | PlainSpec['activation']): string {
+  if (activation.kind === 'gelu') return 'GELU';
   if (activation.kind === 'gelu-gate') return 'GeGLU';
   return activation.kind === 'silu-gate' ? 'SwiGLU' : `SwiGLU clamped at ${activation.limit}`;
 }
@@ -183,6 +190,13 @@ export interface DenseSpec {
   readonly kind: 'dense';
   readonly intermediateSize: number;
   readonly activation: Activation;
+}
+
+/** A network without a gate: `down · gelu(up · x)`, both with biases (StarCoder2). GELU in its tanh approximation. */
+export interface PlainSpec {
+  readonly kind: 'plain';
+  readonly intermediateSize: number;
+  readonly activation: { readonly kind: 'gelu' };
 }
 
 export type RouterSpec =

@@ -185,17 +185,23 @@ export function decoderWeights(
 ): DecoderWeights {
   const { vocabularySize, hiddenSize } = spec;
   const embedding = table.weight(names.embedding, [vocabularySize, hiddenSize]);
+  const norm = (name: string): Weight => {
+    const gain = table.weight(name, [hiddenSize]);
+    return spec.norm === 'layer'
+      ? stackedWeight([gain, table.weight(name.replace(/weight$/, 'bias'), [hiddenSize])])
+      : gain;
+  };
   return {
     embedding,
     layers: spec.layers.map((layer, index) => {
       const context: LayerContext = { table, spec, layer, index, names: names.layer(index) };
       return {
-        ...mapNorms(context.names, (name) => table.weight(name, [hiddenSize])),
+        ...mapNorms(context.names, norm),
         attention: tables.attention(context),
         feedForward: tables.feedForward(context),
       };
     }),
-    finalNorm: table.weight(names.finalNorm, [hiddenSize]),
+    finalNorm: norm(names.finalNorm),
     head: spec.tiedEmbeddings ? embedding : table.weight(names.head, [vocabularySize, hiddenSize]),
   };
 }

@@ -82,6 +82,9 @@ function attentionWeights(attention: AttentionWeights): ListedWeight[] {
 
 function feedForwardWeights(feedForward: FeedForwardWeights): ListedWeight[] {
   if (feedForward.kind === 'dense') return denseWeights(feedForward);
+  if (feedForward.kind === 'plain') {
+    return [feedForward.up, feedForward.down].flatMap((linear) => linearAs('feed-forward', linear));
+  }
   const { router, selectionBias, gate, up, down, shared, sharedGate } = feedForward;
   return [
     ...linearAs('feed-forward', router),
@@ -116,9 +119,9 @@ export interface SpecTensor {
 type LayerTensor = Omit<SpecTensor, 'layer'>;
 
 /** A tied matrix is listed once, as the head, like in `listWeights`. */
-export function specTensors({ vocabularySize, hiddenSize, tiedEmbeddings, layers }: DecoderSpec): SpecTensor[] {
+export function specTensors({ vocabularySize, hiddenSize, tiedEmbeddings, norm: kind, layers }: DecoderSpec): SpecTensor[] {
   const matrix = { part: 'matrix', shape: [vocabularySize, hiddenSize] } as const;
-  const norm = vector('norm', hiddenSize);
+  const norm = vector('norm', ...(kind === 'layer' ? [2] : []), hiddenSize);
   return [
     ...(tiedEmbeddings ? [] : [{ role: 'embedding', ...matrix } as const]),
     ...layers.flatMap((spec, layer) => {
@@ -186,9 +189,16 @@ function latentTensors(attention: LatentAttentionSpec, hidden: number): LayerTen
 }
 
 function feedForwardTensors(feedForward: FeedForwardSpec, hidden: number): LayerTensor[] {
-  return feedForward.kind === 'dense'
-    ? gatedTensors('feed-forward', [], feedForward.intermediateSize, hidden)
-    : expertTensors(feedForward, hidden);
+  if (feedForward.kind === 'experts') return expertTensors(feedForward, hidden);
+  const { kind, intermediateSize } = feedForward;
+  const role = 'feed-forward';
+  if (kind === 'dense') return gatedTensors(role, [], intermediateSize, hidden);
+  return [
+    { role, part: 'matrix', shape: [intermediateSize, hidden] },
+    { role, part: 'down', shape: [hidden, intermediateSize] },
+    vector(role, intermediateSize),
+    vector(role, hidden),
+  ];
 }
 
 function expertTensors(spec: ExpertsSpec, hidden: number): LayerTensor[] {

@@ -44,7 +44,7 @@ export interface LayerWeights extends LayerNorms<Weight> {
   readonly feedForward: FeedForwardWeights;
 }
 
-/** A layer's norms over the residual stream, `[hidden]` each: their names, stored weights or loaded values. */
+/** A layer's norms over the residual stream, `[hidden]` each, LayerNorms `[2, hidden]`: their names, stored weights or loaded values. */
 export interface LayerNorms<Norm> {
   readonly attentionNorm: Norm;
   readonly feedForwardNorm: Norm;
@@ -138,7 +138,7 @@ export interface GatedDeltaWeights {
   readonly output: Weight;
 }
 
-export type FeedForwardWeights = DenseWeights | ExpertsWeights;
+export type FeedForwardWeights = DenseWeights | PlainWeights | ExpertsWeights;
 
 export interface DenseWeights {
   readonly kind: 'dense';
@@ -147,6 +147,14 @@ export interface DenseWeights {
   readonly up: Weight;
   /** `[hidden, intermediate]` */
   readonly down: Weight;
+}
+
+export interface PlainWeights {
+  readonly kind: 'plain';
+  /** `[intermediate, hidden]` */
+  readonly up: Linear;
+  /** `[hidden, intermediate]` */
+  readonly down: Linear;
 }
 
 export interface ExpertsWeights {

@@ -40,6 +40,8 @@ const deepseek = {
   topk_group: 1,
   routed_scaling_factor: 1,
 };
+const { rms_norm_eps: norm_epsilon, ...unnormed } = llama;
+const starcoder2 = { ...unnormed, model_type: 'starcoder2', norm_epsilon, hidden_act: 'gelu_pytorch_tanh' };
 
 describe('a configuration that Hearth cannot compute is refused by the name of its key', () => {
   it.each([
@@ -52,6 +54,9 @@ describe('a configuration that Hearth cannot compute is refused by the name of i
     ['scoring_func', { ...deepseek, scoring_func: 'softmax' }],
     ['topk_method', { ...deepseek, topk_method: 'greedy' }],
     ['moe_layer_freq', { ...deepseek, moe_layer_freq: 2 }],
+    ['use_bias', { ...starcoder2, use_bias: false }],
+    ['hidden_act', { ...starcoder2, hidden_act: 'gelu' }],
+    ['norm_type', { ...starcoder2, norm_type: 'rms_norm' }],
   ])('%s', (key, config) => {
     expect(() => specFromConfig(config)).toThrow(
       expect.objectContaining({ code: 'unsupported', message: expect.stringContaining(`key ${key}:`) }),

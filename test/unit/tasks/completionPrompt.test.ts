@@ -53,6 +53,23 @@ describe('a prompt that fills the middle', () => {
     expect(showHealed(fim, completionPrompt(fim, ofShop, 100))).toBe('<P><S>\nb<M>a = ');
   });
 
+  it('names the file within the prefix, and ends the name of the repository without a line break, for StarCoder2', () => {
+    const fillInTheMiddle = {
+      ...markers,
+      order: 'prefix-suffix-middle',
+      fileSeparator: names.require('<F>'),
+      repositoryName: names.require('<B>'),
+      namesFileInPrefix: true,
+    } as const;
+    const starcoder = new ByteTokenizer({ framing, fillInTheMiddle });
+    const snippets = [{ path: 'b.ts', text: 'let b;' }];
+    const prompt = completionPrompt(starcoder, { ...source, path: 'a.ts', repository: 'shop', snippets }, 100);
+    // StarCoder2's paper, section 5.1: <repo_name>reponame<file_sep>filepath0\ncode0<file_sep><fim_prefix>filepath1\n…
+    expect(showHealed(starcoder, prompt)).toBe('<B>shop<F>b.ts\nlet b;\n<F><P>a.ts\n<S>\nb<M>a = ');
+    const { ids } = completionPrompt(starcoder, source, 100);
+    expect(show(starcoder, ids)).toBe('<P><S>\nb<M>a =');
+  });
+
   it('heals the end of a begun middle as of any text, and of a prefix only the word that is being typed', () => {
     const words = new ByteTokenizer({
       framing,

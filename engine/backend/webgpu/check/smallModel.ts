@@ -70,7 +70,7 @@ export function smallModelOf(spec: DecoderSpec, weights: DecoderWeights): SmallM
     weights: {
       embedding,
       layers: layers.map((layer) => layer.weights),
-      finalNorm: make.gain(hiddenSize),
+      finalNorm: make.norm(weights.finalNorm, hiddenSize),
       head: weights.head === weights.embedding ? embedding : make.like(weights.head, vocabularySize, hiddenSize),
     },
   };
@@ -96,7 +96,7 @@ function smallAttention(spec: AttentionSpec): AttentionSpec {
 
 function smallFeedForward(spec: FeedForwardSpec): FeedForwardSpec {
   const intermediateSize = Math.min(spec.intermediateSize, width);
-  if (spec.kind === 'dense') return { ...spec, intermediateSize };
+  if (spec.kind !== 'experts') return { ...spec, intermediateSize };
   const { router, sharedIntermediateSize: shared } = spec;
   const groups = router.kind === 'sigmoid-grouped' ? router.groups : 1;
   const numExperts = Math.min(spec.numExperts, groups * Math.ceil(mostExperts / groups));
@@ -111,7 +111,7 @@ function smallFeedForward(spec: FeedForwardSpec): FeedForwardSpec {
 
 function layerWeights(make: WeightMaker, spec: LayerSpec, stored: LayerWeights, hidden: number): LayerWeights {
   return {
-    ...mapNorms(stored, () => make.gain(hidden)),
+    ...mapNorms(stored, (norm) => make.norm(norm, hidden)),
     attention: attentionWeights(make, spec.attention, stored.attention, hidden),
     feedForward: feedForwardWeights(make, spec.feedForward, stored.feedForward, hidden),
   };
@@ -198,7 +198,10 @@ function feedForwardWeights(
 ): FeedForwardWeights {
   const { intermediateSize: states } = spec;
   if (stored.kind === 'dense') return denseWeights(make, stored, states, hidden);
-  if (spec.kind === 'dense') throw new Error('experts in a dense layer');
+  if (stored.kind === 'plain') {
+    return { kind: 'plain', up: make.linear(stored.up, states, hidden), down: make.linear(stored.down, hidden, states) };
+  }
+  if (spec.kind !== 'experts') throw new Error('experts in a dense layer');
   const { numExperts: experts, sharedIntermediateSize: shared } = spec;
   return {
     kind: 'experts',
@@ -250,6 +253,11 @@ class WeightMaker {
 
   gain(size: number): Weight {
     return this.#floats([size], 1, 0.3);
+  }
+
+  /** `[hidden]`, or `[2, hidden]` of a LayerNorm. */
+  norm({ shape }: Weight, hidden: number): Weight {
+    return this.#floats([...shape.slice(0, -1), hidden], 1, 0.3);
   }
 
   vector(...shape: readonly number[]): Weight {

@@ -139,11 +139,14 @@ function recordProjection(
   const [query, key, value] = [weights.query, weights.key, weights.value].map(wholeMatrix);
   if (recorder.rows === 'prompt' || precision === 'q8' || !query || !key || !value) return false;
   if (!canProjectHeads(spec, gpu.capabilities)) return false;
-  const shape = { spec, query, key, value, tokens: recorder.rows, normEpsilon: decoder.normEpsilon };
+  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
+  const normalised = gain.gain && { normEpsilon: decoder.normEpsilon };
+  const shape = { spec, query, key, value, tokens: recorder.rows, ...normalised };
   recorder.add(
     projectHeadsKernel({ ...shape, precision }, gpu.capabilities),
     [
-      ...[query.buffer, key.buffer, value.buffer, scratch.hidden, norm, ...(weights.biases ? [weights.biases] : [])],
+      ...[query.buffer, key.buffer, value.buffer, x, ...(gain.gain ? [gain.gain] : [])],
+      ...(weights.biases ? [weights.biases] : []),
       ...[inputs.rowBuffer, pagesOf(recorder, cache), inputs.anglesOf(spec), inputs.paramBuffer],
       ...[scratch.query, cache.keys, valuesOf(cache)],
     ],
@@ -169,18 +172,19 @@ function recordProducts(
   const bias = biases !== undefined;
   const whole =
     matrices.length === products.length && products.every(({ linear }) => bias === (linear.bias !== undefined));
+  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
   if (recorder.rows !== 'prompt' && whole && canJoin(matrices, bias, gpu.capabilities)) {
-    const shape = { matrices, bias, tokens: recorder.rows, normEpsilon: decoder.normEpsilon };
+    const normalised = gain.gain && { normEpsilon: decoder.normEpsilon };
+    const shape = { matrices, bias, tokens: recorder.rows, ...normalised };
     const weights = matrices.map(({ buffer }) => buffer);
     const outputs = products.map(({ y }) => y);
     recorder.add(
       jointVectorKernel(shape, gpu.capabilities),
-      [...weights, scratch.hidden, norm, ...(biases ? [biases] : []), ...outputs],
+      [...weights, x, ...(gain.gain ? [gain.gain] : []), ...(biases ? [biases] : []), ...outputs],
       jointVectorGroups(shape),
     );
     return;
   }
-  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
   for (const { linear, y } of products) recorder.product(linear, x, y, gain);
 }
 

@@ -55,6 +55,7 @@ const deltaOperations = ({ numValueHeads, keyHeadDim, valueHeadDim }: GatedDelta
 
 function feedForwardProducts(feedForward: FeedForwardSpec, hiddenSize: number): number[] {
   const each = 2 * hiddenSize * feedForward.intermediateSize;
+  if (feedForward.kind === 'plain') return [each, each];
   const operations = feedForward.kind === 'dense' ? each : each * feedForward.expertsPerToken;
   // Gate, up and down.
   return [operations, operations, operations];

@@ -21,7 +21,7 @@ import {
   groupExpertsKernel,
 } from '../kernels/promptExperts.ts';
 import { routerKernel } from '../kernels/router.ts';
-import type { GpuDense, GpuExperts, GpuLinear } from './gpuWeights.ts';
+import type { GpuDense, GpuExperts, GpuLinear, GpuPlain } from './gpuWeights.ts';
 import type { BlockOutput, Recorder } from './recorder.ts';
 import { maxTokensPerRun } from './scratch.ts';
 
@@ -29,6 +29,13 @@ export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDen
   const { scratch, spec: decoder } = recorder.parts;
   const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
   return recordGated(recorder, spec.activation, weights, x, gain);
+}
+
+export function recordPlain(recorder: Recorder, { up, down }: GpuPlain, norm: GPUBuffer): BlockOutput {
+  const { scratch, spec: decoder } = recorder.parts;
+  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
+  recorder.product(up, x, scratch.up, { ...gain, gelu: true });
+  return { linear: down, x: scratch.up };
 }
 
 /** down(activation(gate · x) · (up · x)); `isScaled`: times the sigmoid of each row's number in `betas`. */

@@ -5,11 +5,11 @@
 import type { LayerSpec } from '../../../model/spec/spec.ts';
 import type { Gpu } from '../device/gpu.ts';
 import { embedKernel } from '../kernels/embed.ts';
-import { rmsNormKernel } from '../kernels/rmsNorm.ts';
+import { normKernel } from '../kernels/norms.ts';
 import { recordGatedDelta, recordGroupedQuery, recordLatent } from './attention.ts';
 import type { LayerCache } from './cache.ts';
 import type { DeviceSampler } from './deviceSampling.ts';
-import { recordDense, recordExperts } from './feedForward.ts';
+import { recordDense, recordExperts, recordPlain } from './feedForward.ts';
 import type { GpuLayer } from './gpuWeights.ts';
 import type { BlockOutput, Plan } from './recorder.ts';
 import { type DecoderParts, type PlanRows, Recorder } from './recorder.ts';
@@ -35,11 +35,11 @@ export async function headPlan(parts: DecoderParts, rows: number, input: GPUBuff
   const recorder = new Recorder(parts, rows);
   const { gpu, spec, weights, scratch } = parts;
   if (spec.headless) {
-    const kernel = rmsNormKernel(spec.hiddenSize, spec.normEpsilon, gpu.capabilities);
-    recorder.add(kernel, [input, weights.finalNorm, scratch.logits], [rows]);
+    recorder.add(normKernel(spec, spec.hiddenSize, gpu.capabilities), [input, weights.finalNorm, scratch.logits], [rows]);
     return recorder.finish();
   }
-  recorder.product({ weight: weights.head }, input, scratch.logits, { gain: weights.finalNorm });
+  const { x, gain } = recorder.normalised(input, weights.finalNorm, spec.hiddenSize, scratch.normed, [rows]);
+  recorder.product({ weight: weights.head }, x, scratch.logits, gain);
   return recorder.finish();
 }
 
@@ -74,6 +74,7 @@ function recordFeedForward(recorder: Recorder, spec: LayerSpec, layer: GpuLayer)
   if (feedForward.kind === 'dense' && weights.kind === 'dense') {
     return recordDense(recorder, feedForward, weights, norm);
   }
+  if (feedForward.kind === 'plain' && weights.kind === 'plain') return recordPlain(recorder, weights, norm);
   if (feedForward.kind === 'experts' && weights.kind === 'experts') {
     recordExperts(recorder, feedForward, weights, norm);
     return undefined;

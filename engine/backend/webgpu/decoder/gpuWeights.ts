@@ -49,6 +49,12 @@ export interface GpuDense {
   readonly down: GpuLinear;
 }
 
+export interface GpuPlain {
+  readonly kind: 'plain';
+  readonly up: GpuLinear;
+  readonly down: GpuLinear;
+}
+
 export interface GpuLatent {
   readonly kind: 'latent';
   readonly queryDown?: GpuLinear;
@@ -97,7 +103,7 @@ export interface GpuExperts {
 
 export interface GpuLayer extends LayerNorms<GPUBuffer> {
   readonly attention: GpuAttention;
-  readonly feedForward: GpuDense | GpuExperts;
+  readonly feedForward: GpuDense | GpuPlain | GpuExperts;
 }
 
 export interface GpuWeights {
@@ -210,11 +216,15 @@ interface StreamedLayer {
   readonly stream: ExpertStream | undefined;
 }
 
-function placeFeedForward(
+async function placeFeedForward(
   weights: FeedForwardWeights,
   uploader: Uploader,
   streamed: StreamedLayer,
-): Promise<GpuDense | GpuExperts> {
+): Promise<GpuLayer['feedForward']> {
+  if (weights.kind === 'plain') {
+    const [up, down] = [await placeLinear(weights.up, uploader), await placeLinear(weights.down, uploader)];
+    return { kind: 'plain', up, down };
+  }
   return weights.kind === 'dense' ? placeDense(weights, uploader) : placeExperts(weights, uploader, streamed);
 }
 
@@ -291,8 +301,9 @@ async function placeLinear({ weight, bias }: Linear, uploader: Uploader): Promis
 export function requireDimensions(spec: DecoderSpec): void {
   if (spec.hiddenSize % 8 !== 0) throw unsupported(`A hidden size of ${spec.hiddenSize} is not a multiple of 8.`);
   for (const { attention, feedForward } of spec.layers) {
-    if (feedForward.kind === 'experts' && feedForward.intermediateSize % 8 !== 0) {
-      throw unsupported(`Experts of width ${feedForward.intermediateSize} are not a multiple of 8.`);
+    if (feedForward.kind !== 'dense' && feedForward.intermediateSize % 8 !== 0) {
+      const network = feedForward.kind === 'experts' ? 'Experts' : 'Networks';
+      throw unsupported(`${network} of width ${feedForward.intermediateSize} are not a multiple of 8.`);
     }
     if (attention.kind === 'gated-delta') requireDelta(attention);
     if (attention.kind === 'grouped-query' && attention.headDim % 4 !== 0) {

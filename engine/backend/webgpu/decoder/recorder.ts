@@ -4,7 +4,7 @@ import type { DecoderSpec } from '../../../model/spec/spec.ts';
 import type { Kernel, KernelDevice, KernelSource } from '../device/gpu.ts';
 import { matrixMatrixGroups, matrixMatrixKernel, matrixVectorGroups, matrixVectorKernel } from '../kernels/linear.ts';
 import { splitHalvesKernel } from '../kernels/matrixTiles.ts';
-import { rmsNormKernel } from '../kernels/rmsNorm.ts';
+import { normKernel } from '../kernels/norms.ts';
 import type { DecoderCache } from './cache.ts';
 import type { GpuLinear, GpuWeights } from './gpuWeights.ts';
 import type { RunInputs, Scratch } from './scratch.ts';
@@ -135,6 +135,8 @@ interface ProductOptions {
   readonly gain?: GPUBuffer;
   /** Adds to y. */
   readonly accumulate?: boolean;
+  /** y is the GELU of the product. */
+  readonly gelu?: boolean;
   readonly rowsPerHead?: number;
 }
 
@@ -189,21 +191,18 @@ export class Recorder {
     return halves;
   }
 
-  /** Normalises x: for few rows inside the matmuls, which get the gain; for a prompt once, into `normed`. */
+  /** Normalises x: for few rows inside the matmuls, which get the gain; for a prompt, and with LayerNorm, once, into `normed`. */
   normalised(
     x: GPUBuffer,
     gain: GPUBuffer,
     width: number,
     normed: GPUBuffer,
+    groups: Groups | (() => Groups) = () => [this.parts.inputs.tokens],
   ): { readonly x: GPUBuffer; readonly gain: { readonly gain?: GPUBuffer } } {
-    if (this.rows !== 'prompt') return { x, gain: { gain } };
-    this.normalise(x, gain, width, normed);
+    const { gpu, spec } = this.parts;
+    if (this.rows !== 'prompt' && spec.norm !== 'layer') return { x, gain: { gain } };
+    this.add(normKernel(spec, width, gpu.capabilities), [x, gain, normed], groups);
     return { x: normed, gain: {} };
-  }
-
-  normalise(x: GPUBuffer, gain: GPUBuffer, width: number, normed: GPUBuffer): void {
-    const { gpu, spec, inputs } = this.parts;
-    this.add(rmsNormKernel(width, spec.normEpsilon, gpu.capabilities), [x, gain, normed], () => [inputs.tokens]);
   }
 
   /** Adds a block's output `x · Wᵀ + bias` to the residual stream, normalised first where the model has a norm there. */
@@ -215,14 +214,14 @@ export class Recorder {
     }
     // `normed` is free: the block's own products have read it.
     this.product(linear, x, scratch.normed);
-    const kernel = rmsNormKernel(spec.hiddenSize, spec.normEpsilon, gpu.capabilities, true);
+    const kernel = normKernel(spec, spec.hiddenSize, gpu.capabilities, true);
     this.add(kernel, [scratch.normed, postNorm, scratch.hidden], () => [inputs.tokens]);
   }
 
   /** y (+)= x · Wᵀ + bias */
   product({ weight, bias }: GpuLinear, x: GPUBuffer, y: GPUBuffer, options: ProductOptions = {}): void {
     const { gpu, spec, inputs } = this.parts;
-    const { gain, accumulate = false, rowsPerHead } = options;
+    const { gain, accumulate = false, gelu = false, rowsPerHead } = options;
     const biases = bias ? [bias] : [];
     const isPrompt = this.rows === 'prompt';
     const heads = rowsPerHead === undefined ? 1 : weight.rows / rowsPerHead;
@@ -234,6 +233,7 @@ export class Recorder {
         outputRows: weight.rows,
         bias: bias !== undefined,
         accumulate,
+        gelu,
         ...(weight.blockScale && { blockScale: weight.blockScale }),
         ...(rowsPerHead !== undefined && { rowsPerHead }),
       };

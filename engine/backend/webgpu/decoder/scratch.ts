@@ -130,12 +130,12 @@ function widths(spec: DecoderSpec) {
 
 function denseWidth(feedForward: FeedForwardSpec): number {
   const { kind } = feedForward;
-  return paddedWidth(kind === 'dense' ? feedForward.intermediateSize : (feedForward.sharedIntermediateSize ?? 0));
+  return paddedWidth(kind === 'experts' ? (feedForward.sharedIntermediateSize ?? 0) : feedForward.intermediateSize);
 }
 
 function groupingWords(spec: DecoderSpec, maxTokens: number): number {
   const words = spec.layers.map(({ feedForward }) => {
-    if (feedForward.kind === 'dense') return 0;
+    if (feedForward.kind !== 'experts') return 0;
     const { numExperts, expertsPerToken: topK } = feedForward;
     return groupingBytes({ numExperts, topK, tileTokens, maxTokens }) / 4;
   });

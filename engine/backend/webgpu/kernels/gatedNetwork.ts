@@ -19,6 +19,13 @@ import {
 } from './vectorProduct.ts';
 import type { BlockScaleShape } from './weightCode.ts';
 
+/** WGSL `fn gelu(x)` in its tanh approximation: ½ (1 + tanh y) is the sigmoid of 2y. */
+export const geluCode = (type: 'f32' | 'vec4f'): string => /* wgsl */ `
+fn gelu(x: ${type}) -> ${type} {
+  let y = ${Math.sqrt(2 / Math.PI)} * (x + 0.044715 * x * x * x);
+  return x / (1.0 + exp(min(-2.0 * y, ${type}(80.0))));
+}`;
+
 /** WGSL `fn activate(g: vec4f, u: vec4f) -> vec4f`, for gate and up. Exponents stay finite, because WGSL does not guarantee infinities. */
 export function activationCode(activation: Activation): string {
   if (activation.kind === 'silu-gate') {
@@ -26,12 +33,9 @@ export function activationCode(activation: Activation): string {
 fn activate(g: vec4f, u: vec4f) -> vec4f { return g / (1.0 + exp(min(-g, vec4f(80.0)))) * u; }`;
   }
   if (activation.kind === 'gelu-gate') {
-    // 0.5 · (1 + tanh(y)) is the sigmoid of 2y.
     return /* wgsl */ `
-fn activate(g: vec4f, u: vec4f) -> vec4f {
-  let y = ${Math.sqrt(2 / Math.PI)} * (g + 0.044715 * g * g * g);
-  return g / (1.0 + exp(min(-2.0 * y, vec4f(80.0)))) * u;
-}`;
+${geluCode('vec4f')}
+fn activate(g: vec4f, u: vec4f) -> vec4f { return gelu(g) * u; }`;
   }
   const { alpha, limit } = activation;
   return /* wgsl */ `

@@ -3,6 +3,7 @@ import type { MatrixLayout } from '../decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
+import { geluCode } from './gatedNetwork.ts';
 import { tileCode, tileRows, tileThreads, tileTokens } from './matrixTiles.ts';
 import {
   matrixBuffer,
@@ -24,6 +25,8 @@ export interface ProductShape {
   readonly firstRow?: number;
   readonly outputRows?: number;
   readonly bias?: boolean;
+  /** y becomes the GELU of all else. */
+  readonly gelu?: boolean;
   /** Adds to y, the residual stream. */
   readonly accumulate?: boolean;
   /** The matrix is a stack of heads with so many rows; each multiplies its own `columns` values of x. A piece has whole heads. */
@@ -35,6 +38,15 @@ export function widthOfX({ layout, rowsPerHead, outputRows = layout.rows }: Prod
   return (rowsPerHead ? outputRows / rowsPerHead : 1) * layout.columns;
 }
 
+/** WGSL of what is stored for `value`, a sum without its bias, and the function that it needs. */
+function stored({ bias, gelu, accumulate }: ProductShape, value: string, row: string) {
+  const biased = `${value}${bias ? ` + bias[${row}]` : ''}`;
+  return {
+    value: `${gelu ? `gelu(${biased})` : biased}${accumulate ? ' + y[at]' : ''}`,
+    code: gelu ? geluCode('f32') : '',
+  };
+}
+
 export interface MatrixVectorShape extends ProductShape {
   /** Rows of x, 1 to 16. */
   readonly tokens: number;
@@ -42,7 +54,7 @@ export interface MatrixVectorShape extends ProductShape {
 }
 
 /**
- * y[m, row] (+)= Σ x[m, column] · W[row, column] (+ bias[row]) for 1 to 16 rows of x: decode, small batches, draft
+ * y[m, row] (+)= gelu?(Σ x[m, column] · W[row, column] (+ bias[row])) for 1 to 16 rows of x: decode, small batches, draft
  * verification. With `norm`, x is first normalised: x · gain / rms(x), at no cost beyond reading gain.
  *
  * Bindings: weight, x `[tokens, heads? · columns]` vec4f, gain? `[columns]` vec4f, bias? `[rows]` f32; y `[tokens, rows]` f32 (write).
@@ -77,9 +89,11 @@ export function matrixVectorKernel(shape: MatrixVectorShape, capabilities: GpuCa
     sum: (_, m) => `sum${m}`,
     ...(norm && { square: (m: number) => `squares${m >> 2}[${m & 3}]` }),
   });
+  const result = stored(shape, `totals[m][i % 4u]${scale}`, 'FIRST_ROW + row');
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 ${buffers.code}
+${result.code}
 ${matrixCode([matrix], tokens, capabilities)}
 const ROWS = ${layout.rows}u;
 const FIRST_ROW = ${shape.firstRow ?? 0}u;
@@ -99,7 +113,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let m = i / 4u;
     if (row >= ROWS || first_token + m >= ${tokens}u) { continue; }
     let at = (first_token + m) * OUTPUT_ROWS + FIRST_ROW + row;
-    y[at] = totals[m][i % 4u]${scale} ${shape.bias ? '+ bias[FIRST_ROW + row]' : ''} ${shape.accumulate ? '+ y[at]' : ''};
+    y[at] = ${result.value};
   }
   ${pass.end}
 }
@@ -121,7 +135,7 @@ export function matrixVectorGroups(rows: number): [number, number] {
 }
 
 /**
- * y[t, row] (+)= Σ x[t, column] · W[row, column] (+ bias[row]) for many rows of x: prompts, in tiles.
+ * y[t, row] (+)= gelu?(Σ x[t, column] · W[row, column] (+ bias[row])) for many rows of x: prompts, in tiles.
  *
  * Bindings: weight, x (as `tileCode` says), bias? f32, params { tokens } (uniform); y `[tokens, outputRows]` f32 (write).
  * Workgroup: 256 threads give one tile of output rows by tokens; groups: rows in x, tokens in y.
@@ -129,6 +143,7 @@ export function matrixVectorGroups(rows: number): [number, number] {
  */
 export function matrixMatrixKernel(shape: ProductShape, capabilities: GpuCapabilities): KernelSource {
   const { layout, rowsPerHead, firstRow = 0 } = shape;
+  const result = stored(shape, 'value', `${firstRow}u + row`);
   const tile = tileCode(
     layout.type,
     {
@@ -137,7 +152,7 @@ export function matrixMatrixKernel(shape: ProductShape, capabilities: GpuCapabil
       xWidth: widthOfX(shape),
       xOffset: `(${rowsPerHead ? firstRow / rowsPerHead : 0}u + head) * (weight_COLUMNS / 4u)`,
       count: '(params.tokens - first_token)',
-      store: `let row = first_row + r; if (row < end_row) { let at = (first_token + t) * ${shape.outputRows ?? layout.rows}u + ${firstRow}u + row; y[at] = value ${shape.bias ? `+ bias[${firstRow}u + row]` : ''} ${shape.accumulate ? '+ y[at]' : ''}; }`,
+      store: `let row = first_row + r; if (row < end_row) { let at = (first_token + t) * ${shape.outputRows ?? layout.rows}u + ${firstRow}u + row; y[at] = ${result.value}; }`,
     },
     capabilities,
   );
@@ -157,6 +172,7 @@ export function matrixMatrixKernel(shape: ProductShape, capabilities: GpuCapabil
 ${tile.enables}
 struct Params { tokens: u32, unused0: u32, unused1: u32, unused2: u32 }
 ${buffers.code}
+${result.code}
 ${unitCode}
 ${weightCode('weight', layout, shape.blockScale)}
 ${tile.declarations}

@@ -27,7 +27,8 @@ export interface JointVectorShape {
   readonly bias: boolean;
   /** Rows of x, 1 to 16. */
   readonly tokens: number;
-  readonly normEpsilon: number;
+  /** Absent: x is normalised already. */
+  readonly normEpsilon?: number;
 }
 
 export function canJoin(
@@ -43,21 +44,21 @@ export function canJoin(
  * y[i][m, row] = Σ x[m, column] · gain[column] / rms(x[m]) · W[i][row, column] (+ bias) for several matrices and 1 to 16
  * rows of the same x, in one dispatch: queries, keys and values, or the two compressions of latent attention.
  *
- * Bindings: weight0, weight1, … u32, x `[tokens, columns]` vec4f, gain `[columns]` vec4f, bias? (of all matrices, one
+ * Bindings: weight0, weight1, … u32, x `[tokens, columns]` vec4f, gain? `[columns]` vec4f, bias? (of all matrices, one
  * after the other); y0, y1, … `[tokens, rows]` f32 (write). Workgroup: 64 threads, or as many as were tuned, which share the columns of four rows of one
  * matrix; groups: the rows of all matrices in x. Needs 2 + 2 · matrices (+ 1) storage buffers and rows in multiples of
  * four; uses subgroups. Must equal `linear` after `rmsNorm` of backend/reference.
  */
 export function jointVectorKernel(shape: JointVectorShape, capabilities: GpuCapabilities): KernelSource {
-  const { tokens, bias } = shape;
+  const { tokens, bias, normEpsilon } = shape;
   const matrices = shape.matrices.map((matrix, i) => ({ ...matrix, name: `weight${i}` }));
   const columns = matrices[0]?.layout.columns ?? 0;
   const pass = passesOf(tokens, rowsPerPass);
-  const squares = pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
-  const sums = [...pass.rows.map((m) => `sum${m}`), ...squares];
+  const isNormalised = normEpsilon === undefined;
+  const sums = sumsOf(pass, isNormalised);
   const buffers = declareBuffers([
     ...matrices.map((matrix) => matrixBuffer(matrix, tokens)),
-    ...[read('x', 'vec4f'), read('gain', 'vec4f')],
+    ...[read('x', 'vec4f'), ...(isNormalised ? [] : [read('gain', 'vec4f')])],
     ...(bias ? [read('bias')] : []),
     ...matrices.map((_, i) => write(`y${i}`)),
   ]);
@@ -66,7 +67,7 @@ export function jointVectorKernel(shape: JointVectorShape, capabilities: GpuCapa
     matrices.map((_, i) => `if (all_row < ${first(i + 1)}u) { ${body(i)} }`).join(' else ');
   const loop = (index: number) => {
     const own = matrices.slice(index, index + 1);
-    return `let own = all_row - ${first(index)}u;${normalisedLoop(own, (r) => `own + ${r}u`, pass)}`;
+    return `let own = all_row - ${first(index)}u;${normalisedLoop(own, (r) => `own + ${r}u`, pass, isNormalised)}`;
   };
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
@@ -83,8 +84,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   for (var i = thread; i < ${rowsPerGroup * pass.rows.length}u; i += THREADS) {
     let m = i / 4u;
     if (first_token + m >= ${tokens}u) { continue; }
-    let scale = inverseSqrt(totals[${pass.rows.length}u + m / 4u][m % 4u] / ${columns}.0 + ${shape.normEpsilon});
-    let value = totals[m][i % 4u] * scale${bias ? ' + bias[all_row + i % 4u]' : ''};
+    let value = totals[m][i % 4u]${scaleOf(pass, columns, normEpsilon)}${bias ? ' + bias[all_row + i % 4u]' : ''};
     ${branches((index) => `y${index}[(first_token + m) * ${matrices[index]?.layout.rows}u + all_row - ${first(index)}u + i % 4u] = value;`)}
   }
   ${pass.end}
@@ -100,6 +100,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   };
 }
 
+/** Sums of a pass: of products, and of the squares of x unless it is normalised. */
+function sumsOf({ rows }: Passes, isNormalised: boolean): string[] {
+  const squares = isNormalised ? [] : rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
+  return [...rows.map((m) => `sum${m}`), ...squares];
+}
+
+/** WGSL of the factor by which row m of a pass is normalised. */
+const scaleOf = ({ rows }: Passes, columns: number, epsilon: number | undefined): string =>
+  epsilon === undefined ? '' : ` * inverseSqrt(totals[${rows.length}u + m / 4u][m % 4u] / ${columns}.0 + ${epsilon})`;
+
 export const jointVectorGroups = ({ matrices }: JointVectorShape): [number] => [
   matrices.reduce((sum, { layout }) => sum + layout.rows, 0) / rowsPerGroup,
 ];
@@ -111,7 +121,8 @@ export interface ProjectHeadsShape {
   readonly value: Projection;
   /** Rows of x, 1 to 16. */
   readonly tokens: number;
-  readonly normEpsilon: number;
+  /** Absent: x is normalised already. */
+  readonly normEpsilon?: number;
   readonly precision: ProjectedPrecision;
 }
 
@@ -130,7 +141,7 @@ export function canProjectHeads(spec: GroupedQueryAttentionSpec, capabilities: G
  * kept, keys and values go into their cache pages. For models that do not normalise heads: every workgroup computes whole pairs
  * of rotated elements, but no whole head.
  *
- * Bindings: query_weight, key_weight, value_weight u32, x `[tokens, columns]` vec4f, gain `[columns]` vec4f, bias?
+ * Bindings: query_weight, key_weight, value_weight u32, x `[tokens, columns]` vec4f, gain? `[columns]` vec4f, bias?
  * `[heads + 2 kvHeads, headDim]`, rows (Row), pages u32, angles `[tokens, pairs]` vec2f (as for prepareHeads), params
  * { tokens } (uniform); query `[tokens, heads · headDim]`, key_cache, value_cache u32 (write).
  * Workgroup: 64 threads, or as many as were tuned, which share the columns of four rows of one head; groups: (heads + 2 kvHeads) · headDim / 4 in x.
@@ -144,17 +155,17 @@ export function projectHeadsKernel(shape: ProjectHeadsShape, capabilities: GpuCa
   const value = { ...shape.value, name: 'value_weight' };
   const matrices = [query, key, value];
   const pass = passesOf(tokens, rowsPerPass);
-  const squares = pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
-  const sums = [...pass.rows.map((m) => `sum${m}`), ...squares];
+  const isNormalised = shape.normEpsilon === undefined;
+  const sums = sumsOf(pass, isNormalised);
   const buffers = declareBuffers([
     ...matrices.map((matrix) => matrixBuffer(matrix, tokens)),
-    ...[read('x', 'vec4f'), read('gain', 'vec4f')],
+    ...[read('x', 'vec4f'), ...(isNormalised ? [] : [read('gain', 'vec4f')])],
     ...(spec.bias.qkv ? [read('bias')] : []),
     ...[read('rows', 'Row'), read('pages', 'u32'), read('angles', 'vec2f')],
     { name: 'params', type: 'Params', kind: 'uniform' },
     ...[write('query'), write('key_cache', 'u32'), write('value_cache', 'u32')],
   ]);
-  const loop = (matrix: VectorMatrix) => normalisedLoop([matrix], (r) => `own.${'xyzw'[r]}`, pass);
+  const loop = (matrix: VectorMatrix) => normalisedLoop([matrix], (r) => `own.${'xyzw'[r]}`, pass, isNormalised);
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 struct Params { tokens: u32, unused0: u32, unused1: u32, unused2: u32 }
@@ -199,8 +210,7 @@ function storeCode({ spec, query, normEpsilon }: ProjectHeadsShape, pass: Passes
   return /* wgsl */ `
 fn store(head: u32, within: vec4u, first_token: u32, m: u32) {
   let token = first_token + m;
-  let scale = inverseSqrt(totals[${pass.rows.length}u + m / 4u][m % 4u] / ${query.layout.columns}.0 + ${normEpsilon});
-  var y = totals[m] * scale;
+  var y = totals[m]${scaleOf(pass, query.layout.columns, normEpsilon)};
   ${bias.qkv ? `let b = head * ${headDim}u + within; y += vec4f(bias[b.x], bias[b.y], bias[b.z], bias[b.w]);` : ''}
   if (head < ${heads + kvHeads}u) { y = rotate_pairs(y, within, token); }
   if (head < ${heads}u) {

@@ -140,8 +140,13 @@ function chunkLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, f
   }`;
 }
 
-/** Fills `sum0`, … and `squares0`, … with four rows of x, `[tokens, columns]`, times `gain`. */
-export function normalisedLoop(matrices: readonly VectorMatrix[], row: (r: number) => string, pass: Passes): string {
+/** Fills `sum0`, … with four rows of x, `[tokens, columns]`; unless x is normalised, times `gain`, and `squares0`, … */
+export function normalisedLoop(
+  matrices: readonly VectorMatrix[],
+  row: (r: number) => string,
+  pass: Passes,
+  isNormalised: boolean,
+): string {
   const columns = matrices[0]?.layout.columns ?? 0;
   return productLoop({
     matrices,
@@ -149,9 +154,9 @@ export function normalisedLoop(matrices: readonly VectorMatrix[], row: (r: numbe
     x: 'x',
     xStart: (m) => `${pass.token(m)} * ${columns / 4}u`,
     tokens: pass.rows.length,
-    gain: true,
+    gain: !isNormalised,
     sum: (_, m) => `sum${m}`,
-    square: (m) => `squares${m >> 2}[${m & 3}]`,
+    ...(!isNormalised && { square: (m: number) => `squares${m >> 2}[${m & 3}]` }),
   });
 }
 
