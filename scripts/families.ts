@@ -115,7 +115,7 @@ async function familiesDocument(figures: Figures): Promise<string> {
     ...goldenTable(figures),
     '',
     'Models of GGUF architectures and `model_type`s other than these are refused by name. Qwen2.5-Coder is `qwen2`, Qwen3-Coder `qwen3-moe`,',
-    'Qwen3-Coder-Next `qwen3-next`, Qwen3.6 `qwen3.5`, SmolLM2 `llama`.',
+    'Qwen3-Coder-Next `qwen3-next`, Qwen3.6 `qwen3.5`, SmolLM2 `llama`, Phi-4-mini `phi3-longrope`.',
     '`node scripts/templates.ts` renders the published chat templates with tools and reads the calls back.',
     '',
     '## What Hearth says of files that it can’t run',

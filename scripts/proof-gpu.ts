@@ -36,7 +36,7 @@ export interface PartResult {
 
 const families = [
   ...['llama', 'qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'deepseek-v3-fp8'],
-  ...['gemma3', 'phi3', 'glm4-moe', 'qwen3-next', 'qwen3.5', 'qwen3.5-moe'],
+  ...['gemma3', 'phi3', 'phi3-longrope', 'glm4-moe', 'qwen3-next', 'qwen3.5', 'qwen3.5-moe', 'starcoder2'],
 ];
 const kept = join(projectRoot, '.cache', 'proof');
 

@@ -280,7 +280,11 @@ function activation(feedForward: Inspection['feedForward']): string {
 function normRow({ norm, normEpsilon }: Inspection, attention: CachedAttentionSpec | undefined): Row {
   const inside =
     attention?.kind === 'latent' ? '; the latents too' : attention?.qkNorm ? '; query and key heads too' : '';
-  return { label: 'Normalisation', value: `${norm === 'layer' ? 'LayerNorm' : 'RMS'}${inside}`, why: `before each block, epsilon ${normEpsilon}` };
+  return {
+    label: 'Normalisation',
+    value: `${norm === 'layer' ? 'LayerNorm' : 'RMS'}${inside}`,
+    why: `before each block, epsilon ${normEpsilon}`,
+  };
 }
 
 function ropeRows({ theta, layout, dimensions }: RopeSpec): Row[] {
@@ -313,9 +317,10 @@ function contextRow(model: Inspection, rope: RopeSpec): Row {
   return { label: 'Context', value: `${count(contextTokens)}${longer}`, why: `tokens; ${howReached(rope)}` };
 }
 
-function howReached({ yarn, linearFactor, frequencyFactors, theta }: RopeSpec): string {
+function howReached({ yarn, linearFactor, frequencyFactors, shortContext, theta }: RopeSpec): string {
   if (yarn) return `${count(yarn.originalContextTokens)} extended by YaRN`;
   if (linearFactor !== undefined) return `linear scaling: positions divided by ${count(linearFactor)}`;
+  if (shortContext) return `${count(shortContext.originalContextTokens)} extended by longrope`;
   if (frequencyFactors) return 'low RoPE frequencies are scaled down, as in Llama 3';
   return `rotary base ${count(theta)}, no scaling`;
 }

@@ -160,7 +160,10 @@ function specFor(
   { spec }: Computed,
   { contextTokens, mostContextTokens = spec.contextTokens }: Pick<LoadRequest, 'contextTokens' | 'mostContextTokens'>,
 ): DecoderSpec {
-  if (contextTokens === undefined) return { ...spec, contextTokens: Math.min(spec.contextTokens, mostContextTokens) };
+  if (contextTokens === undefined) {
+    const most = Math.min(spec.contextTokens, mostContextTokens);
+    return { ...withContext(spec, most), contextTokens: most };
+  }
   const longest = longestContextTokens(spec);
   if (contextTokens > longest)
     throw invalidInput(`The model supports a context of at most ${longest} tokens; ${contextTokens} were requested.`);

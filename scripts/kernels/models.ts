@@ -260,7 +260,11 @@ function feedForwardWeights(spec: FeedForwardSpec, hidden: number, types: Matrix
   if (spec.kind === 'dense') return dense(types, spec.intermediateSize, hidden);
   if (spec.kind === 'plain') {
     const { intermediateSize: width } = spec;
-    return { kind: 'plain', up: linear(types.gate, [width, hidden], true), down: linear(types.down, [hidden, width], true) };
+    return {
+      kind: 'plain',
+      up: linear(types.gate, [width, hidden], true),
+      down: linear(types.down, [hidden, width], true),
+    };
   }
   const { numExperts: experts, intermediateSize: width, bias, router, sharedIntermediateSize } = spec;
   return {

@@ -27,6 +27,7 @@ const budgets = {
   'qwen3-moe': [8],
   'deepseek-v3': [10, 14],
   llama: [6],
+  starcoder2: [7],
 };
 
 for (const [family, budget] of Object.entries(budgets)) {

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
-import { checkGolden, float32Bounds, type GoldenCase, goldenCases } from '../unit/goldens.ts';
+import { checkGolden, checkShortContext, float32Bounds, type GoldenCase, goldenCases } from '../unit/goldens.ts';
 import { checkHiddenStates } from '../unit/hiddenStates.ts';
 import { fixtureFile, sharedFile } from '../unit/shared.ts';
 import { askedGoldens, lavapipe } from './adapters.ts';
@@ -16,14 +16,17 @@ const large: GoldenCase = {
 const cases = [...goldenCases, ...(existsSync(large.path) ? [large] : [])];
 
 // The kernels are those of other tests.
-if (!lavapipe) checkHiddenStates(backend);
+if (!lavapipe) {
+  checkHiddenStates(backend);
+  checkShortContext(backend, float32Bounds);
+}
 
 /**
  * A software GPU takes minutes for all of it, so in `npm test` SwiftShader feeds one file a family (and the GGUF of llama, which rotates
  * interleaved) in chunks, and lavapipe GPT-OSS, also in steps of 2 to 16 and through what sequences do besides. Qwen3.5 has the kernels of
- * Qwen3-Next. With HEARTH_TEST_GOLDENS, every test of the cases that it matches.
+ * Qwen3-Next, and longrope changes angles alone. With HEARTH_TEST_GOLDENS, every test of the cases that it matches.
  */
-const usual = lavapipe ? /^gpt-oss safetensors$/ : /^(?!qwen3\.5).* safetensors$|^llama GGUF$/;
+const usual = lavapipe ? /^gpt-oss safetensors$/ : /^(?!qwen3\.5|phi3-longrope).* safetensors$|^llama GGUF$/;
 const chosen = askedGoldens === undefined ? usual : new RegExp(askedGoldens === 'all' ? '' : askedGoldens);
 const usualTests = lavapipe
   ? /in uneven chunks|in steps of 2 to 16|two sequences in one run|forks/

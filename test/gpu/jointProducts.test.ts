@@ -7,14 +7,14 @@ import { matrixOf } from './matrices.ts';
 
 const held = useGpu();
 const poorest = useGpu(true);
-const normEpsilon = 1e-5;
+const epsilon = 1e-5;
 
 async function check(
   sizes: readonly (readonly [TensorType, number])[],
   columns: number,
   tokens: number,
   bias: boolean,
-  gpu: Gpu = held.gpu,
+  { gpu = held.gpu, isNormalised = false }: { readonly gpu?: Gpu; readonly isNormalised?: boolean } = {},
 ): Promise<void> {
   const matrices = await Promise.all(sizes.map(([type, rows], i) => matrixOf(type, rows, columns, undefined, i)));
   expect(canJoin(matrices, bias, gpu.capabilities)).toBe(true);
@@ -24,11 +24,11 @@ async function check(
     sizes.reduce((sum, [, rows]) => sum + rows, 0),
     3,
   );
-  const shape = { matrices, bias, tokens, normEpsilon };
+  const shape = { matrices, bias, tokens, ...(!isNormalised && { normEpsilon: epsilon }) };
   const outputs = await runKernelOutputs(
     gpu,
     jointVectorKernel(shape, gpu.capabilities),
-    [...matrices.map(({ words }) => words), x, gain, ...(bias ? [biases] : [])],
+    [...matrices.map(({ words }) => words), x, ...(isNormalised ? [] : [gain]), ...(bias ? [biases] : [])],
     matrices.map(({ layout }) => tokens * layout.rows),
     jointVectorGroups(shape),
   );
@@ -36,9 +36,10 @@ async function check(
   for (const [i, { layout, values }] of matrices.entries()) {
     const expected = Array.from({ length: tokens * layout.rows }, (_, at) => {
       const own = x.subarray(Math.floor(at / layout.rows) * columns, (Math.floor(at / layout.rows) + 1) * columns);
-      const rms = Math.sqrt(own.reduce((sum, value) => sum + value * value, 0) / columns + normEpsilon);
+      const rms = Math.sqrt(own.reduce((sum, value) => sum + value * value, 0) / columns + epsilon);
+      const factor = (c: number) => (isNormalised ? 1 : (gain[c] ?? 0) / rms);
       const row = at % layout.rows;
-      const sum = own.reduce((all, v, c) => all + ((v * (gain[c] ?? 0)) / rms) * (values[row * columns + c] ?? 0), 0);
+      const sum = own.reduce((all, v, c) => all + v * factor(c) * (values[row * columns + c] ?? 0), 0);
       return sum + (bias ? (biases[first + row] ?? 0) : 0);
     });
     expect(normalisedError(outputs[i] ?? [], expected)).toBeLessThan(1e-10);
@@ -98,5 +99,17 @@ it('without subgroups', () =>
     64,
     2,
     false,
-    poorest.gpu,
+    { gpu: poorest.gpu },
   ));
+it.each([1, 6])('of normalised rows, with biases, %i tokens', (tokens) =>
+  check(
+    [
+      ['BF16', 8],
+      ['Q8_0', 4],
+    ],
+    1024,
+    tokens,
+    true,
+    { isNormalised: true },
+  ),
+);

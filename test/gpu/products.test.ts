@@ -18,8 +18,12 @@ interface Options {
   readonly tokens: number;
   readonly bias?: boolean;
   readonly norm?: boolean;
+  readonly gelu?: boolean;
   readonly rowsPerHead?: number;
 }
+
+/** torch's `gelu(approximate="tanh")`. */
+const gelu = (x: number): number => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
 
 /** The product in float64. */
 function expectedProduct(
@@ -42,7 +46,7 @@ function expectedProduct(
         const value = (all[start + column] ?? 0) * (options.norm ? (gain[column] ?? 0) / rms : 1);
         sum += value * (values[row * columns + column] ?? 0);
       }
-      y[m * rows + row] = sum;
+      y[m * rows + row] = options.gelu ? gelu(sum) : sum;
     }
   }
   return y;
@@ -66,6 +70,7 @@ async function checkProduct(
     layout: matrix.layout,
     ...(matrix.blockScale ? { blockScale: matrix.blockScale } : {}),
     bias: options.bias ?? false,
+    gelu: options.gelu ?? false,
     ...(options.rowsPerHead ? { rowsPerHead: options.rowsPerHead } : {}),
   };
   const inputs = [matrix.words, x, ...(options.norm ? [gain] : []), ...(options.bias ? [bias] : [])];
@@ -118,6 +123,11 @@ describe('matmuls with a quantised matrix', () => {
     it(`${type}: with bias`, () => checkProduct(held.gpu, type, 9, 512, { tokens: 4, bias: true }));
     it(`${type}: of normalised input`, () =>
       checkProduct(held.gpu, type, 9, 512, { tokens: 4, norm: true, bias: true }));
+    it(`${type}: with bias and GELU, of few rows and of a prompt`, async () => {
+      for (const tokens of [1, 4, 70]) {
+        await checkProduct(held.gpu, type, 12, 512, { tokens, bias: true, gelu: true });
+      }
+    });
     it(`${type}: sixteen tokens`, () => checkProduct(held.gpu, type, 9, 512, { tokens: 16 }));
     it(`${type}: a prompt over several tiles each way, with bias`, () =>
       checkProduct(held.gpu, type, 150, 512, { tokens: 130, bias: true }));

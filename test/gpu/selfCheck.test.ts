@@ -164,11 +164,16 @@ const faults: Readonly<Record<string, readonly Fault[]>> = {
     ['gatedNorm', '* gain[i]', ''],
     ['sigmoidGate', 'exp(min(-gate', 'exp(min(gate'],
   ],
+  starcoder2: [
+    ['layerNorm', '(x[first + i] - mean) * gain', 'x[first + i] * gain'],
+    ['layerNorm', '+ gain[32u + i]', ''],
+    ['matrixVector', 'gelu(totals', '(totals'],
+  ],
 };
 
-describeUnless(onSwiftshader, 'each of 46 planted faults is found, and the model answers right', () => {
-  it('46 are planted', () => {
-    expect(Object.values(faults).flat()).toHaveLength(46);
+describeUnless(onSwiftshader, 'each of 49 planted faults is found, and the model answers right', () => {
+  it('49 are planted', () => {
+    expect(Object.values(faults).flat()).toHaveLength(49);
   });
   for (const [name, planted] of Object.entries(faults)) {
     // All of them take two minutes: HEARTH_TEST_GOLDENS=all.
@@ -179,7 +184,7 @@ describeUnless(onSwiftshader, 'each of 46 planted faults is found, and the model
 });
 
 describe('without faults', () => {
-  it.each(['gpt-oss', 'qwen3', 'deepseek-v3-fp8', 'qwen3-next'])(
+  it.each(['gpt-oss', 'qwen3', 'deepseek-v3-fp8', 'qwen3-next', 'starcoder2'])(
     '%s passes whatever the cache precision',
     async (name) => {
       const model = await openModel(fixtureFile(`goldens/${name}`));

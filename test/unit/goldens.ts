@@ -9,6 +9,7 @@ import { openSafetensors } from '../../engine/formats/safetensors.ts';
 import type { Sequence } from '../../engine/kv/blockCache.ts';
 import type { Model } from '../../engine/model/open.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { withContext } from '../../engine/model/spec/describe.ts';
 import { figure } from '../figures.ts';
 import { fixtureFile } from './shared.ts';
 
@@ -42,6 +43,7 @@ const families = [
   'deepseek-v3-fp8',
   'gemma3',
   'phi3',
+  'phi3-longrope',
   'glm4-moe',
   'qwen3-next',
   'qwen3.5',
@@ -267,6 +269,36 @@ export function checkGolden(
       sequence.dispose();
     });
   });
+}
+
+/** Within the original context, transformers takes longrope's short factors, as a decoder does that was loaded for no more. */
+export function checkShortContext(backend: Backend, { maxDeviation }: Pick<GoldenBounds, 'maxDeviation'>): void {
+  for (const { name, path, golden } of goldenCases.filter(({ name }) => name.startsWith('phi3-longrope'))) {
+    it(`${name} within its original context on ${backend.name} gives the golden logits of short factors`, async () => {
+      const model = await openModel(path);
+      const expected = { ...(await readGolden(golden)), logits: await readTensor(golden, 'short') };
+      const spec = withContext(model.spec, 64);
+      const decoder = await backend.load(spec, model.weights, { contextTokens: 64 });
+      const sequence = decoder.createSequence();
+      for (const [first, end] of [
+        [0, 40],
+        [40, 64],
+      ] as const) {
+        const tokens = expected.ids.slice(first, end);
+        const [logits = new Float32Array()] = await decoder.run([{ sequence, tokens, logits: 'all' }]);
+        expectGoldenLogits(logits, first, { maxDeviation, expected, decoder, figures: { golden: name, within: 64 } });
+      }
+      await decoder.dispose();
+      await model.file.close();
+    });
+  }
+}
+
+async function readTensor(path: string, name: string): Promise<Float32Array> {
+  const file = await openSafetensors(path);
+  const values = dequantise(file.tensors.get(name)?.type ?? 'F32', await file.read(name));
+  await file.close();
+  return values;
 }
 
 export function argmax(values: ArrayLike<number>): number {

@@ -63,15 +63,15 @@ export function tensorsOf(spec: DecoderSpec, weights: DecoderWeights, exact: boo
       ? dense(key, own)
       : own.kind === 'plain'
         ? [...linear(`${key}.up`, own.up), ...linear(`${key}.down`, own.down)]
-      : [
-          ...linear(`${key}.router`, own.router),
-          ...vector(`${key}.selectionBias`, own.selectionBias),
-          ...linear(`${key}.gate`, own.gate, 'experts'),
-          ...linear(`${key}.up`, own.up, 'experts'),
-          ...linear(`${key}.down`, own.down, 'experts'),
-          ...(own.shared ? dense(`${key}.shared`, own.shared) : []),
-          ...(own.sharedGate ? [matrix(`${key}.sharedGate`, own.sharedGate)] : []),
-        ];
+        : [
+            ...linear(`${key}.router`, own.router),
+            ...vector(`${key}.selectionBias`, own.selectionBias),
+            ...linear(`${key}.gate`, own.gate, 'experts'),
+            ...linear(`${key}.up`, own.up, 'experts'),
+            ...linear(`${key}.down`, own.down, 'experts'),
+            ...(own.shared ? dense(`${key}.shared`, own.shared) : []),
+            ...(own.sharedGate ? [matrix(`${key}.sharedGate`, own.sharedGate)] : []),
+          ];
   const layer = (own: LayerWeights, index: number): GgmlTensor[] => [
     ...norm(`${index}.attentionNorm`, own.attentionNorm),
     ...attention(`${index}.attention`, own.attention),

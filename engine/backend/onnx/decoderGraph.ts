@@ -37,7 +37,14 @@ export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, op
   const graph = new GraphBuilder(options.weightsFile);
   const layout = new WeightsLayout();
   const { accuracyLevel, cacheType } = options;
-  const context = { graph, layout, accuracyLevel, norm: spec.norm, normEpsilon: spec.normEpsilon, blockMeans: new Map() };
+  const context = {
+    graph,
+    layout,
+    accuracyLevel,
+    norm: spec.norm,
+    normEpsilon: spec.normEpsilon,
+    blockMeans: new Map(),
+  };
   const inputs = new AttentionInputs(graph, cacheType);
 
   let residual: Residual = {

@@ -124,7 +124,8 @@ export function layerNorm(input: Float32Array, weight: Float32Array, epsilon: nu
     for (let i = start; i < start + width; i++) squares += ((input[i] as number) - mean) ** 2;
     const scale = 1 / Math.sqrt(squares / width + epsilon);
     for (let i = 0; i < width; i++) {
-      output[start + i] = ((input[start + i] as number) - mean) * scale * (weight[i] as number) + (weight[width + i] as number);
+      output[start + i] =
+        ((input[start + i] as number) - mean) * scale * (weight[i] as number) + (weight[width + i] as number);
     }
   }
   return output;

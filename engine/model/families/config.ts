@@ -4,7 +4,13 @@ import { firstIssue, invalidInput, unsupported } from '../../errors.ts';
 import type { GgufMetadata } from '../../formats/ggufMetadata.ts';
 import type { TensorFile } from '../../formats/tensor.ts';
 import { limits } from '../../limits.ts';
-import { llama3FrequencyFactors, yarnAttentionFactor, yarnMscale } from '../spec/rope.ts';
+import {
+  llama3FrequencyFactors,
+  longrope,
+  longropeAttentionFactor,
+  yarnAttentionFactor,
+  yarnMscale,
+} from '../spec/rope.ts';
 import type { DecoderSpec, RopeSpec, YarnSpec } from '../spec/spec.ts';
 import type { DecoderWeights } from '../weights/weights.ts';
 
@@ -57,6 +63,8 @@ export const ropeScaling = z.looseObject({
   mscale_all_dim: optional(z.number()),
   low_freq_factor: optional(positive),
   high_freq_factor: optional(positive),
+  short_factor: optional(z.array(positive).max(limits.model.width)),
+  long_factor: optional(z.array(positive).max(limits.model.width)),
 });
 type RopeScaling = z.infer<typeof ropeScaling>;
 
@@ -71,6 +79,8 @@ export const decoderFields = {
   rms_norm_eps: positive.max(1),
   vocab_size: size(limits.model.vocabulary),
   max_position_embeddings: size(limits.model.contextTokens),
+  /** Phi's place for the key of `rope_scaling`. */
+  original_max_position_embeddings: optional(size(limits.model.contextTokens)),
   hidden_act: z.string(),
   tie_word_embeddings: optional(z.boolean()),
   rope_theta: optional(positive),
@@ -95,7 +105,10 @@ export function quantisationMethodOf(config: unknown): string | undefined {
 }
 
 type DecoderConfig = z.infer<z.ZodObject<typeof decoderFields>>;
-type RopeConfig = Pick<DecoderConfig, 'rope_theta' | 'rope_scaling' | 'rope_parameters' | 'max_position_embeddings'>;
+type RopeConfig = Pick<
+  DecoderConfig,
+  'rope_theta' | 'rope_scaling' | 'rope_parameters' | 'max_position_embeddings' | 'original_max_position_embeddings'
+>;
 
 export { optional };
 
@@ -130,9 +143,7 @@ export function requireSiluActivation(config: DecoderConfig): void {
   requireValue('hidden_act', config.hidden_act, 'silu');
 }
 
-export function headDimOf(
-  config: Pick<DecoderConfig, 'head_dim' | 'hidden_size' | 'num_attention_heads'>,
-): number {
+export function headDimOf(config: Pick<DecoderConfig, 'head_dim' | 'hidden_size' | 'num_attention_heads'>): number {
   return config.head_dim ?? config.hidden_size / config.num_attention_heads;
 }
 
@@ -171,8 +182,12 @@ export function ropeFromConfig(
       return { theta, ...head, frequencyFactors: llama3FrequencyFactors(theta, head.dimensions, llama3Of(settings)) };
     case 'yarn':
       return { theta, ...head, yarn: yarnFromConfig(config, settings) };
+    // The name of Phi-3's first release.
+    case 'su':
+    case 'longrope':
+      return { theta, ...head, ...longropeFromConfig(config, settings) };
     default:
-      requireValue('rope_scaling.rope_type', type, 'default', 'linear', 'llama3', 'yarn');
+      requireValue('rope_scaling.rope_type', type, 'default', 'linear', 'llama3', 'yarn', 'longrope');
       throw unsupported(`config.json, key rope_scaling.rope_type: ${type}`);
   }
 }
@@ -189,6 +204,24 @@ function yarnFromConfig(config: RopeConfig, settings: RopeScaling): YarnSpec {
     truncate: settings.truncate ?? true,
     attentionFactor: settings.attention_factor ?? yarnAttentionFactor(factor, settings.mscale, settings.mscale_all_dim),
   };
+}
+
+/** transformers' `_compute_longrope_parameters`: where Phi names the original context, `factor` counts for nothing. */
+function longropeFromConfig(config: RopeConfig, settings: RopeScaling): Partial<RopeSpec> {
+  const own = config.original_max_position_embeddings;
+  const originalContextTokens = required(
+    own ?? settings.original_max_position_embeddings,
+    'rope_scaling.original_max_position_embeddings',
+  );
+  const extended = own === undefined && settings.factor ? settings.factor * originalContextTokens : undefined;
+  return longrope({
+    longFactors: required(settings.long_factor, 'rope_scaling.long_factor'),
+    shortFactors: required(settings.short_factor, 'rope_scaling.short_factor'),
+    originalContextTokens,
+    attentionFactor:
+      settings.attention_factor ??
+      longropeAttentionFactor(extended ?? config.max_position_embeddings, originalContextTokens),
+  });
 }
 
 function llama3Of(settings: RopeScaling) {

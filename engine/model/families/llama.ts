@@ -3,10 +3,9 @@
  * Sources: transformers `models/llama/modeling_llama.py`; llama.cpp `convert_hf_to_gguf.py` (LlamaModel).
  */
 import { z } from 'zod';
-import { dequantise } from '../../formats/dequantise.ts';
 import { limits } from '../../limits.ts';
 import { checkedSpec, type DecoderSpec, type GroupedQueryAttentionSpec, type RopeSpec } from '../spec/spec.ts';
-import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
+import { decoderWeights, ggufNames, huggingFaceNames, rotaryFactors, tensorTable } from '../weights/decoderWeights.ts';
 import {
   contextTokensOf,
   decoderFields,
@@ -90,7 +89,8 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   // The converter permutes the rows of q and k so that the elements of a pair are adjacent (LlamaModel.permute).
   const layout = 'interleaved';
   const scaled = ropeFromGguf(keys, { dimensions, layout, contextTokens: sizes.contextTokens, yarnTruncate: true });
-  const frequencyFactors = await frequencyFactorsOf(gguf, dimensions / 2);
+  // Llama 3.1's scaling, which the converter stores as divisors of the frequencies.
+  const frequencyFactors = await rotaryFactors(gguf, 'rope_freqs.weight', dimensions / 2);
   const rope = frequencyFactors ? { ...scaled, frequencyFactors } : scaled;
   const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings } = sizes;
   const bias = { qkv: gguf.tensors.has('blk.0.attn_q.bias'), output: gguf.tensors.has('blk.0.attn_output.bias') };
@@ -103,14 +103,6 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
     tiedEmbeddings,
     layers: llamaLayers({ ...sizes, bias, rope }),
   });
-}
-
-/** Llama 3.1's scaling, which the converter stores as divisors of the frequencies. */
-async function frequencyFactorsOf(gguf: GgufSource, pairs: number): Promise<readonly number[] | undefined> {
-  const name = 'rope_freqs.weight';
-  if (!gguf.tensors.has(name)) return undefined;
-  const { type } = tensorTable(gguf).info(name, [pairs]);
-  return Array.from(dequantise(type, await gguf.read(name)));
 }
 
 export const llama: FamilyBuilder = {

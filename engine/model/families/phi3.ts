@@ -1,11 +1,13 @@
 /**
- * Phi-4 and Phi-3 (short context): Llama's architecture with q, k and v in one matrix, gate and up in another.
+ * Phi-4, Phi-4-mini and Phi-3: Llama's architecture with q, k and v in one matrix, gate and up in another. Long contexts by longrope
+ * (Ding et al. 2024).
  * Sources: transformers `models/phi3/modeling_phi3.py`; llama.cpp `convert_hf_to_gguf.py` (Phi3MiniModel).
  */
 import { z } from 'zod';
-import { unsupported } from '../../errors.ts';
+import { invalidInput } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import type { DecoderSpec, GroupedQueryAttentionSpec } from '../spec/spec.ts';
+import { longrope } from '../spec/rope.ts';
+import type { DecoderSpec, GroupedQueryAttentionSpec, RopeSpec } from '../spec/spec.ts';
 import { checkedSpec } from '../spec/spec.ts';
 import {
   decoderWeights,
@@ -14,6 +16,7 @@ import {
   huggingFaceNames,
   type LayerContext,
   type LayerTables,
+  rotaryFactors,
   tensorTable,
 } from '../weights/decoderWeights.ts';
 import type { Weight } from '../weights/weights.ts';
@@ -86,15 +89,10 @@ function specFromConfig(config: unknown): DecoderSpec {
 }
 
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
-  if (gguf.tensors.has('rope_factors_long.weight')) {
-    throw unsupported(
-      'GGUF tensor rope_factors_long.weight: Hearth doesn’t compute longrope (Phi-4-mini, Phi-3 128k).',
-    );
-  }
   const sizes = ggufSizes(keys, gguf);
   const { numAttentionHeads, numKeyValueHeads, headDim, contextTokens } = sizes;
   const dimensions = keys.optionalSize('rope.dimension_count', limits.model.width) ?? headDim;
-  const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
+  const rope = await ropeOf(keys, gguf, dimensions, contextTokens);
   // 0 in Phi-4's files: no window.
   const slidingWindow = keys.optionalNumber('attention.sliding_window') ?? 0;
   const window = slidingWindow > 0 && { slidingWindow };
@@ -111,6 +109,27 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
       sizes.intermediateSize,
     ),
   });
+}
+
+/** Files with factors name no scaling type, or longrope. The factor on cos and sin is computed by the converter. */
+async function ropeOf(keys: GgufKeys, gguf: GgufSource, dimensions: number, contextTokens: number): Promise<RopeSpec> {
+  const layout = 'half-split';
+  const longFactors = await rotaryFactors(gguf, 'rope_factors_long.weight', dimensions / 2);
+  if (!longFactors) return ropeFromGguf(keys, { dimensions, layout, contextTokens, yarnTruncate: true });
+  const shortFactors = await rotaryFactors(gguf, 'rope_factors_short.weight', dimensions / 2);
+  if (!shortFactors)
+    throw invalidInput('The GGUF has rope_factors_long.weight, but no tensor rope_factors_short.weight.');
+  return {
+    theta: keys.optionalPositive('rope.freq_base') ?? 10_000,
+    dimensions,
+    layout,
+    ...longrope({
+      longFactors,
+      shortFactors,
+      originalContextTokens: keys.size('rope.scaling.original_context_length', limits.model.contextTokens),
+      attentionFactor: keys.optionalPositive('rope.scaling.attn_factor') ?? 1,
+    }),
+  };
 }
 
 /** `[q; k; v]` and `[gate; up]` by rows. */

@@ -155,11 +155,24 @@ export function withYarn(spec: DecoderSpec, factor: number): DecoderSpec {
 }
 
 /**
- * The spec for a context of `contextTokens`: unchanged if long enough, otherwise with the smallest sufficient factor.
+ * The spec for a context of `contextTokens`: if the model's is too short, with the smallest sufficient factor of YaRN; with longrope's short
+ * factors where they suffice. transformers chooses these by the length of each pass, so that keys which were cached before a sequence outgrew
+ * the original context no longer fit. Here, as in llama.cpp, the context decides once for all sequences.
  */
 export function withContext(spec: DecoderSpec, contextTokens: number): DecoderSpec {
-  if (contextTokens <= spec.contextTokens) return spec;
+  if (contextTokens <= spec.contextTokens) return withShortFactors(spec, contextTokens);
   return withYarn(spec, contextTokens / originalContextTokensOf(spec));
+}
+
+function withShortFactors(spec: DecoderSpec, contextTokens: number): DecoderSpec {
+  const shortened = (attention: AttentionSpec): AttentionSpec => {
+    const { frequencyFactors, originalContextTokens = 0 } = attention.rope?.shortContext ?? {};
+    if (attention.kind === 'gated-delta' || !frequencyFactors || contextTokens > originalContextTokens)
+      return attention;
+    return { ...attention, rope: { ...attention.rope, frequencyFactors } };
+  };
+  const layers = spec.layers.map((layer) => ({ ...layer, attention: shortened(layer.attention) }));
+  return layers.some(({ attention }, i) => attention !== spec.layers[i]?.attention) ? { ...spec, layers } : spec;
 }
 
 /** Options for `withYarn`; undefined if YaRN isn't documented or the configuration scales already. */

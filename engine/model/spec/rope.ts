@@ -14,7 +14,7 @@ export function inverseFrequencies(rope: RopeSpec): Float64Array {
 
 /** Factor on cos and sin; the scores of rotated dimensions scale with its square. */
 export function attentionFactor(rope: RopeSpec): number {
-  return rope.yarn?.attentionFactor ?? 1;
+  return rope.yarn?.attentionFactor ?? rope.attentionFactor ?? 1;
 }
 
 /**
@@ -55,6 +55,31 @@ export function yarnMscale(factor: number, mscale = 1): number {
 /** The factor on cos and sin if the configuration doesn't set one. */
 export function yarnAttentionFactor(factor: number, mscale?: number, mscaleAllDim?: number): number {
   return mscale && mscaleAllDim ? yarnMscale(factor, mscale) / yarnMscale(factor, mscaleAllDim) : yarnMscale(factor);
+}
+
+export interface LongropeScaling {
+  readonly longFactors: readonly number[];
+  readonly shortFactors: readonly number[];
+  readonly originalContextTokens: number;
+  readonly attentionFactor: number;
+}
+
+/** longrope (Ding et al. 2024), for a context beyond the original one. */
+export function longrope(
+  scaling: LongropeScaling,
+): Pick<RopeSpec, 'frequencyFactors' | 'shortContext' | 'attentionFactor'> {
+  const { longFactors, shortFactors, originalContextTokens, attentionFactor } = scaling;
+  return {
+    frequencyFactors: longFactors,
+    shortContext: { originalContextTokens, frequencyFactors: shortFactors },
+    attentionFactor,
+  };
+}
+
+/** longrope's factor on cos and sin if none is set (transformers' `_compute_longrope_parameters`): it grows with the extension. */
+export function longropeAttentionFactor(contextTokens: number, originalContextTokens: number): number {
+  const extension = contextTokens / originalContextTokens;
+  return extension <= 1 ? 1 : Math.sqrt(1 + Math.log(extension) / Math.log(originalContextTokens));
 }
 
 export interface Llama3Scaling {

@@ -154,8 +154,15 @@ export interface RopeSpec {
   readonly yarn?: YarnSpec;
   /** Divides every position (`rope_scaling: linear`). */
   readonly linearFactor?: number;
-  /** Divides each inverse frequency: Llama 3 scaling, precomputed (GGUF `rope_freqs.weight`). `[dimensions / 2]` */
+  /**
+   * Divides each inverse frequency: Llama 3 scaling, precomputed (GGUF `rope_freqs.weight`), or longrope's factors for a context beyond the
+   * original one. `[dimensions / 2]`
+   */
   readonly frequencyFactors?: readonly number[];
+  /** longrope's factors for contexts of up to the original length (`withContext` takes them). */
+  readonly shortContext?: { readonly originalContextTokens: number; readonly frequencyFactors: readonly number[] };
+  /** Multiplies cos and sin (longrope). */
+  readonly attentionFactor?: number;
 }
 
 /** YaRN (Peng et al. 2023), as computed by transformers' `_compute_yarn_parameters`. */
@@ -263,13 +270,14 @@ function checkGatedDelta({ numKeyHeads, numValueHeads, keyHeadDim, valueHeadDim,
 function checkAttention(attention: GroupedQueryAttentionSpec | LatentAttentionSpec): void {
   const { softmaxScale } = attention;
   require(softmaxScale > 0 && softmaxScale < Number.POSITIVE_INFINITY, `a softmax scale of ${softmaxScale}`);
-  const { dimensions, frequencyFactors } = attention.rope;
+  const { dimensions, frequencyFactors, shortContext } = attention.rope;
   const headDim = attention.kind === 'latent' ? attention.ropeHeadDim : attention.headDim;
   require(Number.isInteger(headDim), `a head of ${headDim} elements`);
   require(dimensions % 2 === 0 && dimensions <= headDim, `rotating ${dimensions} of a head's ${headDim} elements`);
-  require(frequencyFactors === undefined ||
-    frequencyFactors.length ===
-      dimensions / 2, `${frequencyFactors?.length} rotary factors for ${dimensions / 2} pairs`);
+  for (const factors of [frequencyFactors, shortContext?.frequencyFactors]) {
+    require(factors === undefined ||
+      factors.length === dimensions / 2, `${factors?.length} rotary factors for ${dimensions / 2} pairs`);
+  }
   if (attention.kind === 'grouped-query') {
     const { numAttentionHeads, numKeyValueHeads } = attention;
     require(numAttentionHeads % numKeyValueHeads ===

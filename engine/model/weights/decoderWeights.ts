@@ -86,6 +86,13 @@ function withBlockScale(
   return { ...stored, blockScale: { blockRows, blockColumns, read } };
 }
 
+/** Divisors of the rotary frequencies, if the file has the tensor. `[pairs]` */
+export async function rotaryFactors(file: TensorFile, name: string, pairs: number): Promise<number[] | undefined> {
+  if (!file.tensors.has(name)) return undefined;
+  const { type } = tensorTable(file).info(name, [pairs]);
+  return Array.from(dequantise(type, await file.read(name)));
+}
+
 // Tensor names. Hugging Face names come from transformers' module tree, GGUF names from llama.cpp's
 // `gguf-py/gguf/constants.py`. A family spreads a table and overrides the names that differ.
 

@@ -119,7 +119,13 @@ export interface SpecTensor {
 type LayerTensor = Omit<SpecTensor, 'layer'>;
 
 /** A tied matrix is listed once, as the head, like in `listWeights`. */
-export function specTensors({ vocabularySize, hiddenSize, tiedEmbeddings, norm: kind, layers }: DecoderSpec): SpecTensor[] {
+export function specTensors({
+  vocabularySize,
+  hiddenSize,
+  tiedEmbeddings,
+  norm: kind,
+  layers,
+}: DecoderSpec): SpecTensor[] {
   const matrix = { part: 'matrix', shape: [vocabularySize, hiddenSize] } as const;
   const norm = vector('norm', ...(kind === 'layer' ? [2] : []), hiddenSize);
   return [

@@ -1,5 +1,5 @@
 import { createGgmlBackend } from '../../../engine/backend/ggml/index.ts';
-import { checkGolden, float32Bounds, goldenCases } from '../goldens.ts';
+import { checkGolden, checkShortContext, float32Bounds, goldenCases } from '../goldens.ts';
 import { checkHiddenStates } from '../hiddenStates.ts';
 import { checkRewinds } from '../rewinds.ts';
 
@@ -9,6 +9,7 @@ const exact = createGgmlBackend({ exactWeights: true, cachePrecision: 'f32' });
 const computed = goldenCases.filter(({ name }) => !/^(deepseek-v3|qwen3-next|qwen3\.5)/.test(name));
 
 checkHiddenStates(exact);
+checkShortContext(exact, float32Bounds);
 for (const golden of computed) checkGolden(exact, golden, float32Bounds, { threads: 1 });
 for (const golden of computed.filter(({ name }) => name === 'gpt-oss safetensors')) {
   checkRewinds(exact, golden, float32Bounds);

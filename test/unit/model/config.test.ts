@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { llama as llamaFamily } from '../../../engine/model/families/llama.ts';
 import { specFromConfig } from '../../../engine/model/open.ts';
 import { describeSpec, longestContextTokens, withContext, withYarn } from '../../../engine/model/spec/describe.ts';
-import { inverseFrequencies } from '../../../engine/model/spec/rope.ts';
-import type { GroupedQueryAttentionSpec } from '../../../engine/model/spec/spec.ts';
+import { attentionFactor, inverseFrequencies } from '../../../engine/model/spec/rope.ts';
+import type { DecoderSpec, GroupedQueryAttentionSpec } from '../../../engine/model/spec/spec.ts';
 import { MemoryFile } from './memoryFile.ts';
 
 const llama = {
@@ -132,6 +132,39 @@ describe('rotary settings', () => {
     const { rope } = attentionOf({ ...llama, rope_scaling: { rope_type: 'llama3', ...llama3 } });
     expect(rope.frequencyFactors?.[0]).toBe(1);
     expect(rope.frequencyFactors?.at(-1)).toBe(8);
+  });
+
+  describe('of longrope', () => {
+    // Phi-4-mini's lengths.
+    const lengths = { original_max_position_embeddings: 4096, max_position_embeddings: 131_072 };
+    const factors = { short_factor: [1, 2, 3, 4, 5, 6], long_factor: [7, 8, 9, 10, 11, 12] };
+    const phi = { ...llama, model_type: 'phi3', head_dim: 16, partial_rotary_factor: 0.75, ...lengths };
+    const longrope = { ...phi, rope_scaling: { type: 'longrope', ...factors } };
+
+    it('take the long factors for a context beyond the original one, and the short ones for others', () => {
+      const spec = specFromConfig(longrope);
+      const factorsOf = ({ layers }: DecoderSpec) => layers.map(({ attention }) => attention.rope?.frequencyFactors);
+      expect(spec.contextTokens).toBe(131_072);
+      expect(factorsOf(withContext(spec, 131_072))).toEqual([factors.long_factor, factors.long_factor]);
+      expect(withContext(spec, 4097)).toBe(spec);
+      expect(factorsOf(withContext(spec, 4096))).toEqual([factors.short_factor, factors.short_factor]);
+    });
+
+    it('multiply cos and sin alike in both, by what transformers computes', () => {
+      const spec = specFromConfig(longrope);
+      // transformers' `_compute_longrope_parameters`: sqrt(1 + ln(32) / ln(4096)).
+      for (const tokens of [4096, 8192]) {
+        const { rope } = withContext(spec, tokens).layers[0]?.attention ?? {};
+        expect(rope && attentionFactor(rope)).toBeCloseTo(1.190238, 6);
+      }
+      const stated = { ...longrope, rope_scaling: { ...longrope.rope_scaling, attention_factor: 2 } };
+      expect(attentionFactor(attentionOf(stated).rope)).toBe(2);
+    });
+
+    it('need one factor a rotated pair', () => {
+      const short = { ...longrope, rope_scaling: { type: 'longrope', ...factors, short_factor: [1] } };
+      expect(() => specFromConfig(short)).toThrow(/1 rotary factors for 6 pairs/);
+    });
   });
 
   it('with YaRN claim the stretched context', () => {

@@ -42,12 +42,15 @@ function rounded(value: unknown): unknown {
 }
 
 describe('a GGUF says the same as the configuration it was made from', () => {
-  it.each(['qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'starcoder2'])('%s', async (name) => {
-    const fromGguf = await openModel(fixtureFile(`goldens/gguf/${name}-bf16.gguf`));
-    const fromConfig = await openModel(fixtureFile(`goldens/${name}`));
-    expect(rounded(fromGguf.spec)).toEqual(rounded(fromConfig.spec));
-    await Promise.all([fromGguf.file.close(), fromConfig.file.close()]);
-  });
+  it.each(['qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'phi3-longrope', 'starcoder2'])(
+    '%s',
+    async (name) => {
+      const fromGguf = await openModel(fixtureFile(`goldens/gguf/${name}-bf16.gguf`));
+      const fromConfig = await openModel(fixtureFile(`goldens/${name}`));
+      expect(rounded(fromGguf.spec)).toEqual(rounded(fromConfig.spec));
+      await Promise.all([fromGguf.file.close(), fromConfig.file.close()]);
+    },
+  );
 
   it('llama, whose rows are permuted for interleaved pairs', async () => {
     const fromGguf = await openModel(fixtureFile('goldens/gguf/llama-bf16.gguf'));

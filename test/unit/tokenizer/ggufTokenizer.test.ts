@@ -6,6 +6,7 @@ import { HearthError } from '../../../engine/errors.ts';
 import { openGguf } from '../../../engine/formats/gguf.ts';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
 import { tokenizerFromGguf } from '../../../engine/tokenizer/ggufTokenizer.ts';
+import { tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import { namedPreTokenisers, preTokenise, regexStep } from '../../../engine/tokenizer/preTokenise.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { describeShared, describeUnless, fixtureFile, sharedFile } from '../shared.ts';
@@ -87,6 +88,41 @@ describeShared('A published byte-level vocabulary in a GGUF', publishedFiles, ()
       );
     }, 180_000);
   }
+});
+
+describe('StarCoder2', () => {
+  // Its added_tokens.
+  const tokens = [
+    '<|endoftext|>',
+    '<fim_prefix>',
+    '<fim_middle>',
+    '<fim_suffix>',
+    '<fim_pad>',
+    '<repo_name>',
+    '<file_sep>',
+  ];
+  const added_tokens = tokens.map((content, index) => ({ id: 300 + index, content, special: true }));
+  const json = smallTokenizerJson({ added_tokens });
+  const both = {
+    'a tokenizer.json': tokenizerFromJson(json, {}),
+    'a GGUF': tokenizerFromGguf(ggufMetadata(json, 'starcoder')),
+  };
+  it.each(Object.entries(both))(
+    'of %s fills in between names of files, and ends before the next one',
+    (_, tokenizer) => {
+      expect(tokenizer?.fillInTheMiddle).toEqual({
+        prefix: 301,
+        middle: 302,
+        suffix: 303,
+        order: 'prefix-suffix-middle',
+        fileSeparator: 306,
+        repositoryName: 305,
+        pad: 304,
+        namesFileInPrefix: true,
+      });
+      expect([...(tokenizer?.endIds ?? [])].sort()).toEqual([300, 304, 305, 306]);
+    },
+  );
 });
 
 describeShared('The dummy vocabularies of the golden checkpoints', ['goldens/gguf/llama-bf16.gguf'], () => {

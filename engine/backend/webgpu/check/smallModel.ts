@@ -199,7 +199,11 @@ function feedForwardWeights(
   const { intermediateSize: states } = spec;
   if (stored.kind === 'dense') return denseWeights(make, stored, states, hidden);
   if (stored.kind === 'plain') {
-    return { kind: 'plain', up: make.linear(stored.up, states, hidden), down: make.linear(stored.down, hidden, states) };
+    return {
+      kind: 'plain',
+      up: make.linear(stored.up, states, hidden),
+      down: make.linear(stored.down, hidden, states),
+    };
   }
   if (spec.kind !== 'experts') throw new Error('experts in a dense layer');
   const { numExperts: experts, sharedIntermediateSize: shared } = spec;

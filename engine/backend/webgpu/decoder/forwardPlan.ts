@@ -35,7 +35,11 @@ export async function headPlan(parts: DecoderParts, rows: number, input: GPUBuff
   const recorder = new Recorder(parts, rows);
   const { gpu, spec, weights, scratch } = parts;
   if (spec.headless) {
-    recorder.add(normKernel(spec, spec.hiddenSize, gpu.capabilities), [input, weights.finalNorm, scratch.logits], [rows]);
+    recorder.add(
+      normKernel(spec, spec.hiddenSize, gpu.capabilities),
+      [input, weights.finalNorm, scratch.logits],
+      [rows],
+    );
     return recorder.finish();
   }
   const { x, gain } = recorder.normalised(input, weights.finalNorm, spec.hiddenSize, scratch.normed, [rows]);
