@@ -6,12 +6,17 @@ import type { TensorType } from '../../formats/tensor.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights } from '../../model/weights/weights.ts';
 import { weightBytesOf } from '../../model/weights/weightViews.ts';
+import { hasMatrixUnits } from '../processor/threads.ts';
 
 /** Whether ONNX Runtime has no build for this platform, so that nothing else computes on the processor at any speed. */
 const isAlone = process.platform === 'darwin' && process.arch === 'x64';
 
-/** Not measured on ARM. */
-const fasterTypes: ReadonlySet<TensorType> = new Set(process.arch === 'x64' ? ['Q4_0', 'Q4_K', 'MXFP4'] : []);
+/** Not measured on ARM. With matrix units (AMX), ggml has kernels for the other types too. */
+const fasterTypes: ReadonlySet<TensorType> = new Set<TensorType>(
+  process.arch === 'x64'
+    ? ['Q4_0', 'Q4_K', 'MXFP4', ...(hasMatrixUnits() ? (['Q4_1', 'Q5_K', 'Q6_K', 'Q8_0'] as const) : [])]
+    : [],
+);
 
 /** Most of what a prompt is multiplied with: the head is for its last token. */
 export function isFasterOnGgml(weights: DecoderWeights): boolean {
@@ -27,4 +32,4 @@ export function isFasterOnGgml(weights: DecoderWeights): boolean {
 
 /** The same by the name of a quantisation, before a download. */
 export const isFasterQuantisation = (quantisation: string): boolean =>
-  isAlone || (fasterTypes.size > 0 && /Q4_0|Q4_K|MXFP4/.test(quantisation));
+  isAlone || [...fasterTypes].some((type) => quantisation.includes(type));

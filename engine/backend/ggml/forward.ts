@@ -41,8 +41,8 @@ export interface PassShape {
 export interface PassGraph {
   readonly context: Pointer;
   readonly graph: Pointer;
-  /** Token ids `[tokens]` i32, or a stage's hidden states `[hidden, tokens]` f32. */
-  readonly tokens: Pointer;
+  /** States as they enter the first layer. `[hidden, tokens]` f32 */
+  readonly hidden: Pointer;
   /** `[tokens]` i32 */
   readonly positions: Pointer;
   /** Which tokens' logits are wanted, if not all. `[rows]` i32 */
@@ -110,29 +110,23 @@ class PassBuilder {
   build(): PassGraph {
     const { spec } = this.#model;
     const { tokens, rows } = this.#shape;
-    const given = spec.stage ? this.#input(float32, spec.hiddenSize, tokens) : this.#input(int32, tokens);
+    const given = this.#input(float32, spec.hiddenSize, tokens);
     const wanted = rows > 0 && rows < tokens ? this.#input(int32, rows) : null;
-    let hidden = given;
-    if (!spec.stage) {
-      hidden = this.#ggml.ggml_get_rows(this.#context, this.#tensor('embedding'), given);
-      if (spec.embeddingScale !== undefined) hidden = this.#scaled(hidden, spec.embeddingScale);
-    }
-    let output: Pointer = hidden;
+    let output: Pointer = given;
     for (const [index, layer] of spec.layers.entries()) {
       const isLast = index === spec.layers.length - 1;
       output = this.#layer(index, layer, output, isLast ? { rows, wanted } : undefined);
     }
     if (output !== null) {
       if (spec.stage !== 'inner') output = this.#normed(output, 'finalNorm');
-      if (spec.stage !== 'inner' && !spec.headless)
-        output = this.#product(this.#model.tied ? 'embedding' : 'head', output);
+      if (spec.stage !== 'inner' && !spec.headless) output = this.#product('head', output);
       this.#ggml.ggml_set_output(output);
       this.#expand(output);
     }
     return {
       context: this.#context,
       graph: this.#graph,
-      tokens: given,
+      hidden: given,
       positions: this.#positions,
       rows: wanted,
       masks: this.#masks,

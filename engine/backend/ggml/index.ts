@@ -17,7 +17,7 @@ import { defaultThreads } from '../processor/threads.ts';
 import { isFasterOnGgml } from './choice.ts';
 import { chooseLibraries } from './library.ts';
 import type { GgmlMessage } from './types.ts';
-import { bytesOfTensors, type GgmlTensor, isTied, tensorsOf } from './weights.ts';
+import { bytesOfTensors, type GgmlTensor, tensorsOf } from './weights.ts';
 
 export interface GgmlOptions {
   /** Matrices as f32, so that no product rounds: for tests of the graph's arithmetic. */
@@ -57,7 +57,6 @@ export function createGgmlBackend({
         await open(thread, {
           libraries,
           spec,
-          tied: isTied(spec, weights),
           threads: options.threads ?? defaultThreads(),
           cacheType: processorPrecision(precision) === 'f32' ? 'float32' : 'float16',
           windowGroups,
@@ -80,6 +79,7 @@ export function createGgmlBackend({
           states: [],
           weightBytes,
           thread,
+          ...(!spec.stage && { embedding: weights.embedding }),
           cacheOrder: 'rows of 64',
         });
       } catch (error) {

@@ -185,8 +185,8 @@ type Functions<Declarations> = {
 
 export type Ggml = Functions<typeof declarations> &
   Functions<typeof kernelDeclarations> & {
-    /** Of buffers in which matrices lie as the kernels read them fastest, in as many bytes; null: there is none. */
-    readonly repackedBuffers: (device: Pointer) => Pointer;
+    /** Types of buffers in which matrices lie as this processor's kernels read them fastest, the fastest first. */
+    readonly repackedBuffers: (device: Pointer) => readonly Pointer[];
   };
 
 /** On the thread that computes. @throws HearthError `unavailable` */
@@ -210,16 +210,17 @@ function functionsOf<Declarations extends Readonly<Record<string, string>>>(
 
 const getBufferTypes = koffi.proto('void **get_buffer_types(void *device)');
 
-function repackedBuffers(ggml: Functions<typeof declarations>, device: Pointer): Pointer {
+function repackedBuffers(ggml: Functions<typeof declarations>, device: Pointer): Pointer[] {
   const registry = ggml.ggml_backend_dev_backend_reg(device);
   const listed = ggml.ggml_backend_reg_get_proc_address(registry, 'ggml_backend_dev_get_extra_bufts');
-  if (listed === null) return null;
-  const types: Pointer = koffi.call(listed, getBufferTypes, device);
-  for (let at = types; at !== null; at += 8n) {
+  if (listed === null) return [];
+  const types: Pointer[] = [];
+  for (let at: Pointer = koffi.call(listed, getBufferTypes, device); at !== null; at += 8n) {
     const type: Pointer = koffi.decode(at, 'void *');
-    if (type === null || ggml.ggml_backend_buft_name(type) === 'CPU_REPACK') return type;
+    if (type === null) break;
+    types.push(type);
   }
-  return null;
+  return types;
 }
 
 /** The address of a typed array's memory, which stays where it is while the array lives. */

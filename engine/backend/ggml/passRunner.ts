@@ -53,7 +53,8 @@ export class PassRunner {
       model.layers.map((_, layer) => cache.writable(layer)),
       { tokens: tokens.length, rows, visible },
     );
-    this.#set(pass.tokens, hidden ?? Int32Array.from(tokens));
+    if (!hidden) throw new Error('A pass takes hidden states.');
+    this.#set(pass.hidden, hidden);
     this.#set(
       pass.positions,
       Int32Array.from(tokens, (_, i) => first + i),

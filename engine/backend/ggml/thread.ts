@@ -26,15 +26,15 @@ class TensorStore {
   readonly #context: Pointer;
   readonly #stored = new Map<string, Stored>();
   readonly #buffers: Pointer[] = [];
-  /** Buffers that interleave the rows of a matrix for the kernels of prompts; the bytes are as many. */
-  readonly #repacking: Pointer;
+  /** Buffers in which a matrix lies as some of the kernels read it. */
+  readonly #repacking: readonly Pointer[];
 
   constructor(ggml: Ggml, backend: Pointer, declared: readonly DeclaredTensor[]) {
     this.#ggml = ggml;
     this.#backend = backend;
     this.#repacking = ggml.repackedBuffers(ggml.ggml_backend_get_device(backend));
-    // Each tensor, a vector for each rotation, and three to ask what an operator supports.
-    const count = 8 * declared.length + 64;
+    // Each tensor, a vector for each rotation, and four for each kind of buffer to ask what an operator supports.
+    const count = (4 + 8 * this.#repacking.length) * declared.length + 64;
     const bytes = count * ggml.ggml_tensor_overhead();
     this.#context = ggml.ggml_init({ mem_size: bytes, mem_buffer: null, no_alloc: true });
     for (const tensor of declared) this.#stored.set(tensor.key, this.#allocated(tensor));
@@ -44,9 +44,10 @@ class TensorStore {
   #allocated({ type, sizes, use }: DeclaredTensor): Stored {
     const tensor = this.#new(type, sizes);
     const byteLength = this.#ggml.ggml_nbytes(tensor);
-    if ((use === 'matrix' || use === 'experts') && type !== float32 && this.#repacking !== null) {
+    const repacking = (use === 'matrix' || use === 'experts') && type !== float32 ? this.#repacking : [];
+    for (const bufferType of repacking) {
       const repacked = this.#new(type, sizes);
-      this.#place(repacked, this.#repacking);
+      this.#place(repacked, bufferType);
       if (this.#isSupported(repacked, sizes, use)) return { tensor: repacked, byteLength, isRepacked: true };
       this.#ggml.ggml_backend_buffer_free(this.#buffers.pop() ?? null);
     }

@@ -35,14 +35,13 @@ export interface DeclaredTensor {
   /** ggml's order: the row's length first. */
   readonly sizes: readonly number[];
   /** `matrix`, `experts`: the first factor of a matmul alone, so its blocks may be interleaved. */
-  readonly use: 'matrix' | 'experts' | 'rows' | 'vector';
+  readonly use: 'matrix' | 'experts' | 'vector';
 }
 
 /** What the decoder's thread holds: the layers' caches in the order of the layers. */
 export interface GgmlModel {
   readonly libraries: LibraryFiles;
   readonly spec: DecoderSpec;
-  readonly tied: boolean;
   readonly threads: number;
   readonly cacheType: CacheType;
   readonly windowGroups: readonly WindowGroup[];

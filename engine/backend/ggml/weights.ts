@@ -23,6 +23,7 @@ export interface GgmlTensor extends DeclaredTensor {
 const pieceBytes = 8 * 2 ** 20;
 
 /**
+ * Without the embeddings, whose rows are read from the file: a head that is tied to them lies as the kernels read it fastest.
  * @param exact matrices as f32: products with quantised ones round the other factor as well.
  * @throws HearthError `unsupported` for a type that ggml has no kernels for, or for attention that isn't built from its operators.
  */
@@ -82,16 +83,11 @@ export function tensorsOf(spec: DecoderSpec, weights: DecoderWeights, exact: boo
   ];
   const hasHead = !spec.headless && spec.stage !== 'inner';
   return [
-    ...(spec.stage ? [] : [matrix('embedding', weights.embedding, 'rows')]),
     ...weights.layers.flatMap(layer),
     ...(spec.stage === 'inner' ? [] : norm('finalNorm', weights.finalNorm)),
-    // A tied head is the embedding, whose rows are read one by one.
-    ...(hasHead && !isTied(spec, weights) ? [matrix('head', weights.head)] : []),
+    ...(hasHead ? [matrix('head', weights.head)] : []),
   ];
 }
-
-export const isTied = (spec: DecoderSpec, { head, embedding }: DecoderWeights): boolean =>
-  head === embedding && !spec.stage;
 
 /** Bytes that the tensors take in memory. */
 export const bytesOfTensors = (tensors: readonly GgmlTensor[]): number =>

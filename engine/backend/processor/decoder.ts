@@ -7,6 +7,7 @@ import { BlockCache, type BlockStorage, type CachedSequence } from '../../kv/blo
 import type { BlockGroup } from '../../kv/blocks.ts';
 import { maxStates, StateTable } from '../../kv/states.ts';
 import { cacheBytesPerToken, type DecoderSpec, processorPrecision, stateBytesOf } from '../../model/spec/spec.ts';
+import type { Weight } from '../../model/weights/weights.ts';
 import type { CachePrecision } from '../../protocol/models.ts';
 import {
   checkedBatch,
@@ -36,8 +37,10 @@ import {
   type LayerCacheSpec,
   rowsOf,
   type StateSpec,
+  type ThreadSlice,
   type WindowGroup,
 } from './messages.ts';
+import { embed } from '../reference/forward.ts';
 
 /** Enough rows for matmuls to reach full speed. More would need memory for attention scores and delay cancellations. */
 const maxTokensPerRun = 256;
@@ -54,6 +57,8 @@ export interface LoadedGraph {
   readonly states: readonly StateSpec[];
   readonly weightBytes: number;
   readonly thread: CacheThread;
+  /** Its rows are read from the file, and the graph takes hidden states; absent: the graph takes ids. */
+  readonly embedding?: Weight;
   /** Names the order of a block's bytes. */
   readonly cacheOrder: string;
   /** Of weights that are mapped from a file. */
@@ -113,12 +118,16 @@ export class ProcessorDecoder implements Decoder {
     this.#cache.prepare(demandsOf(slices));
     const { values } = await this.#graph.thread.ask({
       kind: 'run',
-      slices: slices.map(({ sequence, tokens, logits, hidden }) => {
-        return { sequence: sequence.id, layout: layoutOf(sequence), tokens, logits, ...(hidden && { hidden }) };
-      }),
+      slices: await Promise.all(slices.map((slice) => this.#forThread(slice))),
     });
     for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
     return values;
+  }
+
+  async #forThread({ sequence, tokens, logits, hidden }: OwnSlice<CachedSequence>): Promise<ThreadSlice> {
+    const { embedding } = this.#graph;
+    const states = hidden ?? (embedding && (await embed(this.spec, embedding, tokens)));
+    return { sequence: sequence.id, layout: layoutOf(sequence), tokens, logits, ...(states && { hidden: states }) };
   }
 
   canAllocate(demands: readonly CacheDemand[]): boolean {

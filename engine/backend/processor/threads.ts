@@ -1,4 +1,4 @@
-/** How many threads compute: one a physical core, or as many as the system grants. */
+/** What the processor has: how many threads compute, one a physical core or as many as the system grants; and matrix units. */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 
@@ -14,6 +14,9 @@ function physicalCores(): number {
   // Most Intel Macs and Windows machines have two threads a core; ARM machines have one.
   return process.arch === 'x64' ? Math.ceil(logical / 2) : logical;
 }
+
+/** Intel's AMX with 8-bit numbers, known on Linux alone. */
+export const hasMatrixUnits = (): boolean => process.platform === 'linux' && /\bamx_int8\b/.test(readCpuInfo());
 
 function readCpuInfo(): string {
   try {
@@ -45,8 +48,8 @@ interface PassTimes {
   readonly processorMs: number;
 }
 
-/** Shorter measurements say little: the system counts in steps. */
-const leastMs = 10;
+/** Shorter measurements say little: a system may count the time of a thread in steps of 10 ms. */
+const leastMs = 200;
 /** Less than this of what was asked for is contention. */
 const grantedShare = 0.9;
 const firstPauseMs = 500;

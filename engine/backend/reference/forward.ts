@@ -60,7 +60,8 @@ export async function embed(
   tokens: readonly number[],
 ): Promise<Float32Array> {
   const rows = new Float32Array(tokens.length * hiddenSize);
-  for (const [i, token] of tokens.entries()) rows.set(await readValues(embedding, token, 1), i * hiddenSize);
+  const reads = tokens.map(async (token, i) => rows.set(await readValues(embedding, token, 1), i * hiddenSize));
+  await Promise.all(reads);
   return scale === undefined ? rows : rows.map((value) => value * scale);
 }
 
