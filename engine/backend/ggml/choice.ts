@@ -11,25 +11,23 @@ import { hasMatrixUnits } from '../processor/threads.ts';
 /** Whether ONNX Runtime has no build for this platform, so that nothing else computes on the processor at any speed. */
 const isAlone = process.platform === 'darwin' && process.arch === 'x64';
 
-/** Not measured on ARM. With matrix units (AMX), ggml has kernels for the other types too. */
-const fasterTypes: ReadonlySet<TensorType> = new Set<TensorType>(
-  process.arch === 'x64'
-    ? ['Q4_0', 'Q4_K', 'MXFP4', ...(hasMatrixUnits() ? (['Q4_1', 'Q5_K', 'Q6_K', 'Q8_0'] as const) : [])]
-    : [],
-);
+/** Not measured on ARM. */
+const fasterTypes: ReadonlySet<TensorType> = new Set(process.arch === 'x64' ? ['Q4_0', 'Q4_K', 'MXFP4'] : []);
+/** For these, ggml has kernels for several tokens that need a processor's matrix units. */
+const fasterWithUnits: ReadonlySet<TensorType> = new Set(['Q4_1', 'Q5_K', 'Q6_K', 'Q8_0']);
 
 /** Most of what a prompt is multiplied with: the head is for its last token. */
-export function isFasterOnGgml(weights: DecoderWeights): boolean {
+export function isFasterOnGgml(weights: DecoderWeights, matrixUnits = hasMatrixUnits()): boolean {
   if (isAlone) return true;
   let [all, faster] = [0, 0];
   for (const { role, weight } of listWeights(weights)) {
     if (role === 'embedding' || role === 'head') continue;
     all += weightBytesOf(weight);
-    if (fasterTypes.has(weight.type)) faster += weightBytesOf(weight);
+    if (fasterTypes.has(weight.type) || (matrixUnits && fasterWithUnits.has(weight.type))) faster += weightBytesOf(weight);
   }
   return faster > all / 2;
 }
 
-/** The same by the name of a quantisation, before a download. */
+/** The same by the name of a quantisation, before a download. Matrix units, which few processors have, don't count: what is stated is then more than is taken. */
 export const isFasterQuantisation = (quantisation: string): boolean =>
-  isAlone || [...fasterTypes].some((type) => quantisation.includes(type));
+  isAlone || (fasterTypes.size > 0 && /Q4_0|Q4_K|MXFP4/.test(quantisation));

@@ -13,11 +13,11 @@ import type { Backend, LoadOptions } from '../backend.ts';
 import { hostMemory, planMemory } from '../memoryPlan.ts';
 import { cacheNotes, hostNeeds, memoryNotes, ProcessorDecoder, ThreadClient } from '../processor/decoder.ts';
 import type { LayerCacheSpec, WindowGroup } from '../processor/messages.ts';
-import { defaultThreads } from '../processor/threads.ts';
+import { defaultThreads, hasMatrixUnits } from '../processor/threads.ts';
 import { isFasterOnGgml } from './choice.ts';
 import { chooseLibraries } from './library.ts';
 import type { GgmlMessage } from './types.ts';
-import { bytesOfTensors, type GgmlTensor, tensorsOf } from './weights.ts';
+import { bytesOfTensors, type GgmlTensor, memoryBytesOf, tensorsOf } from './weights.ts';
 
 export interface GgmlOptions {
   /** Matrices as f32, so that no product rounds: for tests of the graph's arithmetic. */
@@ -48,7 +48,7 @@ export function createGgmlBackend({
       const libraries = chooseLibraries();
       const precision = options.cachePrecision ?? cachePrecision;
       const tensors = tensorsOf(spec, weights, exactWeights);
-      const weightBytes = bytesOfTensors(tensors);
+      const weightBytes = memoryBytesOf(tensors, hasMatrixUnits());
       const needs = hostNeeds(spec, weightBytes, 'ggml', precision);
       const memory = planMemory(needs, hostMemory(), options.contextTokens, options.besideOthers);
       const { windowGroups, layers } = cacheOf(spec, precision);

@@ -89,9 +89,24 @@ export function tensorsOf(spec: DecoderSpec, weights: DecoderWeights, exact: boo
   ];
 }
 
-/** Bytes that the tensors take in memory. */
+/** Bytes that the tensors have in the file, or in memory as f32. */
 export const bytesOfTensors = (tensors: readonly GgmlTensor[]): number =>
   tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
+
+/** Bytes of a block of these types, each of which matrix units need four more for (`ggml-cpu/amx/mmq.cpp`). */
+const blocksWithSums: ReadonlyMap<number | undefined, number> = new Map([
+  [ggmlTypes.Q8_0, 34],
+  [ggmlTypes.Q4_K, 144],
+  [ggmlTypes.Q5_K, 176],
+  [ggmlTypes.IQ4_XS, 136],
+]);
+
+/** Bytes that the tensors take in memory. */
+export const memoryBytesOf = (tensors: readonly GgmlTensor[], matrixUnits: boolean): number =>
+  tensors.reduce((sum, { type, use, byteLength }) => {
+    const blockBytes = matrixUnits && use === 'matrix' ? blocksWithSums.get(type) : undefined;
+    return sum + byteLength * (blockBytes === undefined ? 1 : 1 + 4 / blockBytes);
+  }, 0);
 
 function asStored(key: string, weight: Weight, use: DeclaredTensor['use']): GgmlTensor {
   const type = ggmlTypes[weight.type];

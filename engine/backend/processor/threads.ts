@@ -48,8 +48,12 @@ interface PassTimes {
   readonly processorMs: number;
 }
 
-/** Shorter measurements say little: a system may count the time of a thread in steps of 10 ms. */
-const leastMs = 200;
+/** Shorter measurements say nothing. */
+const leastMs = 10;
+/** A system may count each thread's time in steps of so many milliseconds. */
+const stepMs = 10;
+/** Over this long, the steps no longer matter. */
+const longMs = 200;
 /** Less than this of what was asked for is contention. */
 const grantedShare = 0.9;
 const firstPauseMs = 500;
@@ -81,7 +85,9 @@ export class GrantedThreads {
   observe({ wallMs, processorMs }: PassTimes, nowMs: number): void {
     this.#wallMs += wallMs;
     this.#processorMs += processorMs;
-    if (this.#wallMs < leastMs) return;
+    const wanted = this.#count * grantedShare * this.#wallMs;
+    const isContended = this.#wallMs >= leastMs && this.#processorMs + this.#count * stepMs < wanted;
+    if (!isContended && this.#wallMs < longMs) return;
     const granted = this.#processorMs / this.#wallMs;
     this.#forget();
     if (granted >= this.#count * grantedShare) {

@@ -21,7 +21,8 @@ describe('the threads of a pass', () => {
     const threads = new GrantedThreads(8);
     const contended = run(threads, 6.3, 0, 20_000);
     expect(contended[0]).toBe(8);
-    expect(contended.filter((count) => count === 6).length).toBeGreaterThan(0.98 * contended.length);
+    // What is so little below all is known after five passes, and all are tried again five times in this time.
+    expect(contended.filter((count) => count === 6).length).toBeGreaterThanOrEqual(contended.length - 6 * 5);
     const alone = run(threads, 8, 20_000, 40_000);
     expect(alone.slice(-500)).toEqual(new Array(500).fill(8));
   });
@@ -32,6 +33,19 @@ describe('the threads of a pass', () => {
     const intervals = tries.slice(1).map((at, i) => at - (tries[i] ?? 0));
     expect(intervals.slice(0, 5)).toEqual([520, 1020, 2020, 4020, 8020]);
     expect(Math.max(...intervals)).toBe(8020);
+  });
+
+  it('stay all where the system counts time in steps of 10 ms', () => {
+    const threads = new GrantedThreads(2);
+    let [now, countedMs, spentMs] = [0, 0, 0];
+    for (let pass = 0; pass < 1000; pass++) {
+      expect(threads.next(now)).toBe(2);
+      now += 11.2;
+      spentMs += 2 * 11.2;
+      const before = countedMs;
+      countedMs = Math.floor(spentMs / 10) * 10;
+      threads.observe({ wallMs: 11.2, processorMs: countedMs - before }, now);
+    }
   });
 
   it('stay one if there is only one, and ignore passes too short to measure', () => {
