@@ -10,10 +10,13 @@ import { ModelDigest } from '../catalogue/manifest.ts';
 import type { Store } from '../catalogue/store.ts';
 import { HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { isRecurrent } from '../model/spec/spec.ts';
 import type { Progress } from '../protocol/engineProtocol.ts';
 import type { loadParams, ModelChange } from '../protocol/models.ts';
 import type { CallWatch } from '../scheduler/callWatch.ts';
+import { DraftModel } from '../scheduler/draftModel.ts';
 import { SharedDevice } from '../scheduler/sharing.ts';
+import { sharedVocabularySize } from '../tokenizer/tokenizer.ts';
 import { type LoadedModel, loadModel } from './loadedModel.ts';
 
 type LoadParams = z.output<typeof loadParams>;
@@ -34,6 +37,8 @@ export interface ModelCopy {
 
 interface Kept extends ModelCopy {
   readonly users: Set<ModelUser>;
+  /** The smaller model that drafts for this one. */
+  draftsFrom: Kept | undefined;
   /** Set while nobody uses it. */
   closing: NodeJS.Timeout | undefined;
 }
@@ -202,8 +207,9 @@ export class ModelPool {
       signal,
     });
     const loaded = await loading.finally(call.end);
-    const copy: Kept = { wish, loaded, digest, users, closing: undefined };
+    const copy: Kept = { wish, loaded, digest, users, draftsFrom: undefined, closing: undefined };
     this.#copies.add(copy);
+    this.#chooseDraftModels();
     return copy;
   }
 
@@ -237,6 +243,7 @@ export class ModelPool {
   async #close(copy: Kept): Promise<void> {
     clearTimeout(copy.closing);
     if (!this.#copies.delete(copy)) return;
+    this.#chooseDraftModels();
     const closed = copy.loaded.close();
     this.#closed.add(closed);
     try {
@@ -244,6 +251,15 @@ export class ModelPool {
     } finally {
       this.#closed.delete(closed);
       this.#released.dispatchEvent(new Event('released'));
+    }
+  }
+
+  #chooseDraftModels(): void {
+    for (const copy of this.#copies) {
+      const [best] = [...this.#copies].flatMap((other) => draftModelFor(copy, other) ?? []).sort(bySize);
+      if (copy.draftsFrom === best?.copy) continue;
+      copy.draftsFrom = best?.copy;
+      copy.loaded.scheduler.draftWith(best?.model());
     }
   }
 
@@ -261,4 +277,26 @@ export class ModelPool {
     this.#turn = result.catch(() => {});
     return result;
   }
+}
+
+/** A smaller model drafts where it takes at most this share of the larger one's weights. */
+const draftModelShare = 0.5;
+
+interface DraftChoice {
+  readonly copy: Kept;
+  readonly model: () => DraftModel;
+}
+
+const bySize = (a: DraftChoice, b: DraftChoice): number =>
+  a.copy.loaded.card.weightBytes - b.copy.loaded.card.weightBytes;
+
+/** `small` as what drafts for `large`, if it can. */
+function draftModelFor({ loaded: large }: Kept, small: Kept): DraftChoice | undefined {
+  const { card, scheduler, text } = small.loaded;
+  if (!text || !large.text || card.weightBytes > draftModelShare * large.card.weightBytes) return undefined;
+  // A rejected draft would take a state back to its last checkpoint.
+  if (isRecurrent(scheduler.decoder.spec)) return undefined;
+  const ids = sharedVocabularySize(large.text.tokenizer, text.tokenizer);
+  if (ids === undefined) return undefined;
+  return { copy: small, model: () => new DraftModel(scheduler, ids, () => performance.now()) };
 }

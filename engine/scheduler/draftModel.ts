@@ -162,7 +162,11 @@ export class ModelDrafter {
    */
   propose(
     tokens: readonly number[],
-    { most, spentMs, plainMs }: { readonly most: number; readonly spentMs: number; readonly plainMs: number | undefined },
+    {
+      most,
+      spentMs,
+      plainMs,
+    }: { readonly most: number; readonly spentMs: number; readonly plainMs: number | undefined },
   ): Promise<number[]> | undefined {
     // The answer goes on without the draft that it did not get.
     if (plainMs === undefined || this.#askedAt === tokens.length) return undefined;

@@ -4,6 +4,7 @@ import { HearthError, invalidInput } from '../errors.ts';
 import type { Lease } from '../kv/prefixCache.ts';
 import type { ClassStatistics, SchedulerStatistics } from '../protocol/models.ts';
 import type { FreeTokens } from '../sampling/logitsProcessor.ts';
+import type { ModelDrafter } from './draftModel.ts';
 import type { QueuedRequest } from './requestQueue.ts';
 import type { Drafter } from './tokensPerStep.ts';
 
@@ -169,6 +170,9 @@ export class Job implements QueuedRequest {
   /** Draft tokens to verify in the next pass. */
   drafts: readonly number[] = [];
   drafter: Drafter | undefined;
+  modelDrafter: ModelDrafter | undefined;
+  /** Whose the draft tokens are. */
+  draftedBy: 'lookup' | 'model' = 'lookup';
   /** Tokens that the drafter already knows. */
   verifiedTokens = 0;
 

@@ -11,6 +11,7 @@ import type { Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
 import { outputSize } from '../model/spec/spec.ts';
 import type { SchedulerStatistics } from '../protocol/models.ts';
+import type { DraftModel } from './draftModel.ts';
 import {
   type AnswerEnds,
   inputOf,
@@ -146,6 +147,11 @@ export class Scheduler implements DeviceUser {
     };
   }
 
+  /** Answers get draft tokens of this smaller model from now on, or of none. */
+  draftWith(model: DraftModel | undefined): void {
+    this.#draftTokens.model = model;
+  }
+
   /** Cancels every request and refuses new ones. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -171,14 +177,14 @@ export class Scheduler implements DeviceUser {
           await this.#settleInFlight();
           continue;
         }
-        if (this.#tunes && !this.#closed) {
+        if (this.#tunes && !this.#closed && this.#queue.size === 0) {
           await this.#tune();
           continue;
         }
         this.#device.leave(this);
         // Not in a `finally`: a request submitted before it ran would find a loop that has already ended.
         this.#working = undefined;
-        if (!this.#closed) this.#machine.snapshots?.onIdle();
+        if (!this.#closed && this.#queue.size === 0) this.#machine.snapshots?.onIdle();
         return;
       }
       if (step.kind === 'admit') await this.#admit(step.request, nowMs);
@@ -238,6 +244,11 @@ export class Scheduler implements DeviceUser {
   async #run(slices: readonly Slice[], startMs: number): Promise<void> {
     const fitting = this.#room.fitting(slices);
     if (fitting.length === 0) return;
+    const drafted = this.#draftTokens.ask(fitting, startMs);
+    if (drafted) {
+      for (const { request } of fitting) this.#hold(request, drafted);
+      return;
+    }
     const deviceStep = this.#deviceSampler.plan(fitting, this.#mayRunAhead(fitting));
     if (deviceStep) await this.#sampleOnDevice(fitting, deviceStep, startMs);
     else if (this.#mayBeInFlight(fitting)) await this.#submitPass(fitting, startMs);
@@ -376,9 +387,13 @@ export class Scheduler implements DeviceUser {
 
   /** Compiling a grammar may take a second; other requests continue meanwhile. */
   async #withoutWaiting(job: Job, computed: Promise<void>): Promise<void> {
-    if (await settles(computed, limits.generation.choiceMs)) return;
+    if (!(await settles(computed, limits.generation.choiceMs))) this.#hold(job, computed);
+  }
+
+  /** @param until must not reject. */
+  #hold(job: Job, until: Promise<void>): void {
     this.#queue.hold(job);
-    const held = computed.finally(() => {
+    const held = until.finally(() => {
       this.#held.delete(held);
       this.#queue.release(job);
       this.#working ??= this.#work();

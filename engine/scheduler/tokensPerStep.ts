@@ -1,6 +1,7 @@
 /** More than one token a step: the device samples several, or draft tokens are verified. */
 import type { Decoder, SamplingSlice } from '../backend/backend.ts';
 import type { FreeTokens } from '../sampling/logitsProcessor.ts';
+import type { DraftModel } from './draftModel.ts';
 import type { Job, StatisticsRecorder, StepSlice } from './job.ts';
 import type { RequestQueue } from './requestQueue.ts';
 
@@ -319,7 +320,8 @@ export class Drafter {
   }
 }
 
-// Gives each request its draft tokens, and measures their cost and their acceptance.
+// Gives each request its draft tokens, and measures their cost and their acceptance. A smaller model is asked where the text
+// repeats nothing.
 
 interface Machine {
   readonly decoder: Pick<Decoder, 'contextTokens'>;
@@ -328,13 +330,15 @@ interface Machine {
 
 export class DraftTokens {
   readonly #machine: () => Machine;
-  readonly #queue: Pick<RequestQueue<Job>, 'isTypingBefore'>;
+  readonly #queue: Pick<RequestQueue<Job>, 'isTypingBefore' | 'size'>;
   readonly #statistics: StatisticsRecorder;
+  /** A smaller one on the same device, if there is one. */
+  model: DraftModel | undefined;
 
   /** @param machine the current one; it is replaced after a device loss. */
   constructor(
     machine: () => Machine,
-    queue: Pick<RequestQueue<Job>, 'isTypingBefore'>,
+    queue: Pick<RequestQueue<Job>, 'isTypingBefore' | 'size'>,
     statistics: StatisticsRecorder,
   ) {
     this.#machine = machine;
@@ -344,22 +348,53 @@ export class DraftTokens {
 
   /** Only a pass of one decoding sequence shows the cost of draft tokens. */
   measured([first, second]: readonly StepSlice<Job>[], passMs: number): void {
-    if (first?.tokens === 1 && !second) first.request.drafter?.ran(first.drafts, passMs);
+    if (first?.tokens !== 1 || second) return;
+    const { request, drafts } = first;
+    if (drafts === 0 || request.draftedBy === 'lookup') request.drafter?.ran(drafts, passMs);
+  }
+
+  /**
+   * Before a step without draft tokens: asks the smaller model for some.
+   * @returns undefined where the step goes on without them; else the request must be held until they are there.
+   */
+  ask([first, second]: readonly StepSlice<Job>[], nowMs: number): Promise<void> | undefined {
+    const { speculation } = this.#machine();
+    if (!first || second || !this.model || !speculation) return undefined;
+    const { request: job, tokens, drafts } = first;
+    const decodes = tokens === 1 && drafts === 0 && first.logits === 'last' && job.firstTokenMs !== undefined;
+    if (!decodes || this.#queue.size > 1 || this.#queue.isTypingBefore(job, nowMs)) return undefined;
+    if (!job.modelDrafter?.isOf(this.model)) job.modelDrafter = this.model.drafter(job.request);
+    const most = this.#room(job);
+    const spentMs = nowMs - (job.firstTokenMs ?? nowMs);
+    const proposed = job.modelDrafter.propose(job.tokens, { most, spentMs, plainMs: speculation.lastPlainMs });
+    return proposed?.then((tokens) => {
+      job.drafts = tokens;
+      job.draftedBy = 'model';
+    });
   }
 
   /** After a step that verified `verified` draft tokens: counts the accepted ones and proposes new ones. */
   renew(job: Job, verified: number, nowMs: number): void {
-    const { speculation, decoder } = this.#machine();
+    const { speculation } = this.#machine();
     if (!speculation) return;
     const fresh = job.tokens.slice(job.verifiedTokens);
     job.verifiedTokens = job.tokens.length;
     if (job.drafter) {
       for (const token of fresh) job.drafter.take(token);
       this.#statistics.verified(job.requestClass, verified, fresh.length - 1);
+      if (job.draftedBy === 'model' && verified > 0 && speculation.lastPlainMs !== undefined) {
+        job.modelDrafter?.verified(verified, fresh.length - 1, speculation.lastPlainMs);
+      }
     } else {
       job.drafter = speculation.drafter(job.tokens);
     }
-    const room = Math.min(job.request.maxTokens - job.generatedTokens, decoder.contextTokens - job.tokens.length);
-    job.drafts = job.drafter.propose(Math.max(0, room), this.#queue.isTypingBefore(job, nowMs));
+    job.drafts = job.drafter.propose(this.#room(job), this.#queue.isTypingBefore(job, nowMs));
+    job.draftedBy = 'lookup';
+  }
+
+  /** The longest draft. */
+  #room({ request, generatedTokens, tokens }: Job): number {
+    const { contextTokens } = this.#machine().decoder;
+    return Math.max(0, Math.min(request.maxTokens - generatedTokens, contextTokens - tokens.length));
   }
 }

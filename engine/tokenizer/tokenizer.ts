@@ -40,6 +40,26 @@ export interface Tokenizer {
   decode(ids: readonly number[]): string;
 }
 
+/** Ids that are compared. */
+const sampledIds = 1000;
+/** Share of them that must mean the same: vocabularies of a family differ in some added tokens and in padding. */
+const sharedShare = 0.99;
+
+/**
+ * The ids, from 0, that mean the same in both vocabularies, but for a few; undefined if they don't. Judged by a sample, for uses
+ * where a mistake costs only time.
+ */
+export function sharedVocabularySize(a: Tokenizer, b: Tokenizer): number | undefined {
+  const size = Math.min(a.vocabularySize, b.vocabularySize);
+  const count = Math.min(size, sampledIds);
+  let shared = 0;
+  for (let i = 0; i < count; i++) {
+    const id = Math.floor((i * size) / count);
+    if (Buffer.compare(a.bytesOf(id), b.bytesOf(id)) === 0) shared++;
+  }
+  return shared >= sharedShare * count ? size : undefined;
+}
+
 export type PromptPart = string | number;
 
 export interface FillInTheMiddle {

@@ -23,7 +23,8 @@ export function isFasterOnGgml(weights: DecoderWeights, matrixUnits = hasMatrixU
   for (const { role, weight } of listWeights(weights)) {
     if (role === 'embedding' || role === 'head') continue;
     all += weightBytesOf(weight);
-    if (fasterTypes.has(weight.type) || (matrixUnits && fasterWithUnits.has(weight.type))) faster += weightBytesOf(weight);
+    if (fasterTypes.has(weight.type) || (matrixUnits && fasterWithUnits.has(weight.type)))
+      faster += weightBytesOf(weight);
   }
   return faster > all / 2;
 }

@@ -28,6 +28,7 @@ import {
   processorScratchBytes,
   usualContextTokens,
 } from '../memoryPlan.ts';
+import { embed } from '../reference/forward.ts';
 import {
   bytesOf,
   bytesOfState,
@@ -40,7 +41,6 @@ import {
   type ThreadSlice,
   type WindowGroup,
 } from './messages.ts';
-import { embed } from '../reference/forward.ts';
 
 /** Enough rows for matmuls to reach full speed. More would need memory for attention scores and delay cancellations. */
 const maxTokensPerRun = 256;

@@ -1,9 +1,13 @@
 /** A chat model and a completion model in one engine. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openStore } from '../../../engine/catalogue/store.ts';
 import { chatParams, completeParams } from '../../../engine/protocol/engineProtocol.ts';
-import { connectParams, loadParams } from '../../../engine/protocol/models.ts';
+import { connectParams, loadParams, modelRoles } from '../../../engine/protocol/models.ts';
+import { ModelPool } from '../../../engine/runtime/modelPool.ts';
+import { ModelRoles } from '../../../engine/runtime/modelRoles.ts';
 import { Switchboard } from '../../../engine/runtime/serveEngine.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
+import { argmax } from '../../../engine/sampling/sampler.ts';
 import { ScriptedEngine, startScripted, token } from '../http/support.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { makeTinyModel } from './tinyModel.ts';
@@ -105,6 +109,42 @@ describe('two roles', () => {
       expect(board.completer).toBe(engine);
     } finally {
       await server.close();
+    }
+  });
+});
+
+describe('a completion model with the vocabulary of the chat model', () => {
+  it('drafts for it, and its answers stay the same', async () => {
+    const small = await makeTinyModel(1);
+    const pool = new ModelPool({ store: openStore({ directory: temporaryFolder() }) });
+    const roles = new ModelRoles(pool, { onProgress: () => {}, onChange: () => {} });
+    const wish = (role: 'chat' | 'completion', model: string) =>
+      loadParams.parse({ role, model, backend: 'reference', contextTokens: 256 });
+    const answer = async (): Promise<number[]> => {
+      const tokens: number[] = [];
+      await roles.get('chat')?.loaded.scheduler.submit({
+        requestClass: 'chat',
+        prompt: Array.from({ length: 20 }, (_, i) => 20 + 7 * i),
+        maxTokens: 200,
+        choose: argmax,
+        deliver: (token) => {
+          tokens.push(token);
+          return 'continue';
+        },
+      });
+      return tokens;
+    };
+    try {
+      await roles.load(wish('chat', path(0)));
+      const alone = await answer();
+      await roles.load(wish('completion', small.path));
+      expect(await answer()).toEqual(alone);
+      expect(roles.get('completion')?.loaded.scheduler.statistics().classes.chat.generatedTokens).toBeGreaterThan(0);
+      await roles.unload('completion');
+      expect(await answer()).toEqual(alone);
+    } finally {
+      await Promise.all(modelRoles.map((role) => roles.unload(role)));
+      await small.remove();
     }
   });
 });

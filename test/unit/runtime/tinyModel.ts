@@ -1,4 +1,4 @@
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { characterOfByte } from '../../../engine/tokenizer/bytePairTokenizer.ts';
@@ -47,13 +47,42 @@ function tokenizerJson(): unknown {
   };
 }
 
-/** The golden llama with a vocabulary and a chat template: it writes nonsense, but always the same. */
-export async function makeTinyModel(): Promise<{ path: string; remove: () => Promise<void> }> {
+/**
+ * The golden llama with a vocabulary and a chat template: it writes nonsense, but always the same.
+ * @param layers of its first ones; absent: all.
+ */
+export async function makeTinyModel(layers?: number): Promise<{ path: string; remove: () => Promise<void> }> {
   const path = await mkdtemp(join(tmpdir(), 'hearth-tiny-'));
   await mkdir(path, { recursive: true });
   for (const file of ['config.json', 'model.safetensors']) await copyFile(join(golden, file), join(path, file));
+  if (layers !== undefined) await keepLayers(path, layers);
   await writeFile(join(path, 'tokenizer.json'), JSON.stringify(tokenizerJson()));
   const config = { bos_token: '<|begin|>', eos_token: '<|end|>', chat_template: chatTemplate };
   await writeFile(join(path, 'tokenizer_config.json'), JSON.stringify(config));
   return { path, remove: () => rm(path, { recursive: true, force: true }) };
+}
+
+/** Leaves the other layers out of the files. */
+async function keepLayers(path: string, layers: number): Promise<void> {
+  const config = JSON.parse(await readFile(join(path, 'config.json'), 'utf8'));
+  await writeFile(join(path, 'config.json'), JSON.stringify({ ...config, num_hidden_layers: layers }));
+  const file = await readFile(join(path, 'model.safetensors'));
+  const start = 8 + Number(file.readBigUInt64LE(0));
+  const header: Record<string, { data_offsets: [number, number] }> = JSON.parse(file.toString('utf8', 8, start));
+  const pieces: Buffer[] = [];
+  let offset = 0;
+  const kept = Object.entries(header).flatMap(([name, tensor]) => {
+    const layer = /\.layers\.(\d+)\./.exec(name)?.[1];
+    if (name === '__metadata__' || (layer !== undefined && Number(layer) >= layers)) return [];
+    const [from, to] = tensor.data_offsets;
+    pieces.push(file.subarray(start + from, start + to));
+    const data_offsets = [offset, offset + to - from];
+    offset += to - from;
+    return [[name, { ...tensor, data_offsets }] as const];
+  });
+  const json = JSON.stringify(Object.fromEntries(kept));
+  const length = Buffer.alloc(8);
+  const padded = json.padEnd(Math.ceil(json.length / 8) * 8);
+  length.writeBigUInt64LE(BigInt(padded.length));
+  await writeFile(join(path, 'model.safetensors'), Buffer.concat([length, Buffer.from(padded), ...pieces]));
 }
