@@ -68,3 +68,61 @@ export function firstIssue(
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw cancelled();
 }
+
+// The advice in an error's message, and sizes.
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Where a user changes something: VS Code's users have settings and commands, others variables and a command line. */
+export function places(env: Environment = process.env) {
+  const editor = env['HEARTH_CLIENT'] === 'vscode';
+  return {
+    proxy: editor ? "Change VS Code's setting http.proxy." : 'Change HTTPS_PROXY or HTTP_PROXY.',
+    certificates: editor
+      ? 'Change the setting hearth.remote.certificates.'
+      : 'Change HEARTH_CERTIFICATES or NODE_EXTRA_CA_CERTS.',
+    token: editor ? 'run the command Hearth: Set the Hugging Face Token.' : 'set HF_TOKEN.',
+    trust: editor
+      ? 'name its certificate file in the setting hearth.remote.certificates'
+      : 'name its certificate file in HEARTH_CERTIFICATES',
+    folder: editor
+      ? 'choose another folder in the setting hearth.modelsDirectory'
+      : 'set HEARTH_HOME to another folder',
+    list: editor ? '*Hearth: Models*' : '`hearth models list`',
+    /** Uses a model that is already on this computer. */
+    byFile: editor ? 'choose *A model file…* under *Hearth: Models*' : 'run `hearth models add PATH`',
+    credentials: editor
+      ? 'Ask whoever runs it for a way in.'
+      : 'Put them in HF_ENDPOINT or PIP_INDEX_URL (https://USER:PASSWORD@HOST).',
+    mirror: editor ? '' : ' Set HF_ENDPOINT or PIP_INDEX_URL to a mirror.',
+    pull: (id: string) => (editor ? 'under *Hearth: Models*' : `with \`hearth models pull ${id}\``),
+    /** Gets a model that is in no list. */
+    pullRepository: editor
+      ? '*A model on Hugging Face…* under *Hearth: Models*'
+      : '`hearth models pull OWNER/REPOSITORY`',
+    withoutImport: editor ? 'choose *A model file…* under *Hearth: Models*' : 'pass `--model PATH`',
+  };
+}
+
+/** Explains a failed certificate check and what helps; undefined for other failures. */
+export function certificateProblem(code: unknown): string | undefined {
+  if (typeof code !== 'string') return undefined;
+  if (code === 'CERT_HAS_EXPIRED') return 'its certificate has expired. Its owner has to renew it.';
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
+    return 'its certificate is for another host. Check the address, and whether something stands in between.';
+  }
+  if (!/CERT|SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/.test(code)) return undefined;
+  return `this computer does not trust its certificate (${code}). If you do, ${places().trust}.`;
+}
+
+/** Formats bytes like `98 MB`: three significant digits, decimal units as on download pages. */
+export function showBytes(bytes: number): string {
+  const units = ['bytes', 'kB', 'MB', 'GB', 'TB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${unit === 0 ? value : Number(value.toPrecision(3))} ${units[unit] ?? ''}`;
+}

@@ -8,7 +8,7 @@ import { IndexService } from './index/repository/repository.ts';
 import { spareMemory } from './index/syntax/grammars.ts';
 import { type indexNotices, indexRequests } from './protocol/indexProtocol.ts';
 import { notifier, serve } from './protocol/rpc.ts';
-import { serveChild } from './runtime/child.ts';
+import { serveChild } from './runtime/process.ts';
 
 /** Leaves the GPU and half of the CPU to the engine. */
 const embedder = async (model: string, signal: AbortSignal): Promise<Embedder> => {

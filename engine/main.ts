@@ -8,11 +8,10 @@ import { limits } from './limits.ts';
 import type { clientNotices, DeltaStreams } from './protocol/engineProtocol.ts';
 import { notifier, Streams } from './protocol/rpc.ts';
 import { sharedParams, sharedVariable } from './protocol/sharedEngine.ts';
-import { endOnHungCalls, openToDebugger, serveChild } from './runtime/child.ts';
 import { SharedModels } from './runtime/modelRoles.ts';
+import { endOnHungCalls, openToDebugger, type ServeWindow, serveChild, serveWindows } from './runtime/process.ts';
 import { Switchboard, serveEngine, startRecording } from './runtime/serveEngine.ts';
 import { Engine, type EngineOptions } from './runtime/service.ts';
-import { type ServeWindow, serveWindows } from './runtime/windows.ts';
 
 const shared = new SharedModels();
 const record = startRecording();

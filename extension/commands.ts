@@ -4,16 +4,16 @@ import * as vscode from 'vscode';
 import type { EngineHost } from './client/host.ts';
 import { acceptedCommand, type CompletionProvider } from './completion/provider.ts';
 import { describePullRequest, writeCommitMessage } from './describe.ts';
-import { failureQuestion } from './failures.ts';
 import { useInChat } from './languageModel/participant.ts';
+import { tickStep } from './models/choose.ts';
 import type { LazyChat, Parts } from './parts.ts';
 import { suggestName } from './rename.ts';
 import type { RepositoryIndex } from './repository/repositoryIndex.ts';
 import { completionSettings, languageEnabled, writeSetting } from './settings.ts';
 import { indexSentence, showIndexMenu } from './status.ts';
 import { chosenFolder, prepareTask, summaryRequest, type Task, taskQuestion } from './summarise.ts';
+import { failureQuestion } from './terminal.ts';
 import { canThink, modeLabel, type Thinking } from './thinking.ts';
-import { tickStep } from './walkthrough.ts';
 
 type CommandTable = Readonly<Record<string, (...args: unknown[]) => unknown>>;
 

@@ -12,18 +12,15 @@ import { ChangeSets } from './edits/changeSets.ts';
 import { ChangeStore } from './edits/changeStore.ts';
 import { InPlaceEdits } from './edits/inPlace.ts';
 import { Proposals } from './edits/proposals.ts';
-import { FailureWatch } from './failures.ts';
 import { registerLanguageModels } from './languageModel/participant.ts';
 import { limits } from './limits.ts';
-import { FirstRun } from './models/choose.ts';
+import { FirstRun, showFirstWindow, tickStep } from './models/choose.ts';
 import { ModelManager } from './models/manager.ts';
-import { Foresight } from './nextEdit/foresight.ts';
-import { NextEdit } from './nextEdit/nextEdit.ts';
+import { Foresight, NextEdit } from './nextEdit/nextEdit.ts';
 import { LazyChat, type Parts } from './parts.ts';
-import { Remote } from './remote.ts';
 import { RepositoryIndex, WorkspaceWatch, workspaceOptions } from './repository/repositoryIndex.ts';
 import { Reviews } from './review/reviews.ts';
-import { Server } from './server.ts';
+import { Remote, Server } from './servers.ts';
 import {
   indexEmbeddings,
   modelsDirectory,
@@ -35,8 +32,8 @@ import {
 } from './settings.ts';
 import { IndexStatus, StatusBar } from './status.ts';
 import { TaskActions } from './summarise.ts';
+import { FailureWatch } from './terminal.ts';
 import { Thinking } from './thinking.ts';
-import { showFirstWindow, tickStep } from './walkthrough.ts';
 
 /** As package.json names the view; the editor tab's type is the same. */
 const chatViewId = 'hearth.chat';

@@ -6,15 +6,14 @@ import type { CompletionProvider } from './completion/provider.ts';
 import type { ChangeSets } from './edits/changeSets.ts';
 import type { InPlaceEdits } from './edits/inPlace.ts';
 import type { Proposals } from './edits/proposals.ts';
-import type { FailureWatch } from './failures.ts';
 import type { FirstRun } from './models/choose.ts';
 import type { ModelManager } from './models/manager.ts';
 import type { NextEdit } from './nextEdit/nextEdit.ts';
-import type { Remote } from './remote.ts';
 import type { RepositoryIndex } from './repository/repositoryIndex.ts';
 import type { Reviews } from './review/reviews.ts';
-import type { Server } from './server.ts';
+import type { Remote, Server } from './servers.ts';
 import type { StatusBar } from './status.ts';
+import type { FailureWatch } from './terminal.ts';
 import type { Thinking } from './thinking.ts';
 
 export interface Parts {

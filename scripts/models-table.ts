@@ -12,7 +12,7 @@ import {
   placeOf,
   speedOf,
 } from '../engine/catalogue/fit.ts';
-import { showBytes } from '../engine/texts.ts';
+import { showBytes } from '../engine/errors.ts';
 import { machines } from './shared/machines.ts';
 import { projectRoot } from './shared/paths.ts';
 

@@ -215,6 +215,9 @@ export interface DecoderMemory {
 
 export type OwnSlice<Own extends Sequence> = Omit<SequenceSlice, 'sequence'> & { readonly sequence: Own };
 
+export const demandsOf = <Own extends Sequence>(slices: readonly OwnSlice<Own>[]) =>
+  slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length }));
+
 /**
  * The batch with each sequence as the backend's own type.
  * @param own returns undefined for a disposed sequence or one of another decoder.

@@ -5,9 +5,8 @@
 
 import { execFileSync } from 'node:child_process';
 import { freemem, totalmem } from 'node:os';
-import { HearthError } from '../errors.ts';
+import { HearthError, showBytes } from '../errors.ts';
 import { blocksFor } from '../kv/blocks.ts';
-import { showBytes } from '../texts.ts';
 
 /** What holds weights, keys and values. */
 export interface MemoryPool {

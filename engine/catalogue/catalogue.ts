@@ -1,9 +1,8 @@
 /** The catalogue of models: properties, download sources and expected digests. */
 import { z } from 'zod';
-import { notFound } from '../errors.ts';
+import { notFound, places } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { families } from '../model/spec/spec.ts';
-import { places } from '../texts.ts';
 import { catalogueData } from './catalogueData.ts';
 import { isSafeFileName, isSha256 } from './files.ts';
 

@@ -6,9 +6,8 @@ import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { z } from 'zod';
-import { cancelled, throwIfAborted } from '../errors.ts';
+import { cancelled, showBytes, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { showBytes } from '../texts.ts';
 import {
   diskError,
   fileBytes,

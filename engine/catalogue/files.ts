@@ -7,9 +7,8 @@ import { homedir, hostname } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { z } from 'zod';
-import { cancelled, HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import { cancelled, HearthError, invalidInput, places, showBytes, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { places, showBytes } from '../texts.ts';
 
 /** True for 64 lower-case hexadecimal digits. */
 export function isSha256(text: string): boolean {

@@ -14,8 +14,7 @@ import {
   usualContextTokens,
 } from '../backend/memoryPlan.ts';
 import { graphicsCards, memoryOf } from '../backend/webgpu/device/graphicsCards.ts';
-import { HearthError } from '../errors.ts';
-import { showBytes } from '../texts.ts';
+import { HearthError, showBytes } from '../errors.ts';
 import type { CatalogueEntry, Downloadable } from './catalogue.ts';
 
 interface Gpu {

@@ -1,8 +1,7 @@
 /** HTTP for downloads: allowed addresses, bounded redirects, proxies, idle timeouts. */
 import type { Headers, Response } from 'undici';
-import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
+import { cancelled, certificateProblem, HearthError, places, throwIfAborted } from '../errors.ts';
 import { isLoopback, limits } from '../limits.ts';
-import { certificateProblem, places } from '../texts.ts';
 
 /** A failed request. `retry` says whether the same request may succeed later. */
 export class HttpFailure extends HearthError {

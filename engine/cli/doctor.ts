@@ -11,7 +11,7 @@ import packageJson from '../../package.json' with { type: 'json' };
 import type { TuningReport } from '../backend/backend.ts';
 import { defaultStoreDirectory, derivedDirectory } from '../catalogue/files.ts';
 import { openStore } from '../catalogue/store.ts';
-import { HearthError, invalidInput } from '../errors.ts';
+import { HearthError, invalidInput, showBytes } from '../errors.ts';
 import { createReader } from '../index/syntax/grammars.ts';
 import {
   chatParams,
@@ -23,10 +23,9 @@ import {
 } from '../protocol/engineProtocol.ts';
 import { loadParams } from '../protocol/models.ts';
 import { describeGgml, discoverDevices } from '../runtime/backends.ts';
+import { sharedEngines } from '../runtime/process.ts';
 import { type RecordedRequest, recordedRequest } from '../runtime/serveEngine.ts';
 import { Engine } from '../runtime/service.ts';
-import { sharedEngines } from '../runtime/windows.ts';
-import { showBytes } from '../texts.ts';
 import { type Command, ProgressLine, type Terminal, type Values } from './command.ts';
 import { withDecoder } from './decoder.ts';
 import { json, report } from './session.ts';

@@ -5,13 +5,11 @@ import { detectMachine } from '../catalogue/fit.ts';
 import { inspectionText, usualContexts } from '../catalogue/inspectArchitecture.ts';
 import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts';
 import { openStore } from '../catalogue/store.ts';
-import { HearthError, invalidInput } from '../errors.ts';
+import { HearthError, invalidInput, showBytes } from '../errors.ts';
 import { clearSnapshots, listSnapshots } from '../kv/snapshotFile.ts';
 import type { ModelEntry } from '../protocol/models.ts';
 import { Engine } from '../runtime/service.ts';
-import { showBytes } from '../texts.ts';
-import type { Command, Values } from './command.ts';
-import { ProgressLine, type Terminal } from './command.ts';
+import { type Command, ProgressLine, type Terminal, type Values } from './command.ts';
 import { json, report, sizeOf } from './session.ts';
 
 type Action = (engine: Engine, values: Values, terminal: Terminal) => Promise<void>;

@@ -1,12 +1,17 @@
 /** Opens a GGUF file, whole or split into parts. */
 import { basename, dirname, join } from 'node:path';
-import { invalidInput } from '../errors.ts';
+import { invalidInput, showBytes } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { showBytes } from '../texts.ts';
 import { ByteReader, type ByteSource, quoted } from './byteReader.ts';
 import { type GgufMetadata, type GgufValue, metadataNumber, optionalMetadata, readGgufValue } from './ggufMetadata.ts';
-import type { TensorFile, TensorType } from './tensor.ts';
-import { byteLengthOf, RangedTensorFile, type StoredTensor, withSource } from './tensor.ts';
+import {
+  byteLengthOf,
+  RangedTensorFile,
+  type StoredTensor,
+  type TensorFile,
+  type TensorType,
+  withSource,
+} from './tensor.ts';
 
 export interface GgufFile extends TensorFile, GgufMetadata {
   readonly version: 2 | 3;

@@ -25,6 +25,13 @@ export interface Sequence {
   dispose(): void;
 }
 
+/** The largest length up to `length` that all parts of a sequence can be truncated to. */
+export function reachableByAll(parts: readonly Pick<Sequence, 'reachable'>[], length: number): number {
+  const reached = parts.reduce((least, part) => part.reachable(least), length);
+  // A part may no longer reach what a later one goes back to.
+  return reached === length ? length : reachableByAll(parts, reached);
+}
+
 /** A sequence and the number of tokens about to be appended to it. */
 export interface CacheDemand {
   readonly sequence: Sequence;
@@ -145,12 +152,7 @@ export class CachedSequence implements Sequence {
   }
 
   reachable(length: number): number {
-    let reached = Math.min(length, this.length);
-    for (let before = -1; before !== reached; ) {
-      before = reached;
-      reached = this.tables.reduce((least, table) => table.reachable(least), reached);
-    }
-    return reached;
+    return reachableByAll(this.tables, Math.min(length, this.length));
   }
 
   setCheckpoints(lengths: readonly number[]): void {
@@ -164,14 +166,11 @@ export class CachedSequence implements Sequence {
   }
 
   fork(): CachedSequence {
-    const tables = this.tables.map((table) => table.fork());
-    // Blocks of tokens that the device is about to write stay with the original.
-    for (const table of tables) table.truncate(this.length);
-    return this.#cache.add(tables, this);
+    return this.#cache.create(this);
   }
 
   dispose(): void {
-    if (!this.#cache.remove(this)) return;
+    if (!this.#cache.forget(this)) return;
     for (const table of this.tables) table.truncate(0);
     this.length = 0;
     this.#cache.storage.disposed?.(this);
@@ -212,21 +211,25 @@ export class BlockCache implements SequenceSerializer {
     return this.pools.reduce((sum, { usedBlocks, group }) => sum + usedBlocks * group.blockBytes, 0);
   }
 
-  create(): CachedSequence {
-    return this.add(this.pools.map((pool) => (pool.group.isState ? new StateTable(pool) : new BlockTable(pool))));
-  }
-
-  /** For `CachedSequence.fork`. */
-  add(tables: CachedSequence['tables'], from?: CachedSequence): CachedSequence {
-    const sequence = new CachedSequence(this.#created++, this, tables);
+  /** An empty sequence, or a fork. */
+  create(from?: CachedSequence): CachedSequence {
+    const newTables = () =>
+      this.pools.map((pool) => (pool.group.isState ? new StateTable(pool) : new BlockTable(pool)));
+    const sequence = new CachedSequence(
+      this.#created++,
+      this,
+      from?.tables.map((table) => table.fork()) ?? newTables(),
+    );
     sequence.length = from?.length ?? 0;
+    // Blocks of tokens that the device is about to write stay with the original.
+    for (const table of sequence.tables) table.truncate(sequence.length);
     this.#sequences.add(sequence);
     this.storage.created?.(sequence, from);
     return sequence;
   }
 
   /** For `CachedSequence.dispose`. @returns false if it was disposed before. */
-  remove(sequence: CachedSequence): boolean {
+  forget(sequence: CachedSequence): boolean {
     return this.#sequences.delete(sequence);
   }
 

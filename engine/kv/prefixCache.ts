@@ -1,8 +1,8 @@
 /**
  * The prefix cache: sequences of recent requests, so that a prompt which starts like an earlier one isn't prefilled
- * again. A radix tree finds the longest cached prefix. The backend accounts for memory; restored sequences that no
- * request has used are evicted first, then the least recently used. All requests of a model share the cache, but each
- * owner (request class) keeps its own few sequences: a keystroke evicts keystrokes, not the chat.
+ * again. The backend accounts for memory; restored sequences that no request has used are evicted first, then the least
+ * recently used. All requests of a model share the cache, but each owner (request class) keeps its own few sequences: a
+ * keystroke evicts keystrokes, not the chat.
  */
 import type { CacheDemand, Sequence } from './blockCache.ts';
 
@@ -36,7 +36,6 @@ const minSharedTokens = 16;
 
 export class PrefixCache {
   readonly #options: PrefixCacheOptions;
-  readonly #tree = new PrefixTree<IdleSequence>();
   /** Least recently used first. */
   readonly #idle = new Set<IdleSequence>();
   readonly #leased = new Set<Lease>();
@@ -80,10 +79,11 @@ export class PrefixCache {
     return this.evictUntil(() => this.#options.decoder.canAllocate(demands));
   }
 
-  evictUntil(canAllocate: () => boolean): boolean {
-    while (!canAllocate()) {
+  /** @param kept isn't evicted. @returns whether it is enough. */
+  evictUntil(isEnough: () => boolean, kept?: IdleSequence): boolean {
+    while (!isEnough()) {
       const least = this.#nextToEvict();
-      if (!least) return false;
+      if (!least || least === kept) return false;
       this.#drop(least);
     }
     return true;
@@ -97,11 +97,8 @@ export class PrefixCache {
       sequence.dispose();
       throw new Error(`A sequence of ${sequence.length} tokens was released with only ${tokens.length} token ids.`);
     }
-    if (sequence.length === 0) {
-      sequence.dispose();
-      return;
-    }
-    this.#keep({ sequence, owner, tokens: tokens.slice(0, sequence.length) });
+    if (sequence.length === 0) sequence.dispose();
+    else this.#keep({ sequence, owner, tokens: tokens.slice(0, sequence.length) });
   }
 
   /** Disposes a sequence whose contents may be wrong. */
@@ -127,191 +124,64 @@ export class PrefixCache {
 
   #keep(idle: IdleSequence): void {
     this.#idle.add(idle);
-    this.#tree.insert(idle.tokens, idle);
     if (idle.owner === undefined) return;
     const own = [...this.#idle].filter(({ owner }) => owner === idle.owner);
     const excess = own.length - this.#options.maxIdle(idle.owner);
     for (const oldest of own.slice(0, Math.max(0, excess))) this.#drop(oldest);
-    this.#shrink(idle);
-  }
-
-  /** Gives up idle sequences beyond the decoder's limit, but not the one that was just used. */
-  #shrink(newest: IdleSequence): void {
-    for (;;) {
+    this.evictUntil(() => {
       const { cacheBytes, idleLimitBytes = Number.POSITIVE_INFINITY } = this.#options.decoder.memory();
-      const least = this.#nextToEvict();
-      if (cacheBytes <= idleLimitBytes || least === undefined || least === newest) return;
-      this.#drop(least);
-    }
+      return cacheBytes <= idleLimitBytes;
+    }, idle);
   }
 
   #reuse(tokens: readonly number[], owner: string): Sequence | undefined {
-    const { shared, values } = this.#longest(tokens.slice(0, -1));
-    if (shared < minSharedTokens) return undefined;
-    const idle = this.#mostRecent(values, owner);
-    if (!idle) return undefined;
+    const { shared, entries } = this.#longest(tokens.slice(0, -1));
+    // The same owner's, then the most recently used: most likely the same conversation.
+    const idle = entries.findLast((entry) => entry.owner === owner) ?? entries.at(-1);
+    if (!idle || shared < minSharedTokens) return undefined;
     // A continuation takes the sequence over. A request that only shares a preamble forks it and leaves it to its
     // owner.
     const own = (idle.owner ?? owner) === owner;
     const continues = own && 2 * shared >= Math.min(idle.tokens.length, tokens.length);
-    this.#remove(idle);
+    this.#idle.delete(idle);
     const sequence = continues ? idle.sequence : idle.sequence.fork();
     if (!continues) this.#keep({ ...idle, owner: idle.owner ?? owner });
     sequence.truncate(shared);
     return sequence;
   }
 
-  /** The tree gives the shared length; a sequence with sliding windows may have to be truncated further. */
-  #longest(tokens: readonly number[]): PrefixMatch<IdleSequence> {
-    let longest: { shared: number; values: IdleSequence[] } = { shared: 0, values: [] };
-    for (const { shared, values } of this.#tree.matches(tokens)) {
-      if (shared <= longest.shared) break;
-      for (const idle of values) {
-        const reached = idle.sequence.reachable(shared);
-        if (reached > longest.shared) longest = { shared: reached, values: [] };
-        if (reached === longest.shared) longest.values.push(idle);
-      }
-    }
-    return longest;
-  }
-
-  /** Prefers the same owner, then the most recently used: most likely the same conversation. */
-  #mostRecent(among: readonly IdleSequence[], owner: string): IdleSequence | undefined {
-    const equals = new Set(among);
-    let found: IdleSequence | undefined;
-    for (const idle of this.#idle) {
-      if (equals.has(idle) && (idle.owner === owner || found?.owner !== owner)) found = idle;
-    }
-    return found;
-  }
-
-  #remove(idle: IdleSequence): void {
-    this.#idle.delete(idle);
-    this.#tree.delete(idle.tokens, idle);
+  /** A sequence with sliding windows may have to be truncated further than to what it shares. */
+  #longest(tokens: readonly number[]) {
+    return longestShared(this.#idle, (idle) => idle.sequence.reachable(sharedLength(idle.tokens, tokens)));
   }
 
   #drop(idle: IdleSequence): void {
-    this.#remove(idle);
+    this.#idle.delete(idle);
     idle.sequence.dispose();
   }
 }
 
-// A radix tree over token ids: finds the stored token lists that share the longest prefix with a prompt.
-
-interface Node<Value> {
-  /** Token ids from the parent to this node; empty at the root only. */
-  edge: readonly number[];
-  /** Keyed by the first token of their edges. */
-  readonly children: Map<number, Node<Value>>;
-  /** Values of the lists that end here. */
-  readonly values: Set<Value>;
+/**
+ * The entries that share most, in their order, and how many tokens that is; none if nobody shares any.
+ * All are compared: a model has a few idle sequences and snapshots, and most differ from a prompt early.
+ */
+export function longestShared<Entry>(
+  entries: Iterable<Entry>,
+  sharedTokens: (entry: Entry) => number,
+): { readonly shared: number; readonly entries: readonly Entry[] } {
+  let longest: { shared: number; entries: Entry[] } = { shared: 0, entries: [] };
+  for (const entry of entries) {
+    const shared = sharedTokens(entry);
+    if (shared > longest.shared) longest = { shared, entries: [entry] };
+    else if (shared > 0 && shared === longest.shared) longest.entries.push(entry);
+  }
+  return longest;
 }
 
-/** A shared prefix: its length in tokens, and the values of all lists that start with it. */
-interface PrefixMatch<Value> {
-  readonly shared: number;
-  readonly values: readonly Value[];
-}
-
-const newNode = <Value>(edge: readonly number[]): Node<Value> => ({ edge, children: new Map(), values: new Set() });
-
-export class PrefixTree<Value> {
-  readonly #root = newNode<Value>([]);
-
-  insert(tokens: readonly number[], value: Value): void {
-    let node = this.#root;
-    for (let at = 0; at < tokens.length; ) {
-      const child = node.children.get(tokens[at] ?? -1);
-      if (!child) {
-        const leaf = newNode<Value>(tokens.slice(at));
-        node.children.set(tokens[at] ?? -1, leaf);
-        node = leaf;
-        break;
-      }
-      const shared = sharedLength(child.edge, tokens, at);
-      node = shared === child.edge.length ? child : split(node, child, shared);
-      at += shared;
-    }
-    node.values.add(value);
-  }
-
-  /** @returns whether it was stored under these tokens. */
-  delete(tokens: readonly number[], value: Value): boolean {
-    const path: Node<Value>[] = [this.#root];
-    for (let at = 0; at < tokens.length; ) {
-      const child = path.at(-1)?.children.get(tokens[at] ?? -1);
-      if (!child || sharedLength(child.edge, tokens, at) < child.edge.length) return false;
-      path.push(child);
-      at += child.edge.length;
-    }
-    const found = path.at(-1)?.values.delete(value) ?? false;
-    prune(path);
-    return found;
-  }
-
-  /** The longest prefix that any stored list shares with `tokens`. */
-  longest(tokens: readonly number[]): PrefixMatch<Value> {
-    const [longest] = this.matches(tokens);
-    return longest ?? { shared: 0, values: [] };
-  }
-
-  /** All prefixes that stored lists share with `tokens`, longest first. */
-  *matches(tokens: readonly number[]): Generator<PrefixMatch<Value>> {
-    const path: { readonly node: Node<Value>; readonly shared: number }[] = [];
-    for (let node = this.#root, at = 0; at < tokens.length; ) {
-      const child = node.children.get(tokens[at] ?? -1);
-      if (!child) break;
-      const shared = sharedLength(child.edge, tokens, at);
-      node = child;
-      at += shared;
-      path.push({ node, shared: at });
-      if (shared < child.edge.length) break;
-    }
-    for (const { node, shared } of path.reverse()) yield { shared, values: valuesBelow(node) };
-  }
-}
-
-/** Number of tokens of `edge` that equal `tokens` from index `at` on. */
-function sharedLength(edge: readonly number[], tokens: readonly number[], at: number): number {
-  const length = Math.min(edge.length, tokens.length - at);
+/** Length of the longest common prefix of two token lists. */
+export function sharedLength(tokens: readonly number[], others: readonly number[]): number {
+  const length = Math.min(tokens.length, others.length);
   let shared = 0;
-  while (shared < length && edge[shared] === tokens[at + shared]) shared++;
+  while (shared < length && tokens[shared] === others[shared]) shared++;
   return shared;
-}
-
-/** Inserts a node between parent and child, `shared` tokens down the child's edge. */
-function split<Value>(parent: Node<Value>, child: Node<Value>, shared: number): Node<Value> {
-  const middle = newNode<Value>(child.edge.slice(0, shared));
-  parent.children.set(middle.edge[0] ?? -1, middle);
-  child.edge = child.edge.slice(shared);
-  middle.children.set(child.edge[0] ?? -1, child);
-  return middle;
-}
-
-/** Removes leaves without values and merges nodes with a single child. */
-function prune<Value>(path: readonly Node<Value>[]): void {
-  for (let depth = path.length - 1; depth > 0; depth--) {
-    const [parent, node] = [path[depth - 1], path[depth]];
-    if (!parent || !node || node.values.size > 0) return;
-    const [only, ...others] = node.children.values();
-    if (others.length > 0) return;
-    const key = node.edge[0] ?? -1;
-    if (!only) {
-      parent.children.delete(key);
-      continue;
-    }
-    only.edge = [...node.edge, ...only.edge];
-    parent.children.set(key, only);
-    return;
-  }
-}
-
-function valuesBelow<Value>(top: Node<Value>): Value[] {
-  const values: Value[] = [];
-  const open = [top];
-  for (let node = open.pop(); node; node = open.pop()) {
-    values.push(...node.values);
-    open.push(...node.children.values());
-  }
-  return values;
 }

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { Sequence, SequenceSerializer } from './blockCache.ts';
-import { type PrefixCache, PrefixTree } from './prefixCache.ts';
+import { longestShared, type PrefixCache, sharedLength } from './prefixCache.ts';
 import {
   listSnapshots,
   readSnapshotPieces,
@@ -64,7 +64,7 @@ export class Snapshots {
   readonly #options: Required<SnapshotOptions>;
   /** Empty until the digest is known. */
   #identity = '';
-  #known: Promise<PrefixTree<Snapshot>> = Promise.resolve(new PrefixTree());
+  #known: Promise<Set<Snapshot>> = Promise.resolve(new Set());
   readonly #preloader: SnapshotPreloader;
   #timer: NodeJS.Timeout | undefined;
   /** Aborts idle-time work. */
@@ -124,12 +124,12 @@ export class Snapshots {
   async restorePrefix(tokens: readonly number[], owner: string): Promise<void> {
     const known = await this.#known;
     const { cache, minTokens } = this.#options;
-    const { shared, values } = known.longest(tokens);
+    const { shared, entries } = longest(known, tokens);
     const isWorthIt = () => shared >= cache.cachedPrefixTokens(tokens) + minTokens;
-    await this.#preloader.joinOrCancel(isWorthIt() ? values : []);
-    const used = shared >= minTokens ? this.#preloader.firstUsed(values) : [];
+    await this.#preloader.joinOrCancel(isWorthIt() ? entries : []);
+    const used = shared >= minTokens ? this.#preloader.firstUsed(entries) : [];
     // All of them share this prefix: take the one that is fastest to read.
-    const [snapshot] = values.toSorted((a, b) => a.bytes - b.bytes);
+    const [snapshot] = entries.toSorted((a, b) => a.bytes - b.bytes);
     if (snapshot && isWorthIt()) {
       const sequence = await this.#restored(snapshot, (canAllocate) => cache.evictUntil(canAllocate));
       if (sequence) {
@@ -175,7 +175,7 @@ export class Snapshots {
       return await serializer.restore(shape, readSnapshotPieces(path, header, signal));
     } catch (error) {
       if (signal?.aborted) return undefined;
-      (await this.#known).delete(header.tokens, snapshot);
+      (await this.#known).delete(snapshot);
       // The file is unreadable, or the device is full or lost: the contents may still be good.
       if (isDiskError(error) || (error instanceof HearthError && error.code !== 'invalid-input')) return undefined;
       await removeSnapshot(snapshot).catch(() => {});
@@ -214,7 +214,7 @@ export class Snapshots {
       const longestFirst = [...cache.idle].sort((a, b) => b.tokens.length - a.tokens.length);
       for (const { sequence, tokens } of longestFirst) {
         if (signal.aborted) return;
-        if (tokens.length < minTokens || known.longest(tokens).shared >= coveredShare * tokens.length) continue;
+        if (tokens.length < minTokens || longest(known, tokens).shared >= coveredShare * tokens.length) continue;
         const fork = sequence.fork();
         try {
           await this.#write(fork, tokens, known, signal);
@@ -227,12 +227,7 @@ export class Snapshots {
     }
   }
 
-  async #write(
-    fork: Sequence,
-    tokens: readonly number[],
-    known: PrefixTree<Snapshot>,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #write(fork: Sequence, tokens: readonly number[], known: Set<Snapshot>, signal: AbortSignal): Promise<void> {
     const { directory, limitBytes, decoder } = this.#options;
     const maxBytes = maxShare * limitBytes;
     const wholeBytes = snapshotBytes(this.#headerOf(fork, tokens));
@@ -240,7 +235,7 @@ export class Snapshots {
       fork.truncate(Math.max(0, Math.floor((tokens.length * maxBytes) / wholeBytes) - slackTokens));
     const header = this.#headerOf(fork, tokens);
     if (header.tokens.length < this.#options.minTokens || snapshotBytes(header) > maxBytes) return;
-    if (known.longest(header.tokens).shared >= coveredShare * header.tokens.length) return;
+    if (longest(known, header.tokens).shared >= coveredShare * header.tokens.length) return;
     const bytes = snapshotBytes(header);
     await reserveDiskSpace(directory, bytes, limitBytes);
     const name = createHash('sha256')
@@ -250,14 +245,14 @@ export class Snapshots {
     await writeSnapshot(path, header, decoder.serializer.save(fork), signal);
     this.#savedAtMs = performance.now();
     await this.#removePrefixes(header, known);
-    known.insert(header.tokens, { path, bytes, usedMs: Date.now(), header });
+    known.add({ path, bytes, usedMs: Date.now(), header });
   }
 
   /** Removes snapshots that are a prefix of the new one. */
-  async #removePrefixes({ tokens }: SnapshotHeader, known: PrefixTree<Snapshot>): Promise<void> {
-    const { shared, values } = known.longest(tokens);
-    for (const snapshot of values.filter(({ header }) => header.tokens.length === shared)) {
-      known.delete(snapshot.header.tokens, snapshot);
+  async #removePrefixes({ tokens }: SnapshotHeader, known: Set<Snapshot>): Promise<void> {
+    const { shared, entries } = longest(known, tokens);
+    for (const snapshot of entries.filter(({ header }) => header.tokens.length === shared)) {
+      known.delete(snapshot);
       await removeSnapshot(snapshot);
     }
   }
@@ -274,10 +269,8 @@ export class Snapshots {
     };
   }
 
-  async #list(): Promise<PrefixTree<Snapshot>> {
-    const tree = new PrefixTree<Snapshot>();
-    for (const snapshot of await this.#own()) tree.insert(snapshot.header.tokens, snapshot);
-    return tree;
+  async #list(): Promise<Set<Snapshot>> {
+    return new Set(await this.#own());
   }
 
   /** Most recently used first. */
@@ -286,6 +279,9 @@ export class Snapshots {
     return all.filter(({ header }) => header.identity === this.#identity);
   }
 }
+
+const longest = (known: Iterable<Snapshot>, tokens: readonly number[]) =>
+  longestShared(known, ({ header }) => sharedLength(header.tokens, tokens));
 
 /** Digest of everything that the cached values depend on: equal identity and equal tokens give equal values. */
 function identityOf(digest: string, { backend, serializer, spec }: SavedDecoder): string {

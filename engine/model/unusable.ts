@@ -5,11 +5,10 @@
 import { open, readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
-import { HearthError, invalidInput, notFound, unsupported } from '../errors.ts';
+import { HearthError, invalidInput, notFound, places, unsupported } from '../errors.ts';
 import { parseIndex } from '../formats/safetensors.ts';
 import { withSource } from '../formats/tensor.ts';
 import { limits } from '../limits.ts';
-import { places } from '../texts.ts';
 
 const indexName = 'model.safetensors.index.json';
 const again = (): string => `Download it again: ${places().pullRepository} checks every file.`;

@@ -7,10 +7,9 @@ import type { Backend, BackendName, Decoder, LoadOptions, TuningReport } from '.
 import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { describeGpu } from '../backend/webgpu/device/adapter.ts';
 import { detectHardware } from '../catalogue/fit.ts';
-import { HearthError } from '../errors.ts';
+import { HearthError, showBytes } from '../errors.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { DecoderWeights } from '../model/weights/weights.ts';
-import { showBytes } from '../texts.ts';
 
 /** `cpu`: the fastest backend on the processor that computes the model. */
 export const backendChoices = [

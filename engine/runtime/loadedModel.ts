@@ -27,9 +27,9 @@ import type { RequestClass } from '../scheduler/job.ts';
 import { engineScheduler, type Machine, type Scheduler } from '../scheduler/scheduler.ts';
 import type { SharedDevice } from '../scheduler/sharing.ts';
 import { Speculation } from '../scheduler/tokensPerStep.ts';
-import { editModelOf } from '../tasks/editModels.ts';
 import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../tasks/embed.ts';
 import { runInSlices } from '../tasks/generate.ts';
+import { editModelOf } from '../tasks/nextEdit.ts';
 import { readOptionalJson } from '../tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import {

@@ -13,9 +13,8 @@ import { limits } from '../limits.ts';
 import { isRecurrent } from '../model/spec/spec.ts';
 import type { Progress } from '../protocol/engineProtocol.ts';
 import type { loadParams, ModelChange } from '../protocol/models.ts';
-import type { CallWatch } from '../scheduler/callWatch.ts';
 import { DraftModel } from '../scheduler/draftModel.ts';
-import { SharedDevice } from '../scheduler/sharing.ts';
+import { type CallWatch, SharedDevice } from '../scheduler/sharing.ts';
 import { sharedVocabularySize } from '../tokenizer/tokenizer.ts';
 import { type LoadedModel, loadModel } from './loadedModel.ts';
 

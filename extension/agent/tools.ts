@@ -9,7 +9,7 @@ import type { ChangeSets } from '../edits/changeSets.ts';
 import { createdUri, type Draft } from '../edits/drafts.ts';
 import { isChangeable } from '../edits/target.ts';
 import { limits } from '../limits.ts';
-import { flawOf, runInTerminal } from './terminal.ts';
+import { flawOf, runInTerminal } from '../terminal.ts';
 
 /** What the tools of one answer work on. */
 export interface Workplace {

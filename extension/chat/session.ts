@@ -119,8 +119,9 @@ export class ChatSession {
     const asked = { kind, question, attachments, omitted, ...(queued && { queued }) };
     this.#store.record({ type: 'ask', turn, at: Date.now(), ...asked });
     const stored = findTurn(this.conversation, turn);
-    if (stored !== undefined) this.#said.fire({ type: 'turn', turn: structuredClone(stored.view) });
-    if (!queued) await this.#run(turn);
+    if (stored === undefined) return;
+    this.#said.fire({ type: 'turn', turn: structuredClone(stored.view) });
+    if (!queued) await this.#run(stored);
   }
 
   /** `fresh`: ignores the summary cache. */
@@ -222,7 +223,7 @@ export class ChatSession {
     const turn = findTurn(this.conversation, id);
     if (turn === undefined || !isQueued(turn)) return;
     if (this.busy) this.#tell({ type: 'queue', turn: id, held: false });
-    else await this.#run(id);
+    else await this.#run(turn);
   }
 
   /** Removes a queued question. */
@@ -267,8 +268,8 @@ export class ChatSession {
   }
 
   #holdQueue(): void {
-    for (const { id, outcome } of this.turns) {
-      if (outcome.kind === 'queued' && !outcome.held) this.#tell({ type: 'queue', turn: id, held: true });
+    for (const turn of this.conversation.turns) {
+      if (isWaiting(turn)) this.#tell({ type: 'queue', turn: turn.view.id, held: true });
     }
   }
 
@@ -281,31 +282,31 @@ export class ChatSession {
   }
 
   /** Answers a turn, and then the queue. */
-  async #run(first: string): Promise<void> {
-    for (let turn: string | undefined = first; turn !== undefined; ) {
-      const open = await this.#answer(turn);
-      const next = this.turns.find(({ outcome }) => outcome.kind === 'queued' && !outcome.held);
-      turn = open && !this.#closed ? next?.id : undefined;
+  async #run(first: StoredTurn): Promise<void> {
+    for (let stored: StoredTurn | undefined = first; stored !== undefined; ) {
+      const open = await this.#answer(stored);
+      const next = this.conversation.turns.find(isWaiting);
+      stored = open && !this.#closed ? next : undefined;
     }
   }
 
   /** True if its conversation is still open. */
-  async #answer(turn: string): Promise<boolean> {
+  async #answer(stored: StoredTurn): Promise<boolean> {
     const source = new vscode.CancellationTokenSource();
+    const turn = stored.view.id;
     this.#running = { turn, source };
-    const stored = findTurn(this.conversation, turn);
-    if (stored !== undefined && isQueued(stored)) this.#tell({ type: 'start', turn });
+    if (isQueued(stored)) this.#tell({ type: 'start', turn });
     let outcome: Outcome;
     try {
       const client = await orCancelled(this.#engine.client(), source.token);
       const card = await orCancelled(client.ready(), source.token);
       this.#tell({ type: 'begin', turn, model: card.name });
-      const answer = await this.#request(turn, client, card, source.token);
-      await this.#settle(turn, answer);
+      const answer = await this.#request(stored, client, card, source.token);
+      await this.#settle(stored, answer);
       outcome = finished(answer);
     } catch (error) {
       if (!isCancelled(error)) this.#log.error(`Chat: ${sentence(error)}`);
-      outcome = failedOutcome(error, (stored?.view.answer ?? '') !== '');
+      outcome = failedOutcome(error, stored.view.answer !== '');
     }
     const current = this.#running?.turn === turn;
     if (current) this.#running = undefined;
@@ -316,11 +317,12 @@ export class ChatSession {
   }
 
   async #request(
-    turn: string,
+    stored: StoredTurn,
     client: EngineClient,
     card: ModelCard,
     token: vscode.CancellationToken,
   ): Promise<Answer> {
+    const { id: turn, question } = stored.view;
     const noteOf = progressNotes();
     const handlers: StreamHandlers = {
       onDelta: (delta) => {
@@ -333,29 +335,26 @@ export class ChatSession {
         this.showProgress(note, share);
       },
     };
-    const summary = findTurn(this.conversation, turn)?.view.kind === 'summary';
-    if (summary) return this.#summary(turn, client, handlers, token);
+    if (stored.view.kind === 'summary') return this.#summary(stored, client, handlers, token);
     const settings = chatSettings();
     const messages = promptMessages(this.conversation.turns, settings.instructions, card);
     const params = { messages, ...answerOptions(card, this.#thinking, settings) };
     const { id: chat } = this.conversation;
-    const text = findTurn(this.conversation, turn)?.view.question ?? '';
     const tell = (step: Step) => this.#tell({ type: 'step', turn, step });
     const answer = this.#agent?.isOn(chat, card)
-      ? await this.#agent.answer({ chat, turn, text, client, card, params, handlers, token, tell })
+      ? await this.#agent.answer({ chat, turn, text: question, client, card, params, handlers, token, tell })
       : await client.chat(params, handlers, token);
     // Calls of the last answer are not run.
     return { ...answer, finish: answer.finish === 'tool-calls' ? 'stop' : answer.finish };
   }
 
   async #summary(
-    turn: string,
+    { view: { id: turn }, attachments }: StoredTurn,
     client: EngineClient,
     handlers: StreamHandlers,
     token: vscode.CancellationToken,
   ): Promise<Answer> {
-    const uri = findTurn(this.conversation, turn)?.attachments[0]?.id ?? '';
-    const request = this.#requests.get(turn) ?? (await this.#files.reread(uri));
+    const request = this.#requests.get(turn) ?? (await this.#files.reread(attachments[0]?.id ?? ''));
     this.#requests.delete(turn);
     // Reading it has told the user why there is nothing to summarise.
     if (request === undefined) throw new EngineFailure('cancelled', 'Nothing to summarise.');
@@ -365,11 +364,10 @@ export class ChatSession {
   }
 
   /** The final result replaces streamed text if they differ. */
-  async #settle(turn: string, { text: answer, thinking }: Answer): Promise<void> {
-    const stored = findTurn(this.conversation, turn);
-    if (stored === undefined) return;
+  async #settle(stored: StoredTurn, { text: answer, thinking }: Answer): Promise<void> {
     const { citations, missing } = await this.#checked(stored, answer);
     const { view } = stored;
+    const { id: turn } = view;
     if (view.answer !== answer || view.thinking !== thinking) this.#tell({ type: 'text', turn, thinking, answer });
     if (citations.length + missing.length > 0) this.#tell({ type: 'cited', turn, citations, missing });
   }
@@ -387,6 +385,9 @@ export class ChatSession {
     }
   }
 }
+
+/** In the queue, and not held. */
+const isWaiting = ({ view: { outcome } }: StoredTurn): boolean => outcome.kind === 'queued' && !outcome.held;
 
 function finished(answer: Answer): Outcome {
   if (answer.finish === 'cancelled') return { kind: 'stopped', figures: answer.statistics };

@@ -21,9 +21,9 @@ import {
 } from '../../engine/protocol/engineProtocol.ts';
 import type { HubOffer, ModelCard, ModelEntry, RemoteModel, RemoteServerParams } from '../../engine/protocol/models.ts';
 import { type Client, Streams } from '../../engine/protocol/rpc.ts';
+import { tickStep } from '../models/choose.ts';
 import type { Log } from '../parts.ts';
-import { hubAddress } from '../remote.ts';
-import { tickStep } from '../walkthrough.ts';
+import { hubAddress } from '../servers.ts';
 import { type Launch, sparing } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
 import { downloading, type EngineState, type EngineView, stateOf, ViewKeeper } from './host.ts';

@@ -7,7 +7,7 @@ import type { Client } from '../../engine/protocol/rpc.ts';
 import { limits } from '../limits.ts';
 import { chooseCompletionModel, chooseModel, type Offer } from '../models/choose.ts';
 import type { Log } from '../parts.ts';
-import { hostOf } from '../remote.ts';
+import { hostOf } from '../servers.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings } from '../settings.ts';
 import { EngineFailure, sentence } from './failure.ts';
 import type { ViewKeeper } from './host.ts';

@@ -12,14 +12,13 @@ import {
 import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
 import { withTimeout } from '../client/connection.ts';
 import type { EngineHost } from '../client/host.ts';
-import type { FailureWatch } from '../failures.ts';
 import { limits } from '../limits.ts';
 import type { Chip } from '../messages.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
 import { type ChatSettings, chatSettings } from '../settings.ts';
+import type { FailureWatch } from '../terminal.ts';
 import { type Mention, mentionText, parseMentions, pinOf } from './mentions.ts';
-import { promptSource, ruleSources } from './rules.ts';
-import { focusSource, mentionSources, textSource } from './sources.ts';
+import { focusSource, mentionSources, promptSource, ruleSources, textSource } from './sources.ts';
 import type { ContextTracker, Focus, Pasted } from './tracker.ts';
 
 /** Counted by the loaded model; estimated conservatively without one. */

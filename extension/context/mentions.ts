@@ -3,7 +3,7 @@ import * as vscode from 'vscode';
 import { limits } from '../limits.ts';
 import { mentionKinds, type Suggestion } from '../messages.ts';
 import type { Repository } from './gather.ts';
-import { promptsOffered } from './rules.ts';
+import { promptsOffered } from './sources.ts';
 import { filesIn, findSymbols } from './workspace.ts';
 
 export type MentionKind = (typeof mentionKinds)[number];

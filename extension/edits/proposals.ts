@@ -3,8 +3,7 @@ import type { Attachment } from '../chat/conversation.ts';
 import type { Repository } from '../context/gather.ts';
 import { nameOf } from '../context/sources.ts';
 import { uriOf } from '../context/workspace.ts';
-import { type CodeBlock, codeBlock } from './codeBlock.ts';
-import { newText, placed } from './drafts.ts';
+import { type CodeBlock, codeBlock, newText, placed } from './drafts.ts';
 import { editOf, type Hunk, hunkAt, hunks, linesOf, withHunks } from './hunks.ts';
 import { chosenTarget, newFileUri, putIntoTerminal } from './target.ts';
 

@@ -5,7 +5,7 @@ import * as vscode from 'vscode';
 import type { Attachment } from '../chat/conversation.ts';
 import type { Repository } from '../context/gather.ts';
 import { documentSymbols, meantFile, uriOf } from '../context/workspace.ts';
-import type { CodeBlock } from './codeBlock.ts';
+import type { CodeBlock } from './drafts.ts';
 import { definedNames } from './placement.ts';
 
 // Which file the code of an answer is for. Pure: files are given, and nothing is asked.

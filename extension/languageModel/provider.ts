@@ -7,7 +7,7 @@ import { EngineFailure, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../parts.ts';
-import { bareAddress } from '../remote.ts';
+import { bareAddress } from '../servers.ts';
 import { chatSettings, engineSettings } from '../settings.ts';
 import { answerOptions, type Thinking } from '../thinking.ts';
 import { messageText, objectIn, thinkingPart, toChatMessages, toTools, usagePart } from './toolLoop.ts';

@@ -1,7 +1,7 @@
 /** Which models `npm start` downloads on a machine that has none: the small one, or the best pair if the user says so. */
 import type { CatalogueEntry } from '../../engine/catalogue/catalogue.ts';
 import type { Choice } from '../../engine/catalogue/choice.ts';
-import { showBytes } from '../../engine/texts.ts';
+import { showBytes } from '../../engine/errors.ts';
 
 export interface Asking {
   readonly small: CatalogueEntry;

@@ -6,7 +6,7 @@ import { build } from 'esbuild';
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { z } from 'zod';
 import { chatPage } from '../../extension/chat/html.ts';
-import { pageTexts } from '../../extension/chat/panel.ts';
+import { pageTexts } from '../../extension/chat/pages.ts';
 import { action, type Texts, type ToHost, type ToPage, texts } from '../../extension/messages.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { translations } from '../unit/extension/vscode.ts';

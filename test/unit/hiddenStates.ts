@@ -48,7 +48,7 @@ export function checkHiddenStates(backend: Backend): void {
       sequence.dispose();
     });
 
-    it('gives that of the last token alone, after chunks that ask for none', async () => {
+    it('gives the hidden state of the last token only, if earlier chunks request none', async () => {
       const sequence = decoder.createSequence();
       let at = 0;
       for (const [count, logits] of [

@@ -11,8 +11,7 @@ import type {
   LayerSpec,
   RopeSpec,
 } from '../../model/spec/spec.ts';
-import type { Ggml, Pointer } from './library.ts';
-import { cacheTypes, float32, type GgmlModel, int32, int64 } from './types.ts';
+import { cacheTypes, float32, type Ggml, type GgmlModel, int32, int64, type Pointer } from './library.ts';
 
 /** Nodes and leaves of a layer, at most: a layer of experts takes some eighty and three for each expert of a token. */
 const nodesPerLayer = 256;

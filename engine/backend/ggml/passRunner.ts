@@ -3,8 +3,7 @@ import type { CacheLayout, ThreadSlice, TokenRange, WindowGroup } from '../proce
 import { GrantedThreads } from '../processor/threads.ts';
 import type { LayerRange, SequenceCache } from './cache.ts';
 import { buildPass, type Loaded, type PassGraph, type PassShape } from './forward.ts';
-import { addressOf, type Pointer } from './library.ts';
-import { cacheTypes } from './types.ts';
+import { addressOf, cacheTypes, type Pointer } from './library.ts';
 
 /** −∞ in f16. */
 const negativeInfinity = 0xfc00;

@@ -5,9 +5,18 @@ import { done, messageOf, ThreadCaches, transferred } from '../processor/cacheTh
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
 import { SequenceCache } from './cache.ts';
 import { type Loaded, rotationDivisors, rotationKey } from './forward.ts';
-import { addressOf, type Ggml, openGgml, type Pointer } from './library.ts';
+import {
+  addressOf,
+  type DeclaredTensor,
+  float32,
+  type Ggml,
+  type GgmlMessage,
+  type GgmlModel,
+  int32,
+  openGgml,
+  type Pointer,
+} from './library.ts';
 import { PassRunner } from './passRunner.ts';
-import { type DeclaredTensor, float32, type GgmlMessage, type GgmlModel, int32 } from './types.ts';
 
 // The memory of the weights.
 

@@ -10,8 +10,7 @@ import type { BigIntStats } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { HearthError } from '../../errors.ts';
-import { showBytes } from '../../texts.ts';
+import { HearthError, showBytes } from '../../errors.ts';
 import { type LoadOptions, notFinite } from '../backend.ts';
 import { isIntact, type WeightsLayout, weightsFileVersion } from './weightsFile.ts';
 

@@ -13,6 +13,7 @@ import {
   checkedBatch,
   type Decoder,
   type DecoderMemory,
+  demandsOf,
   fullContexts,
   joined,
   notFinite,
@@ -152,9 +153,6 @@ export class ProcessorDecoder implements Decoder {
     return this.#end;
   }
 }
-
-const demandsOf = (slices: readonly OwnSlice<CachedSequence>[]): CacheDemand[] =>
-  slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length }));
 
 function isNumeric(logits: Float32Array): boolean {
   for (const logit of logits) if (!Number.isFinite(logit)) return false;

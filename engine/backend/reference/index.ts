@@ -2,7 +2,7 @@
  * The reference backend: plain TypeScript, f32 values with float64 sums, no optimisations that obscure it. The other
  * backends are tested against it. Start reading at forward.ts.
  */
-import { HearthError, throwIfAborted } from '../../errors.ts';
+import { HearthError, showBytes, throwIfAborted } from '../../errors.ts';
 import type { CacheDemand, SequenceSerializer } from '../../kv/blockCache.ts';
 import {
   type AttentionSpec,
@@ -14,7 +14,6 @@ import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
 import { readValues, rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
 import type { CachePrecision } from '../../protocol/models.ts';
-import { showBytes } from '../../texts.ts';
 import {
   type Backend,
   checkedBatch,

@@ -2,7 +2,13 @@
  * A decoder whose layers lie on several devices. Each stage is a decoder of consecutive layers with their part of the KV cache;
  * hidden states, `[tokens, hidden]` f32, cross from one to the next. Embeddings are read from the file, row by row.
  */
-import type { CacheDemand, Sequence, SequenceSerializer, SequenceShape } from '../../kv/blockCache.ts';
+import {
+  type CacheDemand,
+  reachableByAll,
+  type Sequence,
+  type SequenceSerializer,
+  type SequenceShape,
+} from '../../kv/blockCache.ts';
 import { noRoomFor } from '../../kv/blocks.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
@@ -10,13 +16,14 @@ import {
   checkedBatch,
   type Decoder,
   type DecoderMemory,
+  demandsOf,
   type OwnSlice,
   type SequenceSlice,
   type SubmittedPass,
   type Tuner,
 } from '../backend.ts';
 import { embed } from '../reference/forward.ts';
-import type { LayerRange } from './plan.ts';
+import type { LayerRange } from './index.ts';
 
 /** Stands for a weight that another stage has. */
 const absentWeight: Weight = { name: 'absent', shape: [0, 8], type: 'F32', readRows: async () => new Uint8Array() };
@@ -55,14 +62,8 @@ class SplitSequence implements Sequence {
     return reached;
   }
 
-  /** The longest that every stage can go back to. */
   reachable(length: number): number {
-    let reached = Math.min(length, this.length);
-    for (let before = -1; before !== reached; ) {
-      before = reached;
-      reached = this.parts.reduce((least, part) => part.reachable(least), reached);
-    }
-    return reached;
+    return reachableByAll(this.parts, Math.min(length, this.length));
   }
 
   setCheckpoints(lengths: readonly number[]): void {
@@ -148,7 +149,7 @@ export class SplitDecoder implements Decoder {
     body: (slices: readonly OwnSlice<SplitSequence>[], last: Decoder) => Promise<Result>,
   ): Promise<Result> {
     const slices = checkedBatch(batch, this, (sequence) => this.#own(sequence));
-    const demands = slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length }));
+    const demands = demandsOf(slices);
     if (!this.canAllocate(demands)) throw noRoomFor(demands.reduce((sum, { tokens }) => sum + tokens, 0));
     const last = this.#stages.at(-1);
     if (!last) throw new Error('A model has at least one stage.');

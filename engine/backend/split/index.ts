@@ -1,13 +1,32 @@
 /**
- * The split backend: a model that is larger than a card, on card and CPU or on several cards. Start reading at plan.ts, which
- * decides, and decoder.ts, which computes.
+ * The split backend: a model that is larger than a card, on card and CPU or on several cards. `planSplit` decides,
+ * decoder.ts computes.
  */
-import { HearthError } from '../../errors.ts';
+import { HearthError, unsupported } from '../../errors.ts';
+import { describeModel } from '../../model/spec/describe.ts';
+import type { DecoderSpec } from '../../model/spec/spec.ts';
+import type { DecoderWeights } from '../../model/weights/weights.ts';
+import type { CachePrecision } from '../../protocol/models.ts';
 import type { Backend, Decoder, LoadOptions } from '../backend.ts';
-import type { WebgpuOptions } from '../webgpu/index.ts';
+import {
+  DoesNotFit,
+  hostMemory,
+  type MemoryPool,
+  type ModelNeeds,
+  planMemory,
+  usualContextTokens,
+} from '../memoryPlan.ts';
+import { onnxBackend } from '../onnx/index.ts';
+import { packedBytesOf } from '../onnx/weightsFile.ts';
+import { hostNeeds } from '../processor/decoder.ts';
+import { canStream, expertBytes, residentBytes } from '../webgpu/decoder/expertStream.ts';
+import type { GpuCapabilities, GpuOptions } from '../webgpu/device/adapter.ts';
+import { measureCopyBandwidth } from '../webgpu/device/bandwidth.ts';
+import { Gpu } from '../webgpu/device/gpu.ts';
+import { graphicsCards } from '../webgpu/device/graphicsCards.ts';
+import { createWebgpuBackend, type WebgpuOptions } from '../webgpu/index.ts';
+import { gpuStageNeeds, poolOf } from '../webgpu/needs.ts';
 import { SplitDecoder, stageOf } from './decoder.ts';
-import type { LayerRange } from './plan.ts';
-import { type Card, findCards, planSplit, type StagePlan } from './plan.ts';
 
 /** Loads the layers stage by stage as planned. */
 export function createStagedBackend(plan: readonly StagePlan[], notes: readonly string[] = []): Backend {
@@ -85,3 +104,255 @@ const withShare = (card: Card, share: number): Card => ({
   ...card,
   memory: { ...card.memory, freeBytes: card.memory.freeBytes * share },
 });
+
+// Plans of a model that is larger than a card, by the memory that is available now: layers on card and CPU, or experts that are streamed.
+
+/** So many layers on a backend. */
+export interface StagePlan {
+  readonly backend: Backend;
+  readonly layers: number;
+}
+
+interface SplitPlan {
+  /** In order of computation. */
+  readonly stages: readonly StagePlan[];
+  readonly contextTokens: number;
+  /** Where the layers lie, for the model card. */
+  readonly note: string;
+}
+
+interface PlanOptions {
+  readonly precision: CachePrecision;
+  /** The requested context, if any. */
+  readonly asked: number | undefined;
+  readonly gpu: WebgpuOptions;
+}
+
+interface SplitModel {
+  readonly spec: DecoderSpec;
+  readonly weights: DecoderWeights;
+}
+
+export interface Card {
+  readonly capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'maxBindingBytes'>;
+  readonly memory: NonNullable<GpuCapabilities['memory']>;
+  /** Part of its name; absent: the one that the system prefers. */
+  readonly adapter?: string;
+}
+
+/**
+ * Layers on the cards and on the CPU; where the CPU backend needs too much memory for its layers, whose weights it widens, all layers
+ * on the fastest card, with experts streamed from the machine's memory.
+ * @param cards the fastest first
+ * @throws DoesNotFit
+ */
+export async function planSplit(
+  model: SplitModel,
+  cards: readonly Card[],
+  options: PlanOptions,
+  memory = hostMemory(),
+): Promise<SplitPlan> {
+  try {
+    return await planLayers(model, cards, options, memory);
+  } catch (error) {
+    const [card] = cards;
+    if (!(error instanceof DoesNotFit) || !card || !model.weights.layers.some(canStream)) throw error;
+    return planExperts(model, card, options, memory);
+  }
+}
+
+interface Device extends Place {
+  readonly backend: Backend;
+}
+
+async function planLayers(
+  { spec, weights }: SplitModel,
+  cards: readonly Card[],
+  options: PlanOptions,
+  memory: Place['pool'],
+): Promise<SplitPlan> {
+  const devices = cards.map(async (card): Promise<Device> => {
+    const needsOf = await gpuStageNeeds(card.capabilities, spec, options);
+    const needs: Place['needs'] = (range) => {
+      const stage = stageOf(spec, weights, range);
+      return needsOf(stage.spec, describeModel(stage).weightBytes);
+    };
+    return { pool: poolOf(card.memory), needs, backend: backendOf(card, options) };
+  });
+  const host: Device = {
+    backend: onnxBackend,
+    pool: memory,
+    needs: (range) => {
+      const stage = stageOf(spec, weights, range);
+      return hostNeeds(stage.spec, packedBytesOf(stage.weights), 'onnx', options.precision);
+    },
+  };
+  const placement = placeLayers(spec.layers.length, { host, cards: await Promise.all(devices) }, options.asked);
+  return {
+    stages: placement.stages.map(({ place, range }) => ({ backend: place.backend, layers: range.end - range.first })),
+    contextTokens: placement.contextTokens,
+    note: layersNote(placement, host),
+  };
+}
+
+const backendOf = ({ adapter }: Card, { gpu }: PlanOptions, streamedLayers = 0): Backend =>
+  createWebgpuBackend({ ...gpu, streamedLayers, gpu: { ...gpu.gpu, ...(adapter !== undefined && { adapter }) } });
+
+/** The fastest card first. */
+function layersNote({ stages }: Placement<Device>, host: Device): string {
+  const all = stages.reduce((sum, { range }) => sum + range.end - range.first, 0);
+  const [first, ...others] = stages.toReversed().map(({ place, range }) => {
+    const where = place === host ? 'the CPU' : `the GPU (${place.pool.name})`;
+    return { count: range.end - range.first, where };
+  });
+  if (others.length === 0) return `All ${all} layers run on ${first?.where}. Embeddings are read from the file.`;
+  const rest = others.map(({ count, where }) => `, ${count} on ${where}`).join('');
+  return `${first?.count} of ${all} layers run on ${first?.where}${rest}: the model is larger than one GPU's memory.`;
+}
+
+/** Buffers of the pieces that are on their way, and the runtime. */
+const streamBytes = 400e6;
+
+async function planExperts(
+  { spec, weights }: SplitModel,
+  card: Card,
+  options: PlanOptions,
+  memory: Place['pool'],
+): Promise<SplitPlan> {
+  const layers = spec.layers.length;
+  const whole = stageOf(spec, weights, { first: 0, end: layers });
+  const needsOf = await gpuStageNeeds(card.capabilities, spec, options);
+  const onCard: Place = {
+    pool: poolOf(card.memory),
+    needs: ({ first }) => needsOf(whole.spec, residentBytes(whole, first)),
+  };
+  const inMemory: Place = {
+    pool: memory,
+    needs: ({ end }): ModelNeeds => ({
+      weightBytes: expertBytes(weights.layers.slice(0, end)),
+      scratchBytes: streamBytes,
+      cacheBytes: () => 0,
+      longestTokens: spec.contextTokens,
+    }),
+  };
+  const { stages, contextTokens } = placeLayers(layers, { host: inMemory, cards: [onCard] }, options.asked);
+  const streamed = stages.find(({ place }) => place === inMemory)?.range.end ?? 0;
+  return {
+    stages: [{ backend: backendOf(card, options, streamed), layers }],
+    contextTokens,
+    note: `The experts of ${streamed} of ${layers} layers stay in the machine's memory and are sent to the GPU (${card.memory.name}) as tokens choose them.`,
+  };
+}
+
+/**
+ * The cards with known memory of their own, the fastest first. Of cards with the same name only one can be opened.
+ * @throws HearthError `unavailable`, `unsupported`
+ */
+export async function findCards(options: GpuOptions = {}): Promise<Card[]> {
+  const first = await openCard(options);
+  const names = new Set((await graphicsCards()).flatMap(({ name, unified }) => (unified ? [] : [name])));
+  names.delete(first.memory.name);
+  const cards = [first];
+  for (const adapter of names) {
+    const card = await openCard({ ...options, adapter }).catch((error: unknown) => {
+      if (error instanceof HearthError) return undefined;
+      throw error;
+    });
+    if (card && cards.every(({ memory }) => memory.name !== card.memory.name)) cards.push({ ...card, adapter });
+  }
+  return cards.sort((a, b) => b.copyBytesPerSecond - a.copyBytesPerSecond);
+}
+
+async function openCard(options: GpuOptions): Promise<Card & { readonly copyBytesPerSecond: number }> {
+  const gpu = await Gpu.open(options);
+  try {
+    const { capabilities } = gpu;
+    const { memory, software } = capabilities;
+    if (!memory) throw unsupported('The memory of this GPU is not known.');
+    if (memory.unified && !software) throw unsupported(`${memory.name} shares the memory of the processor.`);
+    return { capabilities, memory, copyBytesPerSecond: (await measureCopyBandwidth(gpu)) ?? 0 };
+  } finally {
+    gpu.dispose();
+  }
+}
+
+// Which layers of a model lie on which device: decided here alone, for the engine that loads it and for tables of machines. Nothing
+// is measured here. A layer's part of the KV cache lies beside it.
+
+/** Layers `[first, end)`. */
+export interface LayerRange {
+  readonly first: number;
+  readonly end: number;
+}
+
+/** A device that may hold layers. */
+interface Place {
+  readonly pool: MemoryPool;
+  /** Of a stage with these layers; the one with the last layer has the head as well. */
+  readonly needs: (range: LayerRange) => ModelNeeds;
+}
+
+/** A device that holds layers, and which. */
+interface PlacedLayers<Device extends Place> {
+  readonly place: Device;
+  readonly range: LayerRange;
+}
+
+interface Placement<Device extends Place> {
+  /** In order of computation: the host, then cards, the fastest last, because it has the head. */
+  readonly stages: readonly PlacedLayers<Device>[];
+  readonly contextTokens: number;
+}
+
+/**
+ * Each card takes as many of the last layers as it has memory for beside a usual context, the fastest card first; the host takes
+ * the rest. What is left then goes to the context.
+ * @param cards the fastest first
+ * @param asked the requested context, if any
+ * @throws DoesNotFit where the host has no memory for the rest, or no card for a layer.
+ */
+function placeLayers<Device extends Place>(
+  layers: number,
+  { host, cards }: { readonly host: Device; readonly cards: readonly Device[] },
+  asked?: number,
+): Placement<Device> {
+  const longest = host.needs({ first: 0, end: layers }).longestTokens;
+  const tokens = asked ?? Math.min(usualContextTokens, longest);
+  const stages: PlacedLayers<Device>[] = [];
+  let left = layers;
+  for (const place of cards) {
+    const first = firstFitting(place, left, tokens);
+    if (first === left) continue;
+    stages.unshift({ place, range: { first, end: left } });
+    left = first;
+  }
+  if (stages.length === 0) throw refusal(cards, layers);
+  if (left > 0) stages.unshift({ place: host, range: { first: 0, end: left } });
+  const contexts = stages.map(({ place, range }) => planMemory(place.needs(range), place.pool, asked).contextTokens);
+  return { stages, contextTokens: asked ?? Math.min(...contexts) };
+}
+
+/** The first of the layers up to `end` that fit together. */
+function firstFitting(place: Place, end: number, tokens: number): number {
+  const fits = (first: number): boolean => {
+    try {
+      planMemory(place.needs({ first, end }), place.pool, tokens);
+      return true;
+    } catch (error) {
+      if (error instanceof DoesNotFit) return false;
+      throw error;
+    }
+  };
+  let [least, most] = [0, end];
+  while (least < most) {
+    const middle = Math.floor((least + most) / 2);
+    if (fits(middle)) most = middle;
+    else least = middle + 1;
+  }
+  return most;
+}
+
+function refusal(cards: readonly Place[], layers: number): DoesNotFit {
+  const names = cards.map(({ pool }) => pool.name).join(', ');
+  return new DoesNotFit(`Not one of ${layers} layers fits the memory of ${names}. Nothing was loaded.`, 0, 0);
+}

@@ -1,10 +1,9 @@
 /** The HTTP side of a remote server: its address, its models, its failures in words for people. */
 import OpenAI, { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { z } from 'zod';
-import { type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
+import { certificateProblem, type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/models.ts';
-import { certificateProblem } from '../../texts.ts';
 import { eventsOf, notTheApi, openTransport, withoutCredentials } from './events.ts';
 
 /** Fields that servers add to OpenAI's model object. */

@@ -21,7 +21,7 @@ describe('the operations of a token', () => {
     expect(all / (2 * 36 * (3 * 4096 * 12_288 + 4096 * 4096))).toBeCloseTo(1, 1);
   });
 
-  it('are attention’s at long contexts, in windows only as far as they see', () => {
+  it('are dominated by attention at long contexts, up to the sliding window where there is one', () => {
     const spec = named('gpt-oss-20b');
     const far = operationsOf(spec, 131_072).largest;
     // 64 heads of 64; attention counts eight times.
@@ -44,7 +44,7 @@ describe('a pass', () => {
     }
   });
 
-  it('is as long as earlier ones were fast', () => {
+  it('has more tokens the faster earlier passes were', () => {
     const spec = named('Qwen3-8B Q4_K_M');
     const limit = new DispatchLimit(spec, 1e11);
     const before = limit.tokensUntil(1024);
@@ -81,7 +81,7 @@ describe('a batch in parts', () => {
     expect(passesOf(slices, 100)).toHaveLength(1);
   });
 
-  it('ends passes where a sequence is to keep its state, and has each sequence in a pass once', () => {
+  it('ends a pass where a sequence must keep its state, and contains each sequence at most once per pass', () => {
     const until = (checkpoint: number) => (length: number) =>
       length < checkpoint ? checkpoint - length : Number.POSITIVE_INFINITY;
     const slices = [

@@ -48,7 +48,7 @@ function squaredError(actual: Float32Array, expected: Float32Array): number {
 
 describe('keys and values in f16', () => {
   for (const family of ['llama', 'qwen3-moe', 'gpt-oss', 'deepseek-v3']) {
-    it(`${family}: the logits of the reference that rounds as well`, { timeout: 60_000 }, async () => {
+    it(`give the logits of a reference that rounds the same way: ${family}`, { timeout: 60_000 }, async () => {
       const { ids } = await readGolden(fixtureFile(`goldens/${family}/golden.safetensors`));
       const plain = await logitsOf(await load(referenceBackend, family), ids);
       const expected = await logitsOf(await load(referenceBackend, family, { cachePrecision: 'f16' }), ids);

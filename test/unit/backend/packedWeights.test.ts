@@ -74,7 +74,7 @@ describe('damaged packed weights', () => {
     ],
     ['half of the file', (bytes) => bytes.subarray(0, bytes.length / 2)],
     ['no bytes', () => Buffer.alloc(0)],
-  ])('with %s are built again, once, and the card says so', async (_, change) => {
+  ])('are rebuilt once, as the model card says: %s', async (_, change) => {
     const first = await load();
     const logits = await logitsOf(first);
     await first.dispose();
@@ -104,7 +104,7 @@ describe('damaged packed weights', () => {
     ['filled with zeros', (bytes) => bytes.fill(0, 0, bytes.length - trailerBytes)],
     ['cut short, which would end the process at the next access', (bytes) => bytes.subarray(0, 4096)],
     ['emptied', () => Buffer.alloc(0)],
-  ])('are noticed while they are mapped, before they are computed with: %s', async (_, change) => {
+  ])('are detected while they are mapped, before any computation: %s', async (_, change) => {
     const decoder = await load();
     const logits = await logitsOf(decoder);
     await overwrite(await packed(), change);
@@ -123,7 +123,7 @@ describe('damaged packed weights', () => {
     expect(await logitsOf(decoder)).toEqual(logits);
   });
 
-  it('are built again if a folder has their name', async () => {
+  it('are rebuilt if a folder has their name', async () => {
     await (await load()).dispose();
     const path = await packed();
     await rm(path);
@@ -131,7 +131,7 @@ describe('damaged packed weights', () => {
     expect(await logitsOf(await load())).toHaveLength(512);
   });
 
-  it('are built again during a completion, which goes on with the same text and one sentence', async () => {
+  it('are rebuilt during a completion, which continues with the same text and one notice', async () => {
     const [store, tiny] = [temporaryFolder(), await makeTinyModel()];
     const model = join(store, 'models', `sha256-${'c'.repeat(64)}`);
     await cp(tiny.path, model, { recursive: true });
@@ -176,7 +176,7 @@ describe('damaged packed weights', () => {
 });
 
 describe('the folder of packed weights', () => {
-  it('is where a model without a digest is packed, too, until it is closed', async () => {
+  it('also holds the packed weights of a model without a digest, until it is closed', async () => {
     const decoder = await load({});
     const path = await packed();
     expect(path).toContain(`temporary-${process.pid}-`);
@@ -184,7 +184,7 @@ describe('the folder of packed weights', () => {
     expect(await readdir(cacheDirectory)).toEqual([]);
   });
 
-  it('is cleaned of what killed processes and older versions left, and of nothing else', async () => {
+  it('loses only the leftovers of killed processes and older versions', async () => {
     // A process that has ended: its id is free.
     const { pid } = spawnSync(process.execPath, ['--eval', '']);
     await mkdir(cacheDirectory);

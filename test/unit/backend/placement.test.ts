@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { DoesNotFit, type MemoryPool } from '../../../engine/backend/memoryPlan.ts';
 import { buildDecoderGraph } from '../../../engine/backend/onnx/decoderGraph.ts';
 import { packedBytesOf } from '../../../engine/backend/onnx/weightsFile.ts';
-import { type Card, planSplit } from '../../../engine/backend/split/plan.ts';
+import { type Card, planSplit } from '../../../engine/backend/split/index.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { listWeights } from '../../../engine/model/weights/specTensors.ts';
 import { type BenchModel, models, weightsOf } from '../../../scripts/kernels/models.ts';
@@ -48,7 +48,7 @@ beforeAll(() => {
   Object.assign(globalThis, { GPUBufferUsage: { STORAGE: 1, COPY_SRC: 2, COPY_DST: 4, MAP_READ: 8, UNIFORM: 16 } });
 });
 
-describe('layers are placed', () => {
+describe('the placement of layers', () => {
   // By hand, in GB: what is usable of the cards (all but 5 %, 512 MB at least) less head and scratch (0.16), by a layer with its
   // cache of 8,192 tokens. The fastest card is filled first and computes last; the host gets the rest.
   it.each([
@@ -70,14 +70,14 @@ describe('layers are placed', () => {
     expect(contextTokens).toBeGreaterThanOrEqual(8192);
   });
 
-  it('fewer on the card beside a longer context', async () => {
+  it('puts fewer layers on the card for a longer context', async () => {
     const { shown, contextTokens } = await planned(gptOss20b, [8], 32, 131_072);
     expect(contextTokens).toBe(131_072);
     // 0.27 GB of cache in each second layer, 0.09 in those with a window.
     expect(shown).toBe('onnx 13, webgpu 11');
   });
 
-  it('and the model card says where', async () => {
+  it('is stated on the model card', async () => {
     const whole = await planned(gptOss20b, [12], 32);
     expect(whole.note).toBe('All 24 layers run on the GPU (card 0). Embeddings are read from the file.');
     expect((await planned(gptOss20b, [8], 32)).note).toBe(
@@ -85,7 +85,7 @@ describe('layers are placed', () => {
     );
   });
 
-  it('all on the card with experts in memory, where the CPU would need more memory for its layers than there is', async () => {
+  it('puts all layers on the card and keeps experts in memory if the CPU has too little memory for its layers', async () => {
     // 23 layers in nine bits a weight are 83 GB. In the file's bits the experts of 25 are 42.3 GB; beside all that is not experts
     // (36 · 0.048 GB with cache, and the head), and buffers as large as one layer's, the card has memory for 11: 20.27 / 1.692.
     const { shown, note, contextTokens } = await planned(gptOss120b, [24], 64);
@@ -94,7 +94,7 @@ describe('layers are placed', () => {
     expect(contextTokens).toBeGreaterThanOrEqual(8192);
   });
 
-  it('nowhere if neither has enough memory', async () => {
+  it('fails if neither has enough memory', async () => {
     await expect(planned(gptOss120b, [24], 32)).rejects.toThrow(DoesNotFit);
     await expect(planned(modelOf('Qwen3-8B Q4_K_M'), [2], 4)).rejects.toThrow(DoesNotFit);
     await expect(planned(gptOss120b, [2], 256)).rejects.toThrow(/Not one of 36 layers fits the memory of card 0/);

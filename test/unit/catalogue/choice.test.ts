@@ -27,7 +27,7 @@ const order = (role: Role, ...models: Model[]): string[] =>
     .sort((a, b) => (b.suits ?? 0) - (a.suits ?? 0))
     .map(({ id }) => id);
 
-describe('the model that is taken where none is named', () => {
+describe('the model that is chosen when none is named', () => {
   it('for chat prefers own models, then what runs well, the recommended, the largest', () => {
     const models = [
       model('small', { parameters: 1e8 }),

@@ -129,7 +129,7 @@ describe('a verdict', () => {
   it.each([
     ['smollm2-135m-instruct', 'onnx'],
     ['qwen3-8b', 'ggml'],
-  ] as const)('states of %s what %s plans with when it loads a model', (id, runtime) => {
+  ] as const)('states for %s the memory that %s plans with when it loads a model', (id, runtime) => {
     const { downloadBytes, cacheBytesPerToken } = requireEntry(id);
     const architecture = architectures['qwen3-8b'];
     if (!architecture) throw new Error('The catalogue has lost its architecture.');
@@ -150,7 +150,7 @@ describe('the longest context', () => {
     ['qwen3-4b', 'ggml', 1, 5],
     ['qwen3-4b', 'ggml', 1, 8],
   ] as const)(
-    'of %s on the processor is what %s plans with %d times the weights and %d GiB',
+    'of %s on the processor is the one that %s plans for %d times the weights and %d GiB',
     (id, runtime, share, gibibytes) => {
       const { downloadBytes, cacheBytesPerToken, contextTokens, family, quantisation } = requireEntry(id);
       const architecture = architectures[id];

@@ -249,7 +249,7 @@ describe('several hubs', () => {
 describe('a gated repository', () => {
   const gates = [{ repository, token: 'hf_right' }];
 
-  it('says how to get in', async () => {
+  it('says how to get access', async () => {
     const store = storeOn(await serve({ hubFiles: tiny, gates }));
     const { message } = await failure(store.pull(repository));
     expect(message).toMatch(/maker\/Tiny-GGUF is gated: .*Accept them at .*\/maker\/Tiny-GGUF, then .*HF_TOKEN/);

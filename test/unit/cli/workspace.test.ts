@@ -55,7 +55,7 @@ describe('the context of a question about a folder', () => {
     expect(text).toContain('Paints.');
   });
 
-  it('says that the question goes alone when nothing is found', async () => {
+  it('says that the question is sent without context if nothing is found', async () => {
     const { files, note, text } = await contextOf({ 'a.ts': 'let x = 1;' }, 'zebra?');
     expect([files, text]).toEqual([[], '']);
     expect(note).toContain('sent without context');

@@ -3,10 +3,10 @@ import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { plain } from '../../../extension/agent/terminal.ts';
 import { agentTools, type Workplace } from '../../../extension/agent/tools.ts';
 import { ChangeSets } from '../../../extension/edits/changeSets.ts';
 import { ChangeStore } from '../../../extension/edits/changeStore.ts';
+import { plain } from '../../../extension/terminal.ts';
 import { log } from './support.ts';
 import { CancellationTokenSource, Uri, workspace } from './vscode.ts';
 

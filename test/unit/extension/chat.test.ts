@@ -3,10 +3,14 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import type { WarmParams } from '../../../engine/protocol/engineProtocol.ts';
-import type { Attachment, StoredTurn } from '../../../extension/chat/conversation.ts';
-import { beforeQuestion, promptMessages } from '../../../extension/chat/conversation.ts';
+import {
+  type Attachment,
+  beforeQuestion,
+  promptMessages,
+  type StoredTurn,
+} from '../../../extension/chat/conversation.ts';
 import { chatPage } from '../../../extension/chat/html.ts';
-import { pageTexts, webLink } from '../../../extension/chat/panel.ts';
+import { pageTexts, webLink } from '../../../extension/chat/pages.ts';
 import { ChatSession, type FileAccess } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';

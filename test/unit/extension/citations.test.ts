@@ -62,7 +62,7 @@ describe('citations in an answer', () => {
     expect(findCitations(answer)[0]).toMatchObject({ text, certain: true });
   });
 
-  it('are looked up and listed in a number that a page can show, however many an answer holds', async () => {
+  it('are looked up and listed up to a limit that a page can show, however many an answer holds', async () => {
     let asked = 0;
     const find = async (path: string) => {
       asked++;

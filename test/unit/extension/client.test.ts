@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import type { ModelEntry } from '../../../engine/protocol/models.ts';
-import { pageTexts } from '../../../extension/chat/panel.ts';
+import { pageTexts } from '../../../extension/chat/pages.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
 import { limits } from '../../../extension/limits.ts';
 import { chooseCompletionModel, chooseModel, offerLabel } from '../../../extension/models/choose.ts';
@@ -157,7 +157,7 @@ describe('a model that completes beside the chat model', () => {
     expect(absent.view.completion).toEqual({ problem: expect.stringContaining('not on this computer') });
   });
 
-  it('is there too beside a file and a server that were not trained for it', async () => {
+  it('is also loaded beside a file or a server that cannot fill in the middle', async () => {
     const client = clientOf({ FAKE_CODER: 'present' });
     settings.set('hearth.chat.model', '/models/own.gguf');
     await client.ready();
@@ -180,7 +180,7 @@ describe('a model that completes beside the chat model', () => {
     expect(await who(client)).toBe('small');
   });
 
-  it('is asked again where its server was away, while the chat model completes', async () => {
+  it('is tried again after its server was down; meanwhile the chat model completes', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout'], shouldAdvanceTime: true });
     onTestFinished(() => void vi.useRealTimers());
     const client = clientOf();

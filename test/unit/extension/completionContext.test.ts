@@ -102,7 +102,7 @@ describe('the context of a completion', () => {
     expect(asked).toEqual(['above\ncursor\nbelow']);
   });
 
-  it('stays while keys are typed, and changes in a pause that the engine used to read it', async () => {
+  it('stays while keys are typed, and changes after a pause in which the engine prefilled it', async () => {
     let searches = 0;
     const { snippets, pause } = setUp(() => {
       searches += 1;
@@ -117,7 +117,7 @@ describe('the context of a completion', () => {
     expect(await snippets(own, 0)).toEqual([{ path: 'b.ts', text: 'found 3' }]);
   });
 
-  it('is of each file: who comes back finds what the engine has read', async () => {
+  it('is kept for each file, so that returning to a file hits the prefix cache', async () => {
     const { snippets } = setUp((around) => Promise.resolve([{ path: 'b.ts', text: `for ${around}` }]));
     const [first, second] = [documentOf('one.ts', 'one'), documentOf('two.ts', 'two')];
     await snippets(first, 0);

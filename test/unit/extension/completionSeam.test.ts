@@ -79,7 +79,7 @@ beforeEach(() => {
 const placesALanguage = 63;
 
 describe('a shown suggestion', () => {
-  it.each(blockLanguages)('leaves a file that parses parsing: generated blocks in %s', async (languageId) => {
+  it.each(blockLanguages)('never breaks a file that parses: generated blocks in %s', async (languageId) => {
     const random = seededRandom(11);
     const wrong: object[] = [];
     for (let i = 0; i < placesALanguage; i++) {

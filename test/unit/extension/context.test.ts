@@ -204,7 +204,7 @@ describe('a question about the repository', () => {
     expect([asked, gathered.omitted]).toEqual([['Who lights the lamp?'], []]);
   });
 
-  it('goes without them where the search hangs, and says so', async () => {
+  it('is sent without them if the search hangs, and says so', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     try {
       const hanging = { ...repository, searchByMeaning: () => new Promise<never>(() => {}) };
@@ -253,7 +253,7 @@ describe('a question about the repository', () => {
   });
 });
 
-describe('what is pinned', () => {
+describe('pinned context', () => {
   const gatherer = () => new ContextGatherer(hostOf(clientOf()), new ContextTracker(), undefined);
   const folder = temporaryFolder();
   const lamp = Uri.file(`${folder}/lamp.ts`);
@@ -271,7 +271,7 @@ describe('what is pinned', () => {
     workspace.workspaceFolders = undefined;
   });
 
-  it('goes with every question, once, and what is gone is named', async () => {
+  it('is attached once to every question, and missing items are named', async () => {
     const { attachments } = await gatherer().gather(`What is in @file:${path}?`, pinned());
     expect(attachments.map(({ text }) => text)).toEqual(['light()\nlamp()']);
     const other = await gatherer().gather('Why?', { ...pinned(), pins: [...pins, '@file:gone.ts'] });
@@ -289,7 +289,7 @@ describe('what is pinned', () => {
     expect(attachments[0]?.detail).toMatch(/^lines 1 to \d+ of 100001$/);
   });
 
-  it('is one chip with its size, which counts as used until a question takes it along', async () => {
+  it('is one chip with its size, which counts as used until a question includes it', async () => {
     const own = gatherer();
     expect(await own.measure(pins)).toBe(true);
     expect(await own.measure(pins)).toBe(false);

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { codeBlock } from '../../../extension/edits/codeBlock.ts';
+import { codeBlock } from '../../../extension/edits/drafts.ts';
 import { type Candidate, destination, mayCreate, staysBelow, terminalLine } from '../../../extension/edits/target.ts';
 
 const python: Candidate = { path: 'sums.py', languageId: 'python', symbols: ['total'] };

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { mentionSources } from '../../../extension/context/sources.ts';
-import { FailureWatch, failureQuestion } from '../../../extension/failures.ts';
 import { limits } from '../../../extension/limits.ts';
+import { FailureWatch, failureQuestion } from '../../../extension/terminal.ts';
 import { log } from './support.ts';
 import { terminals, user, workspace } from './vscode.ts';
 

@@ -84,7 +84,7 @@ const story: JournalRecord[] = [
 const quiet = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} };
 
 describe('a conversation replayed from its journal', () => {
-  it('is made again up to a turn, without what is queued', () => {
+  it('can be rebuilt up to a turn, without queued questions', () => {
     const step = { id: 's', title: 'Read a.ts', text: '', state: 'done', result: 'let ä;' } as const;
     const conversation = replay('c', [
       ...story,
@@ -424,7 +424,7 @@ describe('labels of attachments', () => {
   });
 });
 
-describe('a chat whose files something else changes', () => {
+describe('a chat whose files another program changes', () => {
   const started = async (): Promise<{ store: ChatStore; path: string }> => {
     const store = new ChatStore(folder, quiet);
     for (const record of story.slice(1, 8)) store.record(record);
@@ -444,7 +444,7 @@ describe('a chat whose files something else changes', () => {
     ['removed with its folder', () => rmSync(folder, { recursive: true })],
     ['cut', (path) => truncateSync(path, 40)],
     ['overwritten in place', (path) => writeFileSync(path, 'x'.repeat(statSync(path).size), { flag: 'r+' })],
-  ])('writes again what is on the screen: %s', async (_, change) => {
+  ])('rewrites what is on the screen: %s', async (_, change) => {
     const { store, path } = await started();
     change(path);
     for (const record of [ask('2'), text('2', 'Half an '), text('2', 'answer')]) store.record(record);
@@ -464,7 +464,7 @@ describe('a chat whose files something else changes', () => {
     expect((await next(store)).sort()).toEqual([...answers, 'Elsewhere'].sort());
   });
 
-  it('opens, and lists the others, where one cannot be read', async () => {
+  it('opens and lists the others if one cannot be read', async () => {
     const { store, path } = await started();
     await store.startNew();
     for (const record of story.slice(1, 8)) store.record(record);

@@ -414,7 +414,7 @@ describe('the agent', () => {
     expect(chat.mock.calls[0]?.[0].tools ?? []).toEqual([]);
   });
 
-  it('ends after so many rounds, and when the context is nearly full', async () => {
+  it('ends after a maximum number of rounds, or when the context is nearly full', async () => {
     const read = { id: '0', name: 'list_files', arguments: '{"folder":""}' };
     const endless = { ...answerOf(''), toolCalls: [read], finish: 'tool-calls' as const };
     const { session, chat } = chatOf('Done.', [], []);

@@ -1,6 +1,6 @@
 /** VS Code's network settings in the engine's environment, and the shown host of an address. */
 import { beforeEach, describe, expect, it } from 'vitest';
-import { bareAddress, hostOf } from '../../../extension/remote.ts';
+import { bareAddress, hostOf } from '../../../extension/servers.ts';
 import { networkEnvironment } from '../../../extension/settings.ts';
 import { settings } from './vscode.ts';
 

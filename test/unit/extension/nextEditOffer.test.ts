@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { limits } from '../../../extension/limits.ts';
-import { Foresight } from '../../../extension/nextEdit/foresight.ts';
-import { NextEdit } from '../../../extension/nextEdit/nextEdit.ts';
+import { Foresight, NextEdit } from '../../../extension/nextEdit/nextEdit.ts';
 import type { Place } from '../../../extension/nextEdit/pattern.ts';
 import { events, Position, Range, Selection, settings, user, window } from './vscode.ts';
 

@@ -112,7 +112,7 @@ describe('inline completion', () => {
     await vi.waitFor(() => expect(client.view.running).toBe(0));
   });
 
-  it.each(['r', 'return'])('goes on for keys that agree with what the model writes: %s', async (typed) => {
+  it.each(['r', 'return'])('continues for keys that agree with what the model writes: %s', async (typed) => {
     const { ask, requests, client } = await open();
     const source = new CancellationTokenSource();
     const sent = untilAsked(client);
@@ -125,7 +125,7 @@ describe('inline completion', () => {
     expect(requests()).toBe(1);
   });
 
-  it('begins again once the model writes something else than what was typed', async () => {
+  it('starts over when the model writes something other than what was typed', async () => {
     const { ask, client } = await open();
     const prefixes: string[] = [];
     const complete = client.complete.bind(client);

@@ -2,11 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import { readsFast } from '../../../engine/index/question/planner.ts';
-import { controlsOf, pageTexts } from '../../../extension/chat/panel.ts';
+import { controlsOf, pageTexts } from '../../../extension/chat/pages.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
 import { InstalledModels } from '../../../extension/languageModel/provider.ts';
 import { ModelManager } from '../../../extension/models/manager.ts';
-import { Remote } from '../../../extension/remote.ts';
+import { Remote } from '../../../extension/servers.ts';
 import { statusText } from '../../../extension/status.ts';
 import { Thinking } from '../../../extension/thinking.ts';
 import { clientOf, hostOf, log, MemoryMemento, MemorySecrets, untilState } from './support.ts';

@@ -14,7 +14,7 @@ describe('suggested names', () => {
     ).toEqual([true, true, false, false, false, false, false]);
   });
 
-  it('leave out the present one and what servers that ignore the form write', () => {
+  it('exclude the current name, and invalid answers of servers that ignore the schema', () => {
     expect(namesOf('{"names": ["sum", "total", "sum", "f", "a b"]}', 'f')).toEqual(['sum', 'total']);
     expect(namesOf('1. sum', 'f')).toEqual([]);
   });

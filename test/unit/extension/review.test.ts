@@ -12,8 +12,7 @@ import {
   partsOf,
   shownLine,
 } from '../../../extension/review/diff.ts';
-import { remarksFormat, remarksOf } from '../../../extension/review/remarks.ts';
-import { Reviews } from '../../../extension/review/reviews.ts';
+import { Reviews, remarksFormat, remarksOf } from '../../../extension/review/reviews.ts';
 import { accepts, machineOf } from '../grammar/schemaSuite.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { log } from './support.ts';
@@ -64,7 +63,7 @@ describe('a diff of git', () => {
     expect(changed).toEqual(['first', '-- a comment of SQL', 'more 16', '++ not a header', 'twice']);
   });
 
-  it('has no lines of files that are gone or not text, and knows quoted names', () => {
+  it('excludes deleted and binary files, and reads quoted names', () => {
     const diff = gitDiff({ 'gone.txt': 'a\n', 'b.bin': '\0' }, { 'b.bin': '\0\0', 'ä "x".txt': 'new\n' });
     expect(parseDiff(diff).map(({ path, hunks }) => [path, hunks.flat().map(({ label }) => label)])).toEqual([
       ['ä "x".txt', [1]],
@@ -121,14 +120,14 @@ describe('the answer to a review', () => {
     expect(accepts(machine, answerOf())).toBe(true);
   });
 
-  it('is refused where a server that ignores the form names other lines', () => {
+  it('is rejected where a server that ignores the schema names other lines', () => {
     const answer = answerOf([2, 'This subtracts.'], [0, 'Nothing.'], [1, 'A context line.'], [9, 'No line.'], [2, ' ']);
     const found = remarksOf(answer, part);
     expect(found?.remarks.map(({ line: { label }, text }) => [label, text])).toEqual([[2, 'This subtracts.']]);
     expect(found?.refused).toBe(3);
   });
 
-  it.each(['', 'Looks good!', '{"comments": [{"line": 2, "comm', '[]'])('is none if it is %j', (answer) => {
+  it.each(['', 'Looks good!', '{"comments": [{"line": 2, "comm', '[]'])('is ignored if it is %j', (answer) => {
     expect(remarksOf(answer, part)).toBeUndefined();
   });
 });
@@ -256,7 +255,7 @@ describe('a review', () => {
     expect(user.commands.at(-1)).toBe('setContext hearth.reviewed false');
   });
 
-  it('counts what it could not read, and makes nothing up', async () => {
+  it('counts the parts that it could not review, and makes nothing up', async () => {
     answers.push('Looks good to me!');
     await reviews.reviewChanges(undefined);
     expect(threads()).toEqual([]);
@@ -265,7 +264,7 @@ describe('a review', () => {
     );
   });
 
-  it('ends when it is cancelled, with what it has', async () => {
+  it('makes no comment once it is cancelled', async () => {
     user.cancels = true;
     answers.push(answerOf([2, 'Subtracts.']));
     await reviews.reviewChanges(undefined);

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { plan } from '../../../engine/index/question/planner.ts';
 import { apply, emptyConversation, promptMessages } from '../../../extension/chat/conversation.ts';
-import { namedPrompt, promptNames, promptOf, type RuleFiles, rulesFor } from '../../../extension/context/rules.ts';
+import { namedPrompt, promptNames, promptOf, type RuleFiles, rulesFor } from '../../../extension/context/sources.ts';
 
 const filesOf = (files: Readonly<Record<string, string>>): RuleFiles => ({
   read: async (path) => files[path],
@@ -100,7 +100,7 @@ describe('rules in a prompt', () => {
     expect(contents[3]).toBe('Why?');
   });
 
-  it('take no more than a quarter of the room if there is anything else', () => {
+  it('take at most a quarter of the budget if there is other context', () => {
     const shape = { label: '', path: 'a', languageId: '', firstLine: 1, centre: 0, divisible: true };
     const candidate = (id: string, tier: 'rules' | 'asked') => ({
       ...{ id, tier, ...shape, lines: Array.from({ length: 100 }, () => 'abcdefghi') },

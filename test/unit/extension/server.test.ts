@@ -1,6 +1,6 @@
 /** The server for other programs: off by default, with a token in the secret storage. */
 import { describe, expect, it, vi } from 'vitest';
-import { Server } from '../../../extension/server.ts';
+import { Server } from '../../../extension/servers.ts';
 import { clientOf, hostOf, log, logged, MemorySecrets, untilState } from './support.ts';
 import { settings, user } from './vscode.ts';
 

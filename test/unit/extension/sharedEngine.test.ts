@@ -17,7 +17,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import { type SharedAddress, sharedAddress } from '../../../engine/protocol/sharedEngine.ts';
-import { sharedEngines } from '../../../engine/runtime/windows.ts';
+import { sharedEngines } from '../../../engine/runtime/process.ts';
 import { EngineClient } from '../../../extension/client/client.ts';
 import { type Launch, sparing } from '../../../extension/client/connection.ts';
 import { sharedFolder } from '../../../extension/client/sharedEngine.ts';
@@ -237,7 +237,7 @@ describe('a shared engine', () => {
     expect(readdirSync(meetingPlace())).toEqual(['lock']);
   });
 
-  it('answers only who knows its token, in a folder that only the user can open', async () => {
+  it('answers only clients that know its token, in a folder that only the user can open', async () => {
     const a = open();
     await a.ready();
     const { requests, life, token, pid } = address();
@@ -319,7 +319,7 @@ describe('a shared engine', () => {
     expect(existsSync(`/tmp/${'long/'.repeat(30)}`)).toBe(false);
   });
 
-  it('tells the reason of its end to the log, and starts again with delays', async () => {
+  it('logs why it ended, and restarts with delays', async () => {
     const a = new EngineClient(
       () => ({ ...launch(), env: { HEARTH_HOME: store, NODE_OPTIONS: '--no-such-option' } }),
       log,

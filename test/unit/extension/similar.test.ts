@@ -31,7 +31,7 @@ describe('the list of snippets', () => {
     expect(fitting([b, c, a], '', 6)).toEqual([b, c]);
   });
 
-  it('has the best twenty lines of what is too long, rather than nothing', () => {
+  it('has the best twenty lines of a chunk that is too long, rather than nothing', () => {
     const lines = Array.from({ length: 60 }, (_, i) => (i === 45 ? 'voucher = basket.redeem()' : `other${i} = ${i}`));
     const [found] = fitting([snippet('long.py', lines.join('\n'))], 'basket.redeem(voucher)', 500);
     expect(found?.text.split('\n')).toEqual(lines.slice(30, 50));

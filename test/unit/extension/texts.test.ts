@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { ModelCard } from '../../../engine/protocol/models.ts';
-import { controlsOf, noticeOf } from '../../../extension/chat/panel.ts';
+import { controlsOf, noticeOf } from '../../../extension/chat/pages.ts';
 import {
   EngineFailure,
   type FailureCode,

@@ -2,10 +2,10 @@
 
 import { describe, expect, it, vi } from 'vitest';
 import { Agent } from '../../../extension/agent/agent.ts';
-import { noticeOf, openLink } from '../../../extension/chat/panel.ts';
+import { ChatView } from '../../../extension/chat/chat.ts';
+import { noticeOf, openLink } from '../../../extension/chat/pages.ts';
 import { ChatSession } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
-import { ChatView } from '../../../extension/chat/view.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
 import { ContextGatherer } from '../../../extension/context/gather.ts';
 import { MentionSuggester } from '../../../extension/context/mentions.ts';
@@ -209,7 +209,7 @@ describe('the first run', () => {
     ]);
   });
 
-  it('waits for the download and the load where a key is typed meanwhile', async () => {
+  it('waits for the download and the load if a key is typed meanwhile', async () => {
     const client = clientOf(absent);
     const firstRun = await firstRunOf(client);
     await firstRun.warmUp();
@@ -477,7 +477,7 @@ describe('the chat view', () => {
     expect(posted.map(({ type }) => type)).not.toContain('suggestions');
   });
 
-  it('comes up in its editor tab while there is one, and in its view again', async () => {
+  it('is revealed in its editor tab while that is open, otherwise in its view', async () => {
     const { view, posted } = await open();
     const tab = pageOf();
     view.pages.attachTab(tab.tab as never);

@@ -81,7 +81,7 @@ describe('A pattern', () => {
   });
 
   it.each(['(', '[b-a]', '(a*)\\1', '(?<=a(?=b))c'])(
-    'is refused where it is none or no automaton can follow it: %s',
+    'is refused if it is invalid or no automaton can enforce it: %s',
     (pattern) => {
       expect(() => patternDfa(pattern)).toThrow();
     },

@@ -55,7 +55,7 @@ describe.each(['reference', 'onnx'] as const)('an embedding model on %s', (backe
     expect(card).toMatchObject({ embeddingDimensions: 128, chat: false, fillInTheMiddle: false, toolCalling: false });
   });
 
-  it('gives the vectors of Hugging Face, of texts and of ids, whatever came before', async () => {
+  it('gives the vectors of Hugging Face for texts and for ids, whatever came before', async () => {
     const input = vectors.map(({ text }) => text);
     const { vectors: all, promptTokens } = await engine.embed(embedParams.parse({ inputs: input }));
     for (const [i, { vector }] of vectors.entries()) expectVector([...(all[i] ?? [])], vector);
@@ -112,7 +112,7 @@ describe.each(['reference', 'onnx'] as const)('an embedding model on %s', (backe
 });
 
 describe('a model that chats', () => {
-  it('gives no vectors, with an error', async () => {
+  it('refuses to give vectors, with an error', async () => {
     const engine = new Engine({ storeDirectory: store, onDelta: () => {}, onProgress: () => {} });
     await expect(engine.embed(embedParams.parse({ inputs: ['a'] }))).rejects.toMatchObject({ code: 'unavailable' });
   });

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
+import { longestShared, PrefixCache, sharedLength } from '../../../engine/kv/prefixCache.ts';
+import { seededRandom } from '../../../engine/sampling/random.ts';
 import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
 
 const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
@@ -56,7 +57,7 @@ describe('the prefix cache', () => {
     expect(sequence?.tokens).toEqual([...range(40), 7, 7, 7]);
   });
 
-  it('gives up the least recently used beyond what idle sequences may take, never the last one', async () => {
+  it('evicts the least recently used beyond the memory limit of idle sequences, never the last one', async () => {
     const { decoder, cache, use } = setUp({ maxIdle: 8 });
     const idleLimitBytes = 4 * blockTokens;
     const memory = decoder.memory.bind(decoder);
@@ -197,5 +198,41 @@ describe('the prefix cache', () => {
     expect(decoder.live.size).toBe(0);
     expect(decoder.pool.usedBlocks).toBe(0);
     expect(cache.idle.size).toBe(0);
+  });
+
+  it('finds the longest prefix that a sequence holds after any requests and evictions', async () => {
+    const { cache, decoder, use } = setUp({ maxIdle: 6, blocks: 20 });
+    const random = seededRandom(11);
+    const pick = (count: number): number => Math.floor(random() * count);
+    const prompt = (): number[] =>
+      Array.from({ length: 1 + pick(8) }, () => (random() < 0.6 ? range(8) : range(8, 100))).flat();
+    let found = 0;
+    for (let round = 0; round < 2000; round++) {
+      await use(prompt(), `owner ${pick(3)}`);
+      const asked = prompt();
+      const held = [...decoder.live].map(({ tokens }) => tokens.findIndex((id, i) => id !== asked[i]));
+      const shares = [...decoder.live].map(({ tokens }, i) => (held[i] === -1 ? tokens.length : (held[i] ?? 0)));
+      expect(cache.cachedPrefixTokens(asked)).toBe(Math.max(0, ...shares));
+      found += Math.max(0, ...shares) > 0 ? 1 : 0;
+    }
+    expect(found).toBeGreaterThan(1000);
+  });
+});
+
+describe('the longest shared prefix', () => {
+  const ids = (text: string): number[] => [...text].map((char) => char.charCodeAt(0));
+  const longest = (texts: readonly string[], asked: string) =>
+    longestShared(texts, (text) => sharedLength(ids(text), ids(asked)));
+
+  it('is empty if no list shares one', () => {
+    expect(longest(['abc'], 'xbc')).toEqual({ shared: 0, entries: [] });
+    expect(longest([], 'abc')).toEqual({ shared: 0, entries: [] });
+  });
+
+  it('is that of a longer list, of a shorter one, or of those that diverge at the same position', () => {
+    expect(longest(['abcdef'], 'abc')).toEqual({ shared: 3, entries: ['abcdef'] });
+    expect(longest(['abc'], 'abcdef')).toEqual({ shared: 3, entries: ['abc'] });
+    expect(longest(['abxx', 'acz', 'abyy'], 'abzz')).toEqual({ shared: 2, entries: ['abxx', 'abyy'] });
+    expect(longest(['ab', 'abcd'], 'abce')).toEqual({ shared: 3, entries: ['abcd'] });
   });
 });

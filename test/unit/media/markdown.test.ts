@@ -363,7 +363,7 @@ describe('markdown that is being streamed', () => {
   });
 });
 
-describe('a complete text that is long', () => {
+describe('a long complete text', () => {
   const shownIn = (element: HTMLElement) => {
     document.body.replaceChildren(element);
     const { imageLabel, onLink } = options;
@@ -463,7 +463,7 @@ describe('a table of several pieces', () => {
   });
 });
 
-describe('markdown made to take long', () => {
+describe('markdown crafted to be slow', () => {
   const nested = ['> ', '- ', '1. ', '**', '*a ', '[a](', '![', '<b>', '~~a', '> - ', '_a**b', '`a ', '| a '];
   it.each(nested)('is shown with any nesting: %j', (mark) => {
     const { user } = process.cpuUsage();

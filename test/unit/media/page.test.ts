@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { pageTexts } from '../../../extension/chat/panel.ts';
+import { pageTexts } from '../../../extension/chat/pages.ts';
 import { type ToHost, type ToPage, type Turn, toHost } from '../../../extension/messages.ts';
 
 const figures = {
@@ -113,7 +113,7 @@ describe('the chat page', () => {
     expect($<HTMLTextAreaElement>('#question').value).toBe('');
   });
 
-  it('shows a long conversation from its end, in order, and turns that an event is about at once', async () => {
+  it('shows a long conversation from its end, in order, and any turn of an event at once', async () => {
     const turns = Array.from({ length: 200 }, (_, i) => turn({ id: `t${i}`, question: `q${i}`, outcome: done }));
     const shown = () => [...document.querySelectorAll('.question-text')].map(({ textContent }) => textContent);
     const questions = turns.map(({ question }) => question);
@@ -150,7 +150,7 @@ describe('the chat page', () => {
     expect([box.value, box.selectionStart, box.selectionEnd]).toEqual(['half a thought', 5, 6]);
   });
 
-  it('shows what is written in the other page, and reports nothing of it back', async () => {
+  it('shows the draft written in the other page, and does not report it back', async () => {
     const box = $<HTMLTextAreaElement>('#question');
     for (const text of ['H', 'Hello', '']) {
       await tell({ type: 'mirror', draft: { text, start: text.length, end: text.length } });
@@ -719,7 +719,7 @@ describe('the chat page', () => {
     ).toEqual(['restore']);
   });
 
-  it('shows what a step asks for as text and whole, and the buttons only while it waits', async () => {
+  it("shows a step's request in full, as plain text, with buttons only while it waits", async () => {
     const text = `echo ${'x'.repeat(5_000)} <b>; rm -rf ~`;
     const step = { id: '0', title: 'Run a command', text, state: 'asks', result: '' } as const;
     await tell({ type: 'turn', turn: turn() }, { type: 'step', turn: 't1', step });
@@ -737,7 +737,7 @@ describe('the chat page', () => {
     expect($('.steps > summary').textContent).toBe('Steps: 2');
   });
 
-  it('does not offer a step of an answer that the window left behind', async () => {
+  it('shows no buttons for a step of an interrupted answer', async () => {
     const step = { id: '0', title: 'Run a command', text: 'ls', state: 'asks', result: '' } as const;
     await tell({ type: 'conversation', turns: [turn({ steps: [step], outcome: { kind: 'interrupted' } })] });
     expect(document.querySelector('[data-permit]')).toBeNull();

@@ -49,7 +49,7 @@ describe('an embedding model', () => {
     await expect(openModel(wrong)).rejects.toMatchObject({ code: 'invalid-input' });
   });
 
-  it('says so in a GGUF by its pooling', () => {
+  it('is recognised in a GGUF by its pooling', () => {
     expect(inGguf({})).toBeUndefined();
     expect(inGguf({ 'qwen3.pooling_type': 0 })).toBeUndefined();
     expect(inGguf({ 'qwen3.pooling_type': 3 })?.queryPrefix).toMatch(/^Instruct: /);
@@ -58,7 +58,7 @@ describe('an embedding model', () => {
     expect(() => inGguf({ 'qwen3.pooling_type': 3, 'qwen3.attention.causal': false })).toThrow(/causal/);
   });
 
-  it('is not what a decoder without pooling is', async () => {
+  it('is never a decoder without pooling', async () => {
     const { spec, embedding, file } = await openModel(fixtureFile('goldens/qwen3'));
     expect([spec.headless, embedding]).toEqual([undefined, undefined]);
     await file.close();

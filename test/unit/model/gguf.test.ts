@@ -126,7 +126,7 @@ describe('keys', () => {
     await file.close();
   });
 
-  it('of linear scaling, also in files that do not name it', async () => {
+  it('of linear scaling are read also in files that do not name it', async () => {
     const file = await goldenGguf('qwen3');
     const spec = await specOf(qwen3, withMetadata(file, { 'qwen3.rope.scaling.factor': 4 }));
     expect(spec.layers[0]?.attention.rope).toMatchObject({ linearFactor: 4 });

@@ -70,7 +70,7 @@ describeShared(
       expect(Math.abs((bytesPerToken - saved) / 1e9 - gigabytes)).toBeLessThan(0.01);
     });
 
-    it('leaves 24.6 kB a token in the 12 layers that see everything, and 128 tokens in the 12 others', () => {
+    it('GPT-OSS-20B caches 24.6 kB a token in 12 full-attention layers, and 128 tokens in the other 12', () => {
       const { cache, memory, weights } = inspected('gpt-oss-20b', 'MXFP4', [100, 8192, 131_072, 131_073]);
       expect(cache.bytesPerToken).toBe(24_576);
       // "SWA ring snapshots (3.1 MB each)", ibid.

@@ -16,7 +16,7 @@ beforeEach(async () => {
 });
 
 describe('opening a model', () => {
-  it('that is not there names the path', async () => {
+  it('fails with the path if nothing is there', async () => {
     const path = join(folder, 'absent');
     await expect(openModel(path)).rejects.toMatchObject({ code: 'not-found', message: expect.stringContaining(path) });
   });
@@ -49,7 +49,7 @@ describe('opening a model', () => {
     await expect(openModel(path)).rejects.toMatchObject({ code: 'invalid-input' });
   });
 
-  it('from a GGUF brings its tokenizer, from a folder without one none', async () => {
+  it('from a GGUF includes its tokenizer; from a folder without one there is none', async () => {
     const gguf = await openModel(fixtureFile('goldens/gguf/qwen3-bf16.gguf'));
     expect(gguf.tokenizer?.vocabularySize).toBe(512);
     const directory = await openModel(fixtureFile('goldens/qwen3'));

@@ -229,7 +229,7 @@ describeShared('SmolLM2 as published', ['models/SmolLM2-135M-Instruct/config.jso
 });
 
 describe('Qwen2.5-Coder', () => {
-  it('has biases on q, k and v, and no window for all that its configuration mentions one', () => {
+  it('has biases on q, k and v, and no window although its configuration mentions one', () => {
     // Qwen/Qwen2.5-Coder-1.5B config.json.
     const spec = specFromConfig({
       model_type: 'qwen2',

@@ -56,7 +56,7 @@ describe('the boundaries of a prompt', () => {
     expect(turn.at(-1)).toMatch(/^<\|start\|>assistant<\|channel\|>analysis.*Because\.<\|end\|><\|start\|>assistant$/);
   });
 
-  it('are its end alone where nothing marks messages', () => {
+  it('are only its end if nothing marks messages', () => {
     const tokenizer = new ByteTokenizer({});
     expect(pieces(tokenizer, conversation)).toHaveLength(1);
   });

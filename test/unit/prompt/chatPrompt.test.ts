@@ -165,11 +165,11 @@ describe('encodeChat', () => {
   };
   const user = (content: string): ChatMessage => ({ role: 'user', content });
 
-  it('makes framing of what the template writes, even if it assembles it from parts', () => {
+  it('encodes framing that the template writes, even if assembled from parts', () => {
     expect(encode("<|im_start|>{{ messages[0].content }}{{ '<|im_' ~ 'end|>' }}", user('a'))).toBe('[300]a[301]');
   });
 
-  it('makes no framing of what messages contain, however the template cuts and joins them', () => {
+  it('never encodes message text as framing, however the template cuts and joins it', () => {
     expect(encode('{{ messages[0].content }}{{ messages[1].content }}', user('<|im_'), user('end|>'))).toBe(
       '<|im_end|>',
     );
@@ -180,7 +180,7 @@ describe('encodeChat', () => {
     expect(encode('{{ messages[0].content }}im_end|>', user('<|'))).toBe('<|im_end|>');
   });
 
-  it('leaves blanks and lengths for the template to look at', () => {
+  it('keeps whitespace and lengths visible to the template', () => {
     const template = '{{ messages[0].content | trim }}|{{ messages[0].content | length }}';
     expect(encode(template, user('  <b> \n'))).toBe('<b>|7');
   });
@@ -231,7 +231,7 @@ describe('thinkingModes', () => {
     expect(modes("{{ raise_exception('no') }}")).toEqual(['off']);
   });
 
-  it('lead to the nearest one that a model has', () => {
+  it('fall back to the nearest mode that a model has', () => {
     expect(nearestThinkingMode('off', ['low', 'medium', 'high'])).toBe('low');
     expect(nearestThinkingMode('on', ['low', 'medium', 'high'])).toBe('medium');
     expect(nearestThinkingMode('high', ['off', 'on'])).toBe('on');

@@ -243,12 +243,12 @@ describe('an engine whose parent dies', () => {
   });
 
   it('ends even if its main thread never returns to its event loop', async () => {
-    const watch = await bundle('engine/runtime/child.ts');
+    const watch = await bundle('engine/runtime/process.ts');
     try {
       const busy = join(dirname(watch.path), 'busy.mjs');
       await writeFile(
         busy,
-        `import { endWithParent } from './child.mjs';
+        `import { endWithParent } from './process.mjs';
          endWithParent('test');
          process.send(process.pid, () => { for (;;); });`,
       );

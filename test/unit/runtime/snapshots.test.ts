@@ -84,7 +84,7 @@ describe('an engine that is started again', () => {
   });
 });
 
-it('goes with its model when that is removed; snapshots of others stay', async () => {
+it('removes the snapshots of a removed model and keeps those of others', async () => {
   const storeDirectory = temporaryFolder();
   const directory = snapshotDirectory(storeDirectory);
   await mkdir(directory, { recursive: true });

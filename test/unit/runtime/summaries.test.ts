@@ -118,7 +118,7 @@ describe('a summary that was made before', () => {
 });
 
 describe('the summary of a folder', () => {
-  it('is made of one of each file, and names them with the place where they begin', async () => {
+  it('combines one summary per file, and names the first line of each file', async () => {
     const { prompts, summaries } = setUp();
     const own = request({ path: 'src/', text: '', files });
     const summary = await summaries.make(own);
@@ -143,7 +143,7 @@ describe('the summary of a folder', () => {
     expect(prompts[0]).toContain('let a = 3;');
   });
 
-  it('goes on where it was cancelled', async () => {
+  it('resumes where it was cancelled', async () => {
     const broken = setUp();
     const cancelled = request({ path: 'src/', files });
     const failing = {
@@ -158,7 +158,7 @@ describe('the summary of a folder', () => {
     expect(prompts).toHaveLength(2);
   });
 
-  it('is made in groups where the notes are too many for one prompt', async () => {
+  it('is made in groups if the notes are too many for one prompt', async () => {
     const many = Array.from({ length: 200 }, (_, index) => ({ path: `src/${index}.ts`, text: `let v${index};` }));
     const { prompts, summaries } = setUp(600);
     const { text } = await summaries.make(request({ path: 'src/', files: many }));

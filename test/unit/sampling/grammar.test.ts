@@ -212,7 +212,7 @@ describeShared('A model that insists on a call', publishedFiles, () => {
     });
     // The device samples several tokens ahead: past the opener, or a token that is forbidden by then, they are dropped.
     it.each(['none', 'auto'] as const)(
-      `says the same when the device samples: ${model}, calls %s`,
+      `gives the same answer when the device samples: ${model}, calls %s`,
       async (toolChoice) => {
         const tokenizer = await tokenizerFor(model);
         const text = `Let me see what < and <tool are.\n${call}`;
@@ -276,7 +276,7 @@ describeShared('A bare call', publishedFiles, () => {
     }
   });
 
-  it('counts only at the beginning of the answer', async () => {
+  it('is a call only at the beginning of the answer', async () => {
     const text = 'Like this: {"name": "read", "parameters": {"mode": "shell"}}';
     expect(await written(text)).toMatchObject({ text, calls: [] });
     const other = '{"names": "read"}';

@@ -81,7 +81,7 @@ describe('The thread of grammars', () => {
     await write(await grammars.walk(json({ const: 1 })), '1');
   }, 30_000);
 
-  it('takes a request from the queue that is cancelled while another compiles', async () => {
+  it('removes a queued request that is cancelled while another compiles', async () => {
     const grammars = grammarsOf(1_000_000);
     const stop = new AbortController();
     const first = grammars.walk(slow);

@@ -98,7 +98,7 @@ describe('the sampled distribution', () => {
     expectDistribution(probabilities(Float32Array.from([1000, 999]), plain), { 0: 0.7310586, 1: 0.2689414 });
   });
 
-  it('never draws a token that is masked out', () => {
+  it('never samples a masked token', () => {
     const masked = Float32Array.from([Number.NEGATIVE_INFINITY, 0, Number.NEGATIVE_INFINITY]);
     for (const topK of [0, 2, 3]) expect(sample(masked, { ...plain, topK }, emptyHistory, () => 0.999999999)).toBe(1);
   });
@@ -144,7 +144,7 @@ describe('sampling', () => {
     expect(sample(logitsOf(0.2, 0.5, 0.3), greedy, emptyHistory, never)).toBe(1);
   });
 
-  it('follows the distribution: chi-square over 20,000 draws for each of five seeds', () => {
+  it('follows the distribution: chi-square over 20,000 samples for each of five seeds', () => {
     const logits = logitsOf(0.4, 0.3, 0.15, 0.1, 0.05);
     const settings = { ...plain, topP: 0.93 };
     // Top-p keeps four tokens of mass .95.

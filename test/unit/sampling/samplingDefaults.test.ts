@@ -17,7 +17,7 @@ describe('sampling values that a request leaves open', () => {
     expect(samplingDefaults(llama.sampling, config)).toEqual({ ...greedy, temperature: 0.6, topK: 20, topP: 0.95 });
   });
 
-  it('are the card’s for a file that brings none, or says nothing of sampling', () => {
+  it('are the model card’s for a file without any', () => {
     const card = { ...greedy, temperature: 0.6, topK: 20, topP: 0.95 };
     expect(samplingDefaults(qwen3.sampling, undefined)).toEqual(card);
     expect(samplingDefaults(qwen3.sampling, generationConfig.parse({ eos_token_id: 2 }))).toEqual(card);

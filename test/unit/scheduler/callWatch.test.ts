@@ -3,9 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { limits } from '../../../engine/limits.ts';
 import { argmax } from '../../../engine/sampling/sampler.ts';
-import { CallWatch } from '../../../engine/scheduler/callWatch.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
-import { SharedDevice } from '../../../engine/scheduler/sharing.ts';
+import { CallWatch, SharedDevice } from '../../../engine/scheduler/sharing.ts';
 import { FakeDecoder } from './fakeDecoder.ts';
 import { patient } from './setUp.ts';
 

@@ -187,7 +187,7 @@ describe('the queue', () => {
     expect(old.longestGapMs).toBeLessThan(20 * longestStepMs);
   });
 
-  it.each([1, 2, 3, 4, 5])('loses nothing under a random load, whatever a run takes (seed %i)', (seed) => {
+  it.each([1, 2, 3, 4, 5])('loses no request under a random load, however long a pass takes (seed %i)', (seed) => {
     const random = seededRandom(seed);
     const pick = (count: number): number => Math.floor(random() * count);
     const simulation = new Simulation({
@@ -246,7 +246,7 @@ describe('two windows', () => {
     expect((most ?? 0) - (least ?? 0)).toBeLessThanOrEqual(2 * longestStepMs);
   });
 
-  it('have the whole of it each once the other is done', () => {
+  it('get all of it once the other is done', () => {
     const simulation = new Simulation();
     const short = simulation.add('chat', 1, 10, one);
     const long = simulation.add('chat', 1, 100, other);

@@ -1,7 +1,7 @@
 /** Prompts of models that were trained on edits. Those of Zeta are the ones that tests of Zed's crate `zeta_prompt` expect, with the line numbers of diffs. */
 import { describe, expect, it } from 'vitest';
 import type { NextEditParams } from '../../../engine/protocol/engineProtocol.ts';
-import { editModelOf, encodeEdits } from '../../../engine/tasks/editModels.ts';
+import { editModelOf, encodeEdits } from '../../../engine/tasks/nextEdit.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 
 const qwen = new ByteTokenizer({ framing: ['<|file_sep|>'] });

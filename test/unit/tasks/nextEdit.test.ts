@@ -2,8 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { NextEditParams } from '../../../engine/protocol/engineProtocol.ts';
 import type { TokenRequest } from '../../../engine/scheduler/job.ts';
 import type { Submitter } from '../../../engine/scheduler/scheduler.ts';
-import { editModelOf } from '../../../engine/tasks/editModels.ts';
-import { firstChange, foreseeEdit, linePrompt } from '../../../engine/tasks/nextEdit.ts';
+import { editModelOf, firstChange, foreseeEdit, linePrompt } from '../../../engine/tasks/nextEdit.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';
 

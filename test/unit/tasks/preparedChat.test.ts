@@ -61,7 +61,7 @@ async function workOf(make: () => ByteTokenizer, messages: readonly ChatMessage[
 afterEach(() => vi.restoreAllMocks());
 
 describe.each(Object.entries(formats))('Preparing a chat in the format of a %s', (_, make) => {
-  it('encodes and renders n log n at most as it grows a hundredfold', async () => {
+  it('encodes and renders at most n log n as it grows a hundredfold', async () => {
     const chars = (turns: number): number => JSON.stringify(conversation(turns, 90)).length;
     const small = await workOf(make, conversation(30, 90), 2048);
     for (const factor of [10, 100]) {

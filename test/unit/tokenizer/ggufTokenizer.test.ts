@@ -48,7 +48,7 @@ describeShared('A SentencePiece vocabulary in a GGUF', ['models/stories260K/stor
     expectLlamaCppIds(await openTokenizer(file), 'stories260K-f32.gguf');
   });
 
-  it('spells every byte, and gives back the text', async () => {
+  it('encodes every byte, and decodes back to the text', async () => {
     const tokenizer = await openTokenizer(file);
     for (let byte = 0; byte < 256; byte++) expect([...tokenizer.bytesOf(byte + 3)]).toEqual([byte]);
     for (const text of texts.filter((text) => !text.includes('▁'))) {

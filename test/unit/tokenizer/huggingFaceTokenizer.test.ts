@@ -259,7 +259,7 @@ describe('tokenizerFromJson', () => {
     expect([tokenizer.beginId, ...tokenizer.endIds]).toEqual([1, 2]);
   });
 
-  it('finds the middle of CodeLlama and Codestral by their own tokens', () => {
+  it('finds the fill-in-the-middle tokens of CodeLlama and Codestral', () => {
     const named = (...names: string[]) =>
       tokenizerFromJson(
         smallTokenizerJson({

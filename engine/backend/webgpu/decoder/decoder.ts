@@ -10,6 +10,7 @@ import {
   type DecoderMemory,
   type DeviceSampling,
   type DispatchCounts,
+  demandsOf,
   joined,
   type OwnSlice,
   passesOf,
@@ -181,7 +182,7 @@ export class WebgpuDecoder implements Decoder {
   #checked(batch: readonly SequenceSlice[]): Slice[] {
     this.#gpu.throwIfFailed();
     const slices = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
-    this.#cache.requireRoom(slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })));
+    this.#cache.requireRoom(demandsOf(slices));
     // The rows that sampling ahead would go on from are overwritten.
     this.#dropAhead();
     return slices;
@@ -273,7 +274,7 @@ export class WebgpuDecoder implements Decoder {
     const direct = !isInner && rows !== 'prompt' && chosen.length > 0 && chosen.every((row, i) => row === i);
     const layers = await this.#plans.layers(rows);
     const head = direct ? await this.#plans.head(bucket(chosen.length), 'hidden') : undefined;
-    const copies = this.#cache.prepare(slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })));
+    const copies = this.#cache.prepare(demandsOf(slices));
     this.#parts.inputs.write(this.#gpu.device.queue, slices, queriesPerTile(this.spec, rows));
     this.#writeHidden(slices);
     const { encoder, pass } = await this.#encodeLayers(layers, copies);

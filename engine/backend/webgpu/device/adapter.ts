@@ -3,8 +3,7 @@
  * assumed: the poorest adapter has subgroups of 4, no f16, and 128 MiB bindings.
  */
 import { z } from 'zod';
-import { HearthError } from '../../../errors.ts';
-import { showBytes } from '../../../texts.ts';
+import { HearthError, showBytes } from '../../../errors.ts';
 import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
 import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
 

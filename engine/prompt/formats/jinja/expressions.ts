@@ -1,5 +1,5 @@
 /** Parses expressions with the precedence of jinja2's `parser.py`. */
-import type { TokenStream } from './lexer.ts';
+import type { TokenStream } from './parser.ts';
 
 /** The nodes of a template, named like in jinja2's `nodes.py`. */
 export type Expression =

@@ -1,7 +1,7 @@
 /** Python's operators, subscripts and slices. */
 import type { Runtime } from './arguments.ts';
 import type { Expression } from './expressions.ts';
-import { isSequence } from './itemFilters.ts';
+import { isSequence } from './filters.ts';
 import { percentFormat, str } from './printing.ts';
 import {
   type Budget,

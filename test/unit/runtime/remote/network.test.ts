@@ -145,7 +145,7 @@ describe('a proxy', () => {
     expect(asked).toContain('CONNECT model.test:443');
   });
 
-  it('is left out for this computer and what NO_PROXY names', async () => {
+  it('is bypassed for this computer and for hosts in NO_PROXY', async () => {
     vi.stubEnv('HEARTH_PROXY', `http://${address}`);
     expect((await (await askAt(`http://127.0.0.1:${server.port}/v1`)).chat()).text).toBe('Hi');
     for (const name of ['NO_PROXY', 'HEARTH_NO_PROXY']) {

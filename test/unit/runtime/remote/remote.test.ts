@@ -163,7 +163,7 @@ describe('a server that never stops', () => {
       'arguments that are no text',
       { tool_calls: [{ index: 0, function: { name: 'f', arguments: { a: 'x'.repeat(8000) } } }] },
     ],
-  ])('is hung up on after four million characters of %s, and what came is kept', async (_, delta) => {
+  ])('is disconnected after four million characters of %s, and the text so far is kept', async (_, delta) => {
     const hostile = await startScriptedServer();
     onTestFinished(() => hostile.close());
     let [sent, closed] = [0, false];
