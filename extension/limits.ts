@@ -117,7 +117,15 @@ export const limits = {
     belowLines: 5,
     /** Snippets of each kind. More push the file itself out of the prompt. */
     definitions: 4,
+    /** Names whose definitions are asked for: keywords and those of the open file have none that is shown. */
+    namesLookedUp: 10,
+    /** The signature and how it begins: a longer one would leave the others no room on a CPU. */
+    definitionLines: 10,
     similarSnippets: 2,
+    /** What the index is asked for: as many of other files, and the three that it finds of the open file at most. */
+    indexHits: 6,
+    /** Lines around the cursor that the prompt has anyway: about 1,300 tokens above, a sixteenth of the prompt below. */
+    nearLines: { above: 110, below: 12 },
     recentEdits: 4,
     visitedFiles: 8,
     /** Searched part of a visited file. */

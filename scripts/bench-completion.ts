@@ -3,11 +3,17 @@
  * context from other files, with a warm engine.
  *
  *     npm run build && npm run bench:completion [-- --lines N] [--seed N] [--model ID] [--context-chars N]
+ *                                               [--repositories A,B] [--quality] [--names]
  *
  * Each line is completed twice: at its start, which prefills the prompt, and after some of its tokens, as while typing. Each
  * request asks for a second candidate, because the engine then reports its confidence; the times include this. Exact match
  * and edit similarity compare the second completion with the rest of the line, as the editor would show it.
+ *
+ * Every second line is one whose rest names something that another file defines. `--repositories` takes folders and git
+ * repositories instead of three packages. `--quality` completes at the cursor only, which says nothing of latency. `--names`
+ * loads no model: it prints how many of the names that the rests need, and the text above the cursor lacks, the context has.
  */
+import { rmSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -18,23 +24,11 @@ import { seededRandom } from '../engine/sampling/random.ts';
 import type { Snippet } from '../extension/completion/moment.ts';
 import { limits } from '../extension/limits.ts';
 import { snippetsFor } from './completion/context.ts';
-import { type HeldOut, heldOutLines, momentIn } from './completion/heldOut.ts';
+import { foreignNames, type HeldOut, heldOutLines, momentIn, namesIn } from './completion/heldOut.ts';
+import { editSimilarity, printExact, printThresholds, printTimes, type Result } from './completion/report.ts';
+import { copied } from './context/repositories.ts';
 import { sourceFolder, sources } from './context/sources.ts';
 import { startEngine } from './shared/engineProcess.ts';
-
-interface Result {
-  readonly repository: string;
-  readonly context: string;
-  readonly exact: number;
-  readonly similarity: number;
-  readonly isShown: boolean;
-  readonly logProbability: number;
-  readonly newPlaceMs: number;
-  readonly nextKeyMs: number;
-  /** Of the next key, from the engine's receipt of the request; and what it had to read. */
-  readonly firstTokenMs: number;
-  readonly readTokens: number;
-}
 
 const { values } = parseArgs({
   options: {
@@ -42,17 +36,20 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     model: { type: 'string', default: defaultModelId },
     'context-chars': { type: 'string', default: String(limits.completion.cpuContextChars) },
+    repositories: { type: 'string', default: '' },
+    quality: { type: 'boolean', default: false },
+    names: { type: 'boolean', default: false },
   },
 });
 
 /** Excludes build output in packages, which would give the answers away. */
 const handWritten: Readonly<Record<string, string>> = { 'zod 4.1.12': 'package/src' };
 
-const engine = startEngine('dist/engine.mjs');
-const card = await engine.requests.load({ model: values.model });
+type Engine = ReturnType<typeof startEngine>;
 
 /** The suggestion that the editor would show, and its latency. */
 async function complete(
+  engine: Engine,
   held: HeldOut,
   snippets: readonly Snippet[],
   cursor: number,
@@ -82,121 +79,116 @@ async function patiently<T>(ask: () => Promise<T>): Promise<T> {
 }
 let givenUp = 0;
 
-async function measure(name: string, folder: string): Promise<Result[]> {
+async function opened(folder: string): Promise<Repository> {
   const repository = await Repository.open({ database: ':memory:', folders: [{ name: '', directory: folder }] });
   repository.indexer.rescan();
   await repository.indexer.settled();
+  return repository;
+}
+
+/** Half of them name something that another file defines. */
+function linesOf(repository: Repository, folder: string): { readonly kind: string; readonly held: HeldOut }[] {
+  const random = seededRandom(Number(values.seed));
+  const half = Math.ceil(Number(values.lines) / 2);
+  const naming = heldOutLines(folder, half, random, (held) => foreignNames(repository, held).length > 0);
+  const any = heldOutLines(folder, half, random);
+  return [
+    ...naming.map((held) => ({ kind: 'names something of another file', held })),
+    ...any.map((held) => ({ kind: 'any', held })),
+  ];
+}
+
+async function measure(engine: Engine, { name, folder }: Corpus): Promise<Result[]> {
+  const repository = await opened(folder);
   const results: Result[] = [];
-  for (const held of heldOutLines(folder, Number(values.lines), seededRandom(Number(values.seed)))) {
+  for (const { kind, held } of linesOf(repository, folder)) {
     const found = snippetsFor(repository, folder, held, Number(values['context-chars']));
     for (const [context, snippets] of [
       ['without', []],
       ['with', found],
     ] as const) {
-      const { ms: newPlaceMs } = await complete(held, snippets, held.start);
-      const { text, logProbability, ms: nextKeyMs, ...read } = await complete(held, snippets, held.cursor);
+      const newPlaceMs = values.quality ? undefined : (await complete(engine, held, snippets, held.start)).ms;
+      const { text, logProbability, ms: nextKeyMs, ...read } = await complete(engine, held, snippets, held.cursor);
       const exact = text.trim() === held.expected.trim() ? 1 : 0;
       const similarity = editSimilarity(text.trim(), held.expected.trim());
-      results.push({
-        repository: name,
-        context,
-        exact,
-        similarity,
-        isShown: text !== '',
-        logProbability,
-        newPlaceMs,
-        nextKeyMs,
-        ...read,
-      });
+      const place = `${kind} ${name}/${held.path}:${held.line + 1}`;
+      const about = { repository: name, kind, place, context, exact, similarity, isShown: text !== '' };
+      results.push({ ...about, logProbability, newPlaceMs, nextKeyMs, ...read });
+      console.error(JSON.stringify({ ...results.at(-1), expected: held.expected, text }));
     }
-    console.error(`${held.path}:${held.line + 1}  ${JSON.stringify(results.slice(-2))}`);
   }
   await repository.close();
   return results;
 }
 
-/** 1 - edit distance (Levenshtein, 1966) / longer length, as in IntelliCode Compose (Svyatkovskiy, 2020). */
-function editSimilarity(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const substitution = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, substitution));
-    }
-    row = next;
+interface Corpus {
+  readonly name: string;
+  readonly folder: string;
+}
+
+async function corpora(): Promise<{ readonly all: Corpus[]; readonly remove: () => void }> {
+  const paths = values.repositories.split(',').filter((path) => path !== '');
+  if (paths.length > 0) {
+    const all = await Promise.all(paths.map(copied));
+    const remove = () => {
+      for (const { folder } of all) rmSync(folder, { recursive: true });
+    };
+    return { all, remove };
   }
-  return 1 - (row[b.length] ?? 0) / Math.max(1, a.length, b.length);
-}
-
-const mean = (numbers: readonly number[]): number =>
-  numbers.reduce((sum, n) => sum + n, 0) / Math.max(1, numbers.length);
-
-function quantile(numbers: readonly number[], share: number): number {
-  const sorted = numbers.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
-}
-
-function print(all: readonly Result[]): void {
-  console.log(
-    `${card.name}, ${card.backend}, ${cpus()[0]?.model.trim()}, load ${(loadavg()[0] ?? 0).toFixed(1)}, given up ${givenUp} times\n`,
+  const all = await Promise.all(
+    sources.map(async (source) => ({
+      name: source.name,
+      folder: join(await sourceFolder(source), handWritten[source.name] ?? ''),
+    })),
   );
-  console.log(
-    '| repository | context | n | exact | edit similarity | new place, p50 | p95 | next key, p50 | p95 | its first token, p50 | p95 | tokens read, p50 | p95 |',
-  );
-  console.log('|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|');
-  for (const name of [...new Set(all.map(({ repository }) => repository)), 'all']) {
-    for (const context of ['without', 'with']) {
-      const own = all.filter((one) => one.context === context && (name === 'all' || one.repository === name));
-      const shares = [mean(own.map(({ exact }) => exact)), mean(own.map(({ similarity }) => similarity))];
-      const waits = [
-        own.map(({ newPlaceMs }) => newPlaceMs),
-        own.map(({ nextKeyMs }) => nextKeyMs),
-        own.map(({ firstTokenMs }) => firstTokenMs),
-      ];
-      const read = own.map(({ readTokens }) => readTokens);
-      const tokens = [quantile(read, 0.5), quantile(read, 0.95)];
-      const times = waits.flatMap((ms) => [quantile(ms, 0.5), quantile(ms, 0.95)]).map((ms) => `${ms.toFixed(0)} ms`);
-      const figures = [name, context, own.length, ...shares.map((share) => share.toFixed(2)), ...times, ...tokens];
-      console.log(`| ${figures.join(' | ')} |`);
+  return { all, remove: () => {} };
+}
+
+async function printQuality(all: readonly Corpus[]): Promise<void> {
+  const engine = startEngine('dist/engine.mjs');
+  const card = await engine.requests.load({ model: values.model });
+  const results: Result[] = [];
+  for (const corpus of all) results.push(...(await measure(engine, corpus)));
+  await engine.stop();
+  const load = (loadavg()[0] ?? 0).toFixed(1);
+  console.log(`${card.name}, ${card.backend}, ${cpus()[0]?.model.trim()}, load ${load}, given up ${givenUp} times\n`);
+  printTimes(results);
+  console.log();
+  printExact(results);
+  printThresholds(results);
+}
+
+/** Counts names that the rest of the line needs and the text above the cursor doesn't have. */
+async function printNames(all: readonly Corpus[]): Promise<void> {
+  console.log('| repository | lines | names | in the context | characters, mean |\n|---|---:|---:|---:|---:|');
+  const sum = { lines: 0, names: 0, found: 0, chars: 0 };
+  for (const { name, folder } of all) {
+    const repository = await opened(folder);
+    const own = { lines: 0, names: 0, found: 0, chars: 0 };
+    for (const { held } of linesOf(repository, folder)) {
+      const snippets = snippetsFor(repository, folder, held, Number(values['context-chars']));
+      const known = new Set(namesIn(momentIn(held, held.cursor).prefix));
+      const needed = namesIn(held.expected).filter((one) => !known.has(one));
+      const given = new Set(snippets.flatMap(({ text }) => namesIn(text)));
+      own.lines += 1;
+      own.names += needed.length;
+      own.found += needed.filter((one) => given.has(one)).length;
+      own.chars += snippets.reduce((chars, { text }) => chars + text.length, 0);
     }
+    await repository.close();
+    for (const key of ['lines', 'names', 'found', 'chars'] as const) sum[key] += own[key];
+    printShare(name, own);
   }
+  printShare('all', sum);
 }
 
-/** Counts the suggestions above each log-probability threshold, and the exact ones among them. */
-function printThresholds(all: readonly Result[]): void {
-  const offered = all.filter(({ isShown }) => isShown);
-  const exact = offered.filter((one) => one.exact === 1);
-  console.log(`\nArea under the ROC curve: ${areaUnderCurve(offered).toFixed(3)} (n = ${offered.length})\n`);
-  console.log('| minimum mean log-probability | shown | precision | recall of exact ones | edit similarity |');
-  console.log('|---:|---:|---:|---:|---:|');
-  for (const least of [Number.NEGATIVE_INFINITY, -1.5, -1.2, -1, -0.8, -0.7, -0.6, -0.5, -0.4, -0.3, -0.2]) {
-    const shown = offered.filter(({ logProbability }) => logProbability >= least);
-    const kept = shown.filter((one) => one.exact === 1).length / Math.max(1, exact.length);
-    const right = mean(shown.map((one) => one.exact));
-    const figures = [
-      least,
-      shown.length / offered.length,
-      right,
-      kept,
-      mean(shown.map(({ similarity }) => similarity)),
-    ];
-    console.log(`| ${figures.map((figure) => figure.toFixed(2)).join(' | ')} |`);
-  }
+function printShare(name: string, own: { lines: number; names: number; found: number; chars: number }): void {
+  const share = (own.found / Math.max(1, own.names)).toFixed(3);
+  console.log(
+    `| ${name} | ${own.lines} | ${own.names} | ${share} | ${(own.chars / Math.max(1, own.lines)).toFixed(0)} |`,
+  );
 }
 
-/** Share of pairs of an exact and a non-exact suggestion in which the exact one has the higher log-probability. */
-function areaUnderCurve(results: readonly Result[]): number {
-  const exact = results.filter((one) => one.exact === 1);
-  const others = results.filter((one) => one.exact === 0);
-  const better = exact.flatMap((a) => others.map((b) => (a.logProbability > b.logProbability ? 1 : 0)));
-  return mean(better);
-}
-
-const results: Result[] = [];
-for (const source of sources) {
-  results.push(...(await measure(source.name, join(await sourceFolder(source), handWritten[source.name] ?? ''))));
-}
-await engine.stop();
-print(results);
-printThresholds(results);
+const { all, remove } = await corpora();
+await (values.names ? printNames(all) : printQuality(all));
+remove();

@@ -3,12 +3,12 @@ import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../parts.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
-import { fitting, keepOrder, type Snippet, SnippetLists, similarStretches } from './moment.ts';
+import { farParts, fitting, keepOrder, namesNear, type Snippet, SnippetLists, similarStretches } from './moment.ts';
 
 /**
- * What goes before the file in a completion's prompt: definitions of names near the cursor, recently edited places,
- * stretches of recently visited files and of the repository that resemble the cursor's lines. It is gathered when a
- * file is first completed, never waited for longer than a deadline, and again when nobody types.
+ * What goes before the file in a completion's prompt: definitions of names near the cursor, recently edited places, stretches
+ * of the file itself that the prompt lacks, of the repository and of recently visited files that resemble the cursor's lines.
+ * It is gathered when a file is first completed, never waited for longer than a deadline, and again when nobody types.
  */
 export class CompletionContext {
   readonly #index: RepositoryIndex;
@@ -76,11 +76,13 @@ export class CompletionContext {
     const { aroundLines, belowLines } = limits.completion;
     const around = linesAround(document, position.line, aroundLines, belowLines);
     const visited = this.#visited.filter((own) => own.uri.toString() !== document.uri.toString());
+    const own = farParts(document, position.line).map((text) => ({ path: pathOf(document), text }));
     const found = await Promise.all([
       this.#definitions(document, position),
       this.#edited(document),
-      similarStretches(around, visited.map(fileOf), limits.completion.similarSnippets),
+      similarStretches(around, own, own.length),
       this.#fromIndex(document, around),
+      similarStretches(around, visited.map(fileOf), limits.completion.similarSnippets),
     ]);
     const fits = fitting(distinct(found.flat()), around, maxChars);
     return keepOrder(this.#lists.of(document.uri.toString()) ?? [], fits);
@@ -88,14 +90,11 @@ export class CompletionContext {
 
   /** Definitions of the names on the cursor's line and the one above, if they are in other files. */
   async #definitions(document: vscode.TextDocument, { line }: vscode.Position): Promise<Snippet[]> {
-    const names: vscode.Position[] = [];
-    for (let at = Math.max(0, line - 1); at <= line; at++) {
-      for (const { index } of document.lineAt(at).text.matchAll(/[\p{L}_$][\p{L}\p{N}_$]{2,}/gu)) {
-        names.push(new vscode.Position(at, index));
-      }
-    }
-    const found = names.slice(-limits.completion.definitions).map((name) => this.#definition(document, name));
-    return (await Promise.all(found)).filter((snippet) => snippet !== undefined);
+    const names = namesNear(document, line);
+    const found = await Promise.all(
+      names.map((name) => this.#definition(document, new vscode.Position(name.line, name.character))),
+    );
+    return found.filter((snippet) => snippet !== undefined).slice(0, limits.completion.definitions);
   }
 
   async #definition(document: vscode.TextDocument, name: vscode.Position): Promise<Snippet | undefined> {
@@ -107,8 +106,9 @@ export class CompletionContext {
     const [uri, range] = 'targetUri' in first ? [first.targetUri, first.targetRange] : [first.uri, first.range];
     if (uri.toString() === document.uri.toString() || uri.scheme !== 'file') return undefined;
     const target = await vscode.workspace.openTextDocument(uri);
-    const last = Math.max(range.end.line, range.start.line + 4);
-    return { path: pathOf(target), text: linesOf(target, range.start.line, Math.min(last, range.start.line + 19)) };
+    const start = range.start.line;
+    const last = Math.min(Math.max(range.end.line, start + 4), start + limits.completion.definitionLines - 1);
+    return { path: pathOf(target), text: linesOf(target, start, last) };
   }
 
   #edited(document: vscode.TextDocument): Snippet[] {
@@ -118,8 +118,10 @@ export class CompletionContext {
   }
 
   async #fromIndex(document: vscode.TextDocument, around: string): Promise<Snippet[]> {
-    const passages = await this.#index.search(around, limits.completion.similarSnippets + 1);
-    return passages.filter(({ path }) => path !== pathOf(document)).map(({ path, text }) => ({ path, text }));
+    const { indexHits, similarSnippets } = limits.completion;
+    const passages = await this.#index.search(around, indexHits);
+    const others = passages.filter(({ path }) => path !== pathOf(document)).slice(0, similarSnippets + 1);
+    return others.map(({ path, text }) => ({ path, text }));
   }
 
   #visit(document: vscode.TextDocument): void {

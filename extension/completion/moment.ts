@@ -13,8 +13,11 @@ export interface Moment {
 }
 
 /** The part of vscode.TextDocument that is needed. */
-interface Document {
+interface Document extends Lines {
   readonly languageId: string;
+}
+
+interface Lines {
   readonly lineCount: number;
   lineAt(line: number): { readonly text: string };
 }
@@ -44,6 +47,20 @@ export function momentAt(
     linePrefix,
     lineSuffix,
   };
+}
+
+/** Names of the cursor's line, then of the one above, each once, the nearest to the line's end first. */
+export function namesNear(
+  document: Pick<Lines, 'lineAt'>,
+  line: number,
+): { line: number; character: number; name: string }[] {
+  const names = new Map<string, { line: number; character: number; name: string }>();
+  for (const at of [line, line - 1].filter((own) => own >= 0)) {
+    const matches = [...document.lineAt(at).text.matchAll(/[\p{L}_$][\p{L}\p{N}_$]{2,}/gu)].toReversed();
+    for (const { index, 0: name } of matches)
+      if (!names.has(name)) names.set(name, { line: at, character: index, name });
+  }
+  return [...names.values()].slice(0, limits.completion.namesLookedUp);
 }
 
 /** Cells of a notebook as one document, with an empty line between two, and the line at which `own` begins. */
@@ -76,7 +93,7 @@ function cutFront(text: string): string {
 /** No character of two halves is cut into them. */
 const cutEnd = (text: string): string => text.slice(0, limits.completion.suffixChars).replace(/[\uD800-\uDBFF]$/, '');
 
-function linesOf(document: Document, start: number, end: number): string[] {
+function linesOf(document: Lines, start: number, end: number): string[] {
   const lines: string[] = [];
   for (let line = start; line < Math.min(end, document.lineCount); line++) lines.push(document.lineAt(line).text);
   return lines;
@@ -117,10 +134,14 @@ export function similarStretches(around: string, files: readonly Snippet[], coun
     .map(({ path, text }) => ({ path, text }));
 }
 
-function bestWindow(wanted: ReadonlySet<string>, lines: readonly string[]): { likeness: number; text: string } {
+function bestWindow(
+  wanted: ReadonlySet<string>,
+  lines: readonly string[],
+  count = windowLines,
+): { likeness: number; text: string } {
   let best = { likeness: 0, text: '' };
-  for (let start = 0; start < lines.length; start += windowLines / 2) {
-    const text = lines.slice(start, start + windowLines).join('\n');
+  for (let start = 0; start < lines.length; start += Math.floor(count / 2)) {
+    const text = lines.slice(start, start + count).join('\n');
     const likeness = jaccard(wanted, wordsOf(text));
     if (likeness > best.likeness) best = { likeness, text };
   }
@@ -136,19 +157,43 @@ function jaccard(a: ReadonlySet<string>, b: ReadonlySet<string>): number {
   return shared / Math.max(1, a.size + b.size - shared);
 }
 
-/** As many as have room; of a long one that has none, the lines that are most like `around`. */
+/** As many as have room; of one that has none, as many lines as fit, those that are most like `around`. */
 export function fitting(snippets: readonly Snippet[], around: string, maxChars: number): Snippet[] {
   const wanted = wordsOf(around);
   let room = maxChars;
   return snippets.flatMap(({ path, text }) => {
-    const lines = text.split('\n');
-    const isCut = text.length > room && lines.length > windowLines;
-    // Where none has a word in common, the beginning says what it is.
-    const best = isCut ? bestWindow(wanted, lines).text || lines.slice(0, windowLines).join('\n') : text;
-    if (best.length > room) return [];
-    room -= best.length;
-    return [{ path, text: best }];
+    const cut = cutTo(room, text, wanted);
+    if (cut === undefined) return [];
+    room -= cut.length;
+    return [{ path, text: cut }];
   });
+}
+
+/** Fewer lines seldom hold a whole statement. */
+const cutLines = [windowLines, 14, 10, 7, 5];
+
+function cutTo(room: number, text: string, wanted: ReadonlySet<string>): string | undefined {
+  if (text.length <= room) return text;
+  const lines = text.split('\n');
+  for (const count of cutLines.filter((own) => own < lines.length)) {
+    // Where none has a word in common, the beginning says what it is.
+    const best = bestWindow(wanted, lines, count).text || lines.slice(0, count).join('\n');
+    if (best.length <= room) return best;
+  }
+  return undefined;
+}
+
+/**
+ * What the prompt lacks of the open file: its text below the cursor, of which models that fill in get a few lines and others
+ * none, and the text far above. Both begin on a grid from the file's end, so that lines typed at the cursor move neither.
+ */
+export function farParts(document: Lines, line: number): string[] {
+  const { nearLines } = limits.completion;
+  const grid = windowLines / 2;
+  const onGrid = (at: number): number => document.lineCount - Math.floor((document.lineCount - at) / grid) * grid;
+  const below = linesOf(document, onGrid(line + nearLines.below), document.lineCount);
+  const above = linesOf(document, anchoredStart(line), line - nearLines.above);
+  return [below, above].filter((lines) => lines.length > 0).map((lines) => lines.join('\n'));
 }
 
 /**

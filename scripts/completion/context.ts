@@ -1,11 +1,12 @@
 /**
- * Builds the context that the extension would add: definitions of nearby names, similar chunks of visited files, and chunks
- * from the index. The index replaces VS Code's definition provider, and three files of the same folder replace visited files.
+ * Builds the context that the extension would add: definitions of nearby names, similar stretches of the file itself, chunks
+ * from the index, and similar stretches of visited files. The index replaces VS Code's definition provider, and three files of
+ * the same folder replace visited files.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import type { Repository } from '../../engine/index/repository/repository.ts';
-import { fitting, type Snippet, similarStretches } from '../../extension/completion/moment.ts';
+import { farParts, fitting, namesNear, type Snippet, similarStretches } from '../../extension/completion/moment.ts';
 import { limits } from '../../extension/limits.ts';
 import type { HeldOut } from './heldOut.ts';
 
@@ -18,41 +19,49 @@ export const snippetsFor = (repository: Repository, folder: string, held: HeldOu
 
 /** The likeliest to help first. */
 export function foundSnippets(repository: Repository, folder: string, place: Place): Snippet[] {
-  const { similarSnippets } = limits.completion;
-  const { path } = place;
+  const { indexHits, similarSnippets } = limits.completion;
+  const { path, line } = place;
   const around = aroundOf(place);
-  const passages = repository.search(around, similarSnippets + 1).filter((own) => own.path !== path);
+  const passages = repository.search(around, indexHits).filter((own) => own.path !== path);
+  const far = farParts(documentOf(place), line).map((text) => ({ path, text }));
   return [
     ...definitions(repository, folder, place),
+    ...similarStretches(around, far, far.length),
+    ...passages.slice(0, similarSnippets + 1).map(({ path, text }) => ({ path, text })),
     ...similarStretches(around, visited(folder, path), similarSnippets),
-    ...passages.map(({ path, text }) => ({ path, text })),
   ];
 }
 
-export function aroundOf({ line, lines }: Place): string {
+const documentOf = ({ lines }: Place) => ({
+  lineCount: lines.length,
+  lineAt: (at: number) => ({ text: lines[at] ?? '' }),
+});
+
+export function aroundOf({ line, lines }: Pick<Place, 'line' | 'lines'>): string {
   const { aroundLines, belowLines } = limits.completion;
   return lines.slice(Math.max(0, line - aroundLines), line + 1 + belowLines).join('\n');
 }
 
-function definitions(repository: Repository, folder: string, { path, line, lines }: Place): Snippet[] {
-  const near = lines.slice(Math.max(0, line - 1), line + 1).join('\n');
-  const names = [...near.matchAll(/[\p{L}_$][\p{L}\p{N}_$]{2,}/gu)].map(([name]) => name);
-  return names.slice(-limits.completion.definitions).flatMap((name) => {
-    const [place, ...others] = repository.definitions(name, 2);
+function definitions(repository: Repository, folder: string, place: Place): Snippet[] {
+  const found = namesNear(documentOf(place), place.line).flatMap(({ name }) => {
+    const [only, ...others] = repository.definitions(name, 2);
     // The index can't choose between several definitions, as an editor could.
-    if (!place || others.length > 0 || place.path === path) return [];
-    const last = Math.min(Math.max(place.lastLine, place.firstLine + 4), place.firstLine + 19);
+    if (!only || others.length > 0 || only.path === place.path) return [];
+    const last = Math.min(
+      Math.max(only.lastLine, only.firstLine + 4),
+      only.firstLine + limits.completion.definitionLines - 1,
+    );
     return [
       {
-        path: place.path,
-        text: linesOf(folder, place.path)
-          .slice(place.firstLine - 1, last)
+        path: only.path,
+        text: linesOf(folder, only.path)
+          .slice(only.firstLine - 1, last)
           .join('\n'),
       },
     ];
   });
+  return found.slice(0, limits.completion.definitions);
 }
-
 function visited(folder: string, path: string): Snippet[] {
   const directory = join(folder, dirname(path));
   const names = (existsSync(directory) ? readdirSync(directory) : []).filter((name) => extname(name) === extname(path));

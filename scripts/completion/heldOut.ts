@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { IgnoreRules, walk } from '../../engine/index/repository/ignored.ts';
+import type { Repository } from '../../engine/index/repository/repository.ts';
 import { grammarOf } from '../../engine/index/syntax/grammars.ts';
 import { type Moment, momentAt } from '../../extension/completion/moment.ts';
 
@@ -20,27 +21,56 @@ export interface HeldOut {
 }
 
 const languages: Readonly<Record<string, string>> = {
-  ts: 'typescript',
+  c: 'c',
+  cc: 'cpp',
+  go: 'go',
+  h: 'cpp',
+  java: 'java',
   js: 'javascript',
   py: 'python',
-  cc: 'cpp',
-  h: 'cpp',
+  rb: 'ruby',
+  rs: 'rust',
+  ts: 'typescript',
 };
 const comment = /^(\/\/|\/\*|\*|#|"""|''')/;
 
-/** `count` random lines of code, each from a different file. */
-export function heldOutLines(folder: string, count: number, random: () => number): HeldOut[] {
+/** Of a file whose lines are seldom of the kind that is wanted. */
+const triesPerFile = 20;
+
+/** `count` random lines of code for which `isWanted` is true, each from a different file. */
+export function heldOutLines(
+  folder: string,
+  count: number,
+  random: () => number,
+  isWanted: (held: HeldOut) => boolean = () => true,
+): HeldOut[] {
   const paths = [...walk(folder, new IgnoreRules(folder, []))].flat().map(({ path }) => path);
   const held: HeldOut[] = [];
   for (const path of shuffled(paths, random)) {
     const languageId = languages[path.split('.').at(-1) ?? ''];
     if (held.length === count) break;
     if (languageId === undefined || grammarOf(path) === undefined) continue;
-    const one = holdOut(path, languageId, readFileSync(join(folder, path), 'utf8').split('\n'), random);
-    if (one) held.push(one);
+    const lines = readFileSync(join(folder, path), 'utf8').split('\n');
+    for (let i = 0; i < triesPerFile; i++) {
+      const one = holdOut(path, languageId, lines, random);
+      if (one === undefined || !isWanted(one)) continue;
+      held.push(one);
+      break;
+    }
   }
   return held;
 }
+
+/** Names in the rest of the line that another file defines and its own doesn't. */
+export function foreignNames(repository: Repository, { path, expected }: HeldOut): string[] {
+  return namesIn(expected).filter((name) => {
+    const places = repository.definitions(name, 20).filter((own) => own.name === name);
+    return places.length > 0 && places.every((own) => own.path !== path);
+  });
+}
+
+/** Long enough to be telling. */
+export const namesIn = (text: string): string[] => [...new Set(text.match(/[\p{L}_$][\p{L}\p{N}_$]{3,}/gu) ?? [])];
 
 function holdOut(path: string, languageId: string, all: string[], random: () => number): HeldOut | undefined {
   const codes = all.flatMap((text, line) => (isCode(text.trim()) ? [line] : []));

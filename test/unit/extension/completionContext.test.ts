@@ -22,7 +22,7 @@ type Document = ReturnType<typeof documentOf>;
 
 const contexts: CompletionContext[] = [];
 /** `search`: the index's results, and when they arrive. */
-function setUp(search: (around: string) => Promise<Passage[]> = () => Promise.resolve([])) {
+function setUp(search: (around: string, limit: number) => Promise<Passage[]> = () => Promise.resolve([])) {
   const context = new CompletionContext({ search } as unknown as RepositoryIndex, log);
   contexts.push(context);
   const snippets = (document: Document, line: number, maxChars = 10_000) =>
@@ -77,6 +77,26 @@ describe('the context of a completion', () => {
     for (const document of [documentOf('like.ts', likeWords), documentOf('unlike.ts', 'zebra'), own]) visit(document);
     visit(documentOf('log', likeWords, 'output'));
     expect(await snippets(own, 0)).toEqual([{ path: 'like.ts', text: likeWords }]);
+  });
+
+  it('contains stretches of the file itself that the prompt lacks, never the lines at the cursor', async () => {
+    const far = Array.from({ length: 40 }, (_, i) => (i === 30 ? likeWords : `other${i} = ${i}`));
+    const [found, ...others] = await setUp().snippets(documentOf('a.ts', [likeWords, ...far].join('\n')), 0);
+    expect(found?.path).toBe('a.ts');
+    expect(found?.text.split('\n')).toEqual(far.slice(30));
+    expect(others).toEqual([]);
+  });
+
+  it('contains other files also where the index finds the open file three times first', async () => {
+    const passages = ['a.ts', 'a.ts', 'a.ts', 'b.ts', 'c.ts'].map((path, i) => ({ path, text: `found ${i}` }));
+    const asked: number[] = [];
+    const context = setUp((_, limit) => {
+      asked.push(limit);
+      return Promise.resolve(passages.slice(0, limit));
+    });
+    const found = await context.snippets(documentOf('a.ts', 'cursor'), 0);
+    expect(found.map(({ path }) => path)).toEqual(['b.ts', 'c.ts']);
+    expect(asked).toEqual([6]);
   });
 
   it('contains recent edits in other files, each chunk once', async () => {

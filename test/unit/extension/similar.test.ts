@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { fitting, keepOrder, similarStretches } from '../../../extension/completion/moment.ts';
+import { farParts, fitting, keepOrder, namesNear, similarStretches } from '../../../extension/completion/moment.ts';
 
 const snippet = (path: string, text = path) => ({ path, text });
 
@@ -35,6 +35,48 @@ describe('the list of snippets', () => {
     const lines = Array.from({ length: 60 }, (_, i) => (i === 45 ? 'voucher = basket.redeem()' : `other${i} = ${i}`));
     const [found] = fitting([snippet('long.py', lines.join('\n'))], 'basket.redeem(voucher)', 500);
     expect(found?.text.split('\n')).toEqual(lines.slice(30, 50));
-    expect(fitting([snippet('long.py', lines.join('\n'))], 'basket', 100)).toEqual([]);
   });
+
+  it('has fewer lines of what is too long where fewer have room, and nothing where five have none', () => {
+    const lines = Array.from({ length: 18 }, (_, i) => (i === 12 ? 'voucher = basket.redeem()' : `other${i} = ${i}`));
+    const [found] = fitting([snippet('long.py', lines.join('\n'))], 'basket.redeem(voucher)', 90);
+    expect(found?.text.split('\n')).toEqual(lines.slice(8, 13));
+    expect(fitting([snippet('long.py', lines.join('\n'))], 'basket.redeem(voucher)', 40)).toEqual([]);
+  });
+});
+
+const documentOf = (lines: readonly string[]) => ({
+  lineCount: lines.length,
+  lineAt: (line: number) => ({ text: lines[line] ?? '' }),
+});
+
+describe('what the prompt lacks of the open file', () => {
+  const lines = Array.from({ length: 300 }, (_, i) => `line ${i}`);
+
+  it('is the text far above the cursor and below it', () => {
+    const [below, above] = farParts(documentOf(lines), 150);
+    expect(below?.split('\n')).toEqual(lines.slice(170));
+    expect(above?.split('\n')).toEqual(lines.slice(0, 40));
+  });
+
+  it('is nothing of a file that is short', () => {
+    expect(farParts(documentOf(lines.slice(0, 20)), 10)).toEqual([]);
+  });
+
+  it('stays the same below while lines are typed', () => {
+    const typed = [...lines.slice(0, 150), 'new', ...lines.slice(150)];
+    expect(farParts(documentOf(typed), 151)[0]).toBe(farParts(documentOf(lines), 150)[0]);
+  });
+});
+
+it('names at the cursor are each looked up once, the nearest first', () => {
+  const lines = ['const shop = open(shop);', 'return shop.place(order, order);'];
+  expect(namesNear(documentOf(lines), 1).map(({ line, name }) => `${line} ${name}`)).toEqual([
+    '1 order',
+    '1 place',
+    '1 shop',
+    '1 return',
+    '0 open',
+    '0 const',
+  ]);
 });
