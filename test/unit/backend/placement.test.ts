@@ -53,18 +53,18 @@ describe('the placement of layers', () => {
   // cache of 8,192 tokens. The fastest card is filled first and computes last; the host gets the rest.
   it.each([
     // Experts 0.423 (32 · 3 · 2880² in 4.25 bits), attention 0.028, biases 0.001, cache 0.016; head 0.615: 7.30 / 0.468.
-    ['gpt-oss-20b', gptOss20b, [8], 32, 'onnx 9, webgpu 15'],
-    ['gpt-oss-20b', gptOss20b, [12], 32, 'webgpu 24'],
+    ['gpt-oss-20b', [8], 32, gptOss20b, 'onnx 9, webgpu 15'],
+    ['gpt-oss-20b', [12], 32, gptOss20b, 'webgpu 24'],
     // 6.23 / 0.468, and room for 14 without the head.
-    ['gpt-oss-20b', gptOss20b, [7, 7], 32, 'webgpu 11, webgpu 13'],
+    ['gpt-oss-20b', [7, 7], 32, gptOss20b, 'webgpu 11, webgpu 13'],
     // Four times the experts: 23.7 / 1.74, and 24.3 / 1.74 without the head. On the CPU 3.62 GB a layer: nine bits a weight.
-    ['gpt-oss-120b', gptOss120b, [24], 128, 'onnx 23, webgpu 13'],
-    ['gpt-oss-120b', gptOss120b, [24, 24], 96, 'onnx 10, webgpu 13, webgpu 13'],
+    ['gpt-oss-120b', [24], 128, gptOss120b, 'onnx 23, webgpu 13'],
+    ['gpt-oss-120b', [24, 24], 96, gptOss120b, 'onnx 10, webgpu 13, webgpu 13'],
     // Experts 0.392 in 4.5 and 6.56 bits, attention 0.012, cache 0.019; head 0.255: 11.86 / 0.423.
-    ['Qwen3-30B-A3B', modelOf('Qwen3-30B-A3B Q4_K_M'), [12], 32, 'onnx 20, webgpu 28'],
+    ['Qwen3-30B-A3B', [12], 32, modelOf('Qwen3-30B-A3B Q4_K_M'), 'onnx 20, webgpu 28'],
     // 0.123, and 0.038 of cache; head 0.511: 3.14 / 0.160.
-    ['Qwen3-8B', modelOf('Qwen3-8B Q4_K_M'), [4], 16, 'onnx 17, webgpu 19'],
-  ] as const)('of %s: case %#', async (_, model, cardGiB, hostGiB, expected) => {
+    ['Qwen3-8B', [4], 16, modelOf('Qwen3-8B Q4_K_M'), 'onnx 17, webgpu 19'],
+  ] as const)('of %s with cards of %j GiB and a machine of %d GiB', async (_, cardGiB, hostGiB, model, expected) => {
     const { shown, contextTokens } = await planned(model, cardGiB, hostGiB);
     expect(shown).toBe(expected);
     expect(contextTokens).toBeGreaterThanOrEqual(8192);

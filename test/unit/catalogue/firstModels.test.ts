@@ -30,7 +30,7 @@ describe('the first models of npm start', () => {
   });
 
   it.each([['1'], [''], ['x'], [undefined], ['no terminal']])(
-    'are the small one after %j, and the command for the pair',
+    'are the small one after %o, and the command for the pair',
     async (answer) => {
       const { ids, said } = await started(answer);
       expect(ids).toEqual([small.id]);

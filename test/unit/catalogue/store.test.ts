@@ -136,13 +136,16 @@ describe('resolving', () => {
     expect(await store.resolve(folder)).toBe(folder);
   });
 
-  it.each(['nothing-like-this', '', '/nowhere/at/all.gguf', 'tiny\0', `x${'y'.repeat(9000)}`])(
-    'reports that %j is neither a model nor a file',
-    async (name) => {
-      const store = await open(await serveHub());
-      expect(await failure(store.resolve(name))).toMatchObject({ code: 'not-found' });
-    },
-  );
+  it.each([
+    ['an unknown name', 'nothing-like-this'],
+    ['an empty name', ''],
+    ['a missing file', '/nowhere/at/all.gguf'],
+    ['a name with a null character', 'tiny\0'],
+    ['a name of 9,001 characters', `x${'y'.repeat(9000)}`],
+  ])('reports that %s is neither a model nor a file', async (_, name) => {
+    const store = await open(await serveHub());
+    expect(await failure(store.resolve(name))).toMatchObject({ code: 'not-found' });
+  });
 
   it.each(['pull', 'verify', 'remove', 'get'] as const)(
     '%s accepts only models of the catalogue',

@@ -86,9 +86,9 @@ describe('Open Settings', () => {
   const parts = { context: { extension: { id: 'hearth.hearth' } } } as unknown as Parts;
 
   it.each([
-    [undefined, 'workbench.action.openSettings'],
-    ['ssh-remote', 'workbench.action.openRemoteSettings'],
-  ])('shows the list that has the settings of the machine: remote %j', async (remote, command) => {
+    ['this computer', undefined, 'workbench.action.openSettings'],
+    ['a computer over SSH', 'ssh-remote', 'workbench.action.openRemoteSettings'],
+  ])('shows the settings of %s', async (_, remote, command) => {
     env.remoteName = remote;
     await commandTable(parts, {} as LazyChat)['hearth.openSettings']?.();
     expect(user.commands[0]).toMatch(new RegExp(`^${command} `));

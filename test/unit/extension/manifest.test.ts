@@ -149,8 +149,8 @@ describe('the manifest', () => {
     expect([...restrictedConfigurations].sort()).toEqual(Object.keys(properties).sort());
   });
 
-  it.each([5, null, true, [], { a: {} }, 'nonsense', Number.NaN, -1])(
-    'falls back to its defaults if settings.json has %j for every key',
+  it.each([[5], [null], [true], [[]], [{ a: {} }], ['nonsense'], [Number.NaN], [-1]])(
+    'falls back to its defaults if settings.json has %o for every key',
     (value) => {
       const values = () => {
         const { remote, ...engine } = engineSettings();

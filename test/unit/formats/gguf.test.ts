@@ -204,7 +204,7 @@ describe('reading tensors', () => {
     [0.5, 1],
     [Number.NaN, 1],
     [0, Number.POSITIVE_INFINITY],
-  ])('refuses the range %s, %s of an 18-byte tensor', async (offset, length) => {
+  ])('refuses offset %s and length %s in an 18-byte tensor', async (offset, length) => {
     const file = await openGguf(write('range.gguf', soundGguf()));
     await expect(file.read('b', offset, length)).rejects.toThrow(code('invalid-input'));
     await file.close();

@@ -277,10 +277,10 @@ describe('models with gated delta nets', () => {
   const small = { ...sparse, num_hidden_layers: 40, num_experts: 256, num_experts_per_tok: 8, vocab_size: 248_320 };
 
   it.each([
-    ['Qwen3-Next-80B-A3B', next, 80, 3],
-    ['Qwen3.6-27B', { model_type: 'qwen3_5', text_config: dense }, 27, 27],
-    ['Qwen3.6-35B-A3B', { model_type: 'qwen3_5_moe', text_config: small }, 35, 3],
-  ])('%s has %s billion parameters', (_name, config, total, active) => {
+    ['Qwen3-Next-80B-A3B', 80, 3, next],
+    ['Qwen3.6-27B', 27, 27, { model_type: 'qwen3_5', text_config: dense }],
+    ['Qwen3.6-35B-A3B', 35, 3, { model_type: 'qwen3_5_moe', text_config: small }],
+  ])('%s has %d billion parameters, %d active', (_name, total, active, config) => {
     const { parameters, activeParameters } = describeSpec(specFromConfig(config));
     expect(parameters / 1e9 / total).toBeCloseTo(1, 1);
     // The cards count without embeddings, and round.

@@ -455,7 +455,7 @@ describe('the scheduler', () => {
     { blocks: 12, maxSequencesPerRun: 4 },
     { blocks: 20, maxSequencesPerRun: 8 },
   ])(
-    'shares $pages pages among more requests than fit, and every page is released (runs of up to $maxSequencesPerRun)',
+    'shares $blocks blocks among more requests than fit, and every block is released (runs of up to $maxSequencesPerRun)',
     async (options) => {
       const random = seededRandom(options.blocks + options.maxSequencesPerRun);
       const pick = (count: number): number => Math.floor(random() * count);
