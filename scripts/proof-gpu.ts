@@ -46,6 +46,8 @@ const parts: readonly Part[] = [
   { name: 'cachePrecision', files: ['test/gpu/cachePrecision.test.ts'], goldens: 'all' },
   { name: 'pieces', files: ['test/gpu/pieces.test.ts'], goldens: 'all' },
   { name: 'served', files: ['test/gpu/served.test.ts'], goldens: 'all' },
+  { name: 'storedSequences', files: ['test/gpu/storedSequences.test.ts'], goldens: 'all' },
+  { name: 'rewinds', files: ['test/gpu/rewinds.test.ts'], goldens: 'all' },
   { name: 'chunkings', files: ['test/gpu/chunkings.test.ts'], goldens: 'all' },
   { name: 'selfCheck', files: ['test/gpu/selfCheck.test.ts'], goldens: 'all' },
   ...families.flatMap((family) =>

@@ -142,4 +142,44 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
   });
 }
 
+/** Recurrent layers keep a state every 1,024 tokens, unasked: a long sequence goes back to it, also one that was stored. */
+export function checkKeptStates(backend: Backend, { name, path }: GoldenCase): void {
+  it(`a long sequence of ${name} on ${backend.name} goes back to the state that it kept, also after it was stored`, {
+    timeout: 240_000,
+  }, async () => {
+    const model = await openModel(path);
+    const decoder = await backend.load(model.spec, model.weights, { contextTokens: 1200, cachePrecision: 'f32' });
+    const grow = async (sequence: Sequence, end: number): Promise<Float32Array> => {
+      let last: Float32Array = new Float32Array();
+      while (sequence.length < end) {
+        const tokens = Array.from(
+          { length: Math.min(96, end - sequence.length) },
+          (_, i) => (sequence.length + i) % 509,
+        );
+        last = (await decoder.run([{ sequence, tokens, logits: 'last' }]))[0] ?? last;
+      }
+      return last;
+    };
+    const long = decoder.createSequence();
+    await grow(long, 1150);
+    const shape = decoder.serializer.shapeOf(long);
+    const pieces: Uint8Array[] = [];
+    for await (const piece of decoder.serializer.save(long)) pieces.push(piece.slice());
+    const restored = await decoder.serializer.restore(shape, given(pieces));
+    // The first end of a pass of 96 tokens beyond 1,024.
+    const kept = 1056;
+    const fresh = decoder.createSequence();
+    await grow(fresh, kept);
+    const expected = await grow(fresh, kept + 40);
+    for (const sequence of [long, restored]) {
+      expect(sequence.truncate(1149)).toBe(kept);
+      expect(await grow(sequence, kept + 40)).toEqual(expected);
+    }
+    for (const each of [long, restored, fresh]) each.dispose();
+    expect(decoder.memory().cacheBytes).toBe(0);
+    await decoder.dispose();
+    await model.file.close();
+  });
+}
+
 const sha = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
