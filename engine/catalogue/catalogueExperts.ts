@@ -123,6 +123,99 @@ export const qwen3Experts: CatalogueEntryInput[] = [
   },
 ];
 
+const deltaNet = { contextTokens: 262_144, roles: ['chat' as const] };
+
+/**
+ * Gated delta nets in three of four layers: a state of constant size there, so that a long context takes little memory. Ranked below models
+ * of their size that were run here with their published weights: theirs were not at hand.
+ */
+export const deltaNets: CatalogueEntryInput[] = [
+  {
+    ...hubGguf({
+      id: 'qwen3.5-4b',
+      name: 'Qwen3.5 4B',
+      description: 'Good answers with thinking; a context of 262,144 tokens takes little memory.',
+      parameters: 4_205_751_296,
+      quantisation: 'Q4_K_M',
+      cacheBytesPerToken: 32_768,
+      rank: 5,
+      repository: 'unsloth/Qwen3.5-4B-GGUF',
+      revision: 'e87f176479d0855a907a41277aca2f8ee7a09523',
+      file: {
+        name: 'Qwen3.5-4B-Q4_K_M.gguf',
+        bytes: 2_740_937_888,
+        sha256: '00fe7986ff5f6b463e62455821146049db6f9313603938a70800d1fb69ef11a4',
+      },
+    }),
+    family: 'qwen3.5',
+    ...deltaNet,
+  },
+  {
+    ...hubGguf({
+      id: 'qwen3.5-9b',
+      name: 'Qwen3.5 9B',
+      description: 'Very good answers with thinking and a long context; best on a GPU with 8 GB.',
+      parameters: 8_953_803_264,
+      quantisation: 'Q4_K_M',
+      cacheBytesPerToken: 32_768,
+      rank: 7,
+      repository: 'unsloth/Qwen3.5-9B-GGUF',
+      revision: '3885219b6810b007914f3a7950a8d1b469d598a5',
+      file: {
+        name: 'Qwen3.5-9B-Q4_K_M.gguf',
+        bytes: 5_680_522_464,
+        sha256: '03b74727a860a56338e042c4420bb3f04b2fec5734175f4cb9fa853daf52b7e8',
+      },
+    }),
+    family: 'qwen3.5',
+    ...deltaNet,
+  },
+  {
+    ...hubGguf({
+      id: 'qwen3.6-35b-a3b',
+      name: 'Qwen3.6 35B-A3B',
+      description: 'Mixture of experts with a long context: answers like a large model at the speed of a small one.',
+      parameters: 34_660_610_688,
+      quantisation: 'Q4_K_M',
+      cacheBytesPerToken: 20_480,
+      rank: 10,
+      repository: 'ggml-org/Qwen3.6-35B-A3B-GGUF',
+      revision: 'baec3ebee244827cda0f4557eafa8b28f7545fa6',
+      file: {
+        name: 'Qwen3.6-35B-A3B-Q4_K_M.gguf',
+        bytes: 20_419_565_568,
+        sha256: '671e47e0ec53c665d048b98c3ecbfd5236b5ca9c3e02ed19fc8f81f7b85140c7',
+      },
+    }),
+    family: 'qwen3.5',
+    ...deltaNet,
+    activeParameters: 3_454_988_928,
+    bytesPerToken: 1_915_120_128,
+  },
+  {
+    ...hubGguf({
+      id: 'qwen3-next-80b-a3b',
+      name: 'Qwen3-Next 80B-A3B Instruct',
+      description: 'A larger mixture of experts with a long context, without thinking; needs a lot of memory.',
+      parameters: 79_674_391_296,
+      quantisation: 'Q4_K_M',
+      cacheBytesPerToken: 24_576,
+      rank: 10,
+      repository: 'Qwen/Qwen3-Next-80B-A3B-Instruct-GGUF',
+      revision: '4c8630cf7af926a9c5095cb4bbbbc65d36e20f77',
+      file: {
+        name: 'Qwen3-Next-80B-A3B-Instruct-Q4_K_M.gguf',
+        bytes: 48_410_988_384,
+        sha256: 'd103b2733ec1012a52d01edda66b7e5c24ae50508c9f99f5297ea459ef3c061a',
+      },
+    }),
+    family: 'qwen3-next',
+    ...deltaNet,
+    activeParameters: 3_874_929_408,
+    bytesPerToken: 2_335_966_208,
+  },
+];
+
 /** Files that are identical in both GPT-OSS repositories. */
 const gptOssText = [
   {

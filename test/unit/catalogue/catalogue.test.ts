@@ -34,6 +34,10 @@ describe('the catalogue', () => {
       'Qwen3 30B-A3B',
       'Qwen3 30B-A3B Instruct 2507',
       'Qwen3-Coder 30B-A3B Instruct',
+      'Qwen3.5 4B',
+      'Qwen3.5 9B',
+      'Qwen3.6 35B-A3B',
+      'Qwen3-Next 80B-A3B Instruct',
       'GPT-OSS 20B',
       'GPT-OSS 20B (one file)',
       'GPT-OSS 120B',
@@ -137,6 +141,18 @@ describeShared('the catalogue agrees with the published config.json', Object.val
     const growing = published.layer_types?.filter((type) => type === 'full_attention').length;
     const layers = growing ?? published.num_hidden_layers;
     expect(model.cacheBytesPerToken).toBe(2 * 2 * published.num_key_value_heads * headDim * layers);
+  });
+});
+
+describe('parameter counts of files', () => {
+  // `n_params` that llama-server states of the file.
+  it.each([
+    ['qwen3.5-4b', 4_205_751_296],
+    ['qwen3.5-9b', 8_953_803_264],
+    ['qwen3.6-35b-a3b', 34_660_610_688],
+    ['qwen3-next-80b-a3b', 79_674_391_296],
+  ])('are those of the entry %s', (id, parameters) => {
+    expect(entry(id).parameters).toBe(parameters);
   });
 });
 

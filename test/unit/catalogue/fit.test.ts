@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { planMemory } from '../../../engine/backend/memoryPlan.ts';
 import { hostNeeds } from '../../../engine/backend/processor/decoder.ts';
+import { architectures, specOfArchitecture } from '../../../engine/catalogue/architectures.ts';
 import { catalogue, findEntry, requireEntry } from '../../../engine/catalogue/catalogue.ts';
 import { choosePair } from '../../../engine/catalogue/choice.ts';
 import {
@@ -14,7 +15,6 @@ import {
   placeOf,
   speedOf,
 } from '../../../engine/catalogue/fit.ts';
-import { architectures, specOfArchitecture } from '../../../engine/catalogue/inspectModel.ts';
 import { modelsDocument, modelsPath } from '../../../scripts/models-table.ts';
 import { machine, machines } from '../../../scripts/shared/machines.ts';
 

@@ -13,7 +13,7 @@ import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
 import { DoesNotFit, type MemoryPool, planMemory } from '../../../engine/backend/memoryPlan.ts';
 import { hostNeeds } from '../../../engine/backend/processor/decoder.ts';
 import { gpuNeeds } from '../../../engine/backend/webgpu/needs.ts';
-import { architectures, specOfArchitecture } from '../../../engine/catalogue/inspectModel.ts';
+import { architectures, specOfArchitecture } from '../../../engine/catalogue/architectures.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
 import type { Candidate } from '../../../engine/runtime/backends.ts';
