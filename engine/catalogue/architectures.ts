@@ -65,6 +65,21 @@ const qwen25Coder = (sizes: Sizes, vocabulary = 151_936): Architecture => ({
 /** ggml-org's conversions leave the tied head out. */
 const headTied = ({ config, thinkingModes }: Architecture): Architecture => ({ config, thinkingModes });
 
+const starCoder2: Architecture = {
+  config: {
+    ...decoder({ hidden: 3072, intermediate: 12_288, layers: 30, heads: 24, keyValueHeads: 2, tied: true }),
+    model_type: 'starcoder2',
+    hidden_act: 'gelu_pytorch_tanh',
+    vocab_size: 49_152,
+    max_position_embeddings: 16_384,
+    norm_epsilon: 1e-5,
+    rope_theta: 999_999.4420358813,
+    sliding_window: 4096,
+    use_bias: true,
+  },
+  thinkingModes: noThinking,
+};
+
 const qwen3 = (sizes: Sizes): Architecture => ({
   config: {
     ...decoder(sizes),
@@ -275,6 +290,7 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     { hidden: 3584, intermediate: 18_944, layers: 28, heads: 28, keyValueHeads: 4, tied: false },
     152_064,
   ),
+  'starcoder2-3b': starCoder2,
   'qwen3-0.6b': qwen3({ hidden: 1024, intermediate: 3072, layers: 28, heads: 16, keyValueHeads: 8, tied: true }),
   'qwen3-1.7b': qwen3({ hidden: 2048, intermediate: 6144, layers: 28, heads: 16, keyValueHeads: 8, tied: true }),
   'qwen3-4b': qwen3({ hidden: 2560, intermediate: 9728, layers: 36, heads: 32, keyValueHeads: 8, tied: true }),

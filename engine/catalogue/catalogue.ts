@@ -74,7 +74,7 @@ const catalogueEntry = z.object({
   /** Weight bytes read to decode one token. For a dense model this is the whole file. */
   bytesPerToken: z.number().int().positive(),
   /** f16 KV cache bytes of one token, without sliding-window layers. */
-  cacheBytesPerToken: z.number().int().positive(),
+  cacheBytesPerToken: z.number().int().nonnegative(),
   contextTokens: z.number().int().positive(),
   /** An embedding model has no other role. */
   roles: z.array(z.enum(['completion', 'chat', 'embedding'])).min(1),

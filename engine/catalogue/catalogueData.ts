@@ -208,6 +208,34 @@ const qwen25CoderBases: CatalogueEntryInput[] = [
   },
 ];
 
+const starCoder2: CatalogueEntryInput = {
+  ...hubGguf({
+    id: 'starcoder2-3b',
+    name: 'StarCoder2 3B',
+    description: 'Completes code in 17 languages and does not chat; its licence forbids some uses.',
+    parameters: 3_030_371_328,
+    quantisation: 'Q4_K_M',
+    // A window in every layer.
+    cacheBytesPerToken: 0,
+    rank: 4,
+    repository: 'second-state/StarCoder2-3B-GGUF',
+    revision: '7fca3e2da2ce31df411461e2cb9cae2d2b492f35',
+    file: {
+      name: 'starcoder2-3b-Q4_K_M.gguf',
+      bytes: 1_848_976_448,
+      sha256: 'd8fb39287a463549b80d97473b0a7595c3a5a6da3ae2604ca33906a1a43f7175',
+    },
+  }),
+  ...base,
+  family: 'starcoder2',
+  contextTokens: 16_384,
+  licence: {
+    name: 'BigCode-OpenRAIL-M',
+    url: 'https://huggingface.co/spaces/bigcode/bigcode-model-license-agreement',
+    open: false,
+  },
+};
+
 const largeQwen25Coder = (model: Parameters<typeof estimatedGguf>[0]): CatalogueEntryInput => ({
   ...estimatedGguf(model),
   family: 'qwen2',
@@ -388,6 +416,7 @@ export const catalogueData: readonly CatalogueEntryInput[] = [
   ...qwen25Coders,
   ...largeQwen25Coders,
   ...qwen25CoderBases,
+  starCoder2,
   ...qwen3Dense,
   qwen3Of2507,
   ...qwen3Experts,

@@ -39,8 +39,9 @@ describe('the architectures of the catalogue', () => {
 });
 
 describe('planned weights of a model that is not downloaded', () => {
-  // Files whose Q4_K_M is not the mixture that llama.cpp chooses by itself: unsloth's, and one of ggml-org's.
-  const mixed = ['qwen3.5-4b', 'qwen3.5-9b', 'qwen3.6-35b-a3b'];
+  // Files whose Q4_K_M is not the mixture that llama.cpp chooses by itself today: unsloth's, one of ggml-org's, and one of 2024 whose tied
+  // embedding is in Q4_K.
+  const mixed = ['starcoder2-3b', 'qwen3.5-4b', 'qwen3.5-9b', 'qwen3.6-35b-a3b'];
   const files = catalogue.filter(({ id, downloadEstimated }) => !downloadEstimated && !mixed.includes(id));
 
   it.each(mixed)('are an estimate of %s within 5 percent', (id) => {
@@ -81,7 +82,7 @@ describe('planned weights of a model that is not downloaded', () => {
       const { spec, groups } = planned(entry);
       const bytes = activeBytesOf(spec, groups);
       if (entry.activeParameters < entry.parameters) expect(entry.bytesPerToken, entry.id).toBe(Math.round(bytes));
-      else expect(bytes, entry.id).toBeLessThanOrEqual(entry.bytesPerToken);
+      else if (!mixed.includes(entry.id)) expect(bytes, entry.id).toBeLessThanOrEqual(entry.bytesPerToken);
     }
   });
 });

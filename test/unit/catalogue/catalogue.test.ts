@@ -29,6 +29,7 @@ describe('the catalogue', () => {
       'SmolLM2 135M Instruct',
       ...['0.5B', '1.5B', '3B', '7B', '14B', '32B'].map((size) => `Qwen2.5-Coder ${size} Instruct`),
       ...['1.5B', '3B', '7B'].map((size) => `Qwen2.5-Coder ${size}`),
+      'StarCoder2 3B',
       ...['0.6B', '1.7B', '4B', '8B', '14B', '32B'].map((size) => `Qwen3 ${size}`),
       'Qwen3 4B Instruct 2507',
       'Qwen3 30B-A3B',
@@ -62,9 +63,9 @@ describe('the catalogue', () => {
     expect(files[0]?.sha256).toMatch(/^[0-9a-f]{64}$/);
   });
 
-  it('marks the only licence that forbids commercial use', () => {
+  it('marks the licences that forbid some uses', () => {
     const closed = catalogue.filter(({ licence }) => !licence.open).map(({ id }) => id);
-    expect(closed).toEqual(['qwen2.5-coder-3b-instruct', 'qwen2.5-coder-3b']);
+    expect(closed).toEqual(['qwen2.5-coder-3b-instruct', 'qwen2.5-coder-3b', 'starcoder2-3b']);
   });
 
   it.each(['../x.gguf', 'a/b.gguf', 'CON', '.hidden', ''])('rejects a file named %j', (name) => {
