@@ -4,7 +4,7 @@
  */
 
 import { HearthError, invalidInput } from '../errors.ts';
-import type { CacheDemand, Sequence, SequenceSerializer } from '../kv/blockCache.ts';
+import { type CacheDemand, requireOwn, type Sequence, type SequenceSerializer } from '../kv/blockCache.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { DecoderWeights } from '../model/weights/weights.ts';
 import type { CachePrecision } from '../protocol/models.ts';
@@ -228,11 +228,7 @@ export function checkedBatch<Own extends Sequence>(
   decoder: Decoder,
   own: (sequence: Sequence) => Own | undefined,
 ): OwnSlice<Own>[] {
-  const slices = batch.map((slice) => {
-    const sequence = own(slice.sequence);
-    if (!sequence) throw new Error('The sequence was disposed or belongs to another decoder.');
-    return { ...slice, sequence };
-  });
+  const slices = batch.map((slice) => ({ ...slice, sequence: requireOwn(own(slice.sequence)) }));
   if (new Set(slices.map(({ sequence }) => sequence)).size < slices.length) {
     throw new Error('A sequence may appear only once in a batch.');
   }

@@ -32,6 +32,12 @@ export function reachableByAll(parts: readonly Pick<Sequence, 'reachable'>[], le
   return reached === length ? length : reachableByAll(parts, reached);
 }
 
+/** The sequence as the backend's own type. @throws Error if it is none of the decoder's live ones. */
+export function requireOwn<Own extends Sequence>(own: Own | undefined): Own {
+  if (!own) throw new Error('The sequence was disposed or belongs to another decoder.');
+  return own;
+}
+
 /** A sequence and the number of tokens about to be appended to it. */
 export interface CacheDemand {
   readonly sequence: Sequence;
@@ -247,7 +253,7 @@ export class BlockCache implements SequenceSerializer {
   hasRoom(demands: readonly CacheDemand[]): boolean {
     const needed = this.pools.map((_, group) =>
       demands.reduce((sum, { sequence, tokens }) => {
-        const { length, tables } = this.#require(sequence);
+        const { length, tables } = requireOwn(this.own(sequence));
         return sum + (tables[group]?.blocksNeeded(length, length + tokens) ?? 0);
       }, 0),
     );
@@ -256,8 +262,7 @@ export class BlockCache implements SequenceSerializer {
 
   /** @throws HearthError `out-of-memory` if the tokens about to be appended don't fit. */
   requireRoom(demands: readonly CacheDemand[]): void {
-    if (this.hasRoom(demands)) return;
-    throw noRoomFor(demands.reduce((sum, { tokens }) => sum + tokens, 0));
+    if (!this.hasRoom(demands)) throw noRoomFor(demands);
   }
 
   /**
@@ -269,7 +274,7 @@ export class BlockCache implements SequenceSerializer {
     this.requireRoom(demands);
     return this.pools.map((_, group) =>
       demands.flatMap(({ sequence, tokens }) => {
-        const { length, tables } = this.#require(sequence);
+        const { length, tables } = requireOwn(this.own(sequence));
         return tables[group]?.prepare(length, length + tokens) ?? [];
       }),
     );
@@ -282,16 +287,10 @@ export class BlockCache implements SequenceSerializer {
     );
   }
 
-  #require(sequence: Sequence): CachedSequence {
-    const own = this.own(sequence);
-    if (!own) throw new Error('The sequence was disposed or belongs to another decoder.');
-    return own;
-  }
-
   // Export and import: for each layer one piece, the blocks of the sequence by position.
 
   shapeOf(sequence: Sequence): SequenceShape {
-    const { length, tables } = this.#require(sequence);
+    const { length, tables } = requireOwn(this.own(sequence));
     return { tokens: length, ranges: tables.map((table) => table.held(length)) };
   }
 
@@ -304,7 +303,7 @@ export class BlockCache implements SequenceSerializer {
   }
 
   async *save(sequence: Sequence): AsyncGenerator<Uint8Array> {
-    const own = this.#require(sequence);
+    const own = requireOwn(this.own(sequence));
     for (const layer of this.storage.layers.keys()) yield await this.storage.read(own, layer);
   }
 

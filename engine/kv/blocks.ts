@@ -76,11 +76,13 @@ export function heldBlocks(ranges: readonly number[], blockTokens: number): Set<
   return held;
 }
 
-export const noRoomFor = (tokens: number): HearthError =>
-  new HearthError(
+export function noRoomFor(demands: readonly { readonly tokens: number }[]): HearthError {
+  const tokens = demands.reduce((sum, demand) => sum + demand.tokens, 0);
+  return new HearthError(
     'out-of-memory',
     `The open conversations fill the KV cache: it has no room for ${tokens} more tokens. Nothing was changed. Close one, or load the model with a shorter context.`,
   );
+}
 
 /** Counts the users of each block of a group. */
 export class BlockPool {
@@ -102,7 +104,7 @@ export class BlockPool {
 
   /** @throws HearthError `out-of-memory` if fewer are free; nothing is changed then. */
   take(count: number): number[] {
-    if (count > this.freeBlocks) throw noRoomFor(count * this.group.blockTokens);
+    if (count > this.freeBlocks) throw noRoomFor([{ tokens: count * this.group.blockTokens }]);
     return Array.from({ length: count }, () => {
       const block = this.#free.pop() ?? this.#users.length;
       this.#users[block] = 1;

@@ -5,6 +5,7 @@
 import {
   type CacheDemand,
   reachableByAll,
+  requireOwn,
   type Sequence,
   type SequenceSerializer,
   type SequenceShape,
@@ -124,7 +125,7 @@ export class SplitDecoder implements Decoder {
       this.submit = (batch) => this.#whole(batch, async (slices) => submitLast(await this.#throughOthers(slices)));
     }
     this.serializer = new SplitSerializer(stages, {
-      own: (sequence) => this.#require(sequence),
+      own: (sequence) => requireOwn(this.#own(sequence)),
       made: (parts) => new SplitSequence(this.#sequences, parts),
     });
   }
@@ -150,7 +151,7 @@ export class SplitDecoder implements Decoder {
   ): Promise<Result> {
     const slices = checkedBatch(batch, this, (sequence) => this.#own(sequence));
     const demands = demandsOf(slices);
-    if (!this.canAllocate(demands)) throw noRoomFor(demands.reduce((sum, { tokens }) => sum + tokens, 0));
+    if (!this.canAllocate(demands)) throw noRoomFor(demands);
     const last = this.#stages.at(-1);
     if (!last) throw new Error('A model has at least one stage.');
     const before = slices.map(({ sequence }) => sequence.length);
@@ -181,7 +182,7 @@ export class SplitDecoder implements Decoder {
   canAllocate(demands: readonly CacheDemand[]): boolean {
     return this.#stages.every((stage, index) =>
       stage.canAllocate(
-        demands.map(({ sequence, tokens }) => ({ sequence: partOf(this.#require(sequence), index), tokens })),
+        demands.map(({ sequence, tokens }) => ({ sequence: partOf(requireOwn(this.#own(sequence)), index), tokens })),
       ),
     );
   }
@@ -213,12 +214,6 @@ export class SplitDecoder implements Decoder {
 
   #own(sequence: Sequence): SplitSequence | undefined {
     return sequence instanceof SplitSequence && this.#sequences.has(sequence) ? sequence : undefined;
-  }
-
-  #require(sequence: Sequence): SplitSequence {
-    const own = this.#own(sequence);
-    if (!own) throw new Error('The sequence was disposed or belongs to another decoder.');
-    return own;
   }
 }
 
