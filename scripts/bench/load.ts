@@ -3,9 +3,10 @@
  * The file is in the page cache.
  */
 import { closeSync, openSync, readSync, rmSync, statSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { hashFile, modelFolder } from '../../engine/catalogue/files.ts';
 import { startHearth, timeLoadAlone } from './hearthEngine.ts';
 import { startLlamaServer } from './llamaServer.ts';
 import { defaultModel } from './models.ts';
@@ -34,12 +35,21 @@ export async function measureLoad(report: Report, settings: Settings): Promise<v
   for (const model of settings.models.length > 0 ? settings.models : [await defaultModel()]) {
     const directory = await mkdtemp(join(tmpdir(), 'hearth-bench-'));
     try {
-      const options = { model, contextTokens, threads: settings.threads, directory };
+      const options = { model: await stored(model, directory), contextTokens, threads: settings.threads, directory };
       await report.attempt(`load of ${basename(model)}`, () => measureModel(report, settings, options));
     } finally {
       await rm(directory, { recursive: true, force: true });
     }
   }
+}
+
+/** Packed weights are kept for models of the store. */
+async function stored(model: string, directory: string): Promise<string> {
+  const folder = modelFolder(directory, await hashFile(model));
+  await mkdir(folder, { recursive: true });
+  const path = join(folder, basename(model));
+  await copyFile(model, path);
+  return path;
 }
 
 async function measureModel(report: Report, { turns, server }: Settings, options: EngineOptions): Promise<void> {
