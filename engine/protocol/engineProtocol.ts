@@ -178,10 +178,10 @@ export type NextEditParams = z.input<typeof nextEditParams>;
 
 export const nextEditResult = z.object({
   /**
-   * What the line is to become, which may have several lines; `logProbability` is of the least likely token. Absent: nothing
-   * is sure enough.
+   * What `lines` lines from `line` on are to become: one or several lines, or nothing, if `text` is empty. `logProbability` is of the
+   * least likely token. Absent: nothing is sure enough.
    */
-  edit: z.object({ line: z.number(), text: z.string(), logProbability: z.number() }).optional(),
+  edit: z.object({ line: z.number(), lines: z.number(), text: z.string(), logProbability: z.number() }).optional(),
   finish: finishReason,
 });
 export type NextEditResult = z.infer<typeof nextEditResult>;

@@ -50,7 +50,8 @@ export async function rewriteLines(writer: Writer, request: EditRequest): Promis
     const { text, logProbability } = written;
     // The model may not see an end where the line is cut off.
     if (finish !== 'stop' || text.trim() === '' || text === place.text) continue;
-    if (best === undefined || logProbability > best.logProbability) best = { line: place.line, text, logProbability };
+    if (best === undefined || logProbability > best.logProbability)
+      best = { line: place.line, lines: 1, text, logProbability };
   }
   return { finish, ...(best && { edit: best }) };
 }
@@ -78,19 +79,40 @@ async function rewriteWindow(writer: Writer, request: EditRequest, trained: Edit
   return { finish, ...(change && { edit: { ...change, line: window.firstLine + change.line, logProbability } }) };
 }
 
-/** The first line that became another or several; undefined if lines only went away or several became others at once. */
-export function firstChange(
-  before: string,
-  after: string,
-): { readonly line: number; readonly text: string } | undefined {
+interface LineChange {
+  readonly line: number;
+  /** How many lines of the old text. */
+  readonly lines: number;
+  /** What they became; empty: they are gone. */
+  readonly text: string;
+}
+
+/** The first lines that became others or went away; undefined if none did, or if a line became an empty one. */
+export function firstChange(before: string, after: string): LineChange | undefined {
   const [old, fresh] = [before.split('\n'), after.split('\n')];
   const line = old.findIndex((own, i) => own !== fresh[i]);
   if (line < 0) return undefined;
-  // The rest of the old text goes on somewhere behind the change.
-  const rest = old[line + 1];
-  const end = rest === undefined ? fresh.length : fresh.indexOf(rest, line + 1);
-  const text = fresh.slice(line, end).join('\n');
-  return end > line && text !== '' ? { line, text } : undefined;
+  const { lines, becomes } = whereTheRestGoesOn(old.slice(line), fresh.slice(line));
+  // The line before which others came counts as one that became several.
+  const grown = lines === 0 ? 1 : 0;
+  const text = fresh.slice(line, line + becomes + grown).join('\n');
+  return text === '' && becomes > 0 ? undefined : { line, lines: lines + grown, text };
+}
+
+/** The fewest lines of both texts behind which they have a line in common, or end. */
+function whereTheRestGoesOn(old: readonly string[], fresh: readonly string[]): { lines: number; becomes: number } {
+  for (let both = 1; both < old.length + fresh.length; both++) {
+    for (let lines = Math.min(both, old.length); lines >= Math.max(0, both - fresh.length); lines--) {
+      const becomes = both - lines;
+      if (goesOn(old.slice(lines), fresh.slice(becomes))) return { lines, becomes };
+    }
+  }
+  return { lines: old.length, becomes: fresh.length };
+}
+
+/** Empty lines are everywhere, so the one behind it counts too. */
+function goesOn([own, next]: readonly string[], [other, nextOther]: readonly string[]): boolean {
+  return own === other && (own?.trim() !== '' || next === nextOther);
 }
 
 const plain = (tokenizer: Tokenizer, text: string): number[] => tokenizer.encode(text, { special: 'plain' });

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { NextEditParams } from '../../engine/protocol/engineProtocol.ts';
+import type { NextEditParams, NextEditResult } from '../../engine/protocol/engineProtocol.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
@@ -79,7 +79,8 @@ export class NextEdit {
     const done = await editor.edit((edit) => edit.replace(range, place.text));
     this.#accepting = false;
     if (!done) return this.dismiss();
-    this.#foresight.note(editor.document, place.line, before);
+    const isGone = place.endLine !== undefined && place.text === '';
+    this.#foresight.note(editor.document, place.line, before, isGone ? '' : undefined);
     goOn();
   }
 
@@ -182,8 +183,8 @@ export class NextEdit {
   }
 }
 
-const rangeOf = ({ line, start, end }: Place): vscode.Range =>
-  new vscode.Range(new vscode.Position(line, start), new vscode.Position(line, end));
+const rangeOf = ({ line, start, end, endLine = line }: Place): vscode.Range =>
+  new vscode.Range(new vscode.Position(line, start), new vscode.Position(endLine, end));
 
 /** Text that is shown, and is not in the document. */
 const after = (position: vscode.Position, contentText: string): vscode.DecorationOptions => ({
@@ -208,12 +209,12 @@ export class Foresight {
   }
 
   /** `line` was changed. A further change of the same line takes the place of the earlier one. */
-  note(document: vscode.TextDocument, line: number, before: string): void {
+  note(document: vscode.TextDocument, line: number, before: string, now = document.lineAt(line).text): void {
     const path = vscode.workspace.asRelativePath(document.uri);
     const above = line === 0 ? '' : document.lineAt(line - 1).text;
     const last = this.#edits.at(-1);
     if (last?.path === path && last.before === before && last.above === above) this.#edits.pop();
-    this.#edits.push({ path, line, above, before, after: document.lineAt(line).text });
+    this.#edits.push({ path, line, above, before, after: now });
     if (this.#edits.length > limits.nextEdit.edits) this.#edits.shift();
   }
 
@@ -242,7 +243,7 @@ export class Foresight {
     try {
       const edit = await client.nextEdit(params, source.token);
       if (edit === undefined || source.token.isCancellationRequested || document.version !== version) return;
-      const place = edit.line < document.lineCount ? placeOf(document.lineAt(edit.line).text, edit) : undefined;
+      const place = placeOf(document, edit);
       if (place !== undefined && place.line !== line) found(place);
     } catch (error) {
       if (!isCancelled(error)) this.#log.debug(`Next edit: ${sentence(error)}`);
@@ -283,8 +284,24 @@ export function paramsAt(
   };
 }
 
-/** The part of the line that becomes another. */
-function placeOf(own: string, { line, text }: { readonly line: number; readonly text: string }): Place {
+/** The part of the lines that becomes another; undefined if the document has no such lines. */
+function placeOf(
+  document: Pick<vscode.TextDocument, 'lineAt' | 'lineCount'>,
+  { line, lines, text }: Pick<NonNullable<NextEditResult['edit']>, 'line' | 'lines' | 'text'>,
+): Place | undefined {
+  const next = line + lines;
+  if (next > document.lineCount) return undefined;
+  // Lines go with their breaks.
+  if (text === '' && next < document.lineCount) return { line, start: 0, endLine: next, end: 0, text };
+  const own = Array.from({ length: lines }, (_, i) => document.lineAt(line + i).text).join('\n');
   const { start, endBefore, endAfter } = changeOf(own, text);
-  return { line, start, end: endBefore, text: text.slice(start, endAfter) };
+  const [first, last] = [start, endBefore].map((offset) => own.slice(0, offset).split('\n'));
+  const [skipped, further] = [(first?.length ?? 1) - 1, (last?.length ?? 1) - 1];
+  return {
+    line: line + skipped,
+    start: first?.at(-1)?.length ?? 0,
+    ...(further > skipped && { endLine: line + further }),
+    end: last?.at(-1)?.length ?? 0,
+    text: text.slice(start, endAfter),
+  };
 }

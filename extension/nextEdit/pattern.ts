@@ -12,6 +12,8 @@ export interface Place {
   readonly line: number;
   readonly start: number;
   readonly end: number;
+  /** Of `end`; absent: `line`. */
+  readonly endLine?: number;
   readonly text: string;
 }
 

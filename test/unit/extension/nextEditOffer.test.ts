@@ -16,8 +16,9 @@ function editorOn(lines: string[]) {
     getText: () => lines.join('\n'),
   };
   const replace = ({ start, end }: Range, text: string) => {
-    const own = lines[start.line] ?? '';
-    lines[start.line] = own.slice(0, start.character) + text + own.slice(end.character);
+    const [first, last] = [lines[start.line] ?? '', lines[end.line] ?? ''];
+    const fresh = first.slice(0, start.character) + text + last.slice(end.character);
+    lines.splice(start.line, end.line - start.line + 1, ...fresh.split('\n'));
     const contentChanges = [{ range: { start, end }, text }];
     events.document.fire({ document, contentChanges } as never);
   };
@@ -165,8 +166,21 @@ describe('the next edit', () => {
       await nextEdit.accept();
       expect(lines[3]).toBe('give total;');
       expect([offered(), texts()]).toEqual([false, []]);
-      expect(foresight.note).toHaveBeenLastCalledWith(expect.anything(), 3, 'return total;');
+      expect(foresight.note).toHaveBeenLastCalledWith(expect.anything(), 3, 'return total;', undefined);
       expect(foresight.ask).toHaveBeenCalledTimes(2);
+    });
+
+    it('may be that lines go: they are struck out, and Tab removes them', async () => {
+      const { nextEdit, found, lines, move, struck, texts } = foreseen();
+      found?.({ line: 2, start: 0, endLine: 3, end: 0, text: '' });
+      await vi.advanceTimersByTimeAsync(0);
+      expect(struck()).toEqual([new Range(new Position(2, 0), new Position(3, 0))]);
+      expect(texts()).toEqual(['', 'Tab to jump to the next edit on line 3']);
+      await nextEdit.accept();
+      move(2);
+      await nextEdit.accept();
+      expect(lines).toEqual(['let total = 0;', 'another();', 'return total;']);
+      expect(foresight.note).toHaveBeenLastCalledWith(expect.anything(), 2, 'total += 1;', '');
     });
 
     it('is not shown if the cursor left the line meanwhile', () => {
@@ -196,9 +210,8 @@ describe('asking the model for the next edit', () => {
     settings.clear();
   });
 
-  const answered = { line: 2, text: 'sum += 2;', logProbability: 0 };
-
-  function asking(card: object = {}, mode?: string) {
+  function asking(card: object = {}, mode?: string, change: object = {}) {
+    const answered = { line: 2, lines: 1, text: 'sum += 2;', logProbability: 0, ...change };
     if (mode !== undefined) settings.set('hearth.nextEdit.model', mode);
     const { editor } = editorOn(['let total = 0;', 'let sum = 1;', 'sum += 1;', 'return;']);
     const nextEdit = vi.fn(async () => answered);
@@ -229,6 +242,31 @@ describe('asking the model for the next edit', () => {
       expect.anything(),
     );
     expect(found).toHaveBeenCalledWith({ line: 2, start: 7, end: 8, text: '2' });
+  });
+
+  it.each([
+    ['a line that goes', { text: '' }, { line: 2, start: 0, endLine: 3, end: 0, text: '' }],
+    ['the last lines, which go', { lines: 2, text: '' }, { line: 2, start: 0, endLine: 3, end: 7, text: '' }],
+    [
+      'lines that become others',
+      { lines: 2, text: 'sum += 1;\nreturn sum;' },
+      { line: 3, start: 6, end: 6, text: ' sum' },
+    ],
+    [
+      'lines that become one',
+      { lines: 2, text: 'sum += 1; return;' },
+      { line: 2, start: 9, endLine: 3, end: 0, text: ' ' },
+    ],
+  ])('finds %s', async (_, change, place) => {
+    const { found, settle } = asking({ foreseesEdits: true }, undefined, change);
+    await settle();
+    expect(found).toHaveBeenCalledWith(place);
+  });
+
+  it('leaves lines alone that the document has not', async () => {
+    const { found, settle } = asking({ foreseesEdits: true }, undefined, { lines: 3 });
+    await settle();
+    expect(found).not.toHaveBeenCalled();
   });
 
   it('stops asking once it is cancelled', async () => {

@@ -30,13 +30,19 @@ describe('the prompt of one line', () => {
 
 describe('the first change of a rewritten window', () => {
   it.each([
-    ['one line', 'a\nb\nc', 'a\nB\nc', { line: 1, text: 'B' }],
-    ['lines that were added', 'a\nb\nc', 'a\nB\nB2\nc', { line: 1, text: 'B\nB2' }],
-    ['the last line', 'a\nb', 'a\nB', { line: 1, text: 'B' }],
-    ['the first of two', 'a\nb\nc\nd\ne', 'a\nB\nc\nD\ne', { line: 1, text: 'B' }],
+    ['one line', 'a\nb\nc', 'a\nB\nc', { line: 1, lines: 1, text: 'B' }],
+    ['lines that were added', 'a\nb\nc', 'a\nB\nB2\nc', { line: 1, lines: 1, text: 'B\nB2' }],
+    ['the last line', 'a\nb', 'a\nB', { line: 1, lines: 1, text: 'B' }],
+    ['the first of two', 'a\nb\nc\nd\ne', 'a\nB\nc\nD\ne', { line: 1, lines: 1, text: 'B' }],
     ['nothing', 'a\nb', 'a\nb', undefined],
-    ['a line that went away', 'a\nb\nc', 'a\nc', undefined],
-    ['several lines at once', 'a\nb\nc\nd', 'a\nX\nY\nd', undefined],
+    ['lines before another', 'a\nb', 'a\nX\nY\nb', { line: 1, lines: 1, text: 'X\nY\nb' }],
+    ['a line that went away', 'a\nb\nc', 'a\nc', { line: 1, lines: 1, text: '' }],
+    ['a line that went away before an empty one', 'a\nb\n\nc', 'a\n\nc', { line: 1, lines: 1, text: '' }],
+    ['the last lines, which went away', 'a\nb\nc', 'a', { line: 1, lines: 2, text: '' }],
+    ['several lines at once', 'a\nb\nc\nd', 'a\nX\nY\nd', { line: 1, lines: 2, text: 'X\nY' }],
+    ['several that became one', 'a\nb\nc\nd', 'a\nX\nd', { line: 1, lines: 2, text: 'X' }],
+    ['no change at an empty line', 'a\nb\n\nc\n\nd', 'a\nB\nC\n\nd', { line: 1, lines: 3, text: 'B\nC' }],
+    ['no line that became an empty one', 'a\nb\nc', 'a\n\nc', undefined],
   ])('finds %s', (_, before, after, change) => {
     expect(firstChange(before, after)).toEqual(change);
   });
