@@ -156,7 +156,7 @@ export function architectureRows(model: Inspection): Row[] {
     },
     { label: 'Layers', value: `${model.layers}, hidden size ${count(model.hiddenSize)}` },
     { label: 'Vocabulary', value: count(model.vocabularySize) },
-    ...(attention ? [...attentionRows(attention), ...groupedQueryRows(attention), ...windowRows(model)] : []),
+    ...(attention ? [...attentionRows(attention), ...groupedQueryRows(attention, model), ...windowRows(model)] : []),
     deltaRow(model),
     ...feedForwardRows(model),
     normRow(model, attention),
@@ -207,9 +207,13 @@ function attentionRows(attention: CachedAttentionSpec): Row[] {
   ];
 }
 
-function groupedQueryRows(attention: CachedAttentionSpec): Row[] {
+function groupedQueryRows(attention: CachedAttentionSpec, { feedForward }: Inspection): Row[] {
   const grouped = attention.kind === 'grouped-query' ? attention : undefined;
-  const biases = [...(grouped?.bias.qkv ? ['q', 'k', 'v'] : []), ...(grouped?.bias.output ? ['output'] : [])];
+  const biases = [
+    ...(grouped?.bias.qkv ? ['q', 'k', 'v'] : []),
+    ...(grouped?.bias.output ? ['output'] : []),
+    ...(feedForward.some(({ spec }) => spec.kind === 'plain') ? ['feed-forward'] : []),
+  ];
   return [
     {
       label: 'Sinks',
@@ -226,7 +230,9 @@ function windowRows({ attention, layers }: Inspection): Row[] {
       ? [`${count(spec.slidingWindow)} tokens in ${number} of ${layers} layers`]
       : [],
   );
-  return [{ label: 'Sliding window', value: windows.join('; '), why: 'the other layers attend to the whole context' }];
+  const isEverywhere = attention.every(({ spec }) => spec.kind === 'grouped-query' && spec.slidingWindow !== undefined);
+  const why = isEverywhere ? 'no layer attends to more' : 'the other layers attend to the whole context';
+  return [{ label: 'Sliding window', value: windows.join('; '), why }];
 }
 
 function feedForwardRows({ feedForward, layers }: Inspection): Row[] {

@@ -96,6 +96,20 @@ describe('a model of the catalogue that is not on this machine', () => {
     expect(fact(text, 'Normalisation')).toMatch(/^RMS; query and key heads too/);
   });
 
+  it('names what sets StarCoder2 apart', async () => {
+    const text = inspectionText([await inspected('starcoder2-3b')]);
+    const expected: [string, RegExp][] = [
+      ['Normalisation', /^LayerNorm/],
+      ['Activation', /^GELU$/],
+      ['Biases', /^q, k, v, output, feed-forward$/],
+      ['Sliding window', /^4,096 tokens in 30 of 30 layers +no layer attends to more/],
+      ['Context', /^16,384/],
+      // 30 layers, 4,096 tokens, a key and a value of 2 heads of 128 in f16.
+      ['KV of windows', /^126 MB/],
+    ];
+    for (const [label, value] of expected) expect(fact(text, label), label).toMatch(value);
+  });
+
   it('shows the size of the weights if it is too large', async () => {
     const text = inspectionText([await inspected('deepseek-v3.1')]);
     // FP8 is computed by ONNX Runtime, which takes 0.7 GB beside weights and cache.

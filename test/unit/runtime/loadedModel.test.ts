@@ -1,7 +1,8 @@
 import { cp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { loadModel } from '../../../engine/runtime/loadedModel.ts';
+import { openCheckpoint } from '../../../engine/model/open.ts';
+import { decoderFor, loadModel } from '../../../engine/runtime/loadedModel.ts';
 import { fixtureFile } from '../shared.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 
@@ -38,5 +39,26 @@ describe.each(['onnx', 'reference'] as const)('a model loaded by %s', (backend) 
       code: 'invalid-input',
       message: expect.stringContaining('tokenizer.json'),
     });
+  });
+});
+
+describe('a model with longrope', () => {
+  const factorsOf = async (asked: { readonly contextTokens?: number; readonly mostContextTokens?: number }) => {
+    const { readTokenizer, ...model } = await openCheckpoint(fixtureFile('goldens/phi3-longrope'));
+    const [long, short] = [model.spec.layers[0]?.attention.rope, model.spec.layers[0]?.attention.rope?.shortContext];
+    const request = { backend: 'reference', onProgress: () => {}, signal: new AbortController().signal } as const;
+    const { decoder } = await decoderFor(model, { ...request, ...asked });
+    const loaded = decoder.spec.layers.map(({ attention }) => attention.rope?.frequencyFactors);
+    await decoder.dispose();
+    await model.file.close();
+    const kinds = [long, short].map((factors) => factors?.frequencyFactors);
+    return loaded.map((factors) => ['long', 'short'][kinds.indexOf(factors)]);
+  };
+
+  it('takes the factors of the context that it is loaded with', async () => {
+    expect(await factorsOf({})).toEqual(['long', 'long', 'long']);
+    expect(await factorsOf({ contextTokens: 65 })).toEqual(['long', 'long', 'long']);
+    expect(await factorsOf({ contextTokens: 64 })).toEqual(['short', 'short', 'short']);
+    expect(await factorsOf({ mostContextTokens: 64 })).toEqual(['short', 'short', 'short']);
   });
 });
