@@ -28,7 +28,7 @@ describe('a follow-up', () => {
     expect(searchFor('and parseUrl?', earlier)?.question).toBe('and parseUrl?'));
 });
 
-describe('what a search found', () => {
+describe('a search result', () => {
   const passage = (coverage: number, score: number) => ({
     ...{ path: 'a', firstLine: 1, lastLine: 2, text: '', within: '' },
     ...{ coverage, score },
@@ -47,7 +47,7 @@ describe('what a search found', () => {
   });
 });
 
-describe('what a search found for a long question', () => {
+describe('a search result for a long question', () => {
   it('is attached even if it contains fewer of its words', () => {
     const long = Array.from({ length: 60 }, (_, i) => `word${i}`).join(' ');
     const passage = { path: 'a', firstLine: 1, lastLine: 2, text: '', within: '', score: 1 };
@@ -57,7 +57,7 @@ describe('what a search found for a long question', () => {
   });
 });
 
-describe('what a question is about', () => {
+describe('the subject of a question', () => {
   it.each(['What is this project?', 'Give me an overview of the codebase', 'How is this repo structured? Explain.'])(
     'the whole: %s',
     (question) => expect(isAboutTheWhole(question)).toBe(true),

@@ -77,7 +77,7 @@ describe('An index', () => {
     await service.close();
   });
 
-  it('whose damage a search finds is made anew, though nothing is written', async () => {
+  it('is rebuilt if a search finds damage, though nothing is written', async () => {
     const { folder, database } = await indexed();
     const service = serviceOf();
     await service.open({ database, folders: [{ name: '', directory: folder }], excludes: [] });
@@ -98,7 +98,7 @@ describe('An index', () => {
   it.each([
     ['of embedded chunks', 'embedded'],
     ['of vectors', 'vectors'],
-  ])('is made anew where its table %s is damaged', async (_, table) => {
+  ])('is rebuilt if its table %s is damaged', async (_, table) => {
     const vector = Float32Array.of(0.6, 0.8);
     const embedder: Embedder = {
       dimensions: 2,
@@ -142,7 +142,7 @@ describe('An index', () => {
     await service.close();
   });
 
-  it('is opened where something took its owner the right to read it, or put folders beside it', async () => {
+  it('is opened if its owner lost the permission to read it, or if folders are beside it', async () => {
     const { folder, database } = await indexed();
     chmodSync(database, 0);
     for (const suffix of ['-wal', '-shm']) mkdirSync(database + suffix);

@@ -302,8 +302,8 @@ describe('a large index', () => {
   });
 });
 
-describe('what is shown', () => {
-  it('is the best lines of a long function, with what encloses them', async () => {
+describe('a chunk that is shown', () => {
+  it('has the best lines of a long function, and names what encloses them', async () => {
     const body = Array.from({ length: 40 }, (_, i) => (i === 30 ? '  openSluice();' : `  step${i}();`)).join('\n');
     const [hit] = (await of({ 'a.ts': `function run() {\n${body}\n}\n` })).search('sluice', 5);
     expect(hit?.text).toContain('openSluice');
@@ -311,7 +311,7 @@ describe('what is shown', () => {
     expect(hit?.within).toBe('function run() {');
   });
 
-  it('is of the file whose name stands in the question, before one that has its words more often', async () => {
+  it('is from the file whose name is in the question, before one that has its words more often', async () => {
     const files = {
       'src/tank.ts': 'export const top = "fill";\n',
       'src/pump.ts': 'export const pump = "tank tank fill fill";\n',
@@ -319,7 +319,7 @@ describe('what is shown', () => {
     expect(paths(await of(files), 'fill the tank to the top')[0]).toBe('src/tank.ts');
   });
 
-  it('is not build output, although it holds the sources, nor a changelog', async () => {
+  it('is never build output, although that contains the sources, nor a changelog', async () => {
     const text = 'export function fillTank() {\n  return pump(tank);\n}\n';
     const repository = await of({
       'dist/browser/a.js': `var tank = fill;\n${text}${text.replaceAll('fillTank', 'fillTankFully')}`,
@@ -329,7 +329,7 @@ describe('what is shown', () => {
     expect(paths(repository, 'fill the tank by the pump of the browser')[0]).toBe('lib/basin.ts');
   });
 
-  it('is a document where links or wording are asked for, and its translation where a language is', async () => {
+  it('is from a document if links or wording are asked for, and from its translation if a language is named', async () => {
     const repository = await of({
       'README.md': 'Fill the tank at the pump.\n',
       'README.de.md': 'Fill the tank am Pumpenhaus.\n',
@@ -340,7 +340,7 @@ describe('what is shown', () => {
     expect(paths(repository, 'fill the tank in the German README')[0]).toBe('README.de.md');
   });
 
-  it('is of the file that the question names', async () => {
+  it('is from the file that the question names', async () => {
     const files = { 'README.md': 'How to fill it.\n', 'src/valve.ts': 'export const fill = "fill the valve";\n' };
     expect(paths(await of(files), 'fill the valve')[0]).toBe('src/valve.ts');
     expect(paths(await of(files), 'fill the valve in README.md')[0]).toBe('README.md');
@@ -356,14 +356,14 @@ describe('what is shown', () => {
     expect(hit?.text).toContain('export const fillTank');
   });
 
-  it('has no builds of the same text', async () => {
+  it('is never a second build of the same text', async () => {
     const text = (word: string) => `${word} valve = open(pipe, sluice, tank, pump, gate, lock);\n${word} x = 1;\n`;
     expect(paths(await of({ 'a.cjs': text('var'), 'a.js': text('let'), 'a.ts': text('const') }), 'valve')).toHaveLength(
       1,
     );
   });
 
-  it('is what a message with other values says where it is raised', async () => {
+  it('is where a message is raised, though the question has other values in it', async () => {
     const repository = await of({
       'a.py': 'def f(n):\n    raise ValueError(f"tank number {n} overflows its basin")\n',
       'b.py': 'tank = number = overflows = basin = 1\nits = tank\n',

@@ -11,7 +11,7 @@ describe('the words of a text', () => {
     ['$private_thing', ['private', 'thing']],
     ['größeÄndern', ['größe', 'Ändern']],
     ['plain', ['plain']],
-  ])('cut %s at %j', (identifier, parts) => {
+  ])('split %s into %j', (identifier, parts) => {
     expect(partsOfIdentifier(identifier)).toEqual(parts);
   });
 
