@@ -31,6 +31,9 @@ export interface IdleSequence {
   readonly owner: string | undefined;
 }
 
+/** Owner of what a model has read to draft for a larger one: of no use after the answer, so never stored. */
+export const draftOwner = 'draft';
+
 /** A shorter shared prefix is prefilled again, which is cheaper than copying the KV cache. */
 const minSharedTokens = 16;
 

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { Sequence, SequenceSerializer } from './blockCache.ts';
-import { longestShared, type PrefixCache, sharedLength } from './prefixCache.ts';
+import { draftOwner, longestShared, type PrefixCache, sharedLength } from './prefixCache.ts';
 import {
   listSnapshots,
   readSnapshotPieces,
@@ -212,8 +212,9 @@ export class Snapshots {
       this.#known = Promise.resolve(known);
       const { cache, minTokens } = this.#options;
       const longestFirst = [...cache.idle].sort((a, b) => b.tokens.length - a.tokens.length);
-      for (const { sequence, tokens } of longestFirst) {
+      for (const { sequence, tokens, owner } of longestFirst) {
         if (signal.aborted) return;
+        if (owner === draftOwner) continue;
         if (tokens.length < minTokens || longest(known, tokens).shared >= coveredShare * tokens.length) continue;
         const fork = sequence.fork();
         try {

@@ -6,6 +6,7 @@
  * Measured times and the acceptance rate decide: how long a draft is, and whether there is any. Reading the text costs the
  * smaller model a prefill, so an answer gets its first draft once it has taken as long as that prefill will.
  */
+import { draftOwner } from '../kv/prefixCache.ts';
 import { type FreeTokens, free } from '../sampling/logitsProcessor.ts';
 import { argmax, emptyHistory, greedy } from '../sampling/sampler.ts';
 import type { SamplingState, TokenRequest } from './job.ts';
@@ -114,7 +115,17 @@ export class DraftModel {
     deliver: TokenRequest['deliver'] = () => 'continue',
   ) {
     const choose = (logits: Float32Array): number => argmax(logits);
-    const request = { requestClass, owner, signal, prompt, maxTokens, choose, deliver, sampling: likeliest };
+    const request = {
+      requestClass,
+      owner,
+      cacheOwner: draftOwner,
+      signal,
+      prompt,
+      maxTokens,
+      choose,
+      deliver,
+      sampling: likeliest,
+    };
     try {
       return await this.#source.submit(request);
     } catch {

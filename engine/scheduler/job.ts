@@ -92,6 +92,8 @@ export interface TokenRequest {
   /** The window that asks; absent: all such requests are of one. */
   readonly owner?: object | undefined;
   readonly prompt: readonly number[];
+  /** Whose sequences of the cache it continues and leaves; absent: those of its class. */
+  readonly cacheOwner?: string;
   /** Prompt lengths at which later prompts may diverge; absent: only the end. */
   readonly boundaries?: readonly number[] | undefined;
   /** 0: the prompt is computed into the cache and nothing is sampled. */
@@ -195,6 +197,10 @@ export class Job implements QueuedRequest {
 
   get owner(): object | undefined {
     return this.request.owner;
+  }
+
+  get cacheOwner(): string {
+    return this.request.cacheOwner ?? this.requestClass;
   }
 
   get boundaries(): readonly number[] {

@@ -228,8 +228,8 @@ export class Scheduler implements DeviceUser {
   async #admit(job: Job, nowMs: number): Promise<void> {
     const { cache, snapshots } = this.#machine;
     try {
-      await this.#device.calls.during(snapshots?.restorePrefix(job.tokens, job.requestClass));
-      const lease = cache.acquire(job.tokens, job.requestClass);
+      await this.#device.calls.during(snapshots?.restorePrefix(job.tokens, job.cacheOwner));
+      const lease = cache.acquire(job.tokens, job.cacheOwner);
       job.lease = lease;
       lease.sequence.setCheckpoints(job.boundaries);
       if (!this.#room.hasRoomFor(job)) return;

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { copyFile, mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
+import { draftOwner, PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { clearSnapshots, listSnapshots, snapshotVersion } from '../../../engine/kv/snapshotFile.ts';
 import { type Digest, type SnapshotOptions, Snapshots } from '../../../engine/kv/snapshots.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
@@ -88,6 +88,14 @@ describe('snapshots', () => {
     const directory = newFolder();
     const { use, snapshots } = start(directory);
     await use(range(31));
+    await snapshots.save();
+    expect(await listSnapshots(directory)).toEqual([]);
+  });
+
+  it('are not saved of what was read to draft', async () => {
+    const directory = newFolder();
+    const { use, snapshots } = start(directory);
+    await use(range(200), draftOwner);
     await snapshots.save();
     expect(await listSnapshots(directory)).toEqual([]);
   });

@@ -1,6 +1,6 @@
 /** A smaller model drafts for a larger one, on one device with a clock that passes move. */
 import { describe, expect, it } from 'vitest';
-import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
+import { draftOwner, PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { argmax } from '../../../engine/sampling/sampler.ts';
 import { DraftModel } from '../../../engine/scheduler/draftModel.ts';
@@ -42,17 +42,18 @@ function setUp({ right = 1, smallMs = 1, drafts = true, draws = false, contextTo
         clock += steps * (passMs + rowMs * (rows - 1));
       },
     });
+    const cache = new PrefixCache({ decoder, maxIdle: (owner) => (owner === draftOwner ? 1 : 4) });
     const scheduler = new Scheduler({
       decoder,
       device,
-      cache: new PrefixCache({ decoder, maxIdle: () => 4 }),
+      cache,
       speculation: new Speculation(),
       maxPendingPerClass: 64,
       patienceMs: patient,
       now,
       yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
     });
-    return { decoder, scheduler };
+    return { decoder, scheduler, cache };
   };
   const guess: typeof text = (tokens) => (random() < right ? text(tokens) : (text(tokens) + 1) % vocabularySize);
   const [large, small] = [machine(10, 0.5, text, 8192), machine(smallMs, 0.05, guess, contextTokens)];
@@ -111,6 +112,13 @@ describe('a smaller model that drafts', () => {
     const { small, generate } = setUp();
     await generate(5);
     expect(small.decoder.runs).toEqual([]);
+  });
+
+  it('keeps one sequence, apart from those of its own requests', async () => {
+    const { small, generate } = setUp();
+    await generate(200);
+    await generate(200, { prompt: prompt.map((token) => token + 1) });
+    expect(Array.from(small.cache.idle, ({ owner }) => owner)).toEqual([draftOwner]);
   });
 
   it('reads only the end of a long text', async () => {
