@@ -105,12 +105,14 @@ const sumOf = (pairs: readonly Pair[], context: 'with' | 'without'): number =>
 
 const samples = 2000;
 
+/** Without samples that have no exact match at all. */
 function resampledRatios(pairs: readonly Pair[]): number[] {
   const random = seededRandom(1);
-  return Array.from({ length: samples }, () => {
+  const ratios = Array.from({ length: samples }, () => {
     const sample = pairs.flatMap(() => pairs[Math.floor(random() * pairs.length)] ?? []);
     return sumOf(sample, 'with') / sumOf(sample, 'without');
   });
+  return ratios.filter((ratio) => !Number.isNaN(ratio));
 }
 
 /** The normal distribution's quantile for 95 %. */
