@@ -1,7 +1,7 @@
 /** Runs forward passes over the tokens of one sequence. */
 import type { CacheLayout, ThreadSlice, TokenRange, WindowGroup } from '../processor/messages.ts';
 import { GrantedThreads } from '../processor/threads.ts';
-import type { LayerRange, SequenceCache } from './cache.ts';
+import type { GgmlRange, SequenceCache } from './cache.ts';
 import { buildPass, type Loaded, type PassGraph, type PassShape } from './forward.ts';
 import { addressOf, cacheTypes, type Pointer } from './library.ts';
 
@@ -29,7 +29,7 @@ export class PassRunner {
   readonly #one: Slot;
   readonly #many: Slot;
   readonly #threads: GrantedThreads;
-  readonly #ids = new WeakMap<LayerRange, number>();
+  readonly #ids = new WeakMap<GgmlRange, number>();
   #ranges = 0;
 
   constructor(loaded: Loaded, backend: Pointer) {
@@ -93,7 +93,7 @@ export class PassRunner {
     this.#loaded.ggml.ggml_backend_tensor_set(tensor, values, 0, values.byteLength);
   }
 
-  #pass(ranges: readonly LayerRange[], shape: Omit<PassShape, 'ranges'>): PassGraph {
+  #pass(ranges: readonly GgmlRange[], shape: Omit<PassShape, 'ranges'>): PassGraph {
     const slot = shape.tokens === 1 ? this.#one : this.#many;
     const key = [shape.tokens, shape.rows, ...shape.visible, ...ranges.map((range) => this.#idOf(range))].join();
     if (slot.built?.key === key) return slot.built.pass;
@@ -125,7 +125,7 @@ export class PassRunner {
     return pass;
   }
 
-  #idOf(range: LayerRange): number {
+  #idOf(range: GgmlRange): number {
     const id = this.#ids.get(range) ?? this.#ranges++;
     this.#ids.set(range, id);
     return id;

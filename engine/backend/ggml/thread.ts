@@ -2,8 +2,9 @@
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { cachedAttentions } from '../../model/spec/spec.ts';
 import { done, messageOf, ThreadCaches, transferred } from '../processor/cacheThread.ts';
+import { LayerRanges } from '../processor/layerRanges.ts';
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
-import { SequenceCache } from './cache.ts';
+import { newGgmlRange, type SequenceCache } from './cache.ts';
 import { type Loaded, rotationDivisors, rotationKey } from './forward.ts';
 import {
   addressOf,
@@ -152,8 +153,8 @@ class ComputeThread {
     }
     this.#loaded = { ggml, model, tensors: this.#store.tensors, rotations };
     this.#runner = new PassRunner(this.#loaded, this.#backend);
-    const { windowGroups, layers } = model;
-    this.#caches = new ThreadCaches(() => new SequenceCache({ windowGroups, layers, addressOf }));
+    const newRange = newGgmlRange(addressOf);
+    this.#caches = new ThreadCaches(() => new LayerRanges(model.layers, newRange));
   }
 
   handle(message: CacheMessage | Exclude<GgmlMessage, { kind: 'load' }>): FromThread | undefined {

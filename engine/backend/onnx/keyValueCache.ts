@@ -1,11 +1,10 @@
 /**
- * The memory of one sequence's keys and values, on the graph thread. Which tokens it holds is decided by the decoder
- * (kv/blocks.ts). The graph reads one element of a head for all tokens as a row, so each range of blocks is one matrix;
+ * How keys and values of a range lie in memory for the graph, and the states of recurrent layers. The graph reads one element of a head for all tokens as a row, so each range of blocks is one matrix;
  * a paged cache would have to be copied into such matrices for every token.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
+import { type LayerRange, LayerRanges, type NewRange } from '../processor/layerRanges.ts';
 import {
-  bytesOf,
   bytesOfState,
   type CacheLayout,
   type CacheType,
@@ -25,24 +24,23 @@ interface Columns {
 /** As wide as a block: attention.ts needs whole blocks, and FusedMatMul doesn't write its output if nothing is summed. */
 const nothing: TokenRange = { first: 0, columns: 64 };
 
-/** Keys, then values, of one layer: `[rows, columns]`, the first column for token `first`. Forks share it until one writes. */
-class LayerRange implements Columns {
+/** Keys, then values, of one layer: `[rows, columns]`. */
+class OnnxRange implements Columns, LayerRange<OnnxRange> {
   readonly values: CacheValues;
   readonly first: number;
   readonly columns: number;
   readonly rows: number;
-  /** Stands for the tokens of an empty cache; nobody accounts for it. */
-  readonly isEmpty: boolean;
   readonly keys: Tensor;
   readonly cachedValues: Tensor;
   refCount = 0;
+  readonly #spec: LayerCacheSpec;
 
   constructor(spec: LayerCacheSpec, range: TokenRange, values = newValues(spec.type, rowsOf(spec) * range.columns)) {
     const { first, columns } = range;
-    this.isEmpty = range === nothing;
     const { keyValueHeads, keyDim, valueDim, valuesInKeys } = spec;
     const keyRows = keyValueHeads * keyDim;
     const firstValueRow = valuesInKeys ? 0 : keyRows;
+    this.#spec = spec;
     this.rows = rowsOf(spec);
     this.first = first;
     this.columns = columns;
@@ -58,8 +56,8 @@ class LayerRange implements Columns {
     this.cachedValues = tensor(firstValueRow, valueDim);
   }
 
-  /** Copies columns `[first, first + count)` of `source` to column `at` on. */
-  copy(source: Columns, first: number, count: number, at: number): void {
+  /** @param at the first column that is written */
+  copy(source: Columns, first: number, count: number, at = 0): void {
     const { values, columns } = source;
     if (count === 1) {
       // Decode writes a single column: one value in every row of every layer.
@@ -73,32 +71,43 @@ class LayerRange implements Columns {
       this.values.set(values.subarray(from, from + count), row * this.columns + at);
     }
   }
+
+  save(columns: number, count: number, bytes: Uint8Array): void {
+    const values = valuesOf(this.#spec.type, bytes);
+    new OnnxRange(this.#spec, { first: this.first, columns }, values).copy(this, 0, count);
+  }
 }
 
+const newRange: NewRange<OnnxRange> = (spec, range, saved) =>
+  saved ? new OnnxRange(spec, range, valuesOf(spec.type, saved)) : new OnnxRange(spec, range);
+
 export class KeyValueCache {
-  length = 0;
   readonly #inputs: GraphInputs;
-  /** For each layer, ascending. The graph reads the last one. */
-  #layers: (readonly LayerRange[])[] = [];
+  readonly #ranges: LayerRanges<OnnxRange>;
   /** By length, the states after so many tokens: for each recurrent layer its tensors. A pass makes new ones. */
   readonly #states = new Map<number, readonly (readonly Float32Array[])[]>();
 
-  constructor(inputs: GraphInputs) {
+  constructor(inputs: GraphInputs, ranges = new LayerRanges(inputs.layers, newRange)) {
     this.#inputs = inputs;
-    this.arrange([], 0);
+    this.#ranges = ranges;
+  }
+
+  get length(): number {
+    return this.#ranges.length;
+  }
+
+  set length(tokens: number) {
+    this.#ranges.length = tokens;
   }
 
   fork(): KeyValueCache {
-    const fork = new KeyValueCache(this.#inputs);
-    for (const [layer, ranges] of this.#layers.entries()) fork.#replace(layer, ranges);
+    const fork = new KeyValueCache(this.#inputs, this.#ranges.fork());
     for (const [length, states] of this.#states) fork.#states.set(length, states);
-    fork.length = this.length;
     return fork;
   }
 
   dispose(): void {
-    for (const range of this.owned()) range.refCount--;
-    this.#layers = [];
+    this.#ranges.dispose();
     this.#states.clear();
   }
 
@@ -108,84 +117,32 @@ export class KeyValueCache {
     for (const length of this.#states.keys()) if (!lengths.has(length)) this.#states.delete(length);
   }
 
-  owned(): LayerRange[] {
-    return this.#layers.flat();
+  owned(): OnnxRange[] {
+    return this.#ranges.all();
   }
 
-  /** Holds these ranges of each window group, copied from the ones at hand where they differ. Cuts at `length`. */
-  arrange(groups: readonly (readonly TokenRange[])[], length: number): void {
-    this.length = length;
-    for (const [layer, spec] of this.#inputs.layers.entries()) {
-      const ranges = groups[spec.group] ?? [];
-      this.#replace(
-        layer,
-        (ranges.length > 0 ? ranges : [nothing]).map((range) => this.#placed(layer, spec, range)),
-      );
-    }
-  }
-
-  #replace(layer: number, ranges: readonly LayerRange[]): void {
-    for (const range of ranges) range.refCount++;
-    for (const range of this.#ranges(layer)) range.refCount--;
-    this.#layers[layer] = ranges;
-  }
-
-  #placed(layer: number, spec: LayerCacheSpec, wanted: TokenRange): LayerRange {
-    if (wanted === nothing) return new LayerRange(spec, nothing);
-    const { first, columns } = wanted;
-    const holds = (range: LayerRange): boolean => range.first <= first && first < range.first + range.columns;
-    const source = this.#ranges(layer).find((range) => !range.isEmpty && holds(range));
-    if (source?.first === first && source.columns === columns) return source;
-    const placed = new LayerRange(spec, wanted);
-    if (source) {
-      const from = first - source.first;
-      placed.copy(source, from, Math.max(0, Math.min(columns, source.columns - from, this.length - first)), 0);
-    }
-    return placed;
+  arrange(groups: CacheLayout, length: number): void {
+    this.#ranges.arrange(groups, length);
   }
 
   /** The range that the graph reads, in a window group. */
   tail(group: number): TokenRange {
-    const layer = this.#inputs.layers.findIndex((spec) => spec.group === group);
-    return this.#layers[layer]?.at(-1) ?? nothing;
+    return this.#ranges.tail(this.#inputs.layers.findIndex((spec) => spec.group === group)) ?? nothing;
   }
 
-  /** The given ranges of a layer as newly allocated memory: `[rows, columns]` of one after the other. */
-  saved(layer: number, groups: readonly (readonly TokenRange[])[]): Uint8Array {
+  /** Of a layer with keys and values, `[rows, columns]` of one range after the other. */
+  saved(layer: number, groups: CacheLayout): Uint8Array {
     const state = this.#stateSpec(layer);
-    if (state) return this.#savedStates(layer - this.#inputs.layers.length, state, groups);
-    const spec = this.#spec(layer);
-    const ranges = groups[spec.group] ?? [];
-    const tokenBytes = bytesOf(spec);
-    // Of its own memory, which is transferred.
-    const saved = new Uint8Array(tokenBytes * ranges.reduce((sum, { columns }) => sum + columns, 0));
-    let at = 0;
-    for (const range of ranges) {
-      const values = valuesOf(spec.type, saved.subarray(at, at + tokenBytes * range.columns));
-      const source = this.#ranges(layer).find(({ first }) => first === range.first);
-      const count = Math.min(range.columns, this.length - range.first);
-      if (source) new LayerRange(spec, range, values).copy(source, 0, count, 0);
-      at += values.byteLength;
-    }
-    return saved;
+    return state
+      ? this.#savedStates(layer - this.#inputs.layers.length, state, groups)
+      : this.#ranges.saved(layer, groups);
   }
 
   /** Takes ownership of the bytes that `saved` returned for these ranges. */
-  restore(layer: number, groups: readonly (readonly TokenRange[])[], bytes: Uint8Array): void {
+  restore(layer: number, groups: CacheLayout, bytes: Uint8Array): void {
     const state = this.#stateSpec(layer);
-    if (state) {
-      this.#restoreStates(state, groups, bytes);
-      return;
-    }
-    const spec = this.#spec(layer);
-    const tokenBytes = bytesOf(spec);
-    let at = 0;
-    const ranges = (groups[spec.group] ?? []).map((range) => {
-      const piece = bytes.subarray(at, at + range.columns * tokenBytes);
-      at += piece.byteLength;
-      return new LayerRange(spec, range, valuesOf(spec.type, piece));
-    });
-    this.#replace(layer, ranges);
+    if (state) this.#restoreStates(state, groups, bytes);
+    else this.#ranges.restore(layer, groups, bytes);
   }
 
   /** Recurrent layers are counted behind the others. */
@@ -230,22 +187,11 @@ export class KeyValueCache {
     return states;
   }
 
-  #spec(layer: number): LayerCacheSpec {
-    const spec = this.#inputs.layers[layer];
-    if (!spec) throw new Error(`The model has no layer ${layer}.`);
-    return spec;
-  }
-
-  #ranges(layer: number): readonly LayerRange[] {
-    return this.#layers[layer] ?? [];
-  }
-
   /** The cache as graph inputs. */
   feeds(): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
-    for (const [layer, ranges] of this.#layers.entries()) {
-      const tail = ranges.at(-1);
-      if (!tail) throw new Error('The sequence was disposed.');
+    for (const [layer, spec] of this.#inputs.layers.entries()) {
+      const tail = this.#ranges.tail(layer) ?? new OnnxRange(spec, nothing);
       feeds[`keys.${layer}`] = tail.keys;
       feeds[`values.${layer}`] = tail.cachedValues;
     }
@@ -265,7 +211,7 @@ export class KeyValueCache {
     let at = 0;
     for (const [layer, spec] of this.#inputs.layers.entries()) {
       const values = all.subarray(at, at + rowsOf(spec) * tokens);
-      const tail = this.#writable(layer, spec);
+      const tail = this.#ranges.writable(layer);
       tail.copy({ values, columns: tokens }, 0, tokens, this.length - tail.first);
       at += values.length;
     }
@@ -273,16 +219,6 @@ export class KeyValueCache {
     if (this.#inputs.states.length === 0) return;
     const states = this.#inputs.states.map((state) => state.outputs.map((name) => floats(outputs[name])));
     this.#states.set(this.length, states);
-  }
-
-  #writable(layer: number, spec: LayerCacheSpec): LayerRange {
-    const ranges = this.#ranges(layer);
-    const tail = ranges.at(-1);
-    if (!tail) throw new Error('The sequence was disposed.');
-    if (tail.refCount === 1) return tail;
-    const copy = new LayerRange(spec, tail, tail.values.slice());
-    this.#replace(layer, [...ranges.slice(0, -1), copy]);
-    return copy;
   }
 }
 

@@ -60,10 +60,10 @@ class Caches {
     sequence.advance(tokens.length);
   }
 
-  /** Of all the memory that there is, except what stands for empty caches. */
+  /** Of all the memory that there is. */
   bytes(): number {
     const ranges = new Set([...this.byId.values()].flatMap((cache) => cache.owned()));
-    return [...ranges].reduce((sum, { values, isEmpty }) => sum + (isEmpty ? 0 : values.byteLength), 0);
+    return [...ranges].reduce((sum, { values }) => sum + values.byteLength, 0);
   }
 
   #tell(message: CacheMessage): void {
