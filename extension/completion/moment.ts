@@ -188,10 +188,11 @@ function cutTo(room: number, text: string, wanted: ReadonlySet<string>): string 
  * none, and the text far above. Both begin on a grid from the file's end, so that lines typed at the cursor move neither.
  */
 export function farParts(document: Lines, line: number): string[] {
-  const { nearLines } = limits.completion;
+  const { nearLines, visitedLines } = limits.completion;
   const grid = windowLines / 2;
   const onGrid = (at: number): number => document.lineCount - Math.floor((document.lineCount - at) / grid) * grid;
-  const below = linesOf(document, onGrid(line + nearLines.below), document.lineCount);
+  const belowStart = onGrid(line + nearLines.below);
+  const below = linesOf(document, belowStart, belowStart + visitedLines);
   const above = linesOf(document, anchoredStart(line), line - nearLines.above);
   return [below, above].filter((lines) => lines.length > 0).map((lines) => lines.join('\n'));
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { farParts, fitting, keepOrder, namesNear, similarStretches } from '../../../extension/completion/moment.ts';
+import { limits } from '../../../extension/limits.ts';
 
 const snippet = (path: string, text = path) => ({ path, text });
 
@@ -57,6 +58,12 @@ describe('what the prompt lacks of the open file', () => {
     const [below, above] = farParts(documentOf(lines), 150);
     expect(below?.split('\n')).toEqual(lines.slice(170));
     expect(above?.split('\n')).toEqual(lines.slice(0, 40));
+  });
+
+  it('is no more of a long file than of another one', () => {
+    const long = Array.from({ length: 100_000 }, (_, i) => `line ${i}`);
+    const [below] = farParts(documentOf(long), 150);
+    expect(below?.split('\n')).toEqual(long.slice(170, 170 + limits.completion.visitedLines));
   });
 
   it('is nothing of a file that is short', () => {
