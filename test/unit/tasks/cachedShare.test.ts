@@ -10,9 +10,10 @@ import { cachedShare } from '../../../scripts/completion/cachedShare.ts';
 import { type FileChange, type Key, typing } from '../../../scripts/completion/typing.ts';
 
 const projectFile = (path: string): string => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
-const files = ['kv/prefixCache.ts', 'kv/blocks.ts', 'scheduler/requestQueue.ts', 'kv/snapshots.ts'].map((name) => ({
+/** Four files of this project as they were on 2026-11-30: the share depends on what is typed. */
+const files = ['prefixCache.ts', 'blocks.ts', 'requestQueue.ts', 'snapshots.ts'].map((name) => ({
   path: `engine/${name}`,
-  text: readFileSync(projectFile(`engine/${name}`), 'utf8'),
+  text: readFileSync(projectFile(`test/fixtures/text/typing/${name}.txt`), 'utf8'),
 }));
 
 /** Twelve lines between what exists above and below, then in another file, then twelve more. */
