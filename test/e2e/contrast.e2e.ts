@@ -1,4 +1,4 @@
-/** Measures the contrast of every text of every scene in VS Code's four kinds of themes, in the real view. */
+/** Measures the contrast of every text of every scene in VS Code's four kinds of themes, in the real view and in an editor tab. */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -34,9 +34,17 @@ for (const [title, classes, settings] of [
   ['the themes of high contrast', highContrast, highContrastThemes],
 ] as const) {
   describeInEditor(title, { files: { 'file.ts': 'let a;\n' }, settings, machineSettings }, (editor) => {
-    test.each(['dark', 'light'] as const)('can be read: %s', async (colorScheme) => {
+    test.each([
+      ['dark', 'view'],
+      ['light', 'view'],
+      // The tab stays open, so it comes last.
+      ['dark', 'tab'],
+      ['light', 'tab'],
+    ] as const)('can be read: %s, in a %s', async (colorScheme, place) => {
       await editor().page.emulateMedia({ colorScheme });
-      const chat = await editor().openChat();
+      const isTab = place === 'tab';
+      if (isTab) await editor().command('Hearth: Open Chat in an Editor Tab');
+      const chat = isTab ? await editor().chatPage('tab') : await editor().openChat();
       // The extension posts no more messages once the model is loaded.
       await editor().statusItem('scripted').waitFor();
       const body = chat.locator('body');
@@ -45,10 +53,10 @@ for (const [title, classes, settings] of [
         body.evaluate((_, all) => {
           for (const message of all) window.postMessage(message, '*');
         }, messages);
-      const under = await body.evaluate((element) => {
-        const style = getComputedStyle(element);
-        return style.getPropertyValue('--vscode-sideBar-background');
-      });
+      const under = await body.evaluate(
+        (element, colour) => getComputedStyle(element).getPropertyValue(colour),
+        isTab ? '--vscode-editor-background' : '--vscode-sideBar-background',
+      );
       const faint: Record<string, unknown> = {};
       for (const [name, scene] of Object.entries(scenes)) {
         await post(scene.messages);
@@ -57,7 +65,7 @@ for (const [title, classes, settings] of [
         await post(scene.after ?? []);
         const found = await body.evaluate(faintParts, under);
         if (found.length > 0) faint[name] = found;
-        await editor().screenshot(`${classes[colorScheme]}-${name}`, pictures);
+        await editor().screenshot(`${classes[colorScheme]}-${place}-${name}`, pictures);
       }
       expect(faint).toEqual({});
     });
