@@ -61,6 +61,23 @@ export const parserCases: readonly ParserCase[] = [
     parser: tagged({ ...hermes, kind: 'xml', given: 'texts' }),
   },
   {
+    name: 'glm',
+    framing: ['<|observation|>'],
+    output:
+      'I edit.<tool_call>edit<arg_key>path</arg_key><arg_value>a < "é😀" </p></arg_value><arg_key>line</arg_key><arg_value>12</arg_value></tool_call><|observation|>',
+    parser: tagged({ ...hermes, kind: 'keyed', dense: true, given: 'mapping' }),
+  },
+  {
+    name: 'minimax',
+    framing: ['[e~['],
+    output:
+      'I edit.\n<minimax:tool_call>\n<invoke name="edit">\n<parameter name="path">a < "é😀" </p></parameter>\n<parameter name="line">12</parameter>\n</invoke>\n</minimax:tool_call>[e~[',
+    parser: tagged({
+      ...hermes,
+      ...{ kind: 'invoke', open: '<minimax:tool_call>', close: '</minimax:tool_call>', given: 'mapping' },
+    }),
+  },
+  {
     name: 'llama',
     framing: ['<|eot_id|>'],
     output: `{"name": "edit", "parameters": ${json}}<|eot_id|>`,
@@ -88,7 +105,7 @@ export const parserCases: readonly ParserCase[] = [
 
 /** Splits into one-byte tokens and special tokens. */
 export function tokensOf({ framing, output }: ParserCase): Token[] {
-  const names = framing.map((name) => name.replace(/[|]/g, '\\|')).join('|');
+  const names = framing.map((name) => name.replace(/[|[\]]/g, '\\$&')).join('|');
   return output
     .split(new RegExp(`(${names})`))
     .flatMap((part): Token[] =>

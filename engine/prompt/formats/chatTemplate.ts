@@ -156,8 +156,10 @@ export function compileChatTemplate(source: string): ChatTemplate {
 // A checkpoint's tool-call syntax, found by rendering a call with its template, because the model was trained on that.
 
 export interface ToolSyntax {
-  /** `keyed`: GLM's names and values, each between tags of its own. */
-  readonly kind: 'json' | 'xml' | 'keyed';
+  /** `invoke`: MiniMax's; `keyed`: GLM's names and values, each between tags of its own. */
+  readonly kind: 'json' | 'xml' | 'invoke' | 'keyed';
+  /** `keyed`: no line feeds stand between the tags (GLM-4.7). */
+  readonly dense?: true;
   /** Empty: a bare call is the whole answer (Llama 3). */
   readonly open: string;
   readonly close: string;
@@ -226,8 +228,12 @@ function syntaxIn(shown: string, given: 'json' | 'mapping'): ToolSyntax | undefi
   if (/<function=probe_tool>\s*<parameter=city>\s*Paris\s*<\/parameter>/.test(shown)) {
     return { ...hermes, kind: 'xml', given: 'texts', inTemplate: true };
   }
-  if (/<tool_call>probe_tool\s*<arg_key>city<\/arg_key>\s*<arg_value>Paris<\/arg_value>\s*<\/tool_call>/.test(shown)) {
-    return { ...hermes, kind: 'keyed', given, inTemplate: true };
+  const keyed =
+    /<tool_call>probe_tool(\s*)<arg_key>city<\/arg_key>\s*<arg_value>Paris<\/arg_value>\s*<\/tool_call>/.exec(shown);
+  if (keyed) return { ...hermes, kind: 'keyed', ...(keyed[1] === '' && { dense: true }), given, inTemplate: true };
+  if (/<minimax:tool_call>\s*<invoke name="probe_tool">\s*<parameter name="city">Paris<\/parameter>/.test(shown)) {
+    const tags = { open: '<minimax:tool_call>', close: '</minimax:tool_call>' };
+    return { ...hermes, ...tags, kind: 'invoke', given, inTemplate: true };
   }
   const match =
     /(<tool_call>)?\s*\{\s*"name":\s*"probe_tool",\s*"(arguments|parameters)":\s*\{"city":\s*"Paris"\}\s*\}/.exec(

@@ -3,7 +3,8 @@ import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
 import { type OutputParser, type OutputPiece, piece, type Tool } from '../conversation.ts';
 import type { ToolSyntax } from '../formats/chatTemplate.ts';
 import { partialMatchLength, ThinkingSplitter } from '../thinking.ts';
-import { KeyedCallReader, XmlCallReader } from './xmlCall.ts';
+import { callFormOf } from './callForms.ts';
+import { XmlCallReader } from './xmlCall.ts';
 
 /** Parses one call, starting after its opening tag. */
 export interface CallReader {
@@ -89,9 +90,10 @@ export class ToolCallSplitter {
     return !this.#said && text[at] === '{' ? { at, end: at, open } : undefined;
   }
 
-  /** XML calls often lack their opening tag; the name of an offered tool identifies them. */
+  /** Calls between tags often lack their opening tag; the name of an offered tool identifies them. */
   #bareOpenings(): string[] {
-    return this.#syntax.kind === 'xml' ? this.#tools.map(({ name }) => `<function=${name}>`) : [];
+    const { kind } = this.#syntax;
+    return kind === 'json' ? [] : this.#tools.flatMap(({ name }) => callFormOf(kind).openings(name));
   }
 
   #mayOpen(text: string): number {
@@ -101,8 +103,9 @@ export class ToolCallSplitter {
 
   #reader(open: string): CallReader {
     const { close, kind } = this.#syntax;
-    if (kind === 'keyed') return new KeyedCallReader(open, close, this.#tools);
-    return kind === 'xml' ? new XmlCallReader(open, close, this.#tools) : new JsonCallReader(open, close, this.#tools);
+    return kind === 'json'
+      ? new JsonCallReader(open, close, this.#tools)
+      : new XmlCallReader(callFormOf(kind), open, close, this.#tools);
   }
 
   #follow(progress: CallProgress, pieces: OutputPiece[]): void {

@@ -1,23 +1,19 @@
 /**
- * Calls whose arguments stand between tags.
+ * Calls whose arguments stand between tags: Qwen3-Coder's, MiniMax's and GLM's (callForms.ts).
  *
- * Qwen3-Coder's calls: `<function=f><parameter=p>value</parameter></function>`, with a line feed around each value.
  * The schema says whether a value is text or JSON. Each value is streamed as a member of the arguments' JSON.
  *
- * About one call in five lacks a tag. A value without its closing tag ends at the next parameter of the tool, at the end
- * of the call, or at the function's closing tag if only the end of the call follows. A function without its closing tag
- * ends with the call.
+ * About one of Qwen3-Coder's calls in five lacks a tag. A value without its closing tag ends at the next parameter of the
+ * tool, at the end of the call on a line of its own, or at the function's closing tag if only the end of the call follows. A
+ * function without its closing tag ends with the call, or where another begins.
  */
 import { argumentTypes, type Tool } from '../conversation.ts';
 import { partialMatchLength } from '../thinking.ts';
+import type { CallForm } from './callForms.ts';
 import type { CallProgress, CallReader } from './toolCallText.ts';
 
-const valueEnd = '</parameter>';
-const parameterStart = '<parameter=';
-const functionStart = '<function=';
-const functionEnd = '</function>';
-
 export class XmlCallReader implements CallReader {
+  readonly #form: CallForm;
   readonly #open: string;
   readonly #close: string;
   readonly #tools: readonly Tool[];
@@ -31,7 +27,8 @@ export class XmlCallReader implements CallReader {
   #tool: Tool | undefined;
 
   /** `open`: empty if the call had no opening tag. */
-  constructor(open: string, close: string, tools: readonly Tool[]) {
+  constructor(form: CallForm, open: string, close: string, tools: readonly Tool[]) {
+    this.#form = form;
     this.#open = open;
     this.#close = close;
     this.#tools = tools;
@@ -54,10 +51,8 @@ export class XmlCallReader implements CallReader {
     if (before.rest !== undefined || before.broken !== undefined) return before;
     const { arguments: read = '' } = before;
     if (this.#state === 'tail') return { ...before, rest: this.#held };
-    if (this.#state === 'value' && functionEndsIn(this.#held)) {
-      const text = this.#held.slice(0, this.#held.lastIndexOf(`\n${functionEnd}`));
-      return { ...before, arguments: `${read}${this.#lastPiece(text)}}`, rest: '' };
-    }
+    const whole = this.#state === 'value' ? this.#beforeEnding() : undefined;
+    if (whole !== undefined) return { ...before, arguments: `${read}${this.#lastPiece(whole)}}`, rest: '' };
     if (this.#state === 'members' && this.#held.trim() === '' && this.#hasRequired()) {
       return { ...before, arguments: `${read}}`, rest: '' };
     }
@@ -87,8 +82,8 @@ export class XmlCallReader implements CallReader {
 
   #readHead(): CallProgress | undefined {
     const begun = this.#held.trimStart();
-    const match = /^<function=([^>\n]*)>/.exec(begun);
-    if (!match?.[1]) return isBeginning(begun, functionStart) && !match ? undefined : this.#broken();
+    const match = this.#form.head.exec(begun);
+    if (!match?.[1]) return this.#form.mayBegin(begun, this.#tools) && !match ? undefined : this.#broken();
     const name = match[1].trim();
     const tool = this.#tools.find((known) => known.name === name);
     if (!tool) return this.#broken();
@@ -100,8 +95,9 @@ export class XmlCallReader implements CallReader {
   }
 
   #readMember(): CallProgress | undefined {
+    const { functionEnd, member, memberStart, notMember, onLines, unknownIsText } = this.#form;
     const begun = this.#held.trimStart();
-    if (begun.startsWith(functionEnd)) {
+    if (functionEnd !== '' && begun.startsWith(functionEnd)) {
       this.#held = begun.slice(functionEnd.length);
       this.#state = 'tail';
       return { arguments: '}' };
@@ -111,19 +107,29 @@ export class XmlCallReader implements CallReader {
       this.#state = 'tail';
       return { arguments: '}' };
     }
-    const match = /^<parameter=([^>\n]*)>\n?/.exec(begun);
+    const match = member.exec(begun);
     // The line feed after the tag belongs to the tag.
-    if (!match || match[0].length === begun.length) {
-      const possible = [functionEnd, parameterStart, this.#close].some((tag) => isBeginning(begun, tag));
-      return possible && !/^<parameter=[^>]*\n/.test(begun) ? undefined : this.#broken();
+    if (!match || (onLines && match[0].length === begun.length)) {
+      const next = this.#nextCalls();
+      if (next.some((mark) => begun.startsWith(mark))) return { arguments: '}', rest: begun };
+      const possible = [functionEnd, memberStart, this.#close].some((tag) => tag !== '' && isBeginning(begun, tag));
+      return (possible && !notMember.test(begun)) || next.some((mark) => mark.startsWith(begun))
+        ? undefined
+        : this.#broken();
     }
     this.#held = begun.slice(match[0].length);
     this.#state = 'value';
     const name = (match[1] ?? '').trim();
-    this.#member = { isText: this.#types[name]?.isText ?? true, begun: false };
+    this.#member = { isText: this.#types[name]?.isText ?? unknownIsText, begun: false };
     const comma = this.#members.size > 0 ? ', ' : '';
     this.#members.add(name);
     return { arguments: `${comma}${JSON.stringify(name)}: ` };
+  }
+
+  /** What begins another call and so ends this one, if it is complete. */
+  #nextCalls(): string[] {
+    if (!this.#hasRequired()) return [];
+    return [this.#form.functionStart, ...this.#tools.flatMap(({ name }) => this.#form.openings(name))];
   }
 
   #readText(): CallProgress | undefined {
@@ -133,7 +139,8 @@ export class XmlCallReader implements CallReader {
       this.#endValue(end.at, end.skip);
       return { arguments: this.#lastPiece(held.slice(0, end.at)) };
     }
-    const marks = [`\n${valueEnd}`, valueEnd, `\n${functionEnd}`, ...this.#otherEnds()];
+    const { valueEnd } = this.#form;
+    const marks = [`\n${valueEnd}`, valueEnd, ...this.#endings(), ...this.#otherEnds()];
     const text = held.slice(0, end?.undecided ?? held.length - partialMatchLength(held, marks));
     if (!isWhole(text)) return undefined;
     const quote = this.#member.begun ? '' : '"';
@@ -158,14 +165,29 @@ export class XmlCallReader implements CallReader {
 
   /** Ends a value that lacks its closing tag. */
   #otherEnds(): string[] {
+    const { onLines, memberHead } = this.#form;
     const others = Object.keys(this.#types).filter((name) => !this.#members.has(name));
-    const close = this.#close === '' ? [] : [`\n${this.#close}`];
-    return [...others.map((name) => `\n${parameterStart}${name}>`), ...close];
+    const heads = others.map(memberHead).flatMap((head) => (onLines ? [`\n${head}`] : [`\n${head}`, head]));
+    return this.#close === '' ? heads : [...heads, `\n${this.#close}`];
+  }
+
+  /** Tags that end the value and the call if only the end of the call, or another call, follows. */
+  #endings(): string[] {
+    const tag = this.#form.functionEnd === '' ? this.#close : this.#form.functionEnd;
+    return this.#form.onLines ? [`\n${tag}`] : [`\n${tag}`, tag];
+  }
+
+  /** The value, if such a tag is the last of the output. */
+  #beforeEnding(): string | undefined {
+    const held = this.#held.trimEnd();
+    const ending = this.#endings().find((tag) => held.endsWith(tag));
+    return ending === undefined ? undefined : held.slice(0, -ending.length);
   }
 
   /** Where the value ends, or the position from which more text is needed to decide. */
   #findEnd(): { at: number; skip: number; undecided?: never } | { undecided: number; at?: never } | undefined {
     const held = this.#held;
+    const { valueEnd, onLines } = this.#form;
     const own = held.indexOf(valueEnd);
     const others = this.#otherEnds()
       .map((mark) => held.indexOf(mark))
@@ -176,16 +198,18 @@ export class XmlCallReader implements CallReader {
     if (ending !== undefined) return ending;
     if (other === first) return { at: other, skip: 0 };
     if (own < 0) return undefined;
-    const at = held.charAt(own - 1) === '\n' ? own - 1 : own;
+    const at = onLines && held.charAt(own - 1) === '\n' ? own - 1 : own;
     return { at, skip: own - at + valueEnd.length };
   }
 
-  /** A function's closing tag counts only if the end of the call or another function follows. */
+  /** The first of `#endings` that ends the value. */
   #functionEnding(before: string): { at: number; skip: number } | { undecided: number } | undefined {
-    const mark = `\n${functionEnd}`;
-    for (let at = before.indexOf(mark); at >= 0; at = before.indexOf(mark, at + 1)) {
-      const rest = this.#held.slice(at + mark.length).trimStart();
-      const follows = [this.#close, functionStart].filter((tag) => tag !== '');
+    const { functionEnd, functionStart } = this.#form;
+    const follows = (functionEnd === '' ? [functionStart] : [this.#close, functionStart]).filter((tag) => tag !== '');
+    const found = this.#endings().flatMap((mark) =>
+      placesOf(mark, before).map((at) => ({ at, rest: this.#held.slice(at + mark.length).trimStart() })),
+    );
+    for (const { at, rest } of found.sort((a, b) => a.at - b.at)) {
       if (follows.some((tag) => rest.startsWith(tag))) return { at, skip: 0 };
       if (follows.some((tag) => tag.startsWith(rest))) return { undecided: at };
     }
@@ -209,88 +233,10 @@ export class XmlCallReader implements CallReader {
   }
 }
 
-const keyStart = '<arg_key>';
-const member = /^<arg_key>([^<]*)<\/arg_key>\s*<arg_value>([\s\S]*?)<\/arg_value>/;
-
-/**
- * GLM's calls: `<tool_call>f`, then `<arg_key>p</arg_key>` and `<arg_value>value</arg_value>` for each argument. A value is
- * given once it is whole.
- */
-export class KeyedCallReader implements CallReader {
-  readonly #open: string;
-  readonly #close: string;
-  readonly #tools: readonly Tool[];
-  #raw = '';
-  #held = '';
-  #tool: Tool | undefined;
-  readonly #members = new Set<string>();
-
-  constructor(open: string, close: string, tools: readonly Tool[]) {
-    this.#open = open;
-    this.#close = close;
-    this.#tools = tools;
-  }
-
-  push(text: string): CallProgress {
-    this.#raw += text;
-    this.#held += text;
-    const head = this.#tool ? {} : this.#readHead();
-    const tool = this.#tool;
-    if (!tool) return head;
-    let read = head.arguments ?? '';
-    for (;;) {
-      const begun = this.#held.trimStart();
-      if (begun.startsWith(this.#close)) {
-        return { ...head, arguments: `${read}}`, rest: begun.slice(this.#close.length) };
-      }
-      const [whole, key = '', value = ''] = member.exec(begun) ?? [];
-      if (whole === undefined) {
-        const possible = isBeginning(begun, keyStart) || this.#close.startsWith(begun);
-        return possible ? { ...head, arguments: read } : { ...head, arguments: read, ...this.#broken() };
-      }
-      read += this.#member(tool, key.trim(), value);
-      this.#held = begun.slice(whole.length);
-    }
-  }
-
-  end(): CallProgress {
-    const before = this.push('');
-    if (before.rest !== undefined || before.broken !== undefined) return before;
-    if (!this.#tool) return { broken: this.#open + this.#raw };
-    const required: unknown = this.#tool.parameters['required'];
-    const isWhole =
-      this.#held.trim() === '' && Array.isArray(required) && required.every((name) => this.#members.has(name));
-    return { ...before, arguments: `${before.arguments ?? ''}${isWhole ? '}' : ''}`, rest: '' };
-  }
-
-  #readHead(): CallProgress {
-    const begun = this.#held.trimStart();
-    const end = begun.search(/\n|<arg_key>|<\/tool_call>/);
-    const name = (end < 0 ? begun : begun.slice(0, end)).trim();
-    const possible = this.#tools.some((tool) => (end < 0 ? isBeginning(tool.name, name) : tool.name === name));
-    if (!possible) return this.#broken();
-    if (end < 0) return {};
-    this.#tool = this.#tools.find((tool) => tool.name === name);
-    this.#held = begun.slice(end);
-    return { name, arguments: '{' };
-  }
-
-  #member(tool: Tool, name: string, value: string): string {
-    const comma = this.#members.size > 0 ? ', ' : '';
-    this.#members.add(name);
-    const isText = argumentTypes(tool)[name]?.isText ?? true;
-    return `${comma}${JSON.stringify(name)}: ${isText ? JSON.stringify(value) : jsonOf(value)}`;
-  }
-
-  #broken(): CallProgress {
-    const read = this.#raw.length - this.#held.length;
-    return { broken: this.#open + this.#raw.slice(0, read), rest: this.#held };
-  }
-}
-
-/** Whether the text ends with a function's closing tag on its own line. */
-function functionEndsIn(text: string): boolean {
-  return text.trimEnd().endsWith(`\n${functionEnd}`);
+function placesOf(mark: string, text: string): number[] {
+  const places: number[] = [];
+  for (let at = text.indexOf(mark); at >= 0; at = text.indexOf(mark, at + 1)) places.push(at);
+  return places;
 }
 
 /** Whether one of `text` and `tag` is a prefix of the other. */

@@ -119,16 +119,32 @@ export function xmlCallSteps(tools: readonly Tool[]): readonly Step[] {
   return [write, chooseName(tools, '>\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool)), xmlTags))];
 }
 
-/** GLM's format: a key and a value for each parameter, in the schema's order. */
-export const keyedCallSteps = (tools: readonly Tool[]): readonly Step[] => [
-  chooseName(tools, '\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool)), keyedTags)),
-];
+/** MiniMax's format. */
+export function invokeCallSteps(tools: readonly Tool[]): readonly Step[] {
+  const write: Step = { kind: 'write', text: '\n<invoke name="' };
+  return [
+    write,
+    chooseName(tools, '">\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool)), invokeTags)),
+  ];
+}
+
+/** GLM's format: a key and a value for each parameter, in the schema's order. `dense`: without line feeds. */
+export function keyedCallSteps(tools: readonly Tool[], dense = false): readonly Step[] {
+  const names = (tool: Tool) => Object.keys(argumentTypes(tool));
+  if (!dense) return [chooseName(tools, '\n', (tool) => parameterSteps(tool, names(tool), keyedTags))];
+  // A name is told from longer ones by the tag that follows it.
+  const choices = tools.flatMap((tool) =>
+    nextTags(tool, names(tool), denseTags).map((next) => ({ ...next, text: tool.name + next.text })),
+  );
+  return [chooseTag(choices)];
+}
 
 /** How a parameter and the call's end are written. */
 interface ParameterTags {
   readonly start: (name: string) => string;
   readonly beforeEnd: string;
   readonly end: string;
+  readonly afterEnd: string;
   readonly callEnd: string;
 }
 
@@ -136,14 +152,30 @@ const xmlTags: ParameterTags = {
   start: (name) => `<parameter=${name}>\n`,
   beforeEnd: '\n',
   end: '</parameter>',
+  afterEnd: '\n',
   callEnd: '</function>\n</tool_call>',
+};
+
+const invokeTags: ParameterTags = {
+  start: (name) => `<parameter name="${name}">`,
+  beforeEnd: '',
+  end: '</parameter>',
+  afterEnd: '\n',
+  callEnd: '</invoke>\n</minimax:tool_call>',
 };
 
 const keyedTags: ParameterTags = {
   start: (name) => `<arg_key>${name}</arg_key>\n<arg_value>`,
   beforeEnd: '',
   end: '</arg_value>',
+  afterEnd: '\n',
   callEnd: '</tool_call>',
+};
+
+const denseTags: ParameterTags = {
+  ...keyedTags,
+  start: (name) => `<arg_key>${name}</arg_key><arg_value>`,
+  afterEnd: '',
 };
 
 function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) => readonly Step[], written = ''): Step {
@@ -157,24 +189,35 @@ function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) =>
   };
 }
 
-function parameterSteps(tool: Tool, left: readonly string[], tags: ParameterTags): readonly Step[] {
+/** A tag, and what follows once it is written. */
+interface NextTag {
+  readonly text: string;
+  readonly follow: () => readonly Step[];
+}
+
+function nextTags(tool: Tool, left: readonly string[], tags: ParameterTags): NextTag[] {
   const { required } = tool.parameters;
   const needed = left.findIndex((name) => Array.isArray(required) && required.includes(name));
-  const possible = needed < 0 ? left : left.slice(0, needed + 1);
-  const starts = possible.map((name) => [literal(tags.start(name))]);
-  const end = needed < 0 ? [[literal(tags.callEnd)]] : [];
-  const follow = (text: string): readonly Step[] => {
-    const name = possible.find((parameter) => text.startsWith(tags.start(parameter).trimEnd()));
-    return name === undefined
-      ? []
-      : [parameterValue(tool, name, tags), ...parameterSteps(tool, left.slice(left.indexOf(name) + 1), tags)];
-  };
-  return [{ kind: 'choose', grammar: { form: [...starts, ...end] }, follow }];
+  const starts = (needed < 0 ? left : left.slice(0, needed + 1)).map((name, i) => ({
+    text: tags.start(name),
+    follow: () => [parameterValue(tool, name, tags), ...parameterSteps(tool, left.slice(i + 1), tags)],
+  }));
+  return needed < 0 ? [...starts, { text: tags.callEnd, follow: () => [] }] : starts;
 }
+
+const chooseTag = (choices: readonly NextTag[]): Step => ({
+  kind: 'choose',
+  grammar: { form: choices.map(({ text }) => [literal(text)]) },
+  follow: (written) => choices.find(({ text }) => written.startsWith(text.trimEnd()))?.follow() ?? [],
+});
+
+const parameterSteps = (tool: Tool, left: readonly string[], tags: ParameterTags): readonly Step[] => [
+  chooseTag(nextTags(tool, left, tags)),
+];
 
 function parameterValue(tool: Tool, name: string, tags: ParameterTags): Step {
   const { schema, isText } = argumentTypes(tool)[name] ?? { schema: {}, isText: true };
-  const end = literal(`${tags.beforeEnd}${tags.end}\n`);
+  const end = literal(tags.beforeEnd + tags.end + tags.afterEnd);
   const values = isText && 'enum' in schema && Array.isArray(schema['enum']) ? schema['enum'].map(String) : undefined;
   const form: Form = values
     ? values.map((value) => [literal(value), end])
@@ -232,11 +275,12 @@ interface TaggedState {
 export function taggedPlan(syntax: ToolSyntax, options: PromptOptions, state: TaggedState): AnswerPlan {
   const { tools, required, afterCall } = wantedCalls(options);
   const { open, close, kind, argumentsKey } = syntax;
+  const tagged = { xml: xmlCallSteps, invoke: invokeCallSteps, keyed: keyedCallSteps };
   const named = (written = ''): readonly Step[] =>
     callSteps(tools, `", "${argumentsKey}": `, open === '' ? '}' : `}\n${close}`, written);
   const call = (): readonly Step[] =>
     kind !== 'json'
-      ? [...(kind === 'xml' ? xmlCallSteps(tools) : keyedCallSteps(tools)), ...afterCall]
+      ? [...tagged[kind](tools, syntax.dense), ...afterCall]
       : [{ kind: 'write', text: open === '' ? bareStart : `\n${bareStart}` }, ...named(), ...afterCall];
   const bare = (written: string): readonly Step[] => {
     const steps = named(written);

@@ -147,6 +147,50 @@ c</arg_value>
     expect(JSON.parse.bind(null, read(cut, 1, glm).calls[0]?.arguments ?? '')).toThrow(SyntaxError);
   });
 
+  const dense = whole.replaceAll('\n<', '<');
+  const damaged: Record<string, string> = {
+    'nothing is missing': whole,
+    'no line feeds stand between the tags (GLM-4.7)': dense,
+    'the opening tag is missing': whole.replace('<tool_call>', ''),
+    'the opening tag is missing, and line feeds': dense.replace('<tool_call>', ''),
+    "a key's end is missing": whole.replace('</arg_key>', ''),
+    "the first value's end is missing": whole.replace('</arg_value>', ''),
+    "the first value's end is missing, and line feeds": dense.replace('</arg_value>', ''),
+    "the last value's end is missing": whole.replace('3</arg_value>', '3'),
+    "the last value's end is missing, and line feeds": dense.replace('3</arg_value>', '3'),
+    "all values' ends are missing": whole.replaceAll('</arg_value>', ''),
+    'both outer tags are missing': whole.replace('<tool_call>', '').replace('\n</tool_call>', ''),
+  };
+  for (const [name, output] of Object.entries(damaged)) {
+    it(`are read where ${name}, however the text is cut`, () => {
+      expectRead(`I look.\n${output}`, { text: 'I look.', calls: [call] });
+      expectRead(`${output}\n${output}`, { text: '', calls: [call, call] });
+    });
+  }
+
+  it('keep values that contain tags which end no call there', () => {
+    const value = 'x </tool_call> y <arg_key>other</arg_key>';
+    const output = whole.replace('a b\nc', value);
+    const expected = `{"path": ${JSON.stringify(value)}, "line": 3}`;
+    expectRead(output, { text: '', calls: [{ name: 'open', arguments: expected }] });
+  });
+
+  it('have JSON where the schema does not name the argument, and text where JSON is not valid', () => {
+    const output = [
+      '<tool_call>open\n<arg_key>path</arg_key>\n<arg_value>12</arg_value>\n',
+      '<arg_key>line</arg_key>\n<arg_value>all</arg_value>\n<arg_key>more</arg_key>\n<arg_value>[true, 1]</arg_value>\n',
+      '</tool_call>',
+    ].join('');
+    const expected = '{"path": "12", "line": "all", "more": [true, 1]}';
+    expectRead(output, { text: '', calls: [{ name: 'open', arguments: expected }] });
+  });
+
+  it('give a text before it is whole', () => {
+    const splitter = new ToolCallSplitter(glm, tools);
+    const pieces = splitter.push('<tool_call>open\n<arg_key>path</arg_key>\n<arg_value>a long te');
+    expect(pieces.map(({ text }) => text).join('')).toBe('{"path": "a long te');
+  });
+
   it('are text where no such tool was offered, or nothing follows its form', () => {
     const text = '<tool_call>other\n<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call>';
     expectRead(text, { text, calls: [] });
@@ -163,5 +207,67 @@ c</arg_value>
     );
     const found = toolSyntaxOf(template, { templateTokens: { begin: '', end: '' } });
     expect(found).toMatchObject({ kind: 'keyed', given: 'mapping', inTemplate: true });
+    expect(found).not.toHaveProperty('dense');
+  });
+});
+
+describe("MiniMax's calls", () => {
+  const tags = { open: '<minimax:tool_call>', close: '</minimax:tool_call>' };
+  const miniMax: ToolSyntax = { ...syntax, ...tags, kind: 'invoke', given: 'mapping' };
+  // As its template writes them (llama.cpp models/templates/MiniMax-M2.jinja).
+  const invoked = `<invoke name="open">
+<parameter name="path">a b
+c</parameter>
+<parameter name="line">3</parameter>
+</invoke>
+`;
+  const whole = `<minimax:tool_call>\n${invoked}</minimax:tool_call>`;
+  const expectRead = (output: string, expected: ReturnType<typeof read>) => {
+    for (const step of [1, 2, 7, output.length]) expect(read(output, step, miniMax)).toEqual(expected);
+  };
+
+  const damaged: Record<string, string> = {
+    'nothing is missing': whole,
+    'the opening tag is missing': whole.replace('<minimax:tool_call>\n', ''),
+    "the first value's end is missing": whole.replace('</parameter>', ''),
+    "the last value's end is missing": whole.replace('3</parameter>', '3'),
+    "the call's end is missing": whole.replace('</invoke>\n', ''),
+    "all values' and the call's ends are missing": whole.replaceAll('</parameter>', '').replace('</invoke>\n', ''),
+    'the closing tag is missing': whole.replace('</minimax:tool_call>', ''),
+  };
+  for (const [name, output] of Object.entries(damaged)) {
+    it(`are read where ${name}, however the text is cut`, () => {
+      expectRead(`I look.\n${output}`, { text: 'I look.', calls: [call] });
+    });
+  }
+
+  it('follow each other between one pair of outer tags', () => {
+    const now = '<invoke name="now">\n</invoke>\n';
+    const output = `<minimax:tool_call>\n${invoked}${now}${invoked}</minimax:tool_call>`;
+    expectRead(output, { text: '', calls: [call, { name: 'now', arguments: '{}' }, call] });
+  });
+
+  it('keep line feeds around a text, which are its own', () => {
+    const output = whole.replace('a b\nc', '\na b\nc\n');
+    const expected = '{"path": "\\na b\\nc\\n", "line": 3}';
+    expectRead(output, { text: '', calls: [{ name: 'open', arguments: expected }] });
+  });
+
+  it('are text where no such tool was offered', () => {
+    const text = 'Write <invoke name="other"> and <parameter name="x">.';
+    expectRead(text, { text, calls: [] });
+  });
+
+  it('are found in a template that writes them', () => {
+    const template = compileChatTemplate(
+      [
+        '{% for tool in tools %}{{ tool | tojson }}{% endfor %}',
+        '{% for m in messages %}{{ m.content }}{% for tc in m.tool_calls or [] %}',
+        '<minimax:tool_call>\n<invoke name="{{ tc.function.name }}">\n{% for k, v in tc.function.arguments.items() %}',
+        '<parameter name="{{ k }}">{{ v }}</parameter>\n{% endfor %}</invoke>\n</minimax:tool_call>{% endfor %}{% endfor %}',
+      ].join(''),
+    );
+    const found = toolSyntaxOf(template, { templateTokens: { begin: '', end: '' } });
+    expect(found).toMatchObject({ kind: 'invoke', ...tags, given: 'mapping', inTemplate: true });
   });
 });
