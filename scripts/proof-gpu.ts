@@ -36,7 +36,18 @@ export interface PartResult {
 
 const families = [
   ...['llama', 'qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'deepseek-v3-fp8'],
-  ...['gemma3', 'phi3', 'phi3-longrope', 'glm4-moe', 'qwen3-next', 'qwen3.5', 'qwen3.5-moe', 'starcoder2'],
+  ...[
+    'gemma3',
+    'phi3',
+    'phi3-longrope',
+    'glm4-moe',
+    'glm4-moe-lite',
+    'qwen3-next',
+    'qwen3.5',
+    'qwen3.5-moe',
+    'starcoder2',
+    'minimax-m2',
+  ],
 ];
 const kept = join(projectRoot, '.cache', 'proof');
 

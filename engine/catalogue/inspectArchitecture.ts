@@ -283,12 +283,16 @@ function activation(feedForward: Inspection['feedForward']): string {
   return [...new Set(feedForward.map(({ spec }) => activationName(spec.activation)))].join('; ');
 }
 
+function normsInside(attention: CachedAttentionSpec | undefined): string {
+  if (attention?.kind === 'latent') return '; the latents too';
+  if (!attention?.qkNorm) return '';
+  return attention.jointNorm ? '; queries and keys too, each over all heads' : '; query and key heads too';
+}
+
 function normRow({ norm, normEpsilon }: Inspection, attention: CachedAttentionSpec | undefined): Row {
-  const inside =
-    attention?.kind === 'latent' ? '; the latents too' : attention?.qkNorm ? '; query and key heads too' : '';
   return {
     label: 'Normalisation',
-    value: `${norm === 'layer' ? 'LayerNorm' : 'RMS'}${inside}`,
+    value: `${norm === 'layer' ? 'LayerNorm' : 'RMS'}${normsInside(attention)}`,
     why: `before each block, epsilon ${normEpsilon}`,
   };
 }

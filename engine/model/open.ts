@@ -16,8 +16,10 @@ import { type FamilyBuilder, type GgufKeys, ggufKeys, type PublishedSampling } f
 import { deepseekV3 } from './families/deepseekV3.ts';
 import { gemma3 } from './families/gemma3.ts';
 import { glm4Moe } from './families/glm4Moe.ts';
+import { glm4MoeLite } from './families/glm4MoeLite.ts';
 import { gptOss, isOriginal } from './families/gptOss.ts';
 import { llama } from './families/llama.ts';
+import { miniMaxM2 } from './families/miniMaxM2.ts';
 import { phi3 } from './families/phi3.ts';
 import { qwen2 } from './families/qwen2.ts';
 import { qwen3 } from './families/qwen3.ts';
@@ -139,10 +141,12 @@ const families: readonly FamilyBuilder[] = [
   gemma3,
   phi3,
   glm4Moe,
+  glm4MoeLite,
   qwen3Next,
   qwen35,
   qwen35Moe,
   starcoder2,
+  miniMaxM2,
 ];
 
 /** Opens a checkpoint and reads its tokenizer. @throws HearthError as `openCheckpoint` and `readTokenizer` do. */
@@ -183,9 +187,10 @@ export function requireArchitecture(architecture: string | undefined): void {
   if (architecture !== undefined) familyOfGguf(architecture);
 }
 
-function familyOfGguf(architecture: string): FamilyBuilder {
-  const family = families.find(({ ggufArchitecture }) => ggufArchitecture === architecture);
-  if (family) return family;
+function familyOfGguf(architecture: string, preTokeniser?: string): FamilyBuilder {
+  const fitting = families.filter(({ ggufArchitecture }) => ggufArchitecture === architecture);
+  const [first] = fitting;
+  if (first) return fitting.find(({ ggufPreTokeniser: own }) => own !== undefined && own === preTokeniser) ?? first;
   throw unknownArchitecture('GGUF key general.architecture', architecture, known('ggufArchitecture'));
 }
 
@@ -214,7 +219,7 @@ async function openGgufModel(path: string): Promise<Checkpoint> {
   await refuseUnusableFile(path);
   return withOpenFile(await openGguf(path), async (file) => {
     const keys = ggufKeys(file.metadata);
-    const family = familyOfGguf(keys.architecture);
+    const family = familyOfGguf(keys.architecture, optionalMetadata(file, 'tokenizer.ggml.pre', metadataString));
     const described = await family.specFromGguf(keys, file);
     const embedding = embeddingFromGguf(keys, described.family);
     const spec = embedding ? withoutHead(described) : described;
@@ -278,5 +283,5 @@ function familyOfConfig(config: unknown): FamilyBuilder {
 }
 
 function known(key: 'modelTypes' | 'ggufArchitecture'): string {
-  return families.flatMap((family) => family[key]).join(', ');
+  return [...new Set(families.flatMap((family) => family[key]))].join(', ');
 }

@@ -1,7 +1,12 @@
 /** Models whose kernels are compiled, with their published shapes and weight types. */
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import { specFromConfig } from '../../engine/model/open.ts';
-import type { AttentionSpec, DecoderSpec, FeedForwardSpec } from '../../engine/model/spec/spec.ts';
+import {
+  type AttentionSpec,
+  type DecoderSpec,
+  type FeedForwardSpec,
+  qkNormWidths,
+} from '../../engine/model/spec/spec.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
@@ -240,13 +245,14 @@ function attentionWeights(spec: AttentionSpec, hidden: number, types: MatrixType
   }
   if (spec.kind === 'gated-delta') throw new Error('No model with a gated delta net is made here.');
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, bias, qkNorm, sinks } = spec;
+  const normWidths = qkNormWidths(spec);
   return {
     kind: 'grouped-query',
     query: linear(type, [heads * headDim, hidden], bias.qkv),
     key: linear(type, [kvHeads * headDim, hidden], bias.qkv),
     value: linear(types.value, [kvHeads * headDim, hidden], bias.qkv),
     output: linear(type, [hidden, heads * headDim], bias.output),
-    ...(qkNorm && { queryNorm: weight('F32', headDim), keyNorm: weight('F32', headDim) }),
+    ...(qkNorm && { queryNorm: weight('F32', normWidths[0]), keyNorm: weight('F32', normWidths[1]) }),
     ...(sinks && { sinks: weight('F32', heads) }),
   };
 }

@@ -11,7 +11,7 @@ import {
   attentionTile,
 } from '../../engine/backend/webgpu/kernels/attention.ts';
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
-import { prepareHeadsKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
+import { jointNormKernel, prepareHeadsKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
 import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/webgpu/kernels/projections.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
 import { cacheRowOf, type GroupedQueryAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
@@ -284,6 +284,20 @@ const qwen3 = specOf({
 /** A software GPU takes half a minute for 131,072 keys. */
 const far = askedGoldens === 'all';
 const tooFar = 'takes half a minute on a software GPU: npm run proof:gpu';
+
+it('queries and keys are normalised over all heads as by the reference (MiniMax-M2)', async () => {
+  const spec = specOf({ numAttentionHeads: 6, numKeyValueHeads: 2, headDim: 36, qkNorm: true, jointNorm: true });
+  const [queryWidth, keyWidth, tokens] = [216, 72, 3];
+  const norms = randomValues(queryWidth + keyWidth, 1, 2);
+  const query = randomValues(tokens * queryWidth, 2, 3);
+  const key = randomValues(tokens * keyWidth, 3, 0.1);
+  const kernel = jointNormKernel(spec, epsilon, held.gpu.capabilities);
+  const [queries, keys] = await runKernelOutputs(held.gpu, kernel, [norms], [query, key], [2, tokens]);
+  if (!queries || !keys) throw new Error('two outputs');
+  const expected = (values: Float32Array, gain: Float32Array) => rmsNorm(values, gain, epsilon);
+  expect(normalisedError(queries, expected(query, norms.subarray(0, queryWidth)))).toBeLessThan(1e-12);
+  expect(normalisedError(keys, expected(key, norms.subarray(queryWidth)))).toBeLessThan(1e-12);
+});
 
 describe('grouped-query attention equals the reference', () => {
   it('for the first token', () => check({}));

@@ -22,7 +22,7 @@ const epsilon = 1e-6;
 
 function latentSpec(heads: number, rank: number, nope: number, rope: RopeSpec): LatentAttentionSpec {
   const ropeHeadDim = rope.dimensions;
-  const sizes = { keyValueRank: rank, nopeHeadDim: nope, ropeHeadDim, valueHeadDim: 24 };
+  const sizes = { keyValueRank: rank, nopeHeadDim: nope, ropeHeadDim, valueHeadDim: 24, normEpsilon: epsilon };
   return { kind: 'latent', numAttentionHeads: heads, ...sizes, rope, softmaxScale: (nope + ropeHeadDim) ** -0.5 };
 }
 
@@ -68,7 +68,7 @@ async function prepare(
 ): Promise<Prepared> {
   const { numAttentionHeads: heads, nopeHeadDim, ropeHeadDim } = spec;
   const tokens = positions.length;
-  const source = prepareLatentKernel(spec, epsilon, precision, held.gpu.capabilities);
+  const source = prepareLatentKernel(spec, precision, held.gpu.capabilities);
   const pageWords = (pageTokens * cacheRowBytes(cacheRowOf(spec), precision)) / 4;
   const zeros = new Float32Array((Math.max(...pages) + 1) * pageWords);
   const [nope, rope, cache] = await runKernelOutputs(
@@ -221,7 +221,7 @@ describe('latent attention', () => {
     const input = randomValues(tokens * hidden, 6);
     const cache = { keys: new TokenRows(16), values: new TokenRows(rank) };
     const span = { firstRow: 0, count: tokens, firstPosition: 0, cache };
-    const expected = latentAttention(spec, weights, input, [span], epsilon);
+    const expected = latentAttention(spec, weights, input, [span]);
 
     const query = linear(input, weights.queryUp);
     const latent = linear(input, weights.keyValueDown);

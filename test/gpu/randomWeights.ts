@@ -2,7 +2,12 @@
 
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import { blockLayout, byteLengthOf } from '../../engine/formats/tensor.ts';
-import type { AttentionSpec, DecoderSpec, FeedForwardSpec } from '../../engine/model/spec/spec.ts';
+import {
+  type AttentionSpec,
+  type DecoderSpec,
+  type FeedForwardSpec,
+  qkNormWidths,
+} from '../../engine/model/spec/spec.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
@@ -56,6 +61,7 @@ function attentionWeights(make: Maker, spec: AttentionSpec, hidden: number, type
   }
   if (spec.kind === 'gated-delta') throw new Error('No model with a gated delta net is made here.');
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, bias, qkNorm, sinks } = spec;
+  const normWidths = qkNormWidths(spec);
   const linear = (rows: number, columns: number, biased: boolean): Linear => ({
     weight: make.matrix(type, rows, columns),
     ...(biased && { bias: make.vector(rows) }),
@@ -66,7 +72,7 @@ function attentionWeights(make: Maker, spec: AttentionSpec, hidden: number, type
     key: linear(kvHeads * headDim, hidden, bias.qkv),
     value: linear(kvHeads * headDim, hidden, bias.qkv),
     output: linear(hidden, heads * headDim, bias.output),
-    ...(qkNorm && { queryNorm: make.ones(headDim), keyNorm: make.ones(headDim) }),
+    ...(qkNorm && { queryNorm: make.ones(normWidths[0]), keyNorm: make.ones(normWidths[1]) }),
     ...(sinks && { sinks: make.vector(heads) }),
   };
 }

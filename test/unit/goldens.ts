@@ -45,10 +45,12 @@ const families = [
   'phi3',
   'phi3-longrope',
   'glm4-moe',
+  'glm4-moe-lite',
   'qwen3-next',
   'qwen3.5',
   'qwen3.5-moe',
   'starcoder2',
+  'minimax-m2',
 ];
 
 function goldenCase(name: string, path: string, golden: string): GoldenCase {

@@ -177,10 +177,14 @@ class PassBuilder {
     const layer = this.#model.layers[index];
     if (!cache || !layer) throw new Error(`Layer ${index} has no cache.`);
     const width = numKeyValueHeads * headDim;
-    const heads = (name: string, count: number): Pointer =>
-      ggml.ggml_reshape_3d(context, this.#linear(`${key}.${name}`, input), headDim, count, tokens);
+    const heads = (name: 'query' | 'key', count: number): Pointer => {
+      const rows = this.#linear(`${key}.${name}`, input);
+      const norm = `${key}.${name}Norm`;
+      const cut = (values: Pointer) => ggml.ggml_reshape_3d(context, values, headDim, count, tokens);
+      return spec.jointNorm ? cut(this.#headNormed(rows, norm)) : this.#headNormed(cut(rows), norm);
+    };
 
-    const keys = this.#rotated(spec, this.#headNormed(heads('key', numKeyValueHeads), `${key}.keyNorm`));
+    const keys = this.#rotated(spec, heads('key', numKeyValueHeads));
     const values = this.#linear(`${key}.value`, input);
     const target = this.#targets[layer.group] ?? null;
     // Expanded before attention is, so that the rows are there when the graph comes to read them.
@@ -188,7 +192,7 @@ class PassBuilder {
     this.#expand(ggml.ggml_set_rows(context, cache.values, values, target));
     if (onlyCache) return null;
 
-    const query = this.#rotated(spec, this.#headNormed(heads('query', numAttentionHeads), `${key}.queryNorm`));
+    const query = this.#rotated(spec, heads('query', numAttentionHeads));
     const elementBytes = layer.type === 'float16' ? 2 : 4;
     const perHead = (stored: Pointer): Pointer =>
       ggml.ggml_view_3d(

@@ -23,7 +23,7 @@ import type { GroupedQueryWeights, LatentWeights, Weight } from '../../model/wei
 import type { CacheType, LayerCacheSpec, StateSpec, WindowGroup } from '../processor/messages.ts';
 import { elementTypes, type GraphBuilder, type Value } from './graphBuilder.ts';
 import { spanColumns } from './graphRun.ts';
-import { type GraphContext, headLinears, linear, linearRows, rmsNorm } from './linear.ts';
+import { type GraphContext, headLinears, linear, linearRows, linears, rmsNorm } from './linear.ts';
 import type { RotationInputs } from './messages.ts';
 import { allRows } from './weightsFile.ts';
 
@@ -240,9 +240,9 @@ export function groupedQueryAttention(
   const dims = { keyValueHeads: numKeyValueHeads, keyDim: headDim, valueDim: headDim, valuesInKeys: false };
   const cached = inputs.cached(dims, spec.slidingWindow);
   const parts = [weights.query, weights.key, weights.value].map(linearRows);
-  let [query, key, value] = headLinears(context, input, parts, headDim) as [Value, Value, Value];
-  if (weights.queryNorm) query = rmsNorm(context, query, weights.queryNorm);
-  if (weights.keyNorm) key = rmsNorm(context, key, weights.keyNorm);
+  let [query, key, value] = spec.jointNorm
+    ? jointlyNormed(context, weights, linears(context, input, parts), headDim)
+    : headsNormed(context, weights, headLinears(context, input, parts, headDim));
   query = rotateFirst(context, inputs, query, spec, softmaxScale);
   key = rotateFirst(context, inputs, key, spec, 1);
   const group = numAttentionHeads / numKeyValueHeads;
@@ -259,6 +259,25 @@ export function groupedQueryAttention(
   const rows = graph.reshape(graph.transpose(mixed, [2, 0, 1, 3]), [1, -1, numAttentionHeads * headDim]);
   const gate = weights.gate && graph.op('Sigmoid', [linear(context, input, weights.gate)]);
   return linear(context, gate === undefined ? rows : graph.op('Mul', [rows, gate]), weights.output);
+}
+
+type Heads = [query: Value, key: Value, value: Value];
+
+function headsNormed(context: GraphContext, { queryNorm, keyNorm }: GroupedQueryWeights, heads: Value[]): Heads {
+  const [query, key, value] = heads as Heads;
+  return [
+    queryNorm ? rmsNorm(context, query, queryNorm) : query,
+    keyNorm ? rmsNorm(context, key, keyNorm) : key,
+    value,
+  ];
+}
+
+/** Normalises `[1, tokens, heads · headDim]`, then cuts it into heads. */
+function jointlyNormed(context: GraphContext, weights: GroupedQueryWeights, rows: Value[], headDim: number): Heads {
+  const { graph } = context;
+  return headsNormed(context, weights, rows).map((value) =>
+    graph.transpose(graph.reshape(value, [1, 0, -1, headDim]), [0, 2, 1, 3]),
+  ) as Heads;
 }
 
 /** Applies RoPE. `[1, heads, tokens, headDim]` to the same shape; `scale` multiplies the result. */
@@ -367,13 +386,13 @@ export function latentAttention(
   input: Value,
 ): Value {
   const { graph } = context;
-  const { numAttentionHeads, keyValueRank, ropeHeadDim, valueHeadDim } = spec;
+  const { numAttentionHeads, keyValueRank, ropeHeadDim, valueHeadDim, normEpsilon } = spec;
   const width = keyValueRank + ropeHeadDim;
   const dims = { keyValueHeads: 1, keyDim: width, valueDim: keyValueRank, valuesInKeys: true };
   const cached = inputs.cached(dims, undefined);
   const compressed = headLinears(context, input, [linearRows({ weight: weights.keyValueDown })], width)[0] as Value;
   const [down, roped] = graph.split(compressed, [keyValueRank, ropeHeadDim]) as [Value, Value];
-  const latent = rmsNorm(context, down, weights.keyValueNorm);
+  const latent = rmsNorm({ ...context, normEpsilon }, down, weights.keyValueNorm);
   // The rotated part of the key is shared by all heads and isn't normalised.
   const position = rotate(context, inputs, roped, spec.rope, 1);
   const mixed = attend(context, inputs, {
@@ -399,9 +418,9 @@ function absorbedQuery(
   input: Value,
 ): Value {
   const { graph } = context;
-  const { numAttentionHeads, keyValueRank, nopeHeadDim, ropeHeadDim, softmaxScale } = spec;
+  const { numAttentionHeads, keyValueRank, nopeHeadDim, ropeHeadDim, normEpsilon, softmaxScale } = spec;
   const compressed = weights.queryDown ? linear(context, input, { weight: weights.queryDown }) : input;
-  const normed = weights.queryNorm ? rmsNorm(context, compressed, weights.queryNorm) : compressed;
+  const normed = weights.queryNorm ? rmsNorm({ ...context, normEpsilon }, compressed, weights.queryNorm) : compressed;
   const headDim = nopeHeadDim + ropeHeadDim;
   const query = headLinears(context, normed, [linearRows({ weight: weights.queryUp })], headDim)[0] as Value;
   const [nope, roped] = graph.split(query, [nopeHeadDim, ropeHeadDim]) as [Value, Value];

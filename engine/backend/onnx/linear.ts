@@ -156,7 +156,11 @@ export function lookUp({ graph, layout }: GraphContext, weight: Weight, rows: Va
 // RMSNorm and LayerNorm.
 
 /** Normalises the last dimension and multiplies by `weight`. */
-export function rmsNorm({ graph, layout, normEpsilon }: GraphContext, input: Value, weight: Weight): Value {
+export function rmsNorm(
+  { graph, layout, normEpsilon }: Pick<GraphContext, 'graph' | 'layout' | 'normEpsilon'>,
+  input: Value,
+  weight: Weight,
+): Value {
   const scale = graph.stored(layout.floats([allRows(weight)]));
   return graph.op('SimplifiedLayerNormalization', [input, scale], {
     axis: -1,

@@ -108,9 +108,8 @@ export function latentAttention(
   weights: LatentLayer,
   input: Float32Array,
   slices: readonly SequenceRows[],
-  normEpsilon: number,
 ): Float32Array {
-  const { numAttentionHeads, keyValueRank, nopeHeadDim, ropeHeadDim, valueHeadDim, rope } = spec;
+  const { numAttentionHeads, keyValueRank, nopeHeadDim, ropeHeadDim, valueHeadDim, normEpsilon, rope } = spec;
   const positions = positionsOf(slices);
 
   const compressed = weights.queryDown ? linear(input, weights.queryDown) : input;

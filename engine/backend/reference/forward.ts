@@ -72,7 +72,7 @@ function attend(
   { slices, normEpsilon }: { readonly slices: readonly SequenceRows[]; readonly normEpsilon: number },
 ): Float32Array {
   if (spec.kind === 'latent' && attention.kind === 'latent') {
-    return latentAttention(spec, attention, input, slices, normEpsilon);
+    return latentAttention(spec, attention, input, slices);
   }
   if (spec.kind === 'grouped-query' && attention.kind === 'grouped-query') {
     return groupedQueryAttention(spec, attention, input, slices, normEpsilon);

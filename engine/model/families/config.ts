@@ -29,6 +29,8 @@ export interface FamilyBuilder {
   readonly modelTypes: readonly string[];
   /** `general.architecture` in a GGUF. */
   readonly ggufArchitecture: string;
+  /** `tokenizer.ggml.pre` of its GGUFs, if another family has the same architecture. */
+  readonly ggufPreTokeniser?: string;
   /** What its publisher recommends, for files without a generation_config.json (GGUF); absent: nothing. */
   readonly sampling?: PublishedSampling;
   /** @throws HearthError `invalid-input` or `unsupported`, naming the key. */
@@ -135,7 +137,7 @@ export function fp8BlockOf(config: unknown): readonly [rows: number, columns: nu
   const { quantization_config: quantisation } = parseConfig(quantisedConfig, config);
   if (!quantisation) return undefined;
   requireValue('quantization_config.quant_method', quantisation.quant_method, 'fp8');
-  requireValue('quantization_config.fmt', quantisation.fmt ?? 'e4m3', 'e4m3');
+  requireValue('quantization_config.fmt', quantisation.fmt ?? 'e4m3', 'e4m3', 'float8_e4m3fn');
   return required(quantisation.weight_block_size, 'quantization_config.weight_block_size');
 }
 

@@ -12,6 +12,7 @@ import {
   type DecoderSpec,
   type DenseSpec,
   type ExpertsSpec,
+  type Family,
   type LatentAttentionSpec,
   type RopeSpec,
 } from '../spec/spec.ts';
@@ -51,7 +52,8 @@ export const expertFields = {
 };
 type ExpertConfig = z.infer<z.ZodObject<typeof expertFields>> & { readonly intermediate_size: number };
 
-const deepseekConfig = z.looseObject({
+/** Of families with this attention and these experts (GLM-4.7-Flash). */
+const latentConfig = z.looseObject({
   ...decoderFields,
   ...expertFields,
   q_lora_rank: optional(width),
@@ -62,14 +64,20 @@ const deepseekConfig = z.looseObject({
   rope_interleave: optional(z.boolean()),
   attention_bias: optional(z.boolean()),
 });
-type DeepseekConfig = z.infer<typeof deepseekConfig>;
+type LatentConfig = z.infer<typeof latentConfig>;
 
-function specFromConfig(config: unknown): DecoderSpec {
-  const parsed = parseConfig(deepseekConfig, config);
+/**
+ * transformers' modules leave the epsilon of these two norms at its default, whatever `rms_norm_eps` says. llama.cpp takes that
+ * (1e-5 in GLM-4.7-Flash): where the mean square is 1, the results differ by 5e-6.
+ */
+const latentNormEpsilon = 1e-6;
+
+export function latentSpecFromConfig(family: Family, config: unknown): DecoderSpec {
+  const parsed = parseConfig(latentConfig, config);
   requireComputable(parsed);
   const attention = attentionFromConfig(parsed);
   return checkedSpec({
-    family: 'deepseek-v3',
+    family,
     vocabularySize: parsed.vocab_size,
     hiddenSize: parsed.hidden_size,
     normEpsilon: parsed.rms_norm_eps,
@@ -89,12 +97,12 @@ export function feedForwardsFromConfig(config: ExpertConfig, numLayers: number):
   return Array.from({ length: numLayers }, (_, layer) => (layer < config.first_k_dense_replace ? dense : sparse));
 }
 
-function requireComputable(config: DeepseekConfig): void {
+function requireComputable(config: LatentConfig): void {
   requireSiluActivation(config);
   requireValue('attention_bias', config.attention_bias ?? false, false);
 }
 
-function attentionFromConfig(config: DeepseekConfig): LatentAttentionSpec {
+function attentionFromConfig(config: LatentConfig): LatentAttentionSpec {
   const rope = ropeFromConfig(config, {
     dimensions: config.qk_rope_head_dim,
     // Configurations without the key are interleaved: it was introduced after the models.
@@ -109,6 +117,7 @@ function attentionFromConfig(config: DeepseekConfig): LatentAttentionSpec {
     nopeHeadDim: config.qk_nope_head_dim,
     ropeHeadDim: config.qk_rope_head_dim,
     valueHeadDim: config.v_head_dim,
+    normEpsilon: latentNormEpsilon,
     rope,
     softmaxScale: softmaxScaleOf(config.qk_nope_head_dim + config.qk_rope_head_dim, mscale),
   };
@@ -124,7 +133,7 @@ function denseOf(intermediateSize: number): DenseSpec {
 }
 
 function expertsFromConfig(config: ExpertConfig): ExpertsSpec {
-  return expertsOf({
+  return sigmoidExperts({
     numExperts: config.n_routed_experts,
     expertsPerToken: config.num_experts_per_tok,
     intermediateSize: config.moe_intermediate_size,
@@ -148,7 +157,7 @@ interface DeepseekExperts {
   readonly routedScale: number;
 }
 
-function expertsOf(sizes: DeepseekExperts): ExpertsSpec {
+export function sigmoidExperts(sizes: DeepseekExperts): ExpertsSpec {
   const { numExperts, expertsPerToken, intermediateSize, sharedExperts, groups, groupsUsed, renormalise } = sizes;
   return {
     kind: 'experts',
@@ -163,22 +172,26 @@ function expertsOf(sizes: DeepseekExperts): ExpertsSpec {
   };
 }
 
-async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
+/** @param gating as for `feedForwardsFromGguf`. */
+export function latentSpecFromGguf(family: Family, keys: GgufKeys, gguf: GgufSource, gating?: number): DecoderSpec {
   const attention = attentionFromGguf(keys);
   return checkedSpec({
-    family: 'deepseek-v3',
+    family,
     ...ggufVocabulary(gguf),
     hiddenSize: keys.size('embedding_length', limits.model.width),
     normEpsilon: keys.positive('attention.layer_norm_rms_epsilon'),
     contextTokens: contextTokensOf(keys.size('context_length', limits.model.contextTokens), attention.rope),
-    layers: feedForwardsFromGguf(keys).map((feedForward) => ({ attention, feedForward })),
+    layers: feedForwardsFromGguf(keys, gating).map((feedForward) => ({ attention, feedForward })),
   });
 }
 
-/** One entry a layer. */
-export function feedForwardsFromGguf(keys: GgufKeys): (DenseSpec | ExpertsSpec)[] {
+/**
+ * One entry a layer.
+ * @param gating of files without the key.
+ */
+export function feedForwardsFromGguf(keys: GgufKeys, gating = softmaxGating): (DenseSpec | ExpertsSpec)[] {
   const dense = denseOf(keys.size('feed_forward_length', limits.model.width));
-  const sparse = expertsFromGguf(keys);
+  const sparse = expertsFromGguf(keys, gating);
   // `block_count` includes multi-token prediction layers if the file has them.
   const numLayers = keys.size('block_count', limits.model.layers) - (keys.optionalNumber('nextn_predict_layers') ?? 0);
   if (numLayers < 1) throw invalidInput(`GGUF key ${keys.architecture}.block_count leaves only ${numLayers} layers.`);
@@ -209,6 +222,7 @@ function attentionFromGguf(keys: GgufKeys): LatentAttentionSpec {
     nopeHeadDim: headDim - ropeHeadDim,
     ropeHeadDim,
     valueHeadDim,
+    normEpsilon: latentNormEpsilon,
     rope,
     softmaxScale: softmaxScaleOf(headDim, mscaleFromGguf(keys, rope)),
   };
@@ -220,18 +234,23 @@ function mscaleFromGguf(keys: GgufKeys, { yarn }: RopeSpec): number {
   return yarn ? 1 + logMultiplier * Math.log(Math.max(yarn.factor, 1)) : 1;
 }
 
-/** `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID`. Files without the key use DeepSeek-V2's softmax. */
-const sigmoidGating = 2;
+/** `LLAMA_EXPERT_GATING_FUNC_TYPE_SOFTMAX` (DeepSeek-V2) and `_SIGMOID`. */
+const softmaxGating = 1;
+export const sigmoidGating = 2;
 
-function expertsFromGguf(keys: GgufKeys): ExpertsSpec {
+/** @param missing gating of files without the key. */
+export function requireSigmoidGating(keys: GgufKeys, missing = sigmoidGating): void {
+  const gating = keys.optionalNumber('expert_gating_func') ?? missing;
+  if (gating === sigmoidGating) return;
+  throw unsupported(`GGUF key ${keys.architecture}.expert_gating_func: Hearth supports 2 (sigmoid), not ${gating}.`);
+}
+
+function expertsFromGguf(keys: GgufKeys, gating: number): ExpertsSpec {
   const { experts: max } = limits.model;
-  const gating = keys.optionalNumber('expert_gating_func') ?? 1;
-  if (gating !== sigmoidGating) {
-    throw unsupported(`GGUF key ${keys.architecture}.expert_gating_func: Hearth supports 2 (sigmoid), not ${gating}.`);
-  }
+  requireSigmoidGating(keys, gating);
   const numExperts = keys.size('expert_count', max);
   const [groups, groupsUsed] = groupsFromGguf(keys, numExperts);
-  return expertsOf({
+  return sigmoidExperts({
     numExperts,
     expertsPerToken: keys.size('expert_used_count', max),
     intermediateSize: keys.size('expert_feed_forward_length', limits.model.width),
@@ -260,8 +279,8 @@ export const deepseekV3: FamilyBuilder = {
   ggufArchitecture: 'deepseek2',
   // DeepSeek-V3's generation_config.json.
   sampling: { temperature: 0.6, topP: 0.95 },
-  specFromConfig,
-  specFromGguf,
+  specFromConfig: (config) => latentSpecFromConfig('deepseek-v3', config),
+  specFromGguf: async (keys, gguf) => latentSpecFromGguf('deepseek-v3', keys, gguf),
   weightsFromHuggingFace: deepseekFromHuggingFace,
   weightsFromGguf: deepseekFromGguf,
 };

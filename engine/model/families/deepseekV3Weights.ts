@@ -169,10 +169,10 @@ function keyAndValueUp(
 interface FeedForwardNames {
   readonly selectionBias: string;
   readonly experts: Pick<ExpertsWeights, 'gate' | 'up' | 'down'>;
-  readonly shared: { readonly gate: string; readonly up: string; readonly down: string };
+  readonly shared?: { readonly gate: string; readonly up: string; readonly down: string };
 }
 
-function deepseekFeedForward(context: LayerContext, names: FeedForwardNames): FeedForwardWeights {
+export function deepseekFeedForward(context: LayerContext, names: FeedForwardNames): FeedForwardWeights {
   const { table, spec } = context;
   const experts = expertsOf(context);
   const { numExperts, sharedIntermediateSize } = experts;
@@ -181,9 +181,10 @@ function deepseekFeedForward(context: LayerContext, names: FeedForwardNames): Fe
     router: routerOf(context, experts),
     selectionBias: table.weight(names.selectionBias, [numExperts]),
     ...names.experts,
-    ...(sharedIntermediateSize !== undefined && {
-      shared: denseWeights(table, spec.hiddenSize, { intermediateSize: sharedIntermediateSize }, names.shared),
-    }),
+    ...(sharedIntermediateSize !== undefined &&
+      names.shared && {
+        shared: denseWeights(table, spec.hiddenSize, { intermediateSize: sharedIntermediateSize }, names.shared),
+      }),
   };
 }
 

@@ -21,7 +21,7 @@ import {
   ropeFromGguf,
   rotatedDimensions,
 } from './config.ts';
-import { expertFields, feedForwardsFromConfig, feedForwardsFromGguf } from './deepseekV3.ts';
+import { expertFields, feedForwardsFromConfig, feedForwardsFromGguf, sigmoidGating } from './deepseekV3.ts';
 import { deepseekLikeFromGguf, deepseekLikeFromHuggingFace } from './deepseekV3Weights.ts';
 
 const glm4MoeConfig = z.looseObject({
@@ -81,7 +81,7 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
     normEpsilon: sizes.normEpsilon,
     contextTokens: contextTokensOf(contextTokens, rope),
     tiedEmbeddings: sizes.tiedEmbeddings,
-    layers: feedForwardsFromGguf(keys).map((feedForward) => ({ attention, feedForward })),
+    layers: feedForwardsFromGguf(keys, sigmoidGating).map((feedForward) => ({ attention, feedForward })),
   });
 }
 

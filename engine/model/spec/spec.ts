@@ -14,12 +14,14 @@ export const families = [
   'qwen3-moe',
   'gpt-oss',
   'deepseek-v3',
+  'glm4-moe-lite',
   'gemma3',
   'phi3',
   'glm4-moe',
   'qwen3-next',
   'qwen3.5',
   'starcoder2',
+  'minimax-m2',
 ] as const;
 export type Family = (typeof families)[number];
 
@@ -27,7 +29,7 @@ export interface DecoderSpec {
   readonly family: Family;
   readonly vocabularySize: number;
   readonly hiddenSize: number;
-  /** Epsilon of every norm of the model. */
+  /** Epsilon of every norm of the model but the latents'. */
   readonly normEpsilon: number;
   /**
    * Norms over the residual stream are LayerNorms (Ba et al. 2016); absent: RMSNorms (Zhang and Sennrich 2019). Their weights are
@@ -80,6 +82,8 @@ export interface GroupedQueryAttentionSpec {
   readonly bias: { readonly qkv: boolean; readonly output: boolean };
   /** RMSNorm over headDim of each query and key head, before RoPE (Qwen3). */
   readonly qkNorm: boolean;
+  /** With `qkNorm`: one norm over all query heads together, and one over all key heads (MiniMax-M2). */
+  readonly jointNorm?: true;
   /** One learned logit a query head that takes part in the softmax without a value (GPT-OSS). */
   readonly sinks: boolean;
   /** Each element of the result is multiplied by the sigmoid of one more projection of the input (Qwen3-Next). */
@@ -89,6 +93,16 @@ export interface GroupedQueryAttentionSpec {
   readonly rope: RopeSpec;
   /** Scores are multiplied by this: headDim^-0.5 in every family so far. */
   readonly softmaxScale: number;
+}
+
+/** Values that each norm of queries and of keys goes over. */
+export function qkNormWidths({
+  jointNorm,
+  headDim,
+  numAttentionHeads,
+  numKeyValueHeads,
+}: GroupedQueryAttentionSpec): readonly [query: number, key: number] {
+  return jointNorm ? [numAttentionHeads * headDim, numKeyValueHeads * headDim] : [headDim, headDim];
 }
 
 /** Multi-head latent attention (DeepSeek-V2, section 2.1): caches one latent and one rotated key a token. */
@@ -101,6 +115,8 @@ export interface LatentAttentionSpec {
   readonly nopeHeadDim: number;
   readonly ropeHeadDim: number;
   readonly valueHeadDim: number;
+  /** Epsilon of the norms of the compressed query and of the latent. */
+  readonly normEpsilon: number;
   readonly rope: RopeSpec;
   readonly softmaxScale: number;
 }

@@ -4,7 +4,14 @@
 import { invalidInput, unsupported } from '../../errors.ts';
 import { dequantise } from '../../formats/dequantise.ts';
 import type { TensorFile, TensorInfo, TensorType } from '../../formats/tensor.ts';
-import type { DecoderSpec, DenseSpec, ExpertsSpec, GroupedQueryAttentionSpec, LayerSpec } from '../spec/spec.ts';
+import {
+  type DecoderSpec,
+  type DenseSpec,
+  type ExpertsSpec,
+  type GroupedQueryAttentionSpec,
+  type LayerSpec,
+  qkNormWidths,
+} from '../spec/spec.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
@@ -247,14 +254,15 @@ function queryAndGate(
 export function normsAndSinks(
   table: TensorTable,
   names: Pick<LayerNames, 'queryNorm' | 'keyNorm' | 'sinks'>,
-  { qkNorm, sinks, headDim, numAttentionHeads }: GroupedQueryAttentionSpec,
+  attention: GroupedQueryAttentionSpec,
 ): Pick<GroupedQueryWeights, 'queryNorm' | 'keyNorm' | 'sinks'> {
+  const [query, key] = qkNormWidths(attention);
   return {
-    ...(qkNorm && {
-      queryNorm: table.weight(names.queryNorm, [headDim]),
-      keyNorm: table.weight(names.keyNorm, [headDim]),
+    ...(attention.qkNorm && {
+      queryNorm: table.weight(names.queryNorm, [query]),
+      keyNorm: table.weight(names.keyNorm, [key]),
     }),
-    ...(sinks && { sinks: table.weight(names.sinks, [numAttentionHeads]) }),
+    ...(attention.sinks && { sinks: table.weight(names.sinks, [attention.numAttentionHeads]) }),
   };
 }
 
@@ -297,7 +305,12 @@ export function routerOf({ table, spec, names }: LayerContext, { numExperts, bia
 }
 
 /** `experts.E.gate_proj.weight`, one `[intermediate, hidden]` an expert. */
-export function expertsApart({ table, spec }: LayerContext, experts: ExpertsSpec, prefix: string): ExpertLinears {
+export function expertsApart(
+  { table, spec }: LayerContext,
+  experts: ExpertsSpec,
+  prefix: string,
+  names: Pick<LayerNames, 'gate' | 'up' | 'down'> = { gate: 'gate_proj', up: 'up_proj', down: 'down_proj' },
+): ExpertLinears {
   const { numExperts, intermediateSize } = experts;
   const parts = Array.from({ length: numExperts }, (_, expert) =>
     denseWeights(
@@ -305,9 +318,9 @@ export function expertsApart({ table, spec }: LayerContext, experts: ExpertsSpec
       spec.hiddenSize,
       { intermediateSize },
       {
-        gate: `${prefix}.${expert}.gate_proj`,
-        up: `${prefix}.${expert}.up_proj`,
-        down: `${prefix}.${expert}.down_proj`,
+        gate: `${prefix}.${expert}.${names.gate}`,
+        up: `${prefix}.${expert}.${names.up}`,
+        down: `${prefix}.${expert}.${names.down}`,
       },
     ),
   );

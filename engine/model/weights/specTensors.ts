@@ -15,7 +15,7 @@ import type {
   GroupedQueryAttentionSpec,
   LatentAttentionSpec,
 } from '../spec/spec.ts';
-import { convolutionChannels, normsOf } from '../spec/spec.ts';
+import { convolutionChannels, normsOf, qkNormWidths } from '../spec/spec.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
@@ -164,6 +164,7 @@ function gatedDeltaTensors(attention: GatedDeltaSpec, hidden: number): LayerTens
 
 function groupedQueryTensors(attention: GroupedQueryAttentionSpec, hidden: number): LayerTensor[] {
   const { numAttentionHeads, numKeyValueHeads, headDim, bias, qkNorm, sinks, outputGate } = attention;
+  const normWidths = qkNormWidths(attention);
   const role = 'attention';
   const [queryWidth, keyWidth] = [numAttentionHeads * headDim, numKeyValueHeads * headDim];
   return [
@@ -174,7 +175,7 @@ function groupedQueryTensors(attention: GroupedQueryAttentionSpec, hidden: numbe
     { role, part: 'matrix', shape: [hidden, queryWidth] },
     ...(bias.qkv ? [queryWidth, keyWidth, keyWidth].map((width) => vector(role, width)) : []),
     ...(bias.output ? [vector(role, hidden)] : []),
-    ...(qkNorm ? [vector('norm', headDim), vector('norm', headDim)] : []),
+    ...(qkNorm ? normWidths.map((width) => vector('norm', width)) : []),
     ...(sinks ? [vector(role, numAttentionHeads)] : []),
   ];
 }

@@ -33,6 +33,7 @@ it('a head has a scale for each 32 values, or for a divisor of its width; a late
     nopeHeadDim: 8,
     ropeHeadDim: 64,
     valueHeadDim: 8,
+    normEpsilon: 1e-6,
     rope,
     softmaxScale: 1,
   };

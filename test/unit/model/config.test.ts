@@ -40,6 +40,65 @@ const deepseek = {
   topk_group: 1,
   routed_scaling_factor: 1,
 };
+// zai-org/GLM-4.7-Flash, config.json.
+const glm47Flash = {
+  model_type: 'glm4_moe_lite',
+  attention_bias: false,
+  hidden_act: 'silu',
+  hidden_size: 2048,
+  intermediate_size: 10_240,
+  max_position_embeddings: 202_752,
+  moe_intermediate_size: 1536,
+  topk_method: 'noaux_tc',
+  norm_topk_prob: true,
+  num_attention_heads: 20,
+  n_group: 1,
+  topk_group: 1,
+  n_routed_experts: 64,
+  n_shared_experts: 1,
+  routed_scaling_factor: 1.8,
+  num_experts_per_tok: 4,
+  first_k_dense_replace: 1,
+  num_hidden_layers: 47,
+  num_key_value_heads: 20,
+  num_nextn_predict_layers: 1,
+  partial_rotary_factor: 1.0,
+  rms_norm_eps: 1e-5,
+  rope_scaling: null,
+  rope_theta: 1_000_000,
+  tie_word_embeddings: false,
+  q_lora_rank: 768,
+  kv_lora_rank: 512,
+  qk_nope_head_dim: 192,
+  qk_rope_head_dim: 64,
+  v_head_dim: 256,
+  vocab_size: 154_880,
+};
+// MiniMaxAI/MiniMax-M2, config.json.
+const miniMaxM2 = {
+  model_type: 'minimax_m2',
+  attn_type_list: Array.from({ length: 62 }, () => 1),
+  head_dim: 128,
+  hidden_act: 'silu',
+  hidden_size: 3072,
+  intermediate_size: 1536,
+  max_position_embeddings: 196_608,
+  num_attention_heads: 48,
+  num_experts_per_tok: 8,
+  num_hidden_layers: 62,
+  num_key_value_heads: 8,
+  num_local_experts: 256,
+  qk_norm_type: 'per_layer',
+  rms_norm_eps: 1e-6,
+  rope_theta: 5_000_000,
+  rotary_dim: 64,
+  scoring_func: 'sigmoid',
+  shared_intermediate_size: 0,
+  tie_word_embeddings: false,
+  use_qk_norm: true,
+  use_routing_bias: true,
+  vocab_size: 200_064,
+};
 const { rms_norm_eps: norm_epsilon, ...unnormed } = llama;
 const starcoder2 = { ...unnormed, model_type: 'starcoder2', norm_epsilon, hidden_act: 'gelu_pytorch_tanh' };
 
@@ -54,6 +113,12 @@ describe('a configuration that Hearth cannot compute is refused by the name of i
     ['scoring_func', { ...deepseek, scoring_func: 'softmax' }],
     ['topk_method', { ...deepseek, topk_method: 'greedy' }],
     ['moe_layer_freq', { ...deepseek, moe_layer_freq: 2 }],
+    ['mlp_layer_types', { ...glm47Flash, mlp_layer_types: ['sparse', 'dense'] }],
+    ['attention_bias', { ...glm47Flash, attention_bias: true }],
+    ['scoring_func', { ...miniMaxM2, scoring_func: 'softmax' }],
+    ['qk_norm_type', { ...miniMaxM2, qk_norm_type: 'per_head' }],
+    ['shared_intermediate_size', { ...miniMaxM2, shared_intermediate_size: 1536 }],
+    ['attn_type_list', { ...miniMaxM2, attn_type_list: [0, 1] }],
     ['use_bias', { ...starcoder2, use_bias: false }],
     ['hidden_act', { ...starcoder2, hidden_act: 'gelu' }],
     ['norm_type', { ...starcoder2, norm_type: 'rms_norm' }],
@@ -205,6 +270,65 @@ it('DeepSeek without q_lora_rank projects its query directly', () => {
   const attention = specFromConfig(deepseek).layers[0]?.attention;
   expect(attention).toMatchObject({ kind: 'latent', keyValueRank: 16 });
   expect(attention).not.toHaveProperty('queryRank');
+});
+
+describe('GLM-4.7-Flash', () => {
+  const spec = specFromConfig(glm47Flash);
+
+  it('has latent attention without YaRN, and one group of experts', () => {
+    expect(spec).toMatchObject({ family: 'glm4-moe-lite', contextTokens: 202_752, normEpsilon: 1e-5 });
+    expect(spec.layers).toHaveLength(47);
+    expect(spec.layers[0]?.attention).toEqual({
+      kind: 'latent',
+      ...{ numAttentionHeads: 20, queryRank: 768, keyValueRank: 512 },
+      ...{ nopeHeadDim: 192, ropeHeadDim: 64, valueHeadDim: 256 },
+      // transformers' Glm4MoeLiteAttention makes these norms without `rms_norm_eps`.
+      normEpsilon: 1e-6,
+      rope: { theta: 1_000_000, dimensions: 64, layout: 'interleaved' },
+      softmaxScale: 1 / 16,
+    });
+    expect(spec.layers[0]?.feedForward).toMatchObject({ kind: 'dense', intermediateSize: 10_240 });
+    expect(spec.layers[1]?.feedForward).toEqual({
+      kind: 'experts',
+      ...{ numExperts: 64, expertsPerToken: 4, intermediateSize: 1536, sharedIntermediateSize: 1536 },
+      router: { kind: 'sigmoid-grouped', groups: 1, groupsUsed: 1, renormalise: true },
+      ...{ bias: false, activation: { kind: 'silu-gate' }, routedScale: 1.8 },
+    });
+  });
+
+  it('has the sizes of its name, 30B-A3B', () => {
+    const { parameters, activeParameters } = describeSpec(spec);
+    expect(Math.round(parameters / 1e9)).toBe(30);
+    expect(Math.floor(activeParameters / 1e9)).toBe(3);
+  });
+
+  it('is the same where transformers 5 wrote the kinds of layers', () => {
+    const { first_k_dense_replace: _, ...others } = glm47Flash;
+    const mlp_layer_types = ['dense', ...Array.from({ length: 46 }, () => 'sparse')];
+    expect(specFromConfig({ ...others, mlp_layer_types })).toEqual(spec);
+    expect(specFromConfig(others)).toEqual(spec);
+  });
+});
+
+describe('MiniMax-M2', () => {
+  const spec = specFromConfig(miniMaxM2);
+
+  it('normalises queries and keys over all heads, and rotates half of a head', () => {
+    expect(attentionOf(miniMaxM2)).toEqual({
+      kind: 'grouped-query',
+      ...{ numAttentionHeads: 48, numKeyValueHeads: 8, headDim: 128, bias: { qkv: false, output: false } },
+      ...{ qkNorm: true, jointNorm: true, sinks: false, softmaxScale: 128 ** -0.5 },
+      rope: { theta: 5_000_000, dimensions: 64, layout: 'half-split' },
+    });
+    expect(spec.layers).toHaveLength(62);
+    expect(spec.layers[61]?.feedForward).toMatchObject({ numExperts: 256, expertsPerToken: 8, routedScale: 1 });
+  });
+
+  it('has the 230 billion parameters of its card, of which 10 compute a token', () => {
+    const { parameters, activeParameters } = describeSpec(spec);
+    expect(Math.round(parameters / 1e10)).toBe(23);
+    expect(Math.round(activeParameters / 1e9)).toBe(10);
+  });
 });
 
 describe('a longer context on request', () => {

@@ -4,6 +4,7 @@ import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
 import type { FamilyBuilder } from '../../../engine/model/families/config.ts';
 import { ggufKeys } from '../../../engine/model/families/config.ts';
 import { deepseekV3 } from '../../../engine/model/families/deepseekV3.ts';
+import { glm4MoeLite } from '../../../engine/model/families/glm4MoeLite.ts';
 import { gptOss } from '../../../engine/model/families/gptOss.ts';
 import { llama } from '../../../engine/model/families/llama.ts';
 import { qwen3 } from '../../../engine/model/families/qwen3.ts';
@@ -42,15 +43,23 @@ function rounded(value: unknown): unknown {
 }
 
 describe('a GGUF says the same as the configuration it was made from', () => {
-  it.each(['qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'phi3-longrope', 'starcoder2'])(
-    '%s',
-    async (name) => {
-      const fromGguf = await openModel(fixtureFile(`goldens/gguf/${name}-bf16.gguf`));
-      const fromConfig = await openModel(fixtureFile(`goldens/${name}`));
-      expect(rounded(fromGguf.spec)).toEqual(rounded(fromConfig.spec));
-      await Promise.all([fromGguf.file.close(), fromConfig.file.close()]);
-    },
-  );
+  it.each([
+    'qwen2',
+    'qwen3',
+    'qwen3-yarn',
+    'qwen3-moe',
+    'gpt-oss',
+    'deepseek-v3',
+    'phi3-longrope',
+    'starcoder2',
+    'glm4-moe-lite',
+    'minimax-m2',
+  ])('%s', async (name) => {
+    const fromGguf = await openModel(fixtureFile(`goldens/gguf/${name}-bf16.gguf`));
+    const fromConfig = await openModel(fixtureFile(`goldens/${name}`));
+    expect(rounded(fromGguf.spec)).toEqual(rounded(fromConfig.spec));
+    await Promise.all([fromGguf.file.close(), fromConfig.file.close()]);
+  });
 
   it('llama, whose rows are permuted for interleaved pairs', async () => {
     const fromGguf = await openModel(fixtureFile('goldens/gguf/llama-bf16.gguf'));
@@ -187,6 +196,18 @@ describe('DeepSeek', () => {
     const older = withMetadata(file, { 'deepseek2.expert_gating_func': undefined });
     await expect(specOf(deepseekV3, older)).rejects.toMatchObject({ code: 'unsupported' });
     await file.close();
+  });
+
+  it('is GLM-4.7-Flash where the tokenizer is GLM-4’s, with sigmoid scores if the file names none', async () => {
+    const file = await goldenGguf('glm4-moe-lite');
+    const older = withMetadata(file, { 'deepseek2.expert_gating_func': undefined });
+    expect(await specOf(glm4MoeLite, older)).toEqual(await specOf(glm4MoeLite, file));
+    await file.close();
+    const glm = await openModel(fixtureFile('goldens/gguf/glm4-moe-lite-bf16.gguf'));
+    expect(glm.sampling).toEqual({ temperature: 1, topP: 0.95 });
+    const deepseek = await openModel(fixtureFile('goldens/gguf/deepseek-v3-bf16.gguf'));
+    expect([glm.spec.family, deepseek.spec.family]).toEqual(['glm4-moe-lite', 'deepseek-v3']);
+    await Promise.all([glm.file.close(), deepseek.file.close()]);
   });
 
   it('does not count multi-token prediction layers', async () => {

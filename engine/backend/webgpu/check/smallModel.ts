@@ -12,6 +12,7 @@ import {
   type FeedForwardSpec,
   type GatedDeltaSpec,
   type LayerSpec,
+  qkNormWidths,
 } from '../../../model/spec/spec.ts';
 import type {
   AttentionWeights,
@@ -145,6 +146,7 @@ function attentionWeights(
   if (spec.kind === 'gated-delta' && stored.kind === 'gated-delta') return deltaWeights(make, spec, stored, hidden);
   if (spec.kind !== 'grouped-query' || stored.kind !== 'grouped-query') throw new Error(`${stored.kind} weights`);
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = spec;
+  const normWidths = qkNormWidths(spec);
   return {
     kind: 'grouped-query',
     query: make.linear(stored.query, heads * headDim, hidden),
@@ -152,7 +154,7 @@ function attentionWeights(
     value: make.linear(stored.value, kvHeads * headDim, hidden),
     output: make.linear(stored.output, hidden, heads * headDim),
     ...(stored.gate && { gate: make.linear(stored.gate, heads * headDim, hidden) }),
-    ...(spec.qkNorm && { queryNorm: make.gain(headDim), keyNorm: make.gain(headDim) }),
+    ...(spec.qkNorm && { queryNorm: make.gain(normWidths[0]), keyNorm: make.gain(normWidths[1]) }),
     ...(spec.sinks && { sinks: make.vector(heads) }),
   };
 }

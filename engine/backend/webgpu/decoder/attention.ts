@@ -24,7 +24,7 @@ import {
   sigmoidGateGroups,
   sigmoidGateKernel,
 } from '../kernels/gatedDelta.ts';
-import { prepareHeadsKernel, prepareLatentKernel } from '../kernels/prepareHeads.ts';
+import { jointNormKernel, prepareHeadsKernel, prepareLatentKernel } from '../kernels/prepareHeads.ts';
 import {
   canJoin,
   canProjectHeads,
@@ -196,16 +196,20 @@ function recordHeads(
   norm: GPUBuffer,
   cache: LayerCache,
 ): void {
-  const { inputs, scratch, spec: decoder } = recorder.parts;
+  const { inputs, scratch, spec: decoder, gpu } = recorder.parts;
   const products = [
     { linear: weights.query, y: scratch.query },
     { linear: weights.key, y: scratch.key },
     { linear: weights.value, y: scratch.value },
   ];
   recordProducts(recorder, norm, products, weights.biases);
+  if (spec.jointNorm && weights.norms) {
+    const kernel = jointNormKernel(spec, decoder.normEpsilon, gpu.capabilities);
+    recorder.add(kernel, [weights.norms, scratch.query, scratch.key], () => [2, inputs.tokens]);
+  }
   const heads = [
     ...[inputs.rowBuffer, pagesOf(recorder, cache), inputs.anglesOf(spec), scratch.key, scratch.value],
-    ...(weights.norms ? [weights.norms] : []),
+    ...(weights.norms && !spec.jointNorm ? [weights.norms] : []),
     ...[scratch.query, cache.keys, valuesOf(cache)],
   ];
   recorder.add(prepareHeadsKernel(spec, decoder.normEpsilon, recorder.parts.cache.precision), heads, () => [
@@ -222,18 +226,21 @@ export function recordLatent(
   norm: GPUBuffer,
   cache: LayerCache,
 ): BlockOutput {
-  const { inputs, scratch, spec: decoder, gpu } = recorder.parts;
+  const { inputs, scratch, gpu } = recorder.parts;
+  const { normEpsilon: epsilon } = spec;
   const latent = { linear: weights.keyValueDown, y: scratch.key };
   if (weights.queryDown && weights.queryNorm) {
     recordProducts(recorder, norm, [latent, { linear: weights.queryDown, y: scratch.queryDown }]);
     const rank = weights.queryDown.weight.rows;
-    const compressed = recorder.normalised(scratch.queryDown, weights.queryNorm, rank, scratch.queryNormed);
+    const compressed = recorder.normalised(scratch.queryDown, weights.queryNorm, rank, scratch.queryNormed, {
+      epsilon,
+    });
     recorder.product(weights.queryUp, compressed.x, scratch.query, compressed.gain);
   } else {
     recordProducts(recorder, norm, [latent, { linear: weights.queryUp, y: scratch.query }]);
   }
   recorder.add(
-    prepareLatentKernel(spec, decoder.normEpsilon, recorder.parts.cache.precision, gpu.capabilities),
+    prepareLatentKernel(spec, recorder.parts.cache.precision, gpu.capabilities),
     [
       ...[inputs.rowBuffer, pagesOf(recorder, cache), inputs.anglesOf(spec), scratch.query, scratch.key],
       ...[weights.keyValueNorm, scratch.nopeQuery, scratch.ropeQuery, cache.keys],

@@ -42,7 +42,9 @@ export async function headPlan(parts: DecoderParts, rows: number, input: GPUBuff
     );
     return recorder.finish();
   }
-  const { x, gain } = recorder.normalised(input, weights.finalNorm, spec.hiddenSize, scratch.normed, [rows]);
+  const { x, gain } = recorder.normalised(input, weights.finalNorm, spec.hiddenSize, scratch.normed, {
+    groups: [rows],
+  });
   recorder.product({ weight: weights.head }, x, scratch.logits, gain);
   return recorder.finish();
 }

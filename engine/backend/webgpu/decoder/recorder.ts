@@ -133,6 +133,8 @@ export type PlanRows = number | 'prompt';
 interface ProductOptions {
   /** x is normalised with it first. */
   readonly gain?: GPUBuffer;
+  /** Of that norm; absent: the model's. */
+  readonly epsilon?: number;
   /** Adds to y. */
   readonly accumulate?: boolean;
   /** y is the GELU of the product. */
@@ -197,11 +199,14 @@ export class Recorder {
     gain: GPUBuffer,
     width: number,
     normed: GPUBuffer,
-    groups: Groups | (() => Groups) = () => [this.parts.inputs.tokens],
-  ): { readonly x: GPUBuffer; readonly gain: { readonly gain?: GPUBuffer } } {
+    {
+      groups = () => [this.parts.inputs.tokens],
+      epsilon = this.parts.spec.normEpsilon,
+    }: { readonly groups?: Groups | (() => Groups); readonly epsilon?: number } = {},
+  ): { readonly x: GPUBuffer; readonly gain: Pick<ProductOptions, 'gain' | 'epsilon'> } {
     const { gpu, spec } = this.parts;
-    if (this.rows !== 'prompt' && spec.norm !== 'layer') return { x, gain: { gain } };
-    this.add(normKernel(spec, width, gpu.capabilities), [x, gain, normed], groups);
+    if (this.rows !== 'prompt' && spec.norm !== 'layer') return { x, gain: { gain, epsilon } };
+    this.add(normKernel({ ...spec, normEpsilon: epsilon }, width, gpu.capabilities), [x, gain, normed], groups);
     return { x: normed, gain: {} };
   }
 
@@ -221,7 +226,7 @@ export class Recorder {
   /** y (+)= x · Wᵀ + bias */
   product({ weight, bias }: GpuLinear, x: GPUBuffer, y: GPUBuffer, options: ProductOptions = {}): void {
     const { gpu, spec, inputs } = this.parts;
-    const { gain, accumulate = false, gelu = false, rowsPerHead } = options;
+    const { gain, epsilon = spec.normEpsilon, accumulate = false, gelu = false, rowsPerHead } = options;
     const biases = bias ? [bias] : [];
     const isPrompt = this.rows === 'prompt';
     const heads = rowsPerHead === undefined ? 1 : weight.rows / rowsPerHead;
@@ -244,7 +249,7 @@ export class Recorder {
         );
         continue;
       }
-      const norm = gain ? { norm: { epsilon: spec.normEpsilon } } : {};
+      const norm = gain ? { norm: { epsilon } } : {};
       const kernel = matrixVectorKernel({ ...shape, ...norm, tokens: this.rows }, gpu.capabilities);
       this.add(kernel, [buffer, x, ...(gain ? [gain] : []), ...biases, y], matrixVectorGroups(layout.rows));
     }

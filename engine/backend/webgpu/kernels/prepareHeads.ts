@@ -1,5 +1,10 @@
 /** What follows an attention's projections: norms, RoPE and the writing of cache rows, of grouped-query and of latent attention. */
-import { cacheRowOf, type GroupedQueryAttentionSpec, type LatentAttentionSpec } from '../../../model/spec/spec.ts';
+import {
+  cacheRowOf,
+  type GroupedQueryAttentionSpec,
+  type LatentAttentionSpec,
+  qkNormWidths,
+} from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/models.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
@@ -23,7 +28,7 @@ fn rotate(i: u32, token: u32) -> f32 {
 }
 
 /**
- * Prepares heads for attention: RMS norm of query and key heads (Qwen3), RoPE, and writing keys and values to their cache
+ * Prepares heads for attention: RMS norm of each query and key head (Qwen3), RoPE, and writing keys and values to their cache
  * pages.
  *
  * Bindings: rows (Row), pages u32, angles `[tokens, pairs]` vec2f (cos, sin, attention factor included; computed on the host in
@@ -38,13 +43,14 @@ export function prepareHeadsKernel(
   precision: CachePrecision,
 ): KernelSource {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = spec;
+  const hasNorm = spec.qkNorm && !spec.jointNorm;
   const buffers = declareBuffers([
     read('rows', 'Row'),
     read('pages', 'u32'),
     read('angles', 'vec2f'),
     read('key'),
     read('value'),
-    ...(spec.qkNorm ? [read('norms')] : []),
+    ...(hasNorm ? [read('norms')] : []),
     write('query'),
     write('key_cache', 'u32'),
     write('value_cache', 'u32'),
@@ -71,7 +77,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     else { head[i] = key[(token * ${kvHeads}u + kv_head) * ${headDim}u + i]; }
   }
   workgroupBarrier();
-  ${spec.qkNorm ? normCode(headDim, threads, epsilon) : ''}
+  ${hasNorm ? normCode(headDim, threads, epsilon) : ''}
   for (var i = thread; i < ${headDim}u; i += ${threads}u) {
     if (is_value) { rotated[i] = head[i]; } else { rotated[i] = rotate(i, token); }
   }
@@ -105,6 +111,43 @@ function normCode(headDim: number, threads: number, epsilon: number): string {
 const threads = 64;
 
 /**
+ * RMS norm over all query heads of a token together, and over all key heads (MiniMax-M2).
+ *
+ * Bindings: norms `[heads · headDim + kvHeads · headDim]` vec4f (query's, key's); query `[tokens, heads · headDim]`, key
+ * `[tokens, kvHeads · headDim]` vec4f (write, in place). Workgroup: 64 threads; a token's queries, or its keys; groups: 2 in x,
+ * tokens in y. Needs no features; uses subgroups. Must equal `rmsNorm` of backend/reference.
+ */
+export function jointNormKernel(
+  spec: GroupedQueryAttentionSpec,
+  epsilon: number,
+  capabilities: GpuCapabilities,
+): KernelSource {
+  const widths = qkNormWidths(spec);
+  const buffers = declareBuffers([read('norms', 'vec4f'), write('query', 'vec4f'), write('key', 'vec4f')]);
+  const normalise = (name: 'query' | 'key', width: number, firstGain: number) => /* wgsl */ `
+fn normalise_${name}(token: u32, thread: u32) {
+  let first = token * ${width / 4}u;
+  var squares = vec4f();
+  for (var i = thread; i < ${width / 4}u; i += ${threads}u) { squares += ${name}[first + i] * ${name}[first + i]; }
+  reduce(thread, squares);
+  let scale = inverseSqrt(dot(totals[0], vec4f(1.0)) / ${width}.0 + ${epsilon});
+  for (var i = thread; i < ${width / 4}u; i += ${threads}u) { ${name}[first + i] *= norms[${firstGain / 4}u + i] * scale; }
+}`;
+  const code = /* wgsl */ `
+${subgroupsEnable(capabilities)}
+${buffers.code}
+${reductionCode(1, threads, capabilities)}
+${normalise('query', widths[0], 0)}
+${normalise('key', widths[1], widths[0])}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  if (group.x == 0u) { normalise_query(group.y, thread); } else { normalise_key(group.y, thread); }
+}
+`;
+  return { label: `jointNorm ${widths[0]}+${widths[1]}`, code, bindings: buffers.bindings };
+}
+
+/**
  * Prepares latent attention: splits query heads into the part without position, which the key expansion uses, and the
  * rotated part; normalises the latent, rotates its key, and writes both to the cache.
  *
@@ -116,11 +159,11 @@ const threads = 64;
  */
 export function prepareLatentKernel(
   spec: LatentAttentionSpec,
-  epsilon: number,
   precision: CachePrecision,
   capabilities: GpuCapabilities,
 ): KernelSource {
   const { numAttentionHeads: heads, keyValueRank: rank, nopeHeadDim: nope, ropeHeadDim: rope } = spec;
+  const { normEpsilon: epsilon } = spec;
   const buffers = declareBuffers([
     read('rows', 'Row'),
     read('pages', 'u32'),
