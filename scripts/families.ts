@@ -116,7 +116,7 @@ async function familiesDocument(figures: Figures): Promise<string> {
     '',
     'Models of GGUF architectures and `model_type`s other than these are refused by name. Qwen2.5-Coder is `qwen2`, Qwen3-Coder `qwen3-moe`,',
     'Qwen3-Coder-Next `qwen3-next`, Qwen3.6 `qwen3.5`, SmolLM2 `llama`, Phi-4-mini `phi3-longrope`,',
-    'GLM-4.5 to GLM-4.7 `glm4-moe`, GLM-4.7-Flash `glm4-moe-lite`, MiniMax-M2.1 and M2.5 `minimax-m2`.',
+    'GLM-4.5 to GLM-4.7 `glm4-moe`, GLM-4.7-Flash `glm4-moe-lite`, MiniMax-M2.1 and M2.5 `minimax-m2`, Devstral Small 2 and Ministral 3 `mistral3`.',
     '`node scripts/templates.ts` renders the published chat templates with tools and reads the calls back.',
     '',
     '## What Hearth says of files that it can’t run',

@@ -47,6 +47,7 @@ const families = [
     'qwen3.5-moe',
     'starcoder2',
     'minimax-m2',
+    'mistral3',
   ],
 ];
 const kept = join(projectRoot, '.cache', 'proof');

@@ -6,6 +6,7 @@ import {
   activationName,
   type CachedAttentionSpec,
   type FeedForwardSpec,
+  type QueryTemperature,
   type RopeSpec,
   type RouterSpec,
 } from '../model/spec/spec.ts';
@@ -221,7 +222,18 @@ function groupedQueryRows(attention: CachedAttentionSpec, { feedForward }: Inspe
       why: 'a learned logit that takes part of the attention',
     },
     { label: 'Biases', value: biases.join(', ') },
+    temperatureRow(grouped?.queryTemperature),
   ];
+}
+
+function temperatureRow(temperature: QueryTemperature | undefined): Row {
+  return {
+    label: 'Query temperature',
+    value: temperature
+      ? `1 + ${count(temperature.beta)} ln(1 + position / ${count(temperature.originalContextTokens)})`
+      : '',
+    why: 'in whole steps of the position; keeps attention sharp in long contexts',
+  };
 }
 
 function windowRows({ attention, layers }: Inspection): Row[] {

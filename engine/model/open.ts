@@ -20,6 +20,7 @@ import { glm4MoeLite } from './families/glm4MoeLite.ts';
 import { gptOss, isOriginal } from './families/gptOss.ts';
 import { llama } from './families/llama.ts';
 import { miniMaxM2 } from './families/miniMaxM2.ts';
+import { mistral3 } from './families/mistral3.ts';
 import { phi3 } from './families/phi3.ts';
 import { qwen2 } from './families/qwen2.ts';
 import { qwen3 } from './families/qwen3.ts';
@@ -34,6 +35,7 @@ import {
   refuseUnusableWeights,
   unknownArchitecture,
 } from './unusable.ts';
+import { renamedTensors } from './weights/textPart.ts';
 import type { DecoderWeights } from './weights/weights.ts';
 
 export interface Checkpoint {
@@ -48,6 +50,8 @@ export interface Checkpoint {
   readonly file: TensorFile;
   /** As the file states it; absent if it doesn't. */
   readonly licence?: string;
+  /** What of the checkpoint isn't computed, for the model card. */
+  readonly notes?: readonly string[];
   /**
    * Takes as long as everything else that opening does. @returns undefined for test checkpoints without a vocabulary.
    * @throws HearthError `invalid-input` or `unsupported`, naming the fault.
@@ -119,14 +123,7 @@ const withoutHead = (spec: DecoderSpec): DecoderSpec => ({ ...spec, headless: tr
  * Published embedding models lack the prefix `model.` in tensor names: they were saved without the class that adds it.
  */
 function withModelPrefix(file: TensorFile): TensorFile {
-  if (!file.tensors.has('embed_tokens.weight')) return file;
-  const prefix = 'model.';
-  const tensors = new Map([...file.tensors].map(([name, info]) => [prefix + name, { ...info, name: prefix + name }]));
-  return {
-    tensors,
-    read: (name, ...range) => file.read(name.slice(prefix.length), ...range),
-    close: () => file.close(),
-  };
+  return file.tensors.has('embed_tokens.weight') ? renamedTensors(file, (name) => `model.${name}`) : file;
 }
 
 // Opens a checkpoint: finds its family, and its weights by role.
@@ -147,6 +144,7 @@ const families: readonly FamilyBuilder[] = [
   qwen35Moe,
   starcoder2,
   miniMaxM2,
+  mistral3,
 ];
 
 /** Opens a checkpoint and reads its tokenizer. @throws HearthError as `openCheckpoint` and `readTokenizer` do. */
@@ -210,9 +208,13 @@ async function openDirectory(path: string): Promise<Checkpoint> {
     readTokenizer: async () => fitting(spec, await tokenizerFromDirectory(path)),
     sampling: family.sampling,
     ...(embedding && { embedding }),
+    ...(seesPictures.safeParse(config).success && { notes: [textOnly] }),
     file,
   }));
 }
+
+const seesPictures = z.looseObject({ vision_config: z.looseObject({}) });
+const textOnly = 'This model also sees pictures. Only its text part is loaded.';
 
 async function openGgufModel(path: string): Promise<Checkpoint> {
   await requireFile(path);

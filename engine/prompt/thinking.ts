@@ -19,7 +19,7 @@ export function thinkingVariables(mode: ThinkingMode): Record<string, unknown> {
 
 /** A prompt with this ending has already opened the thinking. */
 export function endsInsideThinking(prompt: string): boolean {
-  return /<think>\s*$/.test(prompt);
+  return /(<think>|\[THINK\])\s*$/.test(prompt);
 }
 
 /**
@@ -71,8 +71,16 @@ export function nearestThinkingMode(wanted: ThinkingMode, modes: readonly Thinki
   return nearest[wanted].find((mode) => modes.includes(mode)) ?? 'off';
 }
 
-const open = '<think>';
-const close = '</think>';
+export interface ThinkingTags {
+  readonly open: string;
+  readonly close: string;
+}
+
+const usualTags: ThinkingTags = { open: '<think>', close: '</think>' };
+
+/** Ministral's and Magistral's are tokens of their own. */
+export const thinkingTagsOf = ({ framing }: Pick<Tokenizer, 'framing'>): ThinkingTags =>
+  framing.has('[THINK]') && framing.has('[/THINK]') ? { open: '[THINK]', close: '[/THINK]' } : usualTags;
 
 /**
  * Splits `<think>…</think>` from the answer after it. Thinking is recognised only at the start of the output, so an
@@ -84,8 +92,11 @@ export class ThinkingSplitter {
   #held = '';
   #begun = false;
 
+  readonly #tags: ThinkingTags;
+
   /** @param insideThinking the prompt ended with the opening tag. */
-  constructor(insideThinking = false) {
+  constructor(insideThinking = false, tags = usualTags) {
+    this.#tags = tags;
     this.#state = insideThinking ? 'thinking' : 'start';
   }
 
@@ -125,6 +136,7 @@ export class ThinkingSplitter {
 
   #start(): boolean {
     const begin = this.#held.trimStart();
+    const { open } = this.#tags;
     if (begin.startsWith(open)) {
       this.#held = begin.slice(open.length);
       this.#state = 'thinking';
@@ -138,6 +150,7 @@ export class ThinkingSplitter {
   #think(pieces: OutputPiece[]): boolean {
     if (!this.#begun) this.#held = this.#held.trimStart();
     this.#begun ||= this.#held !== '';
+    const { close } = this.#tags;
     const end = this.#held.indexOf(close);
     const held = this.#held;
     const shown = end >= 0 ? held.slice(0, end) : held.slice(0, held.length - partialMatchLength(held, [close]));

@@ -266,7 +266,7 @@ function modelCard(
     chat: !embedding && tokenizer?.chatTemplate !== undefined,
     toolCalling: format?.toolCalling ?? false,
     ...(embedding && { embeddingDimensions: decoder.spec.hiddenSize }),
-    notes: [...notes, ...decoder.notes],
+    notes: [...(model.notes ?? []), ...notes, ...decoder.notes],
   };
 }
 

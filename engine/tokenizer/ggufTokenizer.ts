@@ -20,6 +20,7 @@ import {
   fillInTheMiddleNames,
   findEndIds,
   findFillInTheMiddle,
+  isNeverAnswer,
   looksSpecial,
 } from './tokenizer.ts';
 
@@ -81,7 +82,7 @@ function readAddedTokens(tokens: readonly string[], types: ArrayLike<number>): A
     const named = type !== tokenType.userDefined && isFramingName(text);
     const special = type === tokenType.control || type === tokenType.unknown || named;
     if (text === '' || !(special || type === tokenType.userDefined)) continue;
-    added.push({ id, text, special: special || looksSpecial(text) });
+    added.push({ id, text, special: isNeverAnswer(text, special) });
   }
   if (added.length > limits.text.addedTokens) {
     throw invalidInput(`GGUF key "tokenizer.ggml.token_type" marks ${added.length} tokens as special.`);

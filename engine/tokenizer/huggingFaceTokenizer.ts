@@ -8,7 +8,7 @@ import { limits } from '../limits.ts';
 import { BytePairTokenizer, MergeTable } from './bytePairTokenizer.ts';
 import { readNormaliser, readPreTokeniser } from './huggingFaceSteps.ts';
 import type { Tokenizer } from './tokenizer.ts';
-import { type AddedToken, findEndIds, findFillInTheMiddle, looksSpecial } from './tokenizer.ts';
+import { type AddedToken, findEndIds, findFillInTheMiddle, isNeverAnswer } from './tokenizer.ts';
 
 const maxId = limits.text.vocabularyTokens - 1;
 const tokenText = z.string().min(1).max(limits.text.tokenChars);
@@ -138,7 +138,7 @@ function readAddedToken(token: z.infer<typeof addedToken>): AddedToken {
   return {
     id: token.id,
     text: token.content,
-    special: token.special || looksSpecial(token.content),
+    special: isNeverAnswer(token.content, token.special),
     stripBefore: token.lstrip,
     stripAfter: token.rstrip,
   };

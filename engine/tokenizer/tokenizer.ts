@@ -142,6 +142,13 @@ export function isPlainText(token: AddedToken): boolean {
   return !token.special && (/^\s+$/u.test(token.text) || [...token.text].length === 1);
 }
 
+/** Mistral's marks of thinking and calls: flagged special, but the model's answer is read by them. */
+const answerMarks: ReadonlySet<string> = new Set(['[THINK]', '[/THINK]', '[TOOL_CALLS]', '[CALL_ID]', '[ARGS]']);
+
+/** Whether an added token is never part of an answer; `flagged` by its file. */
+export const isNeverAnswer = (text: string, flagged: boolean): boolean =>
+  (flagged || looksSpecial(text)) && !answerMarks.has(text);
+
 /**
  * `<|…|>` and `<｜…｜>` are framing regardless of their flag: Qwen3 lists `<|fim_pad|>` and DeepSeek `<｜User｜>` as not
  * special. llama.cpp's converter corrects this too.

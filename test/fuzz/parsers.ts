@@ -84,6 +84,18 @@ export const parserCases: readonly ParserCase[] = [
     parser: tagged({ ...hermes, open: '', close: '', argumentsKey: 'parameters' }),
   },
   {
+    name: 'mistral',
+    framing: ['</s>'],
+    output: `I édit.[TOOL_CALLS]edit[ARGS]${json}[TOOL_CALLS]edit[CALL_ID]0000call1[ARGS]{}</s>`,
+    parser: tagged({ ...hermes, kind: 'named', open: '[TOOL_CALLS]', close: '' }),
+  },
+  {
+    name: 'mistral-v3',
+    framing: ['</s>'],
+    output: `[TOOL_CALLS] [{"name": "edit", "arguments": ${json}, "id": "0000call1"}, {"name": "edit", "arguments": {}}]</s>`,
+    parser: tagged({ ...hermes, kind: 'listed', open: '[TOOL_CALLS]', close: '' }),
+  },
+  {
     name: 'deepseek-v3',
     framing: deepSeekFraming,
     output: `I édit.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>edit\n\`\`\`json\n${json}\n\`\`\`<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>edit\n\`\`\`json\n{}\n\`\`\`<｜tool▁call▁end｜><｜tool▁calls▁end｜>`,

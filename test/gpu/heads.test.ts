@@ -312,6 +312,14 @@ describe('grouped-query attention equals the reference', () => {
       tokens: 2,
       fused: true,
     }));
+  it.each([true, false])('with queries sharpened by position (fused: %s)', (fused) =>
+    check({
+      spec: specOf({ sinks: false, queryTemperature: { beta: 0.7, originalContextTokens: 19 } }),
+      start: 55,
+      tokens: 4,
+      fused,
+    }),
+  );
   it('in a sliding window that starts within a page', () =>
     check({ spec: specOf({ slidingWindow: 50 }), start: 100, tokens: 6, splits: 2 }));
   it('in as many splits as the context fills', () => check({ start: 300, tokens: 1, splits: 8, fused: true }));

@@ -173,11 +173,15 @@ const faults: Readonly<Record<string, readonly Fault[]>> = {
     ['jointNorm', 'query[first + i] *= norms[0u + i] * scale', 'query[first + i] *= norms[0u + i]'],
     ['jointNorm', 'squares += key[first + i] * key[first + i]', 'squares += vec4f(1.0)'],
   ],
+  mistral3: [
+    ['projectHeads', 'y *= query_factor(token);', ''],
+    ['prepareHeads', '* query_factor(token)', ''],
+  ],
 };
 
-describeUnless(onSwiftshader, 'each of 51 planted faults is found, and the model answers right', () => {
-  it('51 are planted', () => {
-    expect(Object.values(faults).flat()).toHaveLength(51);
+describeUnless(onSwiftshader, 'each of 53 planted faults is found, and the model answers right', () => {
+  it('53 are planted', () => {
+    expect(Object.values(faults).flat()).toHaveLength(53);
   });
   for (const [name, planted] of Object.entries(faults)) {
     // All of them take two minutes: HEARTH_TEST_GOLDENS=all.
@@ -188,7 +192,7 @@ describeUnless(onSwiftshader, 'each of 51 planted faults is found, and the model
 });
 
 describe('without faults', () => {
-  it.each(['gpt-oss', 'qwen3', 'deepseek-v3-fp8', 'qwen3-next', 'starcoder2'])(
+  it.each(['gpt-oss', 'qwen3', 'deepseek-v3-fp8', 'qwen3-next', 'starcoder2', 'mistral3'])(
     '%s passes whatever the cache precision',
     async (name) => {
       const model = await openModel(fixtureFile(`goldens/${name}`));

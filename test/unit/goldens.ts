@@ -51,6 +51,7 @@ const families = [
   'qwen3.5-moe',
   'starcoder2',
   'minimax-m2',
+  'mistral3',
 ];
 
 function goldenCase(name: string, path: string, golden: string): GoldenCase {

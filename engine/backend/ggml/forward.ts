@@ -9,6 +9,7 @@ import type {
   FeedForwardSpec,
   GroupedQueryAttentionSpec,
   LayerSpec,
+  QueryTemperature,
   RopeSpec,
 } from '../../model/spec/spec.ts';
 import { cacheTypes, float32, type Ggml, type GgmlModel, int32, int64, type Pointer } from './library.ts';
@@ -44,6 +45,8 @@ export interface PassGraph {
   readonly hidden: Pointer;
   /** `[tokens]` i32 */
   readonly positions: Pointer;
+  /** For each temperature of queries, the factor on each token's. `[tokens]` f32 */
+  readonly queryFactors: readonly { readonly temperature: QueryTemperature; readonly factors: Pointer }[];
   /** Which tokens' logits are wanted, if not all. `[rows]` i32 */
   readonly rows: Pointer;
   /** For each window group: −∞ where a token doesn't see a row of the cache. `[columns, tokens]` f16 */
@@ -76,6 +79,7 @@ class PassBuilder {
   readonly #context: Pointer;
   readonly #graph: Pointer;
   readonly #positions: Pointer;
+  readonly #queryFactors = new Map<string, PassGraph['queryFactors'][number]>();
   readonly #masks: Pointer[];
   readonly #targets: Pointer[];
 
@@ -127,6 +131,7 @@ class PassBuilder {
       graph: this.#graph,
       hidden: given,
       positions: this.#positions,
+      queryFactors: [...this.#queryFactors.values()],
       rows: wanted,
       masks: this.#masks,
       targets: this.#targets,
@@ -192,7 +197,7 @@ class PassBuilder {
     this.#expand(ggml.ggml_set_rows(context, cache.values, values, target));
     if (onlyCache) return null;
 
-    const query = this.#rotated(spec, heads('query', numAttentionHeads));
+    const query = this.#sharpened(spec, this.#rotated(spec, heads('query', numAttentionHeads)));
     const elementBytes = layer.type === 'float16' ? 2 : 4;
     const perHead = (stored: Pointer): Pointer =>
       ggml.ggml_view_3d(
@@ -246,6 +251,17 @@ class PassBuilder {
       unused,
       unused,
     );
+  }
+
+  #sharpened({ queryTemperature: temperature }: GroupedQueryAttentionSpec, query: Pointer): Pointer {
+    if (!temperature) return query;
+    const { ggml_mul, ggml_reshape_3d } = this.#ggml;
+    const key = JSON.stringify(temperature);
+    const known = this.#queryFactors.get(key);
+    const { tokens } = this.#shape;
+    const factors = known?.factors ?? this.#input(float32, tokens);
+    if (!known) this.#queryFactors.set(key, { temperature, factors });
+    return ggml_mul(this.#context, query, ggml_reshape_3d(this.#context, factors, 1, 1, tokens));
   }
 
   /** `[hidden, rows]` to the same shape. */

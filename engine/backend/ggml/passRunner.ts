@@ -1,4 +1,5 @@
 /** Runs forward passes over the tokens of one sequence. */
+import { queryFactor } from '../../model/spec/rope.ts';
 import type { CacheLayout, ThreadSlice, TokenRange, WindowGroup } from '../processor/messages.ts';
 import { GrantedThreads } from '../processor/threads.ts';
 import type { GgmlRange, SequenceCache } from './cache.ts';
@@ -58,6 +59,12 @@ export class PassRunner {
       pass.positions,
       Int32Array.from(tokens, (_, i) => first + i),
     );
+    for (const { temperature, factors } of pass.queryFactors) {
+      this.#set(
+        factors,
+        Float32Array.from(tokens, (_, i) => queryFactor(temperature, first + i)),
+      );
+    }
     if (pass.rows !== null) this.#set(pass.rows, Int32Array.of(tokens.length - 1));
     for (const [group, window] of model.windowGroups.entries()) {
       const tail = tailOf(layout, group);

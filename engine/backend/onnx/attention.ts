@@ -17,7 +17,6 @@ import {
   type GatedDeltaSpec,
   type GroupedQueryAttentionSpec,
   type LatentAttentionSpec,
-  type RopeSpec,
 } from '../../model/spec/spec.ts';
 import type { GroupedQueryWeights, LatentWeights, Weight } from '../../model/weights/weights.ts';
 import type { CacheType, LayerCacheSpec, StateSpec, WindowGroup } from '../processor/messages.ts';
@@ -96,13 +95,13 @@ export class AttentionInputs {
   }
 
   /** cos and sin of the new tokens' positions. `[tokens, dimensions / 2]` each */
-  rotation(rope: RopeSpec, scale: number): { readonly cos: Value; readonly sin: Value } {
-    const wanted = JSON.stringify({ rope, scale });
+  rotation(rotation: RotationInputs): { readonly cos: Value; readonly sin: Value } {
+    const wanted = JSON.stringify(rotation);
     let index = this.rotations.findIndex((known) => JSON.stringify(known) === wanted);
     if (index < 0) {
-      index = this.rotations.push({ rope, scale }) - 1;
+      index = this.rotations.push(rotation) - 1;
       for (const name of ['cos', 'sin'])
-        this.#graph.input(`${name}.${index}`, 'float32', ['tokens', rope.dimensions / 2]);
+        this.#graph.input(`${name}.${index}`, 'float32', ['tokens', rotation.rope.dimensions / 2]);
     }
     return { cos: `cos.${index}`, sin: `sin.${index}` };
   }
@@ -243,8 +242,15 @@ export function groupedQueryAttention(
   let [query, key, value] = spec.jointNorm
     ? jointlyNormed(context, weights, linears(context, input, parts), headDim)
     : headsNormed(context, weights, headLinears(context, input, parts, headDim));
-  query = rotateFirst(context, inputs, query, spec, softmaxScale);
-  key = rotateFirst(context, inputs, key, spec, 1);
+  const { rope, queryTemperature: temperature } = spec;
+  query = rotateFirst(
+    context,
+    inputs,
+    query,
+    { rope, scale: softmaxScale, ...(temperature && { temperature }) },
+    headDim,
+  );
+  key = rotateFirst(context, inputs, key, { rope, scale: 1 }, headDim);
   const group = numAttentionHeads / numKeyValueHeads;
   const mixed = attend(context, inputs, {
     query: graph.reshape(query, [numKeyValueHeads, group, 0, headDim]),
@@ -280,18 +286,17 @@ function jointlyNormed(context: GraphContext, weights: GroupedQueryWeights, rows
   ) as Heads;
 }
 
-/** Applies RoPE. `[1, heads, tokens, headDim]` to the same shape; `scale` multiplies the result. */
+/** Applies RoPE. `[1, heads, tokens, headDim]` to the same shape, multiplied by the rotation's scale. */
 export function rotate(
   { graph }: GraphContext,
   inputs: AttentionInputs,
   value: Value,
-  rope: RopeSpec,
-  scale: number,
+  rotation: RotationInputs,
 ): Value {
-  const { cos, sin } = inputs.rotation(rope, scale);
+  const { cos, sin } = inputs.rotation(rotation);
   // The position id of the first row is 0: the cos and sin tables start at the first new token.
   return graph.contrib('RotaryEmbedding', [value, graph.int64([0]), cos, sin], {
-    interleaved: rope.layout === 'interleaved' ? 1 : 0,
+    interleaved: rotation.rope.layout === 'interleaved' ? 1 : 0,
   });
 }
 
@@ -300,13 +305,14 @@ function rotateFirst(
   context: GraphContext,
   inputs: AttentionInputs,
   value: Value,
-  { rope, headDim }: Pick<GroupedQueryAttentionSpec, 'rope' | 'headDim'>,
-  scale: number,
+  rotation: RotationInputs,
+  headDim: number,
 ): Value {
-  if (rope.dimensions === headDim) return rotate(context, inputs, value, rope, scale);
+  const { rope, scale } = rotation;
+  if (rope.dimensions === headDim) return rotate(context, inputs, value, rotation);
   const { graph } = context;
   const [first, rest] = graph.split(value, [rope.dimensions, headDim - rope.dimensions]) as [Value, Value];
-  const rotated = rotate(context, inputs, first, rope, scale);
+  const rotated = rotate(context, inputs, first, rotation);
   return graph.op('Concat', [rotated, graph.op('Mul', [rest, graph.float32(scale)])], { axis: -1 });
 }
 
@@ -394,7 +400,7 @@ export function latentAttention(
   const [down, roped] = graph.split(compressed, [keyValueRank, ropeHeadDim]) as [Value, Value];
   const latent = rmsNorm({ ...context, normEpsilon }, down, weights.keyValueNorm);
   // The rotated part of the key is shared by all heads and isn't normalised.
-  const position = rotate(context, inputs, roped, spec.rope, 1);
+  const position = rotate(context, inputs, roped, { rope: spec.rope, scale: 1 });
   const mixed = attend(context, inputs, {
     query: absorbedQuery(context, inputs, spec, weights, input),
     group: numAttentionHeads,
@@ -432,7 +438,9 @@ function absorbedQuery(
     transB: transposed ? 1 : 0,
     alpha: { float: softmaxScale },
   });
-  return graph.op('Concat', [absorbed, rotate(context, inputs, roped, spec.rope, softmaxScale)], { axis: -1 });
+  return graph.op('Concat', [absorbed, rotate(context, inputs, roped, { rope: spec.rope, scale: softmaxScale })], {
+    axis: -1,
+  });
 }
 
 /** One f32 matrix a head: no operator multiplies batches of quantised matrices. */

@@ -1,6 +1,6 @@
 /** Runs forward passes of the graph over the tokens of one sequence; times a matmul. */
 import { InferenceSession, Tensor } from 'onnxruntime-node';
-import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
+import { attentionFactor, inverseFrequencies, queryFactor } from '../../model/spec/rope.ts';
 import type { CacheLayout, ThreadSlice } from '../processor/messages.ts';
 import { GraphBuilder } from './graphBuilder.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
@@ -23,7 +23,8 @@ export const spanColumns = spanTokens + 1;
 
 interface Rotation {
   readonly frequencies: Float64Array;
-  readonly factor: number;
+  /** On cos and sin, by position. */
+  readonly factor: (position: number) => number;
 }
 
 export class GraphRun {
@@ -36,9 +37,9 @@ export class GraphRun {
     this.#session = session;
     this.#inputs = inputs;
     this.#scoreBytes = scoreBytes;
-    this.#rotations = inputs.rotations.map(({ rope, scale }: RotationInputs) => ({
+    this.#rotations = inputs.rotations.map(({ rope, scale, temperature }: RotationInputs) => ({
       frequencies: inverseFrequencies(rope),
-      factor: attentionFactor(rope) * scale,
+      factor: (position) => attentionFactor(rope) * scale * queryFactor(temperature, position),
     }));
   }
 
@@ -107,9 +108,11 @@ export class GraphRun {
       const cos = new Float32Array(count * pairs);
       const sin = new Float32Array(count * pairs);
       for (let at = 0; at < cos.length; at++) {
-        const angle = (firstPosition + Math.floor(at / pairs)) * (frequencies[at % pairs] as number);
-        cos[at] = factor * Math.cos(angle);
-        sin[at] = factor * Math.sin(angle);
+        const position = firstPosition + Math.floor(at / pairs);
+        const angle = position * (frequencies[at % pairs] as number);
+        const scale = factor(position);
+        cos[at] = scale * Math.cos(angle);
+        sin[at] = scale * Math.sin(angle);
       }
       feeds[`cos.${index}`] = new Tensor('float32', cos, [count, pairs]);
       feeds[`sin.${index}`] = new Tensor('float32', sin, [count, pairs]);

@@ -1,6 +1,6 @@
 /** What the ONNX backend tells its thread besides (processor/messages.ts): the graph, and its inputs. */
 
-import type { RopeSpec } from '../../model/spec/spec.ts';
+import type { QueryTemperature, RopeSpec } from '../../model/spec/spec.ts';
 import type { LayerCacheSpec, StateSpec, WindowGroup } from '../processor/messages.ts';
 
 /** Both are answered. */
@@ -34,4 +34,6 @@ export interface RotationInputs {
   readonly rope: RopeSpec;
   /** Multiplies cos and sin. Folds the softmax scale into the queries' rotation at no cost. */
   readonly scale: number;
+  /** Of queries: multiplies cos and sin too, by position. */
+  readonly temperature?: QueryTemperature;
 }

@@ -1,5 +1,6 @@
 /** Grouped-query attention (Ainslie et al. 2023): causal, with every option of `GroupedQueryAttentionSpec`. */
-import type { GroupedQueryAttentionSpec, LatentAttentionSpec } from '../../model/spec/spec.ts';
+import { queryFactor } from '../../model/spec/rope.ts';
+import type { GroupedQueryAttentionSpec, LatentAttentionSpec, QueryTemperature } from '../../model/spec/spec.ts';
 import type { LayerCache } from './cache.ts';
 import { sigmoid } from './feedForward.ts';
 import { dot, linear, rmsNorm, rotate, softmax } from './linear.ts';
@@ -29,6 +30,7 @@ export function groupedQueryAttention(
   if (weights.keyNorm) key = rmsNorm(key, weights.keyNorm, normEpsilon);
   const positions = positionsOf(slices);
   rotate(query, { heads: numAttentionHeads, headDim }, rope, positions);
+  sharpen(query, numAttentionHeads * headDim, spec.queryTemperature, positions);
   rotate(key, { heads: numKeyValueHeads, headDim }, rope, positions);
 
   const mixed = new Float32Array(query.length);
@@ -42,6 +44,20 @@ export function groupedQueryAttention(
     for (let i = 0; i < mixed.length; i++) mixed[i] = (mixed[i] as number) * sigmoid(gate[i] as number);
   }
   return linear(mixed, weights.output.weight, weights.output.bias);
+}
+
+/** Multiplies each token's queries by its position's factor, in place. `query`: `[tokens, width]` */
+function sharpen(
+  query: Float32Array,
+  width: number,
+  temperature: QueryTemperature | undefined,
+  positions: readonly number[],
+): void {
+  if (!temperature) return;
+  for (let i = 0; i < query.length; i++) {
+    const factor = queryFactor(temperature, positions[Math.floor(i / width)] as number);
+    query[i] = (query[i] as number) * factor;
+  }
 }
 
 /** Writes to `mixed`. `query` and `mixed`: `[tokens, heads, headDim]` f32 */

@@ -11,7 +11,7 @@ import {
   yarnAttentionFactor,
   yarnMscale,
 } from '../spec/rope.ts';
-import type { DecoderSpec, RopeSpec, YarnSpec } from '../spec/spec.ts';
+import type { DecoderSpec, QueryTemperature, RopeSpec, YarnSpec } from '../spec/spec.ts';
 import type { DecoderWeights } from '../weights/weights.ts';
 
 // Interface of a family file: builds a `DecoderSpec` from either format, and finds its weights.
@@ -65,6 +65,8 @@ export const ropeScaling = z.looseObject({
   mscale_all_dim: optional(z.number()),
   low_freq_factor: optional(positive),
   high_freq_factor: optional(positive),
+  /** Ministral 3 (`queryTemperatureOf`). */
+  llama_4_scaling_beta: optional(z.number()),
   short_factor: optional(z.array(positive).max(limits.model.width)),
   long_factor: optional(z.array(positive).max(limits.model.width)),
 });
@@ -90,6 +92,17 @@ export const decoderFields = {
   /** In transformers 5, holds both `rope_theta` and `rope_scaling`. */
   rope_parameters: optional(ropeScaling),
 };
+
+const withTextConfig = z.looseObject({
+  text_config: optional(z.looseObject({})),
+  tie_word_embeddings: optional(z.boolean()),
+});
+
+/** The text part's configuration of a model that sees pictures too, or the whole one; `tiedEmbeddings` as stated outside it. */
+export function textConfig(config: unknown): { readonly text: unknown; readonly tiedEmbeddings?: boolean | undefined } {
+  const { text_config, tie_word_embeddings } = parseConfig(withTextConfig, config);
+  return { text: text_config ?? config, tiedEmbeddings: tie_word_embeddings };
+}
 
 const quantisedConfig = z.looseObject({
   quantization_config: optional(
@@ -246,6 +259,14 @@ export function required<T>(value: T | undefined, key: string): T {
 /** `mscale_all_dim`, which DeepSeek also applies to the softmax scale. */
 export function ropeMscaleAllDim(config: DecoderConfig): number {
   return ropeSettings(config).mscale_all_dim ?? 0;
+}
+
+/** transformers' `get_llama_4_attn_scale`. */
+export function queryTemperatureOf(config: RopeConfig): QueryTemperature | undefined {
+  const { llama_4_scaling_beta: beta = 0, original_max_position_embeddings: tokens } = ropeSettings(config);
+  if (beta === 0) return undefined;
+  const originalContextTokens = required(tokens, 'rope_parameters.original_max_position_embeddings');
+  return { beta, originalContextTokens };
 }
 
 /** A checkpoint with YaRN supports the scaled context, even if `max_position_embeddings` wasn't raised. */

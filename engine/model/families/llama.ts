@@ -4,7 +4,13 @@
  */
 import { z } from 'zod';
 import { limits } from '../../limits.ts';
-import { checkedSpec, type DecoderSpec, type GroupedQueryAttentionSpec, type RopeSpec } from '../spec/spec.ts';
+import {
+  checkedSpec,
+  type DecoderSpec,
+  type GroupedQueryAttentionSpec,
+  type QueryTemperature,
+  type RopeSpec,
+} from '../spec/spec.ts';
 import { decoderWeights, ggufNames, huggingFaceNames, rotaryFactors, tensorTable } from '../weights/decoderWeights.ts';
 import {
   contextTokensOf,
@@ -29,7 +35,7 @@ const llamaConfig = z.looseObject({
   mlp_bias: optional(z.boolean()),
 });
 
-interface LlamaSizes {
+export interface LlamaSizes {
   readonly numLayers: number;
   readonly numAttentionHeads: number;
   readonly numKeyValueHeads: number;
@@ -37,10 +43,12 @@ interface LlamaSizes {
   readonly intermediateSize: number;
   readonly bias: GroupedQueryAttentionSpec['bias'];
   readonly rope: RopeSpec;
+  readonly slidingWindow?: number | undefined;
+  readonly queryTemperature?: QueryTemperature | undefined;
 }
 
-function llamaLayers(sizes: LlamaSizes): DecoderSpec['layers'] {
-  const { numAttentionHeads, numKeyValueHeads, headDim, bias, rope } = sizes;
+export function llamaLayers(sizes: LlamaSizes): DecoderSpec['layers'] {
+  const { numAttentionHeads, numKeyValueHeads, headDim, bias, rope, slidingWindow, queryTemperature } = sizes;
   return Array.from({ length: sizes.numLayers }, () => ({
     attention: {
       kind: 'grouped-query',
@@ -50,7 +58,9 @@ function llamaLayers(sizes: LlamaSizes): DecoderSpec['layers'] {
       bias,
       qkNorm: false,
       sinks: false,
+      ...(slidingWindow !== undefined && { slidingWindow }),
       rope,
+      ...(queryTemperature && { queryTemperature }),
       softmaxScale: headDim ** -0.5,
     },
     feedForward: { kind: 'dense', intermediateSize: sizes.intermediateSize, activation: { kind: 'silu-gate' } },

@@ -36,6 +36,7 @@ import {
   ropeFromGguf,
   rotatedDimensions,
   size,
+  textConfig,
   width,
 } from './config.ts';
 import { qwen3Attention, qwen3Dense } from './qwen3.ts';
@@ -81,19 +82,13 @@ const gatedExperts = (sizes: Parameters<typeof qwen3Experts>[0], sharedIntermedi
 
 type Qwen3NextConfig = z.infer<typeof qwen3NextConfig>;
 
-/** Qwen3.5 is published as the text part of a model that sees pictures. */
-const withTextPart = z.looseObject({
-  text_config: optional(z.looseObject({})),
-  tie_word_embeddings: optional(z.boolean()),
-});
-
 function specFromConfig(family: Family, config: unknown): DecoderSpec {
-  const { text_config: text, tie_word_embeddings: tied } = parseConfig(withTextPart, config);
-  const parsed = parseConfig(qwen3NextConfig, text ?? config);
+  const { text, tiedEmbeddings } = textConfig(config);
+  const parsed = parseConfig(qwen3NextConfig, text);
   requireValue('hidden_act', parsed.hidden_act, 'silu');
   requireValue('attention_bias', parsed.attention_bias ?? false, false);
   const headDim = parsed.head_dim ?? 256;
-  const dimensions = rotatedDimensions(text ?? config, headDim, 0.25);
+  const dimensions = rotatedDimensions(text, headDim, 0.25);
   const rope = ropeFromConfig(parsed, { dimensions, layout: 'half-split' });
   const attention = gatedAttention({
     numAttentionHeads: parsed.num_attention_heads,
@@ -110,7 +105,7 @@ function specFromConfig(family: Family, config: unknown): DecoderSpec {
     hiddenSize: parsed.hidden_size,
     normEpsilon: parsed.rms_norm_eps,
     contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? tied ?? false,
+    tiedEmbeddings: parsed.tie_word_embeddings ?? tiedEmbeddings ?? false,
     layers: Array.from({ length: parsed.num_hidden_layers }, (_, layer): LayerSpec => {
       return { attention: isFull(layer) ? attention : delta, feedForward: feedForward(layer) };
     }),

@@ -22,6 +22,7 @@ import {
   type TensorTable,
   tensorTable,
 } from '../weights/decoderWeights.ts';
+import { textPart } from '../weights/textPart.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
@@ -269,19 +270,6 @@ const withWholeNorms = (table: TensorTable): TensorTable => ({
 });
 
 /** Beside the text part of Qwen3.5 lie the one that sees pictures, and one that predicts further tokens. */
-function textPart(file: TensorFile): TensorFile {
-  const [prefix, own] = ['model.language_model.', 'model.'];
-  if (!file.tensors.has(`${prefix}embed_tokens.weight`)) return file;
-  const stored = (name: string): string => (name.startsWith(own) ? prefix + name.slice(own.length) : name);
-  const tensors = new Map(
-    [...file.tensors].map(([name, info]) => {
-      const short = name.startsWith(prefix) ? own + name.slice(prefix.length) : name;
-      return [short, { ...info, name: short }];
-    }),
-  );
-  return { tensors, read: (name, ...range) => file.read(stored(name), ...range), close: () => file.close() };
-}
-
 export function qwen3NextFromHuggingFace(spec: DecoderSpec, file: TensorFile, config: unknown): DecoderWeights {
   const table = withWholeNorms(tensorTable(textPart(file), fp8BlockOf(config)));
   return decoderWeights(spec, table, huggingFaceNames, huggingFaceTables);

@@ -2,7 +2,7 @@
  * Rotary position embedding (Su et al. 2021) and its extensions, in float64. A backend multiplies the position by
  * `inverseFrequencies`, and cos and sin by `attentionFactor`. All context extension happens here.
  */
-import type { RopeSpec, YarnSpec } from './spec.ts';
+import type { QueryTemperature, RopeSpec, YarnSpec } from './spec.ts';
 
 /** Radians a position, for each pair of a head. `[dimensions / 2]` */
 export function inverseFrequencies(rope: RopeSpec): Float64Array {
@@ -15,6 +15,12 @@ export function inverseFrequencies(rope: RopeSpec): Float64Array {
 /** Factor on cos and sin; the scores of rotated dimensions scale with its square. */
 export function attentionFactor(rope: RopeSpec): number {
   return rope.yarn?.attentionFactor ?? rope.attentionFactor ?? 1;
+}
+
+/** Factor on the query at `position`; 1 within the original context. */
+export function queryFactor(temperature: QueryTemperature | undefined, position: number): number {
+  if (!temperature) return 1;
+  return 1 + temperature.beta * Math.log1p(Math.floor(position / temperature.originalContextTokens));
 }
 
 /**

@@ -22,6 +22,7 @@ export const families = [
   'qwen3.5',
   'starcoder2',
   'minimax-m2',
+  'mistral3',
 ] as const;
 export type Family = (typeof families)[number];
 
@@ -91,6 +92,7 @@ export interface GroupedQueryAttentionSpec {
   /** Query i attends to key j iff `0 <= i - j < slidingWindow`; absent: full causal attention. */
   readonly slidingWindow?: number;
   readonly rope: RopeSpec;
+  readonly queryTemperature?: QueryTemperature;
   /** Scores are multiplied by this: headDim^-0.5 in every family so far. */
   readonly softmaxScale: number;
 }
@@ -103,6 +105,15 @@ export function qkNormWidths({
   numKeyValueHeads,
 }: GroupedQueryAttentionSpec): readonly [query: number, key: number] {
   return jointNorm ? [numAttentionHeads * headDim, numKeyValueHeads * headDim] : [headDim, headDim];
+}
+
+/**
+ * Rotated queries are multiplied by `1 + beta · ln(1 + ⌊position / originalContextTokens⌋)` (Nakanishi 2025, "Scalable-Softmax"; Llama 4,
+ * Ministral 3), so that attention stays sharp beyond the original context. Keys are cached as they are.
+ */
+export interface QueryTemperature {
+  readonly beta: number;
+  readonly originalContextTokens: number;
 }
 
 /** Multi-head latent attention (DeepSeek-V2, section 2.1): caches one latent and one rotated key a token. */
@@ -295,7 +306,12 @@ function checkAttention(attention: GroupedQueryAttentionSpec | LatentAttentionSp
       factors.length === dimensions / 2, `${factors?.length} rotary factors for ${dimensions / 2} pairs`);
   }
   if (attention.kind === 'grouped-query') {
-    const { numAttentionHeads, numKeyValueHeads } = attention;
+    const { numAttentionHeads, numKeyValueHeads, queryTemperature } = attention;
+    if (queryTemperature) {
+      require(queryTemperature.beta > 0, `a query temperature of ${queryTemperature.beta}`);
+      // The ONNX backend multiplies cos and sin by it.
+      require(dimensions === headDim, `a query temperature with ${dimensions} of ${headDim} elements rotated`);
+    }
     require(numAttentionHeads % numKeyValueHeads ===
       0, `${numAttentionHeads} query heads on ${numKeyValueHeads} key-value heads`);
   }

@@ -17,7 +17,7 @@ import { type PromptPart, runWhole, type Sliced, type Tokenizer } from '../../to
 import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
 import { ThinkingSplitter } from '../thinking.ts';
 import type { ChatTemplate, TemplateMessage, TemplateOptions } from './chatTemplate.ts';
-import { type ToolSyntax, templateCall, templateTool, withoutToolRoles } from './chatTemplate.ts';
+import { type ToolSyntax, templateCall, templateCallId, templateTool, withoutToolRoles } from './chatTemplate.ts';
 
 export interface ChatOptions extends Omit<TemplateOptions, 'messages' | 'bosToken' | 'eosToken'> {
   readonly tools?: readonly Tool[];
@@ -89,12 +89,15 @@ function templateMessage(
   const { role, content } = message;
   if (role === 'tool') {
     // Llama 3 and Mistral read the name; most templates ignore it.
-    return { role, content, name: names.get(message.toolCallId) ?? '', tool_call_id: message.toolCallId };
+    const { toolCallId: id } = message;
+    return { role, content, name: names.get(id) ?? '', tool_call_id: templateCallId(id, syntax ?? {}) };
   }
   if (role !== 'assistant') return { role, content };
   const { toolCalls = [] } = message;
   const calls =
-    toolCalls.length > 0 ? { tool_calls: toolCalls.map((call) => templateCall(call, syntax?.given ?? 'json')) } : {};
+    toolCalls.length > 0
+      ? { tool_calls: toolCalls.map((call) => templateCall(call, syntax ?? { given: 'json' })) }
+      : {};
   const { thinking, answer } =
     message.thinking === undefined ? splitThinking(content) : { ...message, answer: content };
   // Qwen3 reads `reasoning_content`, GPT-OSS `thinking`.

@@ -156,8 +156,11 @@ export function compileChatTemplate(source: string): ChatTemplate {
 // A checkpoint's tool-call syntax, found by rendering a call with its template, because the model was trained on that.
 
 export interface ToolSyntax {
-  /** `invoke`: MiniMax's; `keyed`: GLM's names and values, each between tags of its own. */
-  readonly kind: 'json' | 'xml' | 'invoke' | 'keyed';
+  /**
+   * `invoke`: MiniMax's; `keyed`: GLM's names and values, each between tags of its own; `named` and `listed`: Mistral's
+   * (parsers/markedCall.ts).
+   */
+  readonly kind: 'json' | 'xml' | 'invoke' | 'keyed' | 'named' | 'listed';
   /** `keyed`: no line feeds stand between the tags (GLM-4.7). */
   readonly dense?: true;
   /** Empty: a bare call is the whole answer (Llama 3). */
@@ -169,6 +172,8 @@ export interface ToolSyntax {
   readonly given: 'json' | 'mapping' | 'texts';
   /** Whether the template shows tools, calls and results; otherwise they are turned into ordinary turns first. */
   readonly inTemplate: boolean;
+  /** Mistral's templates before 2025 refuse identifiers of calls that are shorter. */
+  readonly callIds?: 'nine characters';
 }
 
 /** The syntax of Nous Hermes and Qwen, for templates without tools. */
@@ -190,9 +195,11 @@ const probeCall: ToolCall = { id: 'call_1', name: probeTool.name, arguments: '{"
 
 export function toolSyntaxOf(template: ChatTemplate, tokenizer: Pick<Tokenizer, 'templateTokens'>): ToolSyntax {
   for (const given of ['json', 'mapping'] as const) {
-    const shown = probe(template, tokenizer, given);
-    const syntax = shown === undefined ? undefined : syntaxIn(shown, given);
-    if (syntax) return syntax;
+    for (const ids of [{}, { callIds: 'nine characters' }] as const) {
+      const shown = probe(template, tokenizer, { given, ...ids });
+      const syntax = shown === undefined ? undefined : syntaxIn(shown, given);
+      if (syntax) return { ...syntax, ...ids };
+    }
   }
   return hermes;
 }
@@ -200,14 +207,19 @@ export function toolSyntaxOf(template: ChatTemplate, tokenizer: Pick<Tokenizer, 
 function probe(
   template: ChatTemplate,
   tokenizer: Pick<Tokenizer, 'templateTokens'>,
-  given: ToolSyntax['given'],
+  calls: Pick<ToolSyntax, 'given' | 'callIds'>,
 ): string | undefined {
   try {
     return template.render({
       messages: [
         { role: 'user', content: 'x' },
-        { role: 'assistant', content: '', tool_calls: [templateCall(probeCall, given)] },
-        { role: 'tool', content: 'probe_result', name: probeTool.name, tool_call_id: probeCall.id },
+        { role: 'assistant', content: '', tool_calls: [templateCall(probeCall, calls)] },
+        {
+          role: 'tool',
+          content: 'probe_result',
+          name: probeTool.name,
+          tool_call_id: templateCallId(probeCall.id, calls),
+        },
       ],
       variables: { tools: [templateTool(probeTool)] },
       addGenerationPrompt: true,
@@ -235,6 +247,12 @@ function syntaxIn(shown: string, given: 'json' | 'mapping'): ToolSyntax | undefi
     const tags = { open: '<minimax:tool_call>', close: '</minimax:tool_call>' };
     return { ...hermes, ...tags, kind: 'invoke', given, inTemplate: true };
   }
+  if (/\[TOOL_CALLS\]probe_tool(\[CALL_ID\]\w+)?\[ARGS\]\{"city":\s*"Paris"\}/.test(shown)) {
+    return { ...hermes, kind: 'named', open: '[TOOL_CALLS]', close: '', given, inTemplate: true };
+  }
+  if (/\[TOOL_CALLS\]\s*\[\{"name":\s*"probe_tool",\s*"arguments":\s*\{"city":\s*"Paris"\}/.test(shown)) {
+    return { ...hermes, kind: 'listed', open: '[TOOL_CALLS]', close: '', given, inTemplate: true };
+  }
   const match =
     /(<tool_call>)?\s*\{\s*"name":\s*"probe_tool",\s*"(arguments|parameters)":\s*\{"city":\s*"Paris"\}\s*\}/.exec(
       shown,
@@ -255,8 +273,21 @@ export function templateTool({ name, description, parameters }: Tool): Record<st
   return { type: 'function', function: { name, description, parameters } };
 }
 
-export function templateCall(call: ToolCall, given: ToolSyntax['given']): Record<string, unknown> {
-  return { id: call.id, type: 'function', function: { name: call.name, arguments: argumentsFor(call, given) } };
+export function templateCall(
+  call: ToolCall,
+  { given, callIds }: Pick<ToolSyntax, 'given' | 'callIds'>,
+): Record<string, unknown> {
+  const id = templateCallId(call.id, { callIds });
+  return { id, type: 'function', function: { name: call.name, arguments: argumentsFor(call, given) } };
+}
+
+/** `call_1` as `0000call1` where nine letters and digits are asked for. */
+export function templateCallId(id: string, syntax: { readonly callIds?: ToolSyntax['callIds'] | undefined }): string {
+  if (!syntax.callIds) return id;
+  return id
+    .replace(/[^A-Za-z0-9]/g, '')
+    .slice(-9)
+    .padStart(9, '0');
 }
 
 /** @throws HearthError `invalid-input` if a mapping is needed and the arguments aren't a JSON object. */

@@ -13,7 +13,7 @@ import {
   type ToolCall,
   withStatedFormat,
 } from '../conversation.ts';
-import { JsonObjectScanner } from '../parsers/toolCallText.ts';
+import { JsonObjectScanner } from '../parsers/callJson.ts';
 import { type AnswerPlan, answerSteps, callSteps, marked, type Step, wantedCalls } from '../plans/answerPlan.ts';
 import { nearestThinkingMode, type ThinkingMode, ThinkingSplitter } from '../thinking.ts';
 import { pythonJson } from './chatTemplate.ts';

@@ -17,6 +17,7 @@ import {
   probeThinking,
   type ThinkingMode,
   thinkingModes,
+  thinkingTagsOf,
   thinkingVariables,
 } from '../thinking.ts';
 import { encodeChatSliced } from './chatPrompt.ts';
@@ -138,9 +139,10 @@ class TemplateFormat implements PromptFormat {
       toolSyntax: this.#toolSyntax,
     });
     const callable = wantedCalls(options).tools;
-    const calls = (): ToolCallSplitter[] =>
-      callable.length > 0 ? [new ToolCallSplitter(this.#toolSyntax, callable)] : [];
-    const parser = (): OutputParser => new TaggedParser(tokenizer, endsInsideThinking(ending), ...calls());
+    const calls = (): ToolCallSplitter | undefined =>
+      callable.length > 0 ? new ToolCallSplitter(this.#toolSyntax, callable) : undefined;
+    const parser = (): OutputParser =>
+      new TaggedParser(tokenizer, endsInsideThinking(ending), calls(), thinkingTagsOf(tokenizer));
     const closeThinking = tokenizer.encode(thinkingEnd(tokenizer), { special: 'parse' });
     const plan = taggedPlan(this.#toolSyntax, options, { thinks, insideThinking: endsInsideThinking(ending) });
     const boundaries = messageBoundaries(ids, tokenizer.endIds);
@@ -152,7 +154,7 @@ class TemplateFormat implements PromptFormat {
 function thinkingEnd(tokenizer: Tokenizer): string {
   const words =
     'Considering the limited time by the user, I have to give the solution based on the thinking directly now.';
-  return `${tokenizer.framing.has('<|im_start|>') ? `\n\n${words}` : ''}\n</think>\n\n`;
+  return `${tokenizer.framing.has('<|im_start|>') ? `\n\n${words}` : ''}\n${thinkingTagsOf(tokenizer).close}\n\n`;
 }
 
 /** For base models without chat training, which continue a written dialogue. */

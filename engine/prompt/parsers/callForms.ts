@@ -80,4 +80,6 @@ const keyed: CallForm = {
 
 const forms = { xml, invoke, keyed };
 
-export const callFormOf = (kind: Exclude<ToolSyntax['kind'], 'json'>): CallForm => forms[kind];
+/** Undefined if the arguments are one JSON object. */
+export const callFormOf = (kind: ToolSyntax['kind']): CallForm | undefined =>
+  kind === 'xml' || kind === 'invoke' || kind === 'keyed' ? forms[kind] : undefined;

@@ -5,7 +5,7 @@
 
 import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
 import type { OutputParser, OutputPiece, Tool } from '../conversation.ts';
-import { JsonObjectScanner } from './toolCallText.ts';
+import { JsonObjectScanner } from './callJson.ts';
 
 /** A header has a role, a channel, a recipient and a type. Longer text is not a header. */
 const maxHeaderChars = 200;

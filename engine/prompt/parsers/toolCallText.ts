@@ -2,8 +2,10 @@
 import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
 import { type OutputParser, type OutputPiece, piece, type Tool } from '../conversation.ts';
 import type { ToolSyntax } from '../formats/chatTemplate.ts';
-import { partialMatchLength, ThinkingSplitter } from '../thinking.ts';
+import { partialMatchLength, ThinkingSplitter, type ThinkingTags } from '../thinking.ts';
 import { callFormOf } from './callForms.ts';
+import { JsonObjectScanner, parseJson, wholeCall } from './callJson.ts';
+import { MarkedCallReader } from './markedCall.ts';
 import { XmlCallReader } from './xmlCall.ts';
 
 /** Parses one call, starting after its opening tag. */
@@ -21,6 +23,8 @@ export interface CallProgress {
   readonly rest?: string;
   /** Not a call: its text, followed by `rest`. Nothing more may be pushed. */
   readonly broken?: string;
+  /** With `rest`: it begins with the next call of a list. */
+  readonly more?: true;
 }
 
 /** Separates calls from the text of an answer. */
@@ -60,7 +64,8 @@ export class ToolCallSplitter {
     if (this.#call) {
       this.#held = '';
       this.#follow(this.#call.reader.push(held), pieces);
-      return this.#call === undefined;
+      // What is held again follows the call.
+      return true;
     }
     const open = this.#findOpening(held);
     if (open === undefined) {
@@ -92,8 +97,8 @@ export class ToolCallSplitter {
 
   /** Calls between tags often lack their opening tag; the name of an offered tool identifies them. */
   #bareOpenings(): string[] {
-    const { kind } = this.#syntax;
-    return kind === 'json' ? [] : this.#tools.flatMap(({ name }) => callFormOf(kind).openings(name));
+    const form = callFormOf(this.#syntax.kind);
+    return form ? this.#tools.flatMap(({ name }) => form.openings(name)) : [];
   }
 
   #mayOpen(text: string): number {
@@ -103,15 +108,15 @@ export class ToolCallSplitter {
 
   #reader(open: string): CallReader {
     const { close, kind } = this.#syntax;
-    return kind === 'json'
-      ? new JsonCallReader(open, close, this.#tools)
-      : new XmlCallReader(callFormOf(kind), open, close, this.#tools);
+    if (kind === 'named' || kind === 'listed') return new MarkedCallReader(open, this.#tools);
+    const form = callFormOf(kind);
+    return form ? new XmlCallReader(form, open, close, this.#tools) : new JsonCallReader(open, close, this.#tools);
   }
 
   #follow(progress: CallProgress, pieces: OutputPiece[]): void {
     const call = this.#call;
     if (!call) return;
-    const { name, arguments: characters = '', rest, broken } = progress;
+    const { name, arguments: characters = '', rest, broken, more } = progress;
     if (name !== undefined) {
       call.name = name;
       this.#calls++;
@@ -121,7 +126,7 @@ export class ToolCallSplitter {
       pieces.push({ kind: 'tool-call', index: call.index, name: call.name, text: characters });
     }
     if (rest === undefined && broken === undefined) return;
-    this.#call = undefined;
+    this.#call = more && { reader: new MarkedCallReader(',', this.#tools, true), index: this.#calls };
     if (broken !== undefined) pieces.push(...this.#show(broken));
     this.#held = (rest ?? '') + this.#held;
   }
@@ -144,9 +149,9 @@ export class TaggedParser implements OutputParser {
   readonly #thinking: ThinkingSplitter;
   readonly #calls: ToolCallSplitter | undefined;
 
-  constructor(tokenizer: Tokenizer, insideThinking: boolean, calls?: ToolCallSplitter) {
+  constructor(tokenizer: Tokenizer, insideThinking: boolean, calls?: ToolCallSplitter, tags?: ThinkingTags) {
     this.#text = new TokenTextStream(tokenizer);
-    this.#thinking = new ThinkingSplitter(insideThinking);
+    this.#thinking = new ThinkingSplitter(insideThinking, tags);
     this.#calls = calls;
   }
 
@@ -275,116 +280,7 @@ function mayBeBareCall(text: string): boolean {
   return '{"name":"'.startsWith(dense) || dense.startsWith('{"name":"');
 }
 
-function wholeCall(text: string, rest: string): CallProgress | undefined {
-  const call = parse(text);
-  if (typeof call !== 'object' || call === null || !('name' in call) || typeof call.name !== 'string') return undefined;
-  const given = 'arguments' in call ? call.arguments : 'parameters' in call ? call.parameters : {};
-  const value = typeof given === 'string' ? parse(given) : given;
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-  return { name: call.name, arguments: JSON.stringify(value), rest };
-}
-
 function nameOf(json: string | undefined): string | undefined {
-  const name = json === undefined ? undefined : parse(json);
+  const name = json === undefined ? undefined : parseJson(json);
   return typeof name === 'string' ? name : undefined;
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
-// Scans a JSON object character by character for its end and its validity (RFC 8259).
-
-type Expected = 'value' | 'first-item' | 'first-key' | 'key' | 'colon' | 'separator';
-type Token = { readonly kind: 'string' | 'escape' | 'bare'; text: string; readonly isKey: boolean };
-
-const bareWords = ['true', 'false', 'null'];
-const number = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
-const numberBeginning = /^-?(?:(?:0|[1-9]\d*)(?:\.\d*)?(?:(?<=\d)[eE][+-]?\d*)?)?$/;
-
-export class JsonObjectScanner {
-  readonly #open: ('{' | '[')[] = [];
-  #expected: Expected = 'value';
-  #token: Token | undefined;
-
-  /** Nothing may be pushed after `end` or `invalid`. */
-  push(character: string): 'more' | 'end' | 'invalid' {
-    const token = this.#token;
-    if (token?.kind === 'bare') {
-      if (/[\w.+-]/.test(character)) return this.#extend(token, character);
-      if (!isBareValue(token.text)) return 'invalid';
-      this.#token = undefined;
-      this.#expected = 'separator';
-    } else if (token) return this.#inString(token, character);
-    return /[ \t\n\r]/.test(character) ? 'more' : this.#structure(character);
-  }
-
-  #extend(token: Token, character: string): 'more' | 'invalid' {
-    token.text += character;
-    const known = numberBeginning.test(token.text) || bareWords.some((word) => word.startsWith(token.text));
-    return known ? 'more' : 'invalid';
-  }
-
-  #inString(token: Token, character: string): 'more' | 'invalid' {
-    if (token.kind === 'escape') {
-      token.text += character;
-      if (!/^(?:["\\/bfnrt]|u[\da-fA-F]{0,4})$/.test(token.text)) return 'invalid';
-      if (token.text[0] !== 'u' || token.text.length === 5) this.#token = { ...token, kind: 'string', text: '' };
-    } else if (character === '\\') this.#token = { ...token, kind: 'escape', text: '' };
-    else if (character < ' ') return 'invalid';
-    else if (character === '"') {
-      this.#token = undefined;
-      this.#expected = token.isKey ? 'colon' : 'separator';
-    }
-    return 'more';
-  }
-
-  #structure(character: string): 'more' | 'end' | 'invalid' {
-    const expected = this.#expected;
-    if (this.#open.length === 0 && character !== '{') return 'invalid';
-    if (expected === 'value' || expected === 'first-item') {
-      if (character === ']' && expected === 'first-item') return this.#close('[');
-      return this.#value(character);
-    }
-    if (character === '"' && (expected === 'key' || expected === 'first-key')) {
-      this.#token = { kind: 'string', text: '', isKey: true };
-      return 'more';
-    }
-    if (character === '}' && (expected === 'first-key' || expected === 'separator')) return this.#close('{');
-    if (character === ']' && expected === 'separator') return this.#close('[');
-    if (character === ':' && expected === 'colon') this.#expected = 'value';
-    else if (character === ',' && expected === 'separator')
-      this.#expected = this.#open.at(-1) === '{' ? 'key' : 'value';
-    else return 'invalid';
-    return 'more';
-  }
-
-  #value(character: string): 'more' | 'invalid' {
-    if (character === '{' || character === '[') {
-      this.#open.push(character);
-      this.#expected = character === '{' ? 'first-key' : 'first-item';
-      return 'more';
-    }
-    if (character === '"') {
-      this.#token = { kind: 'string', text: '', isKey: false };
-      return 'more';
-    }
-    const token: Token = { kind: 'bare', text: '', isKey: false };
-    this.#token = token;
-    return this.#extend(token, character);
-  }
-
-  #close(bracket: '{' | '['): 'more' | 'end' | 'invalid' {
-    if (this.#open.pop() !== bracket) return 'invalid';
-    this.#expected = 'separator';
-    return this.#open.length === 0 ? 'end' : 'more';
-  }
-}
-
-function isBareValue(text: string): boolean {
-  return bareWords.includes(text) || number.test(text);
 }

@@ -139,6 +139,17 @@ export function keyedCallSteps(tools: readonly Tool[], dense = false): readonly 
   return [chooseTag(choices)];
 }
 
+/** Mistral's calls of tokenizers before v11: a list, closed after the first call if `single`. */
+function listedCallSteps(tools: readonly Tool[], single: boolean): readonly Step[] {
+  const named: readonly Step[] = callSteps(tools, '", "arguments": ', '');
+  const end: Step = {
+    kind: 'choose',
+    grammar: { form: [[literal('}]')], ...(single ? [] : [[literal(`}, ${bareStart}`)]])] },
+    follow: (text) => (text.startsWith('}]') ? [] : [...named, end]),
+  };
+  return [{ kind: 'write', text: `[${bareStart}` }, ...named, end];
+}
+
 /** How a parameter and the call's end are written. */
 interface ParameterTags {
   readonly start: (name: string) => string;
@@ -275,13 +286,18 @@ interface TaggedState {
 export function taggedPlan(syntax: ToolSyntax, options: PromptOptions, state: TaggedState): AnswerPlan {
   const { tools, required, afterCall } = wantedCalls(options);
   const { open, close, kind, argumentsKey } = syntax;
-  const tagged = { xml: xmlCallSteps, invoke: invokeCallSteps, keyed: keyedCallSteps };
   const named = (written = ''): readonly Step[] =>
     callSteps(tools, `", "${argumentsKey}": `, open === '' ? '}' : `}\n${close}`, written);
-  const call = (): readonly Step[] =>
-    kind !== 'json'
-      ? [...tagged[kind](tools, syntax.dense), ...afterCall]
-      : [{ kind: 'write', text: open === '' ? bareStart : `\n${bareStart}` }, ...named(), ...afterCall];
+  const json = (): readonly Step[] => [{ kind: 'write', text: open === '' ? bareStart : `\n${bareStart}` }, ...named()];
+  const callOf: Record<ToolSyntax['kind'], () => readonly Step[]> = {
+    json,
+    xml: () => xmlCallSteps(tools),
+    invoke: () => invokeCallSteps(tools),
+    keyed: () => keyedCallSteps(tools, syntax.dense),
+    named: () => callSteps(tools, '[ARGS]', ''),
+    listed: () => listedCallSteps(tools, afterCall.length > 0),
+  };
+  const call = (): readonly Step[] => [...callOf[kind](), ...afterCall];
   const bare = (written: string): readonly Step[] => {
     const steps = named(written);
     return steps.length > 0 ? [...steps, { kind: 'end' }] : [];

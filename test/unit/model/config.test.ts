@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { llama as llamaFamily } from '../../../engine/model/families/llama.ts';
 import { specFromConfig } from '../../../engine/model/open.ts';
 import { describeSpec, longestContextTokens, withContext, withYarn } from '../../../engine/model/spec/describe.ts';
-import { attentionFactor, inverseFrequencies } from '../../../engine/model/spec/rope.ts';
+import { attentionFactor, inverseFrequencies, queryFactor } from '../../../engine/model/spec/rope.ts';
 import type { DecoderSpec, GroupedQueryAttentionSpec } from '../../../engine/model/spec/spec.ts';
 import { MemoryFile } from './memoryFile.ts';
 
@@ -102,6 +102,29 @@ const miniMaxM2 = {
 const { rms_norm_eps: norm_epsilon, ...unnormed } = llama;
 const starcoder2 = { ...unnormed, model_type: 'starcoder2', norm_epsilon, hidden_act: 'gelu_pytorch_tanh' };
 
+// mistralai/Devstral-Small-2-24B-Instruct-2512, config.json, without its pictures.
+const devstral = {
+  model_type: 'mistral3',
+  text_config: {
+    head_dim: 128,
+    hidden_act: 'silu',
+    hidden_size: 5120,
+    intermediate_size: 32_768,
+    max_position_embeddings: 393_216,
+    model_type: 'ministral3',
+    num_attention_heads: 32,
+    num_hidden_layers: 40,
+    num_key_value_heads: 8,
+    rms_norm_eps: 1e-5,
+    rope_parameters: {
+      ...{ beta_fast: 32, beta_slow: 1, factor: 48, llama_4_scaling_beta: 0.1, mscale: 1, mscale_all_dim: 1 },
+      ...{ original_max_position_embeddings: 8192, rope_theta: 1e8, rope_type: 'yarn', type: 'yarn' },
+    },
+    sliding_window: null,
+    vocab_size: 131_072,
+  },
+};
+
 describe('a configuration that Hearth cannot compute is refused by the name of its key', () => {
   it.each([
     ['hidden_act', { ...llama, hidden_act: 'gelu' }],
@@ -122,6 +145,7 @@ describe('a configuration that Hearth cannot compute is refused by the name of i
     ['use_bias', { ...starcoder2, use_bias: false }],
     ['hidden_act', { ...starcoder2, hidden_act: 'gelu' }],
     ['norm_type', { ...starcoder2, norm_type: 'rms_norm' }],
+    ['text_config.model_type', { ...devstral, text_config: { ...devstral.text_config, model_type: 'ministral' } }],
   ])('%s', (key, config) => {
     expect(() => specFromConfig(config)).toThrow(
       expect.objectContaining({ code: 'unsupported', message: expect.stringContaining(`key ${key}:`) }),
@@ -235,6 +259,73 @@ describe('rotary settings', () => {
   it('with YaRN claim the stretched context', () => {
     const rope_scaling = { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 32768 };
     expect(specFromConfig({ ...qwen3, rope_scaling }).contextTokens).toBe(131072);
+  });
+});
+
+describe('queries that are sharpened by position', () => {
+  const { text_config: text } = devstral;
+
+  it('are those of Devstral Small 2, whose factors on cos and sin cancel', () => {
+    const spec = specFromConfig(devstral);
+    const { queryTemperature, rope, headDim } = attentionOf(devstral);
+    expect(queryTemperature).toEqual({ beta: 0.1, originalContextTokens: 8192 });
+    expect(attentionFactor(rope)).toBe(1);
+    expect(headDim).toBe(128);
+    expect(spec.contextTokens).toBe(393_216);
+    // The card: 24B parameters.
+    expect(describeSpec(spec).parameters / 1e9).toBeCloseTo(23.57, 2);
+  });
+
+  it('have the factor 1 + beta ln(1 + floor(position / original context)) of transformers', () => {
+    const temperature = { beta: 0.1, originalContextTokens: 8192 };
+    expect(queryFactor(temperature, 8191)).toBe(1);
+    expect(queryFactor(temperature, 8192)).toBeCloseTo(1.0693147, 7);
+    expect(queryFactor(temperature, 393_215)).toBeCloseTo(1 + 0.1 * Math.log(48), 12);
+    expect(queryFactor(undefined, 393_215)).toBe(1);
+  });
+
+  it('are none without a beta, or with one of 0 (Devstral 2)', () => {
+    const { llama_4_scaling_beta: beta, ...rope_parameters } = text.rope_parameters;
+    expect(beta).toBe(0.1);
+    for (const settings of [rope_parameters, { ...rope_parameters, llama_4_scaling_beta: 0 }]) {
+      expect(attentionOf({ ...text, rope_parameters: settings })).not.toHaveProperty('queryTemperature');
+    }
+  });
+
+  it.each([
+    ['a query temperature of -1', { ...text.rope_parameters, llama_4_scaling_beta: -1 }],
+    ['key rope_parameters.original_max_position_embeddings is missing', { rope_theta: 1e8, llama_4_scaling_beta: 0.1 }],
+  ])('are refused with %s', (said, rope_parameters) => {
+    expect(() => specFromConfig({ ...text, rope_parameters })).toThrow(
+      expect.objectContaining({ code: 'invalid-input', message: expect.stringContaining(said) }),
+    );
+  });
+});
+
+describe('Mistral', () => {
+  const mistral = { ...llama, model_type: 'mistral', head_dim: 32, sliding_window: null };
+  const { model_type: _, ...architecture } = mistral;
+
+  it('has the architecture of Llama', () => {
+    const { family, ...spec } = specFromConfig(mistral);
+    const { family: other, ...expected } = specFromConfig({ ...architecture, model_type: 'llama' });
+    expect([family, other]).toEqual(['mistral3', 'llama']);
+    expect(spec).toEqual(expected);
+  });
+
+  it('has a window where its configuration has one, or says nothing (transformers)', () => {
+    const { sliding_window, ...silent } = mistral;
+    expect(sliding_window).toBeNull();
+    expect(attentionOf({ ...mistral, sliding_window: 16 }).slidingWindow).toBe(16);
+    expect(attentionOf(silent).slidingWindow).toBe(4096);
+    expect(attentionOf(mistral).slidingWindow).toBeUndefined();
+    expect(attentionOf({ ...silent, model_type: 'ministral3' }).slidingWindow).toBeUndefined();
+  });
+
+  it('ties its head where the text part says so, whatever stands outside', () => {
+    const tiedOf = (config: unknown) => specFromConfig(config).tiedEmbeddings;
+    expect(tiedOf({ ...devstral, tie_word_embeddings: true })).toBe(false);
+    expect(tiedOf({ ...devstral, text_config: { ...devstral.text_config, tie_word_embeddings: true } })).toBe(true);
   });
 });
 

@@ -61,9 +61,9 @@ describe('a GGUF says the same as the configuration it was made from', () => {
     await Promise.all([fromGguf.file.close(), fromConfig.file.close()]);
   });
 
-  it('llama, whose rows are permuted for interleaved pairs', async () => {
-    const fromGguf = await openModel(fixtureFile('goldens/gguf/llama-bf16.gguf'));
-    const fromConfig = await openModel(fixtureFile('goldens/llama'));
+  it.each(['llama', 'mistral3'])('%s, whose rows are permuted for interleaved pairs', async (name) => {
+    const fromGguf = await openModel(fixtureFile(`goldens/gguf/${name}-bf16.gguf`));
+    const fromConfig = await openModel(fixtureFile(`goldens/${name}`));
     const interleaved: DecoderSpec = {
       ...fromConfig.spec,
       layers: fromConfig.spec.layers.map((layer) => ({

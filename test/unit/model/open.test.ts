@@ -49,6 +49,23 @@ describe('opening a model', () => {
     await expect(openModel(path)).rejects.toMatchObject({ code: 'invalid-input' });
   });
 
+  it('of Devstral Small 2 as published, in FP8 with one scale a tensor, says so and names the way out', async () => {
+    const quantization_config = { quant_method: 'fp8', activation_scheme: 'static', weight_block_size: null };
+    await writeFile(join(folder, 'config.json'), JSON.stringify({ model_type: 'mistral3', quantization_config }));
+    await expect(openModel(folder)).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringMatching(/FP8 with one scale a tensor.*Take a GGUF of the same model/),
+    });
+  });
+
+  it('that sees pictures notes that only its text part is loaded', async () => {
+    const sees = await openModel(fixtureFile('goldens/mistral3'));
+    expect(sees.notes).toEqual(['This model also sees pictures. Only its text part is loaded.']);
+    const reads = await openModel(fixtureFile('goldens/qwen3'));
+    expect(reads).not.toHaveProperty('notes');
+    await Promise.all([sees.file.close(), reads.file.close()]);
+  });
+
   it('from a GGUF includes its tokenizer; from a folder without one there is none', async () => {
     const gguf = await openModel(fixtureFile('goldens/gguf/qwen3-bf16.gguf'));
     expect(gguf.tokenizer?.vocabularySize).toBe(512);

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { z } from 'zod';
-import type { ChatMessage, OutputPiece, Tool } from '../../../engine/prompt/conversation.ts';
+import type { ChatMessage, Tool } from '../../../engine/prompt/conversation.ts';
 import {
   assistantStart,
   developerText,
@@ -23,6 +23,7 @@ import {
   readJson,
   smallTokenizer,
 } from '../tokenizer/vocabularies.ts';
+import { summary } from './pieces.ts';
 
 const now = new Date(2025, 5, 28);
 
@@ -103,20 +104,6 @@ function read(format: PromptFormat, tokenizer: Tokenizer, output: string, tools:
   const ids = tokenizer.encode(output, { special: 'parse' });
   const pieces = [...ids.flatMap((id) => parser.push(id)), ...parser.end()];
   return summary(pieces);
-}
-
-function summary(pieces: readonly OutputPiece[]) {
-  const calls: { name: string; arguments: string }[] = [];
-  let [said, thought] = ['', ''];
-  for (const piece of pieces) {
-    if (piece.kind === 'tool-call') {
-      calls[piece.index] ??= { name: piece.name, arguments: '' };
-      const call = calls[piece.index];
-      if (call) call.arguments += piece.text;
-    } else if (piece.kind === 'text') said += piece.text;
-    else thought += piece.text;
-  }
-  return { text: said, thinking: thought, calls };
 }
 
 const weather: Tool = {

@@ -125,6 +125,21 @@ describe('StarCoder2', () => {
   );
 });
 
+describe("Mistral's marks of thinking and calls", () => {
+  const marks = ['[TOOL_CALLS]', '[ARGS]', '[THINK]', '[/THINK]'];
+  const added_tokens = [...marks, '[INST]', '</s>'].map((content, i) => ({ id: 300 + i, content, special: true }));
+  const json = smallTokenizerJson({ added_tokens });
+  it.each([
+    ['a tokenizer.json', tokenizerFromJson(json, {})],
+    ['a GGUF', tokenizerFromGguf(ggufMetadata(json, 'tekken'))],
+  ])('of %s are part of answers, though flagged special; its other framing is not', (_, tokenizer) => {
+    const special = added_tokens.filter(({ id }) => tokenizer?.isSpecial(id)).map(({ content }) => content);
+    expect(special).toEqual(['[INST]', '</s>']);
+    // In a user's text they stay text.
+    expect(tokenizer?.encode('[TOOL_CALLS]', { special: 'plain' })).not.toContain(300);
+  });
+});
+
 describeShared('The dummy vocabularies of the golden checkpoints', ['goldens/gguf/llama-bf16.gguf'], () => {
   it('have a token for every byte, after three special ones', async () => {
     for (const family of ['llama', 'qwen2', 'qwen3', 'qwen3-moe', 'qwen3-yarn', 'gpt-oss', 'deepseek-v3']) {

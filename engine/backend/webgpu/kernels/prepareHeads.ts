@@ -27,6 +27,14 @@ fn rotate(i: u32, token: u32) -> f32 {
 }`;
 }
 
+/** WGSL `query_factor(token)`, if the queries have a temperature: what a token's rotated query is multiplied by. */
+export function queryFactorCode({ queryTemperature }: GroupedQueryAttentionSpec): string {
+  if (!queryTemperature) return '';
+  const { beta, originalContextTokens } = queryTemperature;
+  return /* wgsl */ `
+fn query_factor(token: u32) -> f32 { return 1.0 + f32(${beta}) * log(1.0 + f32(rows[token].position / ${originalContextTokens}u)); }`;
+}
+
 /**
  * Prepares heads for attention: RMS norm of each query and key head (Qwen3), RoPE, and writing keys and values to their cache
  * pages.
@@ -35,7 +43,7 @@ fn rotate(i: u32, token: u32) -> f32 {
  * float64, so that position 131071 is as exact as position 1), key `[tokens, kvHeads · headDim]`, value alike, norms?
  * `[2, headDim]` (query's, key's); query `[tokens, heads · headDim]` (write, in place), key_cache, value_cache u32 (write).
  * Workgroup: one head of one token; groups: heads + 2 kvHeads in x, tokens in y. Needs no features.
- * Must equal `rmsNorm` and `rotate` of backend/reference.
+ * Must equal `rmsNorm`, `rotate` and `sharpen` of backend/reference.
  */
 export function prepareHeadsKernel(
   spec: GroupedQueryAttentionSpec,
@@ -64,7 +72,7 @@ ${rowStruct}
 ${buffers.code}
 var<workgroup> head: array<f32, ${headDim}>;
 var<workgroup> rotated: array<f32, ${headDim}>;
-${rotationCode(spec.rope.layout, spec.rope.dimensions)}
+${rotationCode(spec.rope.layout, spec.rope.dimensions)}${queryFactorCode(spec)}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let token = group.y;
@@ -86,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let page = pages[row.table + row.position / ${pageTokens}u];
   let place = (page * ${kvHeads}u + kv_head) * ${pageTokens}u + row.position % ${pageTokens}u;
   if (is_query) {
-    for (var i = thread; i < ${headDim}u; i += ${threads}u) { query[(token * ${heads}u + group.x) * ${headDim}u + i] = rotated[i]; }
+    for (var i = thread; i < ${headDim}u; i += ${threads}u) { query[(token * ${heads}u + group.x) * ${headDim}u + i] = rotated[i]${spec.queryTemperature ? ' * query_factor(token)' : ''}; }
   }
   else if (is_value) ${writeRow('value_cache')}
   else ${writeRow('key_cache')}

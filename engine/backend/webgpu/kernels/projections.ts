@@ -5,6 +5,7 @@ import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { packHalves, pageTokens, rowStruct } from './cacheCode.ts';
+import { queryFactorCode } from './prepareHeads.ts';
 import {
   matrixBuffer,
   matrixCode,
@@ -145,7 +146,7 @@ export function canProjectHeads(spec: GroupedQueryAttentionSpec, capabilities: G
  * `[heads + 2 kvHeads, headDim]`, rows (Row), pages u32, angles `[tokens, pairs]` vec2f (as for prepareHeads), params
  * { tokens } (uniform); query `[tokens, heads · headDim]`, key_cache, value_cache u32 (write).
  * Workgroup: 64 threads, or as many as were tuned, which share the columns of four rows of one head; groups: (heads + 2 kvHeads) · headDim / 4 in x.
- * Needs 12 storage buffers; uses subgroups. Must equal `linear` and `rotate` after `rmsNorm` of backend/reference.
+ * Needs 12 storage buffers; uses subgroups. Must equal `linear`, `rotate` and `sharpen` after `rmsNorm` of backend/reference.
  */
 export function projectHeadsKernel(shape: ProjectHeadsShape, capabilities: GpuCapabilities): KernelSource {
   const { spec, tokens, precision } = shape;
@@ -173,7 +174,7 @@ ${rowStruct}
 ${buffers.code}
 ${matrixCode(matrices, tokens, capabilities)}
 ${reductionCode(sums.length, capabilities.tuning.vectorThreads, capabilities)}
-${rowsOfHead(spec)}
+${rowsOfHead(spec)}${queryFactorCode(spec)}
 ${storePair('key_cache', precision)}
 ${storePair('value_cache', precision)}
 ${storeCode(shape, pass)}
@@ -213,7 +214,7 @@ fn store(head: u32, within: vec4u, first_token: u32, m: u32) {
   var y = totals[m]${scaleOf(pass, query.layout.columns, normEpsilon)};
   ${bias.qkv ? `let b = head * ${headDim}u + within; y += vec4f(bias[b.x], bias[b.y], bias[b.z], bias[b.w]);` : ''}
   if (head < ${heads + kvHeads}u) { y = rotate_pairs(y, within, token); }
-  if (head < ${heads}u) {
+  if (head < ${heads}u) {${spec.queryTemperature ? ' y *= query_factor(token);' : ''}
     let at = (token * ${heads}u + head) * ${headDim}u + within;
     query[at.x] = y.x; query[at.y] = y.y; query[at.z] = y.z; query[at.w] = y.w;
     return;

@@ -1,0 +1,123 @@
+/**
+ * Mistral's dense models: Llama's architecture with a head width of its own. Ministral 3 and Devstral Small 2 sharpen queries beyond the
+ * original context and extend it by YaRN; they and Mistral Small 3 are published as the text part of a model that sees pictures.
+ * Sources: transformers `models/{mistral,ministral3,mistral3}/modeling_*.py`; llama.cpp `conversion/mistral3.py` (Mistral3Model) and
+ * `src/models/mistral3.cpp`. Older models have Llama's architecture in GGUF files (llama.ts).
+ */
+import { z } from 'zod';
+import { limits } from '../../limits.ts';
+import { yarnAttentionFactor } from '../spec/rope.ts';
+import { checkedSpec, type DecoderSpec, type QueryTemperature } from '../spec/spec.ts';
+import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
+import { textPart } from '../weights/textPart.ts';
+import {
+  contextTokensOf,
+  decoderFields,
+  type FamilyBuilder,
+  fp8BlockOf,
+  type GgufKeys,
+  type GgufSource,
+  ggufSizes,
+  headDimOf,
+  parseConfig,
+  queryTemperatureOf,
+  requireSiluActivation,
+  requireValue,
+  ropeFromConfig,
+  ropeFromGguf,
+  size,
+  textConfig,
+} from './config.ts';
+import { llamaLayers } from './llama.ts';
+
+const mistralConfig = z.looseObject({
+  ...decoderFields,
+  sliding_window: size(limits.model.contextTokens).nullish(),
+});
+type MistralConfig = z.infer<typeof mistralConfig>;
+
+const withoutBias = { qkv: false, output: false };
+
+/** Null means none; transformers' `MistralConfig` takes 4096 where the key is missing, `Ministral3Config` none. */
+function slidingWindowOf({ sliding_window: window, model_type: type }: MistralConfig): number | undefined {
+  if (window === undefined) return type === 'mistral' ? 4096 : undefined;
+  return window ?? undefined;
+}
+
+function specFromConfig(config: unknown): DecoderSpec {
+  const { text } = textConfig(config);
+  const parsed = parseConfig(mistralConfig, text);
+  requireValue('text_config.model_type', parsed.model_type, 'ministral3', 'mistral');
+  requireSiluActivation(parsed);
+  const headDim = headDimOf(parsed);
+  const rope = ropeFromConfig(parsed, { dimensions: headDim, layout: 'half-split' });
+  return checkedSpec({
+    family: 'mistral3',
+    vocabularySize: parsed.vocab_size,
+    hiddenSize: parsed.hidden_size,
+    normEpsilon: parsed.rms_norm_eps,
+    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
+    // Outside the text part the key says nothing: transformers' default there is true, whatever the checkpoint has.
+    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
+    layers: llamaLayers({
+      numLayers: parsed.num_hidden_layers,
+      numAttentionHeads: parsed.num_attention_heads,
+      numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
+      headDim,
+      intermediateSize: parsed.intermediate_size,
+      bias: withoutBias,
+      rope,
+      slidingWindow: slidingWindowOf(parsed),
+      queryTemperature: queryTemperatureOf(parsed),
+    }),
+  });
+}
+
+async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
+  const sizes = ggufSizes(keys, gguf);
+  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings, contextTokens } = sizes;
+  const dimensions = keys.optionalSize('rope.dimension_count', limits.model.width) ?? sizes.headDim;
+  // The key holds mscale_all_dim; mscale is 1 (llama.cpp src/llama-context.cpp).
+  const mscaleAllDim = keys.optionalNumber('rope.scaling.yarn_log_multiplier') ?? 0;
+  const rope = ropeFromGguf(keys, {
+    dimensions,
+    // As in llama.ts: the converter permutes the rows of q and k.
+    layout: 'interleaved',
+    contextTokens,
+    yarnTruncate: true,
+    yarnAttentionFactor: (factor) => yarnAttentionFactor(factor, 1, mscaleAllDim),
+  });
+  return checkedSpec({
+    family: 'mistral3',
+    vocabularySize,
+    hiddenSize,
+    normEpsilon,
+    contextTokens: contextTokensOf(contextTokens, rope),
+    tiedEmbeddings,
+    layers: llamaLayers({
+      ...sizes,
+      bias: withoutBias,
+      rope,
+      queryTemperature: queryTemperatureFromGguf(keys, contextTokens),
+    }),
+  });
+}
+
+/** Absent or 0: none. */
+function queryTemperatureFromGguf(keys: GgufKeys, contextTokens: number): QueryTemperature | undefined {
+  const beta = keys.optionalNumber('attention.temperature_scale') ?? 0;
+  const original = keys.optionalSize('rope.scaling.original_context_length', limits.model.contextTokens);
+  return beta === 0 ? undefined : { beta, originalContextTokens: original ?? contextTokens };
+}
+
+export const mistral3: FamilyBuilder = {
+  modelTypes: ['mistral3', 'ministral3', 'mistral'],
+  ggufArchitecture: 'mistral3',
+  // Devstral Small 2's card.
+  sampling: { temperature: 0.15 },
+  specFromConfig,
+  specFromGguf,
+  weightsFromHuggingFace: (spec, file, config) =>
+    decoderWeights(spec, tensorTable(textPart(file), fp8BlockOf(config)), huggingFaceNames),
+  weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
+};
