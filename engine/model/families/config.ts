@@ -162,6 +162,27 @@ export function headDimOf(config: Pick<DecoderConfig, 'head_dim' | 'hidden_size'
   return config.head_dim ?? config.hidden_size / config.num_attention_heads;
 }
 
+/** Sizes that all architectures with standard attention write under the same keys. */
+export function configSizes(
+  config: Pick<
+    DecoderConfig,
+    | 'num_hidden_layers'
+    | 'num_attention_heads'
+    | 'num_key_value_heads'
+    | 'head_dim'
+    | 'hidden_size'
+    | 'intermediate_size'
+  >,
+) {
+  return {
+    numLayers: config.num_hidden_layers,
+    numAttentionHeads: config.num_attention_heads,
+    numKeyValueHeads: config.num_key_value_heads ?? config.num_attention_heads,
+    headDim: headDimOf(config),
+    intermediateSize: config.intermediate_size,
+  };
+}
+
 const rotaryShare = optional(z.number().positive().max(1));
 const rotaryConfig = z.looseObject({
   partial_rotary_factor: rotaryShare,

@@ -13,6 +13,7 @@ import {
 } from '../spec/spec.ts';
 import { decoderWeights, ggufNames, huggingFaceNames, rotaryFactors, tensorTable } from '../weights/decoderWeights.ts';
 import {
+  configSizes,
   contextTokensOf,
   decoderFields,
   type FamilyBuilder,
@@ -20,7 +21,6 @@ import {
   type GgufKeys,
   type GgufSource,
   ggufSizes,
-  headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
@@ -71,9 +71,9 @@ function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(llamaConfig, config);
   requireSiluActivation(parsed);
   requireValue('mlp_bias', parsed.mlp_bias ?? false, false);
-  const headDim = headDimOf(parsed);
+  const sizes = configSizes(parsed);
   const attentionBias = parsed.attention_bias ?? false;
-  const rope = ropeFromConfig(parsed, { dimensions: headDim, layout: 'half-split' });
+  const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'llama',
     vocabularySize: parsed.vocab_size,
@@ -82,11 +82,7 @@ function specFromConfig(config: unknown): DecoderSpec {
     contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
     tiedEmbeddings: parsed.tie_word_embeddings ?? false,
     layers: llamaLayers({
-      numLayers: parsed.num_hidden_layers,
-      numAttentionHeads: parsed.num_attention_heads,
-      numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-      headDim,
-      intermediateSize: parsed.intermediate_size,
+      ...sizes,
       bias: { qkv: attentionBias, output: attentionBias },
       rope,
     }),

@@ -23,6 +23,7 @@ import {
 } from '../weights/decoderWeights.ts';
 import type { DecoderWeights } from '../weights/weights.ts';
 import {
+  configSizes,
   contextTokensOf,
   decoderFields,
   experts,
@@ -31,7 +32,6 @@ import {
   type GgufKeys,
   type GgufSource,
   ggufSizes,
-  headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
@@ -84,20 +84,15 @@ function specFromConfig(config: unknown): DecoderSpec {
   requireValue('qk_norm_type', parsed.qk_norm_type ?? 'per_layer', 'per_layer');
   requireValue('shared_intermediate_size', parsed.shared_intermediate_size ?? 0, 0);
   for (const type of parsed.attn_type_list ?? []) requireValue('attn_type_list', type, 1);
-  const headDim = headDimOf(parsed);
+  const { numLayers, numAttentionHeads, numKeyValueHeads, headDim, intermediateSize } = configSizes(parsed);
   // transformers' default.
   const dimensions = parsed.rotary_dim ?? rotatedDimensions(config, headDim, 0.5);
   const rope = ropeFromConfig(parsed, { dimensions, layout: 'half-split' });
-  const attention = attentionOf({
-    numAttentionHeads: parsed.num_attention_heads,
-    numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-    headDim,
-    rope,
-  });
+  const attention = attentionOf({ numAttentionHeads, numKeyValueHeads, headDim, rope });
   const feedForward = feedForwardOf({
     numExperts: parsed.num_local_experts,
     expertsPerToken: parsed.num_experts_per_tok,
-    intermediateSize: parsed.intermediate_size,
+    intermediateSize,
   });
   return checkedSpec({
     family: 'minimax-m2',
@@ -106,7 +101,7 @@ function specFromConfig(config: unknown): DecoderSpec {
     normEpsilon: parsed.rms_norm_eps,
     contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
     tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    layers: Array.from({ length: parsed.num_hidden_layers }, () => ({ attention, feedForward })),
+    layers: Array.from({ length: numLayers }, () => ({ attention, feedForward })),
   });
 }
 

@@ -11,6 +11,7 @@ import { checkedSpec, type DecoderSpec, type QueryTemperature } from '../spec/sp
 import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
 import { textPart } from '../weights/textPart.ts';
 import {
+  configSizes,
   contextTokensOf,
   decoderFields,
   type FamilyBuilder,
@@ -18,7 +19,6 @@ import {
   type GgufKeys,
   type GgufSource,
   ggufSizes,
-  headDimOf,
   parseConfig,
   queryTemperatureOf,
   requireSiluActivation,
@@ -49,8 +49,8 @@ function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(mistralConfig, text);
   requireValue('text_config.model_type', parsed.model_type, 'ministral3', 'mistral');
   requireSiluActivation(parsed);
-  const headDim = headDimOf(parsed);
-  const rope = ropeFromConfig(parsed, { dimensions: headDim, layout: 'half-split' });
+  const sizes = configSizes(parsed);
+  const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'mistral3',
     vocabularySize: parsed.vocab_size,
@@ -60,11 +60,7 @@ function specFromConfig(config: unknown): DecoderSpec {
     // Outside the text part the key says nothing: transformers' default there is true, whatever the checkpoint has.
     tiedEmbeddings: parsed.tie_word_embeddings ?? false,
     layers: llamaLayers({
-      numLayers: parsed.num_hidden_layers,
-      numAttentionHeads: parsed.num_attention_heads,
-      numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-      headDim,
-      intermediateSize: parsed.intermediate_size,
+      ...sizes,
       bias: withoutBias,
       rope,
       slidingWindow: slidingWindowOf(parsed),

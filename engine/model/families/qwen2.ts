@@ -8,6 +8,7 @@ import { limits } from '../../limits.ts';
 import { checkedSpec, type DecoderSpec, type LayerSpec, type RopeSpec } from '../spec/spec.ts';
 import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
 import {
+  configSizes,
   contextTokensOf,
   decoderFields,
   type FamilyBuilder,
@@ -15,7 +16,6 @@ import {
   type GgufKeys,
   type GgufSource,
   ggufSizes,
-  headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
@@ -85,15 +85,8 @@ export function qwenSlidingWindows(config: {
 function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(qwen2Config, config);
   requireSiluActivation(parsed);
-  const headDim = headDimOf(parsed);
-  const rope = ropeFromConfig(parsed, { dimensions: headDim, layout: 'half-split' });
-  const sizes: Qwen2Sizes = {
-    numAttentionHeads: parsed.num_attention_heads,
-    numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-    headDim,
-    intermediateSize: parsed.intermediate_size,
-    rope,
-  };
+  const sizes = configSizes(parsed);
+  const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'qwen2',
     vocabularySize: parsed.vocab_size,
@@ -101,7 +94,7 @@ function specFromConfig(config: unknown): DecoderSpec {
     normEpsilon: parsed.rms_norm_eps,
     contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
     tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    layers: qwenSlidingWindows(parsed).map((window) => qwen2Layer(sizes, window)),
+    layers: qwenSlidingWindows(parsed).map((window) => qwen2Layer({ ...sizes, rope }, window)),
   });
 }
 

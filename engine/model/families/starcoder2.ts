@@ -16,6 +16,7 @@ import {
   tensorTable,
 } from '../weights/decoderWeights.ts';
 import {
+  configSizes,
   contextTokensOf,
   decoderFields,
   type FamilyBuilder,
@@ -23,7 +24,6 @@ import {
   type GgufKeys,
   type GgufSource,
   ggufSizes,
-  headDimOf,
   optional,
   parseConfig,
   requireValue,
@@ -80,8 +80,8 @@ function specFromConfig(config: unknown): DecoderSpec {
   requireValue('norm_type', parsed.norm_type ?? 'layer_norm', 'layer_norm');
   requireValue('mlp_type', parsed.mlp_type ?? 'default', 'default');
   requireValue('use_bias', parsed.use_bias ?? true, true);
-  const headDim = headDimOf(parsed);
-  const rope = ropeFromConfig(parsed, { dimensions: headDim, layout: 'half-split' });
+  const sizes = configSizes(parsed);
+  const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'starcoder2',
     vocabularySize: parsed.vocab_size,
@@ -91,11 +91,7 @@ function specFromConfig(config: unknown): DecoderSpec {
     contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
     tiedEmbeddings: parsed.tie_word_embeddings ?? true,
     layers: starcoder2Layers({
-      numLayers: parsed.num_hidden_layers,
-      numAttentionHeads: parsed.num_attention_heads,
-      numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-      headDim,
-      intermediateSize: parsed.intermediate_size,
+      ...sizes,
       slidingWindow: parsed.sliding_window,
       rope,
     }),
