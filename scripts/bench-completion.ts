@@ -3,15 +3,18 @@
  * context from other files, with a warm engine.
  *
  *     npm run build && npm run bench:completion [-- --lines N] [--seed N] [--model ID] [--context-chars N]
- *                                               [--repositories A,B] [--quality] [--names]
+ *                                               [--repositories A,B] [--quality] [--oracle] [--names]
+ *                                               [--threads N]
  *
  * Each line is completed twice: at its start, which prefills the prompt, and after some of its tokens, as while typing. Each
  * request asks for a second candidate, because the engine then reports its confidence; the times include this. Exact match
  * and edit similarity compare the second completion with the rest of the line, as the editor would show it.
  *
  * Every second line is one whose rest names something that another file defines. `--repositories` takes folders and git
- * repositories instead of three packages. `--quality` completes at the cursor only, which says nothing of latency. `--names`
+ * repositories instead of three packages. `--quality` completes at the cursor only, which says nothing of latency. `--oracle`
+ * adds a context that knows the true line, which tells whether retrieval or the model is the limit. `--names`
  * loads no model: it prints how many of the names that the rests need, and the text above the cursor lacks, the context has.
+ * `--threads 1` is many times as fast where other work keeps the cores busy, since threads wait for each other.
  */
 import { rmSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
@@ -23,9 +26,16 @@ import { Repository } from '../engine/index/repository/repository.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 import type { Snippet } from '../extension/completion/moment.ts';
 import { limits } from '../extension/limits.ts';
-import { snippetsFor } from './completion/context.ts';
+import { oracleSnippets, snippetsFor } from './completion/context.ts';
 import { foreignNames, type HeldOut, heldOutLines, momentIn, namesIn } from './completion/heldOut.ts';
-import { editSimilarity, printExact, printThresholds, printTimes, type Result } from './completion/report.ts';
+import {
+  type Context,
+  editSimilarity,
+  printExact,
+  printThresholds,
+  printTimes,
+  type Result,
+} from './completion/report.ts';
 import { copied } from './context/repositories.ts';
 import { sourceFolder, sources } from './context/sources.ts';
 import { startEngine } from './shared/engineProcess.ts';
@@ -38,7 +48,9 @@ const { values } = parseArgs({
     'context-chars': { type: 'string', default: String(limits.completion.cpuContextChars) },
     repositories: { type: 'string', default: '' },
     quality: { type: 'boolean', default: false },
+    oracle: { type: 'boolean', default: false },
     names: { type: 'boolean', default: false },
+    threads: { type: 'string' },
   },
 });
 
@@ -98,15 +110,20 @@ function linesOf(repository: Repository, folder: string): { readonly kind: strin
   ];
 }
 
+function contextsOf(repository: Repository, folder: string, held: HeldOut): [Context, readonly Snippet[]][] {
+  const chars = Number(values['context-chars']);
+  const shown: [Context, readonly Snippet[]][] = [
+    ['without', []],
+    ['with', snippetsFor(repository, folder, held, chars)],
+  ];
+  return values.oracle ? [...shown, ['oracle', oracleSnippets(repository, folder, held, chars)]] : shown;
+}
+
 async function measure(engine: Engine, { name, folder }: Corpus): Promise<Result[]> {
   const repository = await opened(folder);
   const results: Result[] = [];
   for (const { kind, held } of linesOf(repository, folder)) {
-    const found = snippetsFor(repository, folder, held, Number(values['context-chars']));
-    for (const [context, snippets] of [
-      ['without', []],
-      ['with', found],
-    ] as const) {
+    for (const [context, snippets] of contextsOf(repository, folder, held)) {
       const newPlaceMs = values.quality ? undefined : (await complete(engine, held, snippets, held.start)).ms;
       const { text, logProbability, ms: nextKeyMs, ...read } = await complete(engine, held, snippets, held.cursor);
       const exact = text.trim() === held.expected.trim() ? 1 : 0;
@@ -114,7 +131,8 @@ async function measure(engine: Engine, { name, folder }: Corpus): Promise<Result
       const place = `${kind} ${name}/${held.path}:${held.line + 1}`;
       const about = { repository: name, kind, place, context, exact, similarity, isShown: text !== '' };
       results.push({ ...about, logProbability, newPlaceMs, nextKeyMs, ...read });
-      console.error(JSON.stringify({ ...results.at(-1), expected: held.expected, text }));
+      const chars = snippets.reduce((sum, own) => sum + own.text.length, 0);
+      console.error(JSON.stringify({ ...results.at(-1), chars, expected: held.expected, text }));
     }
   }
   await repository.close();
@@ -146,7 +164,8 @@ async function corpora(): Promise<{ readonly all: Corpus[]; readonly remove: () 
 
 async function printQuality(all: readonly Corpus[]): Promise<void> {
   const engine = startEngine('dist/engine.mjs');
-  const card = await engine.requests.load({ model: values.model });
+  const threads = values.threads === undefined ? {} : { threads: Number(values.threads) };
+  const card = await engine.requests.load({ model: values.model, ...threads });
   const results: Result[] = [];
   for (const corpus of all) results.push(...(await measure(engine, corpus)));
   await engine.stop();

@@ -5,17 +5,34 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
+import type { SymbolPlace } from '../../engine/index/repository/map.ts';
 import type { Repository } from '../../engine/index/repository/repository.ts';
 import { farParts, fitting, namesNear, type Snippet, similarStretches } from '../../extension/completion/moment.ts';
 import { limits } from '../../extension/limits.ts';
-import type { HeldOut } from './heldOut.ts';
+import { type HeldOut, namesIn } from './heldOut.ts';
 
 const visitedFiles = 3;
+/** An oracle that took the first of several would often take the wrong one. */
+const definitionsPerName = 2;
 
 type Place = Pick<HeldOut, 'path' | 'line' | 'lines'>;
 
 export const snippetsFor = (repository: Repository, folder: string, held: HeldOut, maxChars: number): Snippet[] =>
   fitting(foundSnippets(repository, folder, held), aroundOf(held), maxChars);
+
+/** What no retrieval knows: where the names of the true rest are defined that the prompt's part of the file doesn't show. */
+export function oracleSnippets(repository: Repository, folder: string, held: HeldOut, maxChars: number): Snippet[] {
+  const { path, line, lines, expected } = held;
+  const firstShown = Math.max(0, line - limits.completion.nearLines.above);
+  const shown = new Set(namesIn(lines.slice(firstShown, line + 1).join('\n')));
+  const needed = namesIn(expected).filter((name) => !shown.has(name));
+  const found = needed.flatMap((name) => {
+    const places = repository.definitions(name, 20).filter((own) => own.name === name);
+    const unseen = places.filter((own) => own.path !== path || own.firstLine > line + 1 || own.lastLine < firstShown);
+    return unseen.slice(0, definitionsPerName).map((own) => ({ path: own.path, text: headOf(folder, own) }));
+  });
+  return fitting(found, (lines[line] ?? '') + expected, maxChars);
+}
 
 /** The likeliest to help first. */
 export function foundSnippets(repository: Repository, folder: string, place: Place): Snippet[] {
@@ -47,21 +64,18 @@ function definitions(repository: Repository, folder: string, place: Place): Snip
     const [only, ...others] = repository.definitions(name, 2);
     // The index can't choose between several definitions, as an editor could.
     if (!only || others.length > 0 || only.path === place.path) return [];
-    const last = Math.min(
-      Math.max(only.lastLine, only.firstLine + 4),
-      only.firstLine + limits.completion.definitionLines - 1,
-    );
-    return [
-      {
-        path: only.path,
-        text: linesOf(folder, only.path)
-          .slice(only.firstLine - 1, last)
-          .join('\n'),
-      },
-    ];
+    return [{ path: only.path, text: headOf(folder, only) }];
   });
   return found.slice(0, limits.completion.definitions);
 }
+
+function headOf(folder: string, { path, firstLine, lastLine }: SymbolPlace): string {
+  const last = Math.min(Math.max(lastLine, firstLine + 4), firstLine + limits.completion.definitionLines - 1);
+  return linesOf(folder, path)
+    .slice(firstLine - 1, last)
+    .join('\n');
+}
+
 function visited(folder: string, path: string): Snippet[] {
   const directory = join(folder, dirname(path));
   const names = (existsSync(directory) ? readdirSync(directory) : []).filter((name) => extname(name) === extname(path));

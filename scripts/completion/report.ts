@@ -1,14 +1,17 @@
 /** Figures of completions on held-out lines: shares with 95 % intervals, and thresholds of the log-probability. */
 import { seededRandom } from '../../engine/sampling/random.ts';
 
-/** Of one line with or without context. */
+/** `oracle`: the definitions of what the true line names. */
+export type Context = 'without' | 'with' | 'oracle';
+
+/** Of one line in one context. */
 export interface Result {
   readonly repository: string;
   /** What the rest of the line names. */
   readonly kind: string;
-  /** Equal of both results of a line. */
+  /** Equal of all results of a line. */
   readonly place: string;
-  readonly context: 'without' | 'with';
+  readonly context: Context;
   readonly exact: number;
   readonly similarity: number;
   readonly isShown: boolean;
@@ -43,6 +46,8 @@ function quantile(numbers: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
 }
 
+const contextsOf = (all: readonly Result[]): Context[] => [...new Set(all.map(({ context }) => context))];
+
 const printRow = (...cells: readonly (string | number)[]): void => console.log(`| ${cells.join(' | ')} |`);
 
 export function printTimes(all: readonly Result[]): void {
@@ -52,7 +57,7 @@ export function printTimes(all: readonly Result[]): void {
   );
   console.log('|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|');
   for (const name of [...new Set(all.map(({ repository }) => repository)), 'all']) {
-    for (const context of ['without', 'with']) {
+    for (const context of contextsOf(all)) {
       const own = all.filter((one) => one.context === context && (name === 'all' || one.repository === name));
       const shares = [mean(own.map(({ exact }) => exact)), mean(own.map(({ similarity }) => similarity))];
       const waits = [
@@ -74,30 +79,36 @@ interface Pair {
   readonly with: number;
 }
 
-function pairsOf(all: readonly Result[]): Pair[] {
+function pairsOf(all: readonly Result[], wanted: Context): Pair[] {
   const without = new Map(all.filter(({ context }) => context === 'without').map((own) => [own.place, own.exact]));
   return all.flatMap(({ context, place, exact }) =>
-    context === 'with' ? [{ without: without.get(place) ?? 0, with: exact }] : [],
+    context === wanted ? [{ without: without.get(place) ?? 0, with: exact }] : [],
   );
 }
 
 /** Exact matches by kind of line, with Wilson's interval (1927) and that of the ratio by resampling lines (Efron, 1979). */
 export function printExact(all: readonly Result[]): void {
-  printRow('line', 'n', 'exact without', 'exact with', 'ratio', 'only with', 'only without');
-  console.log('|---|---:|---:|---:|---:|---:|---:|');
+  printRow('line', 'context', 'n', 'exact without', 'exact with', 'ratio', 'only with', 'only without');
+  console.log('|---|---|---:|---:|---:|---:|---:|---:|');
   for (const kind of [...new Set(all.map((own) => own.kind)), 'all']) {
-    const pairs = pairsOf(all.filter((own) => kind === 'all' || own.kind === kind));
-    const ratio = sumOf(pairs, 'with') / sumOf(pairs, 'without');
-    const resampled = resampledRatios(pairs);
-    const interval = `${quantile(resampled, 0.025).toFixed(2)} to ${quantile(resampled, 0.975).toFixed(2)}`;
-    const only = (own: 'with' | 'without', other: 'with' | 'without'): number =>
-      pairs.filter((pair) => pair[own] > pair[other]).length;
-    printRow(
-      ...[kind, pairs.length, withInterval(sumOf(pairs, 'without'), pairs.length)],
-      ...[withInterval(sumOf(pairs, 'with'), pairs.length), `${ratio.toFixed(2)} (${interval})`],
-      ...[only('with', 'without'), only('without', 'with')],
-    );
+    const ofKind = all.filter((own) => kind === 'all' || own.kind === kind);
+    for (const context of contextsOf(all).filter((own) => own !== 'without')) {
+      printPairs(kind, context, pairsOf(ofKind, context));
+    }
   }
+}
+
+function printPairs(kind: string, context: Context, pairs: readonly Pair[]): void {
+  const ratio = sumOf(pairs, 'with') / sumOf(pairs, 'without');
+  const resampled = resampledRatios(pairs);
+  const interval = `${quantile(resampled, 0.025).toFixed(2)} to ${quantile(resampled, 0.975).toFixed(2)}`;
+  const only = (own: 'with' | 'without', other: 'with' | 'without'): number =>
+    pairs.filter((pair) => pair[own] > pair[other]).length;
+  printRow(
+    ...[kind, context, pairs.length, withInterval(sumOf(pairs, 'without'), pairs.length)],
+    ...[withInterval(sumOf(pairs, 'with'), pairs.length), `${ratio.toFixed(2)} (${interval})`],
+    ...[only('with', 'without'), only('without', 'with')],
+  );
 }
 
 const sumOf = (pairs: readonly Pair[], context: 'with' | 'without'): number =>
@@ -129,7 +140,7 @@ function withInterval(hits: number, n: number): string {
 
 /** Counts the suggestions above each log-probability threshold, and the exact ones among them. */
 export function printThresholds(all: readonly Result[]): void {
-  const offered = all.filter(({ isShown }) => isShown);
+  const offered = all.filter(({ isShown, context }) => isShown && context !== 'oracle');
   const exact = offered.filter((one) => one.exact === 1);
   console.log(`\nArea under the ROC curve: ${areaUnderCurve(offered).toFixed(3)} (n = ${offered.length})\n`);
   printRow('minimum mean log-probability', 'shown', 'precision', 'recall of exact ones', 'edit similarity');

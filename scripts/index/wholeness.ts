@@ -58,16 +58,17 @@ async function isAsOnDisk(index: DatabaseSync, file: number, directory: string, 
     index
       .prepare(sql)
       .all(file)
-      .map((row) => ({ ...row }));
+      .map((row) => JSON.stringify(Object.values(row)));
   const { chunks, definitions } = await partsOf(path, readFileSync(join(directory, path), 'utf8'));
+  const symbols = definitions.map(({ name, firstLine, lastLine, nameLine }) => [name, firstLine, lastLine, nameLine]);
   return (
     isDeepStrictEqual(
-      rows('SELECT first_line AS firstLine, last_line AS lastLine FROM chunks WHERE file = ? ORDER BY id'),
-      chunks.map(({ firstLine, lastLine }) => ({ firstLine, lastLine })),
+      rows('SELECT first_line, last_line FROM chunks WHERE file = ? ORDER BY first_line'),
+      chunks.map(({ firstLine, lastLine }) => JSON.stringify([firstLine, lastLine])),
     ) &&
     isDeepStrictEqual(
-      rows('SELECT name, name_line AS nameLine FROM symbols WHERE file = ? ORDER BY id'),
-      definitions.map(({ name, nameLine }) => ({ name, nameLine })),
+      rows('SELECT name, first_line, last_line, name_line FROM symbols WHERE file = ?').sort(),
+      symbols.map((own) => JSON.stringify(own)).sort(),
     )
   );
 }

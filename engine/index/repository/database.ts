@@ -14,7 +14,7 @@ const sqliteNotADatabase = 26;
 export const tokenizer = `"porter ascii tokenchars '_$'"`;
 
 /** Another one: the file is made anew. */
-const schemaVersion = 7;
+const schemaVersion = 8;
 
 const schema = `
   CREATE TABLE files (
@@ -36,7 +36,9 @@ const schema = `
     id INTEGER PRIMARY KEY,
     file INTEGER NOT NULL,
     first_line INTEGER NOT NULL,
-    last_line INTEGER NOT NULL
+    last_line INTEGER NOT NULL,
+    -- Of its words: an equal chunk of a file that is saved keeps its row.
+    digest INTEGER NOT NULL
   );
   CREATE INDEX chunks_file ON chunks(file);
   CREATE TABLE symbols (

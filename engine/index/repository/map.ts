@@ -4,10 +4,10 @@ import { limits } from '../../limits.ts';
 import { symbolKinds } from '../../protocol/indexProtocol.ts';
 import { grammarOf } from '../syntax/grammars.ts';
 import { type Definition, withTree } from '../syntax/source.ts';
+import { importersOf } from './imports.ts';
 import { Layout } from './layout.ts';
 import type { PathClass } from './query.ts';
 import { questionTerms, WordIndex, withoutAccents } from './wordIndex.ts';
-import { importersOf } from './writer.ts';
 
 export interface SymbolPlace extends Definition {
   readonly path: string;

@@ -1,9 +1,11 @@
 /** Puts files into the index and takes them out. The caller opens the transaction. */
+import { createHash } from 'node:crypto';
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
-import { limits } from '../../limits.ts';
-import type { SourceParts } from '../syntax/source.ts';
+import { isDeepStrictEqual } from 'node:util';
+import type { Definition, SourceParts } from '../syntax/source.ts';
 import { type Counts, countsOf } from './database.ts';
 import type { FoundFile } from './ignored.ts';
+import { modulesOf } from './imports.ts';
 import { type ContentKind, contentKindOf } from './layout.ts';
 import { termsOf } from './wordIndex.ts';
 
@@ -25,6 +27,14 @@ export class IndexWriter {
   readonly #insertTerms: StatementSync;
   readonly #insertSymbol: StatementSync;
   readonly #insertImport: StatementSync;
+  readonly #renew: StatementSync;
+  readonly #chunksOf: StatementSync;
+  readonly #moveChunk: StatementSync;
+  readonly #chunkDeletions: readonly StatementSync[];
+  readonly #symbolsOf: StatementSync;
+  readonly #moveSymbols: StatementSync;
+  readonly #deleteSymbol: StatementSync;
+  readonly #importsOf: StatementSync;
   readonly #within: StatementSync;
   readonly #deletions: Readonly<
     Record<'terms' | 'embedded' | 'chunks' | 'symbols' | 'imports' | 'files', StatementSync>
@@ -43,11 +53,30 @@ export class IndexWriter {
       'INSERT INTO files (path, last_part, bytes, modified_ms, digest, skipped, content) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id',
     );
     this.#touch = prepare('UPDATE files SET bytes = ?, modified_ms = ? WHERE id = ?');
-    this.#insertChunk = prepare('INSERT INTO chunks (file, first_line, last_line) VALUES (?, ?, ?) RETURNING id');
+    this.#renew = prepare(
+      "UPDATE files SET bytes = ?, modified_ms = ?, digest = ?, content = ?, skipped = '' WHERE id = ?",
+    );
+    this.#insertChunk = prepare(
+      'INSERT INTO chunks (file, first_line, last_line, digest) VALUES (?, ?, ?, ?) RETURNING id',
+    );
+    this.#chunksOf = prepare('SELECT id, first_line, digest FROM chunks WHERE file = ? ORDER BY first_line');
+    this.#moveChunk = prepare('UPDATE chunks SET first_line = ?, last_line = ? WHERE id = ?');
+    this.#chunkDeletions = [
+      prepare('DELETE FROM terms WHERE rowid = ?'),
+      prepare('DELETE FROM embedded WHERE chunk = ?'),
+      prepare('DELETE FROM chunks WHERE id = ?'),
+    ];
     this.#insertTerms = prepare('INSERT INTO terms (rowid, path, names, body) VALUES (?, ?, ?, ?)');
     this.#insertSymbol = prepare(
       'INSERT INTO symbols (file, name, kind, container, first_line, last_line, name_line) VALUES (?, ?, ?, ?, ?, ?, ?)',
     );
+    this.#symbolsOf = prepare('SELECT * FROM symbols WHERE file = ? ORDER BY first_line, id');
+    this.#moveSymbols = prepare(
+      `UPDATE symbols SET first_line = first_line + ?, last_line = last_line + ?, name_line = name_line + ?
+       WHERE id IN (SELECT value FROM json_each(?))`,
+    );
+    this.#deleteSymbol = prepare('DELETE FROM symbols WHERE id = ?');
+    this.#importsOf = prepare('SELECT target FROM imports WHERE file = ? ORDER BY rowid');
     this.#insertImport = prepare('INSERT INTO imports (file, target) VALUES (?, ?)');
     this.#skippedOf = prepare('SELECT skipped FROM files WHERE id = ?');
     // Everything between `folder/` and the character after the slash.
@@ -88,27 +117,19 @@ export class IndexWriter {
     this.#touch.run(bytes, modifiedMs, id);
   }
 
+  /** Of a file that the index knows, only the rows that differ are written: most of a saved file is as it was. */
   put(file: FoundFile, digest: string, text: string, parts: SourceParts): void {
-    const id = this.#replace(file, digest, '', contentKindOf(file.path, text));
-    const lines = text.split('\n');
-    const pathTerms = termsOf(file.path);
-    for (const { firstLine, lastLine } of parts.chunks) {
-      const chunk = Number(this.#insertChunk.get(id, firstLine, lastLine)?.['id']);
-      const inside = parts.definitions.filter((own) => own.firstLine <= lastLine && own.lastLine >= firstLine);
-      const names = termsOf(inside.map(({ name }) => name).join(' '));
-      this.#insertTerms.run(chunk, pathTerms, names, termsOf(lines.slice(firstLine - 1, lastLine).join('\n')));
-    }
-    for (const { name, kind, container, firstLine, lastLine, nameLine } of parts.definitions) {
-      this.#insertSymbol.run(id, name, kind, container, firstLine, lastLine, nameLine);
-    }
-    for (const target of [...parts.imports, ...modulesOf(file.path, text)]) this.#insertImport.run(id, target);
-    this.#count({ files: 1, chunks: parts.chunks.length, symbols: parts.definitions.length });
+    const id = this.#fileRow(file, digest, contentKindOf(file.path, text));
+    this.#putChunks(id, file.path, text.split('\n'), parts);
+    this.#putSymbols(id, parts.definitions);
+    this.#putImports(id, [...parts.imports, ...modulesOf(file.path, text)]);
   }
 
   /** Remembered, so that it is not read again until it changes. */
   putSkipped(file: FoundFile, why: Skipped): void {
-    this.#replace(file, '', why, '');
-    this.#count({ files: 1, why });
+    const known = this.find(file.path);
+    if (known) this.remove(known.id);
+    this.#insert(file, '', why, '');
   }
 
   remove(id: number): void {
@@ -141,191 +162,113 @@ export class IndexWriter {
     };
   }
 
-  #replace({ path, bytes, modifiedMs }: FoundFile, digest: string, skipped: Skipped | '', kind: ContentKind): number {
-    const known = this.find(path);
-    if (known) this.remove(known.id);
+  #fileRow(file: FoundFile, digest: string, kind: ContentKind): number {
+    const known = this.find(file.path);
+    if (known === undefined) return this.#insert(file, digest, '', kind);
+    this.#count({ files: -1, why: String(this.#skippedOf.get(known.id)?.['skipped'] ?? '') });
+    this.#count({ files: 1 });
+    this.#renew.run(file.bytes, file.modifiedMs, digest, kind, known.id);
+    return known.id;
+  }
+
+  #insert({ path, bytes, modifiedMs }: FoundFile, digest: string, skipped: Skipped | '', kind: ContentKind): number {
     const name = path.slice(path.lastIndexOf('/') + 1);
+    this.#count({ files: 1, why: skipped });
     return Number(this.#insertFile.get(path, name, bytes, modifiedMs, digest, skipped, kind)?.['id']);
   }
-}
 
-// Which files import which: the names of imports resolved to files of the index, as far as names alone allow.
-
-/** By path: how many files import it. */
-export function importersOf(database: DatabaseSync): Map<string, number> {
-  const files = new FileNames(database);
-  const seen = new Set<string>();
-  const importers = new Map<string, number>();
-  const rows = database
-    .prepare('SELECT path, target FROM imports JOIN files ON files.id = imports.file LIMIT ?')
-    .all(limits.repository.imports);
-  for (const row of rows) {
-    const from = String(row['path']);
-    for (const to of files.imported(from, String(row['target']))) {
-      const edge = `${from}\n${to}`;
-      if (to === from || seen.has(edge)) continue;
-      seen.add(edge);
-      importers.set(to, (importers.get(to) ?? 0) + 1);
+  /** A chunk with the same words keeps its row, wherever its lines are now. */
+  #putChunks(file: number, path: string, lines: readonly string[], parts: SourceParts): void {
+    const before = this.#chunksByDigest(file);
+    const pathTerms = termsOf(path);
+    const names = namesIn(parts);
+    for (const [at, { firstLine, lastLine }] of parts.chunks.entries()) {
+      const text = lines.slice(firstLine - 1, lastLine).join('\n');
+      const own = names[at]?.join(' ') ?? '';
+      const digest = digestOf(`${own}\n${text}`);
+      const same = before.get(digest)?.shift();
+      if (same === undefined) {
+        const chunk = Number(this.#insertChunk.get(file, firstLine, lastLine, digest)?.['id']);
+        this.#insertTerms.run(chunk, pathTerms, termsOf(own), termsOf(text));
+        this.#count({ chunks: 1 });
+      } else if (same.firstLine !== firstLine) this.#moveChunk.run(firstLine, lastLine, same.id);
     }
-  }
-  return importers;
-}
-
-/** Modules that Rust's `mod name;` makes of files, as `use` would name them: the grammar's query knows `use` alone. */
-function modulesOf(path: string, text: string): string[] {
-  if (!path.endsWith('.rs')) return [];
-  return [...text.matchAll(/^[ \t]*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*;/gm)].map(([, name]) => `self::${name}`);
-}
-
-class FileNames {
-  readonly #paths = new Set<string>();
-  readonly #byStem = new Map<string, string[]>();
-  /** Go's packages: their files by folder, without tests. */
-  readonly #packages = new Map<string, string[]>();
-
-  constructor(database: DatabaseSync) {
-    const add = (map: Map<string, string[]>, key: string, path: string): void => {
-      const paths = map.get(key);
-      if (paths) paths.push(path);
-      else map.set(key, [path]);
-    };
-    for (const row of database.prepare("SELECT path FROM files WHERE skipped = ''").iterate()) {
-      const path = String(row['path']);
-      this.#paths.add(path);
-      add(this.#byStem, stemOf(path), path);
-      if (path.endsWith('.go') && !path.endsWith('_test.go')) add(this.#packages, folderOf(path), path);
+    for (const { id } of [...before.values()].flat()) {
+      for (const own of this.#chunkDeletions) own.run(id);
+      this.#count({ chunks: -1 });
     }
   }
 
-  imported(from: string, target: string): readonly string[] {
-    if (from.endsWith('.go')) return this.#ofPackage(target);
-    if (from.endsWith('.rs')) return alternatives(target).flatMap((path) => this.#ofModule(from, path) ?? []);
-    const found = resolve(from, target, this.#byStem);
-    return found === undefined ? [] : [found];
+  #chunksByDigest(file: number): Map<number, { id: number; firstLine: number }[]> {
+    const rows = this.#chunksOf.all(file).map(({ id, first_line: firstLine, digest }) => ({
+      ...{ id: Number(id), firstLine: Number(firstLine), digest: Number(digest) },
+    }));
+    return Map.groupBy(rows, ({ digest }) => digest);
   }
 
-  /** `example.com/module/a/b` is the folder `a/b`, wherever the module lies; the module itself is the root. */
-  #ofPackage(target: string): readonly string[] {
-    const parts = target.replaceAll('"', '').split('/');
-    // The standard library has no host.
-    if (!parts[0]?.includes('.')) return [];
-    for (let start = 1; start < parts.length; start++) {
-      const found = this.#packages.get(parts.slice(start).join('/'));
-      if (found) return found;
+  /** Those before the first and after the last that differ keep their rows; the latter move by some lines. */
+  #putSymbols(file: number, now: readonly Definition[]): void {
+    const before = this.#symbolsOf.all(file).map(rowOfSymbol);
+    const most = Math.min(before.length, now.length);
+    let start = 0;
+    while (start < most && areSame(before[start], now[start], 0)) start++;
+    const moved = (now.at(-1)?.firstLine ?? 0) - (before.at(-1)?.firstLine ?? 0);
+    let end = 0;
+    while (end < most - start && areSame(before.at(-1 - end), now.at(-1 - end), moved)) end++;
+    for (const { id } of before.slice(start, before.length - end)) this.#deleteSymbol.run(id);
+    for (const own of now.slice(start, now.length - end)) {
+      const { name, kind, container, firstLine, lastLine, nameLine } = own;
+      this.#insertSymbol.run(file, name, kind, container, firstLine, lastLine, nameLine);
     }
-    return [];
+    const last = before.slice(before.length - end);
+    if (moved !== 0) this.#moveSymbols.run(moved, moved, moved, JSON.stringify(last.map(({ id }) => id)));
+    this.#count({ symbols: now.length - before.length });
   }
 
-  #ofModule(from: string, path: string): string | undefined {
-    const parts = path.split('::').map((part) => part.trim());
-    const folder = this.#folderOfModules(from, parts);
-    if (folder === undefined) return undefined;
-    // The last parts may be items of the module.
-    for (let end = parts.length; end > 0; end--) {
-      const base = [...folder, ...parts.slice(0, end)].join('/');
-      const found = [`${base}.rs`, `${base}/mod.rs`].find((own) => this.#paths.has(own));
-      if (found !== undefined) return found;
-    }
-    return undefined;
-  }
-
-  /** Where the rest of the path begins; takes its first parts off. */
-  #folderOfModules(from: string, parts: string[]): string[] | undefined {
-    const [first] = parts;
-    const folder = from.split('/').slice(0, -1);
-    const name = stemName(from);
-    const own = rootFiles.has(name) ? folder : [...folder, name];
-    if (first === 'crate') {
-      parts.shift();
-      for (let depth = folder.length; depth >= 0; depth--) {
-        const root = folder.slice(0, depth);
-        if (['lib.rs', 'main.rs'].some((file) => this.#paths.has([...root, file].join('/')))) return root;
-      }
-      return undefined;
-    }
-    if (first !== 'self' && first !== 'super') return undefined;
-    while (parts[0] === 'self' || parts[0] === 'super') if (parts.shift() === 'super') own.pop();
-    return own;
+  #putImports(file: number, targets: readonly string[]): void {
+    const before = this.#importsOf.all(file).map((row) => String(row['target']));
+    if (isDeepStrictEqual(before, targets)) return;
+    this.#deletions.imports.run(file);
+    for (const target of targets) this.#insertImport.run(file, target);
   }
 }
 
-/** Files whose modules lie beside them. */
-const rootFiles = new Set(['lib', 'main', 'mod', 'build']);
-const folderOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf('/')));
-const stemName = (path: string): string => path.slice(path.lastIndexOf('/') + 1).replace(/\.rs$/, '');
+interface SymbolRow extends Omit<Definition, 'kind'> {
+  readonly id: number;
+  readonly kind: string;
+}
 
-/** `a::{b, c::{d}}` is `a::b` and `a::c::d`. */
-function alternatives(target: string): string[] {
-  const plain = target.replaceAll(/\s+as\s+\w+/g, '').replaceAll(/\s+/g, '');
-  const open = plain.indexOf('{');
-  if (open < 0) return [plain];
-  const inside = plain.slice(open + 1, plain.lastIndexOf('}'));
-  const branches: string[] = [];
-  let depth = 0;
-  let branch = '';
-  for (const char of `${inside},`) {
-    if (char === '{') depth++;
-    if (char === '}') depth--;
-    if (char !== ',' || depth > 0) branch += char;
-    else {
-      branches.push(branch);
-      branch = '';
-    }
+const rowOfSymbol = (row: Readonly<Record<string, unknown>>): SymbolRow => ({
+  id: Number(row['id']),
+  name: String(row['name']),
+  kind: String(row['kind']),
+  container: String(row['container']),
+  firstLine: Number(row['first_line']),
+  lastLine: Number(row['last_line']),
+  nameLine: Number(row['name_line']),
+});
+
+/** @param moved lines between the two */
+const areSame = (before: SymbolRow | undefined, now: Definition | undefined, moved: number): boolean =>
+  before !== undefined &&
+  now !== undefined &&
+  before.name === now.name &&
+  before.kind === now.kind &&
+  before.container === now.container &&
+  before.firstLine + moved === now.firstLine &&
+  before.lastLine + moved === now.lastLine &&
+  before.nameLine + moved === now.nameLine;
+
+/** 48 bits of the SHA-1, an integer for SQLite and JavaScript. */
+const digestOf = (text: string): number => createHash('sha1').update(text).digest().readUIntBE(0, 6);
+
+/** Of each chunk, the names of the definitions that overlap it. Both are in the order of their lines. */
+function namesIn({ chunks, definitions }: SourceParts): string[][] {
+  const names: string[][] = chunks.map(() => []);
+  let first = 0;
+  for (const { name, firstLine, lastLine } of definitions) {
+    while ((chunks[first]?.lastLine ?? firstLine) < firstLine) first++;
+    for (let at = first; (chunks[at]?.firstLine ?? Number.POSITIVE_INFINITY) <= lastLine; at++) names[at]?.push(name);
   }
-  return branches.filter((own) => own !== '').flatMap((own) => alternatives(plain.slice(0, open) + own));
-}
-
-/** The last part of a path without its ending, or its folder's name for a file that stands for its folder. */
-function stemOf(path: string): string {
-  const parts = withoutEnding(path).split('/');
-  const last = parts.at(-1) ?? '';
-  return folderFiles.has(last) ? (parts.at(-2) ?? last) : last;
-}
-
-const folderFiles = new Set(['index', '__init__', 'mod', 'lib', 'main']);
-const withoutEnding = (path: string): string => path.replace(/\.[^./]*$/, '').replace(/\.d$/, '');
-
-function resolve(from: string, target: string, byStem: ReadonlyMap<string, readonly string[]>): string | undefined {
-  const parts = target.startsWith('.') ? relativeParts(from, target) : absoluteParts(target);
-  const wanted = withoutSourceEnding(parts).filter((part) => part !== '');
-  const stem = wanted.at(-1);
-  if (stem === undefined) return undefined;
-  const candidates = byStem.get(stem) ?? [];
-  if (!target.startsWith('.') && wanted.length === 1 && candidates.length > 1) return undefined;
-  return candidates.find((path) => endsWith(withoutFolderFile(withoutEnding(path).split('/')), wanted));
-}
-
-/** `./a.ts` and `../a` of JavaScript, `.a.b` and `..a` of Python. */
-function relativeParts(from: string, target: string): string[] {
-  const folder = from.split('/').slice(0, -1);
-  const python = /^(\.+)([\w.]*)$/.exec(target);
-  if (python && !target.includes('/') && from.endsWith('.py')) {
-    const [, dots = '', rest = ''] = python;
-    return [...folder.slice(0, folder.length - (dots.length - 1)), ...rest.split('.')];
-  }
-  for (const part of target.split('/')) {
-    if (part === '..') folder.pop();
-    else if (part !== '.') folder.push(part);
-  }
-  return folder;
-}
-
-/** `a/b.h`, `a.b.C`, `crate::a::b`, `A\B`. */
-function absoluteParts(target: string): string[] {
-  if (target.includes('/')) return target.split('/');
-  if (/\.(h|hh|hpp|hxx|inc)$/.test(target)) return [target];
-  return target.split(/::|\\|\./).filter((part) => !/^(crate|self|super|\{.*|\*)$/.test(part.trim()));
-}
-
-function withoutSourceEnding(parts: readonly string[]): string[] {
-  const last = parts.at(-1) ?? '';
-  const bare = last.replace(/\.([cm]?[jt]sx?|h|hh|hpp|hxx|inc|py|rb|php)$/, '');
-  return withoutFolderFile([...parts.slice(0, -1), bare]);
-}
-
-const withoutFolderFile = (parts: readonly string[]): string[] =>
-  parts.length > 1 && folderFiles.has(parts.at(-1) ?? '') ? parts.slice(0, -1) : [...parts];
-
-function endsWith(path: readonly string[], wanted: readonly string[]): boolean {
-  return wanted.length <= path.length && wanted.every((part, i) => path[path.length - wanted.length + i] === part);
+  return names;
 }

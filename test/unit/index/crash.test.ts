@@ -9,7 +9,7 @@ import { createMessageConnection, IPCMessageReader, IPCMessageWriter } from 'vsc
 import { z } from 'zod';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { bundle } from '../runtime/bundle.ts';
-import { folderOf, repositoryOf } from './folder.ts';
+import { folderOf, repositoryOf, tablesOf } from './folder.ts';
 
 let indexer: Awaited<ReturnType<typeof bundle>>;
 beforeAll(async () => {
@@ -21,28 +21,6 @@ const functionsOf = (file: number): string =>
   Array.from({ length: 40 }, (_, i) => `export function f${file}_${i}(x: number) {\n  return x + ${i};\n}\n`).join(
     '\n',
   );
-
-const contents = (path: string) => {
-  const database = new DatabaseSync(path);
-  database.exec("INSERT INTO terms(terms) VALUES ('integrity-check')");
-  database.exec('CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, terms, row)');
-  const all = (sql: string) =>
-    database
-      .prepare(sql)
-      .all()
-      .map((row) => ({ ...row }));
-  const found = {
-    check: all('PRAGMA integrity_check'),
-    files: all('SELECT path, bytes, digest, skipped FROM files ORDER BY path'),
-    chunks: all(
-      'SELECT path, first_line, last_line FROM chunks JOIN files ON files.id = file ORDER BY path, first_line',
-    ),
-    symbols: all('SELECT path, name, name_line FROM symbols JOIN files ON files.id = file ORDER BY path, name_line'),
-    terms: all('SELECT term, doc FROM vocabulary ORDER BY term'),
-  };
-  database.close();
-  return found;
-};
 
 async function startOn(folder: string, database: string): Promise<ChildProcess> {
   const child = fork(indexer.path, [], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
@@ -91,14 +69,14 @@ describe('an indexer that is killed in the middle of its work', () => {
       await sleep(300 * random());
       child.kill('SIGKILL');
       await once(child, 'exit');
-      counts.push(contents(database).files.length);
+      counts.push(tablesOf(database).files.length);
     }
     expect(counts).toEqual([...counts].sort((a, b) => a - b));
     expect(counts.at(-1)).toBeGreaterThan(0);
     await (await repositoryOf(folder, { database })).indexer.settled();
     const unkilled = join(storage, 'whole.db');
     await repositoryOf(folder, { database: unkilled });
-    expect(contents(database)).toEqual(contents(unkilled));
-    expect(contents(database).files).toHaveLength(fileCount);
+    expect(tablesOf(database)).toEqual(tablesOf(unkilled));
+    expect(tablesOf(database).files).toHaveLength(fileCount);
   });
 });

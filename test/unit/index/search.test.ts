@@ -274,7 +274,9 @@ describe('a large index', () => {
   /** Of chunks, each with these words. */
   async function wordIndexOf(bodies: readonly string[]): Promise<WordIndex> {
     const database = await openDatabase(':memory:');
-    const chunk = database.prepare('INSERT INTO chunks (id, file, first_line, last_line) VALUES (?, 1, 1, 1)');
+    const chunk = database.prepare(
+      'INSERT INTO chunks (id, file, first_line, last_line, digest) VALUES (?, 1, 1, 1, 0)',
+    );
     const terms = database.prepare("INSERT INTO terms (rowid, path, names, body) VALUES (?, '', '', ?)");
     database.exec('BEGIN');
     for (const [at, body] of bodies.entries()) {
