@@ -10,6 +10,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { goldenFamilies } from '../test/goldenFamilies.ts';
 import { type Adapter, adapterLaunch, adapters, Unavailable } from './on-adapter.ts';
 import { proofTables } from './proof-tables.ts';
 import { summaryVariable, testSummary } from './reporter.ts';
@@ -34,22 +35,6 @@ export interface PartResult {
   readonly figures: readonly Readonly<Record<string, string | number>>[];
 }
 
-const families = [
-  ...['llama', 'qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'deepseek-v3-fp8'],
-  ...[
-    'gemma3',
-    'phi3',
-    'phi3-longrope',
-    'glm4-moe',
-    'glm4-moe-lite',
-    'qwen3-next',
-    'qwen3.5',
-    'qwen3.5-moe',
-    'starcoder2',
-    'minimax-m2',
-    'mistral3',
-  ],
-];
 const kept = join(projectRoot, '.cache', 'proof');
 
 const parts: readonly Part[] = [
@@ -62,7 +47,7 @@ const parts: readonly Part[] = [
   { name: 'rewinds', files: ['test/gpu/rewinds.test.ts'], goldens: 'all' },
   { name: 'chunkings', files: ['test/gpu/chunkings.test.ts'], goldens: 'all' },
   { name: 'selfCheck', files: ['test/gpu/selfCheck.test.ts'], goldens: 'all' },
-  ...families.flatMap((family) =>
+  ...goldenFamilies.flatMap((family) =>
     ['safetensors', 'GGUF'].map((format) => ({
       name: `${family}-${format}`,
       files: ['test/gpu/goldens.test.ts'],

@@ -114,6 +114,61 @@ export function optionalMetadata<T>(
   return file.metadata.has(key) ? read(file, key) : undefined;
 }
 
+/** The keys of the file's architecture, named without its prefix: `attention.head_count`. Errors name the whole key. */
+export interface GgufKeys {
+  readonly architecture: string;
+  /** An integer from 1 to `max`. */
+  size(key: string, max: number): number;
+  optionalSize(key: string, max: number): number | undefined;
+  optionalNumber(key: string): number | undefined;
+  positive(key: string): number;
+  optionalPositive(key: string): number | undefined;
+  optionalBoolean(key: string): boolean | undefined;
+  optionalString(key: string): string | undefined;
+}
+
+export function ggufKeys(metadata: GgufMetadata['metadata']): GgufKeys {
+  const architecture = metadata.get('general.architecture');
+  if (typeof architecture !== 'string') throw invalidInput('GGUF key general.architecture is missing.');
+  const typed = <T>(key: string, type: string, convert: (value: unknown) => T | undefined): T | undefined => {
+    const value = metadata.get(`${architecture}.${key}`);
+    if (value === undefined) return undefined;
+    const converted = convert(value);
+    if (converted === undefined) throw invalidInput(`GGUF key ${architecture}.${key} must be ${type}.`);
+    return converted;
+  };
+  const needed = <T>(key: string, value: T | undefined): T => {
+    if (value === undefined) throw invalidInput(`GGUF key ${architecture}.${key} is missing.`);
+    return value;
+  };
+  const optionalNumber = (key: string) => typed(key, 'one finite number', finiteNumber);
+  const optionalPositive = (key: string) =>
+    typed(key, 'one positive number', (value) => {
+      const number = finiteNumber(value);
+      return number !== undefined && number > 0 ? number : undefined;
+    });
+  const optionalSize = (key: string, max: number) =>
+    typed(key, `one whole number from 1 to ${max}`, (value) => {
+      const number = finiteNumber(value);
+      return number !== undefined && Number.isInteger(number) && number >= 1 && number <= max ? number : undefined;
+    });
+  return {
+    architecture,
+    optionalNumber,
+    optionalPositive,
+    positive: (key) => needed(key, optionalPositive(key)),
+    optionalSize,
+    size: (key, max) => needed(key, optionalSize(key, max)),
+    optionalBoolean: (key) => typed(key, 'true or false', (value) => (typeof value === 'boolean' ? value : undefined)),
+    optionalString: (key) => typed(key, 'a text', (value) => (typeof value === 'string' ? value : undefined)),
+  };
+}
+
+function finiteNumber(value: unknown): number | undefined {
+  const number = typeof value === 'bigint' ? Number(value) : value;
+  return typeof number === 'number' && Number.isFinite(number) ? number : undefined;
+}
+
 // Parses one metadata value: a type number, then a scalar, a string, or an array of either.
 
 /** ggml.h `enum gguf_type`. */

@@ -1,19 +1,18 @@
 /** A checkpoint opened for use: its spec, weights and tokenizer. */
-
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { HearthError, invalidInput, unsupported } from '../errors.ts';
 import { openGguf } from '../formats/gguf.ts';
-import { metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
+import { type GgufKeys, ggufKeys, metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import { requireFile, type TensorFile } from '../formats/tensor.ts';
 import { limits } from '../limits.ts';
 import { tokenizerFromGguf } from '../tokenizer/ggufTokenizer.ts';
 import { readOptionalJson, tokenizerFromDirectory } from '../tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type FamilyBuilder, type GgufKeys, ggufKeys, type PublishedSampling } from './families/config.ts';
 import { deepseekV3 } from './families/deepseekV3.ts';
+import type { FamilyBuilder, PublishedSampling } from './families/family.ts';
 import { gemma3 } from './families/gemma3.ts';
 import { glm4Moe } from './families/glm4Moe.ts';
 import { glm4MoeLite } from './families/glm4MoeLite.ts';

@@ -1,6 +1,6 @@
 /** Default sampling settings: the publisher's values if there are any, else conservative ones. */
 import { z } from 'zod';
-import type { PublishedSampling } from '../model/families/config.ts';
+import type { PublishedSampling } from '../model/families/family.ts';
 import type { Sampling } from '../protocol/engineProtocol.ts';
 import { greedy, type SamplerSettings } from './sampler.ts';
 

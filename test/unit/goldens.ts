@@ -11,6 +11,7 @@ import type { Model } from '../../engine/model/open.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { withContext } from '../../engine/model/spec/describe.ts';
 import { figure } from '../figures.ts';
+import { goldenFamilies } from '../goldenFamilies.ts';
 import { fixtureFile } from './shared.ts';
 
 export interface GoldenCase {
@@ -32,34 +33,12 @@ export interface GoldenBounds {
 
 export const float32Bounds: GoldenBounds = { maxDeviation: 1e-4, sameGreedyText: true };
 
-const families = [
-  'llama',
-  'qwen2',
-  'qwen3',
-  'qwen3-yarn',
-  'qwen3-moe',
-  'gpt-oss',
-  'deepseek-v3',
-  'deepseek-v3-fp8',
-  'gemma3',
-  'phi3',
-  'phi3-longrope',
-  'glm4-moe',
-  'glm4-moe-lite',
-  'qwen3-next',
-  'qwen3.5',
-  'qwen3.5-moe',
-  'starcoder2',
-  'minimax-m2',
-  'mistral3',
-];
-
 function goldenCase(name: string, path: string, golden: string): GoldenCase {
   return { name, path: fixtureFile(`goldens/${path}`), golden: fixtureFile(`goldens/${golden}/golden.safetensors`) };
 }
 
 /** Every golden as the family publishes it, and as GGUF. */
-export const goldenCases: readonly GoldenCase[] = families.flatMap((name) => [
+export const goldenCases: readonly GoldenCase[] = goldenFamilies.flatMap((name) => [
   goldenCase(`${name} safetensors`, name, name),
   // The FP8 checkpoint exists as a GGUF of floats only, which is too large to keep here and shows nothing new.
   ...(name === 'deepseek-v3-fp8' ? [] : [goldenCase(`${name} GGUF`, `gguf/${name}-bf16.gguf`, name)]),

@@ -1,7 +1,7 @@
-/** Validates a published Hugging Face `config.json`: the fields that families share. */
+/** Reads what families share from a published Hugging Face `config.json`, or from the keys of a GGUF. Errors name the key. */
 import { z } from 'zod';
 import { firstIssue, invalidInput, unsupported } from '../../errors.ts';
-import type { GgufMetadata } from '../../formats/ggufMetadata.ts';
+import type { GgufKeys, GgufMetadata } from '../../formats/ggufMetadata.ts';
 import type { TensorFile } from '../../formats/tensor.ts';
 import { limits } from '../../limits.ts';
 import {
@@ -12,34 +12,6 @@ import {
   yarnMscale,
 } from '../spec/rope.ts';
 import type { DecoderSpec, QueryTemperature, RopeSpec, YarnSpec } from '../spec/spec.ts';
-import type { DecoderWeights } from '../weights/weights.ts';
-
-// Interface of a family file: builds a `DecoderSpec` from either format, and finds its weights.
-
-/** Keys of `SamplerSettings` (sampling/sampler.ts). */
-export interface PublishedSampling {
-  readonly temperature: number;
-  readonly topP?: number;
-  readonly topK?: number;
-  readonly repetitionPenalty?: number;
-}
-
-export interface FamilyBuilder {
-  /** `model_type` values in config.json. */
-  readonly modelTypes: readonly string[];
-  /** `general.architecture` in a GGUF. */
-  readonly ggufArchitecture: string;
-  /** `tokenizer.ggml.pre` of its GGUFs, if another family has the same architecture. */
-  readonly ggufPreTokeniser?: string;
-  /** What its publisher recommends, for files without a generation_config.json (GGUF); absent: nothing. */
-  readonly sampling?: PublishedSampling;
-  /** @throws HearthError `invalid-input` or `unsupported`, naming the key. */
-  specFromConfig(config: unknown): DecoderSpec;
-  specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec>;
-  /** @throws HearthError `invalid-input` or `unsupported`, naming the tensor. */
-  weightsFromHuggingFace(spec: DecoderSpec, file: TensorFile, config: unknown): DecoderWeights;
-  weightsFromGguf(spec: DecoderSpec, file: TensorFile): DecoderWeights;
-}
 
 /** A size: an integer from 1 to `max`. */
 export const size = (max: number) => z.number().int().min(1).max(max);
@@ -158,28 +130,40 @@ export function requireSiluActivation(config: DecoderConfig): void {
   requireValue('hidden_act', config.hidden_act, 'silu');
 }
 
-export function headDimOf(config: Pick<DecoderConfig, 'head_dim' | 'hidden_size' | 'num_attention_heads'>): number {
-  return config.head_dim ?? config.hidden_size / config.num_attention_heads;
-}
-
 /** Sizes that all architectures with standard attention write under the same keys. */
 export function configSizes(
   config: Pick<
     DecoderConfig,
-    | 'num_hidden_layers'
-    | 'num_attention_heads'
-    | 'num_key_value_heads'
-    | 'head_dim'
-    | 'hidden_size'
-    | 'intermediate_size'
+    'num_hidden_layers' | 'num_attention_heads' | 'num_key_value_heads' | 'head_dim' | 'hidden_size'
   >,
 ) {
   return {
     numLayers: config.num_hidden_layers,
     numAttentionHeads: config.num_attention_heads,
     numKeyValueHeads: config.num_key_value_heads ?? config.num_attention_heads,
-    headDim: headDimOf(config),
-    intermediateSize: config.intermediate_size,
+    headDim: config.head_dim ?? config.hidden_size / config.num_attention_heads,
+  };
+}
+
+type OuterFields = Pick<
+  DecoderSpec,
+  'vocabularySize' | 'hiddenSize' | 'normEpsilon' | 'contextTokens' | 'tiedEmbeddings'
+>;
+
+/** A spec's fields outside its layers. */
+export function configOuterFields(
+  config: Pick<
+    DecoderConfig,
+    'vocab_size' | 'hidden_size' | 'rms_norm_eps' | 'max_position_embeddings' | 'tie_word_embeddings'
+  >,
+  rope: RopeSpec,
+): OuterFields {
+  return {
+    vocabularySize: config.vocab_size,
+    hiddenSize: config.hidden_size,
+    normEpsilon: config.rms_norm_eps,
+    contextTokens: contextTokensOf(config.max_position_embeddings, rope),
+    tiedEmbeddings: config.tie_word_embeddings ?? false,
   };
 }
 
@@ -298,66 +282,11 @@ export function contextTokensOf(maxPositionEmbeddings: number, rope: RopeSpec): 
     : maxPositionEmbeddings;
 }
 
-// Reads the `<architecture>.*` keys of GGUF metadata. Errors name the key.
+// The same from the `<architecture>.*` keys of a GGUF.
 
 export type GgufSource = TensorFile & GgufMetadata;
 
-export interface GgufKeys {
-  readonly architecture: string;
-  /** An integer from 1 to `max`. */
-  size(key: string, max: number): number;
-  optionalSize(key: string, max: number): number | undefined;
-  optionalNumber(key: string): number | undefined;
-  positive(key: string): number;
-  optionalPositive(key: string): number | undefined;
-  optionalBoolean(key: string): boolean | undefined;
-  optionalString(key: string): string | undefined;
-}
-
-/** Keys omit the architecture prefix: `attention.head_count`. */
-export function ggufKeys(metadata: GgufMetadata['metadata']): GgufKeys {
-  const architecture = metadata.get('general.architecture');
-  if (typeof architecture !== 'string') throw invalidInput('GGUF key general.architecture is missing.');
-  const typed = <T>(key: string, type: string, convert: (value: unknown) => T | undefined): T | undefined => {
-    const value = metadata.get(`${architecture}.${key}`);
-    if (value === undefined) return undefined;
-    const converted = convert(value);
-    if (converted === undefined) throw invalidInput(`GGUF key ${architecture}.${key} must be ${type}.`);
-    return converted;
-  };
-  const needed = <T>(key: string, value: T | undefined): T => {
-    if (value === undefined) throw invalidInput(`GGUF key ${architecture}.${key} is missing.`);
-    return value;
-  };
-  const optionalNumber = (key: string) => typed(key, 'one finite number', finiteNumber);
-  const optionalPositive = (key: string) =>
-    typed(key, 'one positive number', (value) => {
-      const number = finiteNumber(value);
-      return number !== undefined && number > 0 ? number : undefined;
-    });
-  const optionalSize = (key: string, max: number) =>
-    typed(key, `one whole number from 1 to ${max}`, (value) => {
-      const number = finiteNumber(value);
-      return number !== undefined && Number.isInteger(number) && number >= 1 && number <= max ? number : undefined;
-    });
-  return {
-    architecture,
-    optionalNumber,
-    optionalPositive,
-    positive: (key) => needed(key, optionalPositive(key)),
-    optionalSize,
-    size: (key, max) => needed(key, optionalSize(key, max)),
-    optionalBoolean: (key) => typed(key, 'true or false', (value) => (typeof value === 'boolean' ? value : undefined)),
-    optionalString: (key) => typed(key, 'a text', (value) => (typeof value === 'string' ? value : undefined)),
-  };
-}
-
-function finiteNumber(value: unknown): number | undefined {
-  const number = typeof value === 'bigint' ? Number(value) : value;
-  return typeof number === 'number' && Number.isFinite(number) ? number : undefined;
-}
-
-interface GgufSizes {
+export interface GgufSizes {
   readonly numLayers: number;
   readonly hiddenSize: number;
   readonly intermediateSize: number;
@@ -397,6 +326,18 @@ export function ggufSizes(keys: GgufKeys, gguf: GgufSource): GgufSizes {
       keys.optionalPositive('attention.layer_norm_epsilon') ?? keys.positive('attention.layer_norm_rms_epsilon'),
     contextTokens: keys.size('context_length', limits.model.contextTokens),
     ...ggufVocabulary(gguf),
+  };
+}
+
+/** A spec's fields outside its layers. */
+export function ggufOuterFields(sizes: GgufSizes, rope: RopeSpec): OuterFields {
+  const { vocabularySize, hiddenSize, normEpsilon, contextTokens, tiedEmbeddings } = sizes;
+  return {
+    vocabularySize,
+    hiddenSize,
+    normEpsilon,
+    contextTokens: contextTokensOf(contextTokens, rope),
+    tiedEmbeddings,
   };
 }
 

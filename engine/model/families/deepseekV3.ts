@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { invalidInput, unsupported } from '../../errors.ts';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
 import { yarnMscale } from '../spec/rope.ts';
 import {
@@ -17,11 +18,10 @@ import {
   type RopeSpec,
 } from '../spec/spec.ts';
 import {
+  configOuterFields,
   contextTokensOf,
   decoderFields,
   experts,
-  type FamilyBuilder,
-  type GgufKeys,
   type GgufSource,
   ggufVocabulary,
   optional,
@@ -34,6 +34,7 @@ import {
   width,
 } from './config.ts';
 import { deepseekFromGguf, deepseekFromHuggingFace } from './deepseekV3Weights.ts';
+import { type FamilyBuilder, swiGlu } from './family.ts';
 
 /** Of families with these experts (GLM-4.5). */
 export const expertFields = {
@@ -78,11 +79,7 @@ export function latentSpecFromConfig(family: Family, config: unknown): DecoderSp
   const attention = attentionFromConfig(parsed);
   return checkedSpec({
     family,
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, attention.rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
+    ...configOuterFields(parsed, attention.rope),
     layers: feedForwardsFromConfig(parsed, parsed.num_hidden_layers).map((feedForward) => ({ attention, feedForward })),
   });
 }
@@ -92,7 +89,7 @@ export function feedForwardsFromConfig(config: ExpertConfig, numLayers: number):
   requireValue('moe_layer_freq', config.moe_layer_freq ?? 1, 1);
   requireValue('scoring_func', config.scoring_func ?? 'sigmoid', 'sigmoid');
   requireValue('topk_method', config.topk_method ?? 'noaux_tc', 'noaux_tc');
-  const dense = denseOf(config.intermediate_size);
+  const dense = swiGlu(config.intermediate_size);
   const sparse = expertsFromConfig(config);
   return Array.from({ length: numLayers }, (_, layer) => (layer < config.first_k_dense_replace ? dense : sparse));
 }
@@ -126,10 +123,6 @@ function attentionFromConfig(config: LatentConfig): LatentAttentionSpec {
 /** DeepSeek applies YaRN's temperature to the scores. On cos and sin, its two factors cancel. */
 function softmaxScaleOf(headDim: number, mscale: number): number {
   return headDim ** -0.5 * mscale * mscale;
-}
-
-function denseOf(intermediateSize: number): DenseSpec {
-  return { kind: 'dense', intermediateSize, activation: { kind: 'silu-gate' } };
 }
 
 function expertsFromConfig(config: ExpertConfig): ExpertsSpec {
@@ -190,7 +183,7 @@ export function latentSpecFromGguf(family: Family, keys: GgufKeys, gguf: GgufSou
  * @param gating of files without the key.
  */
 export function feedForwardsFromGguf(keys: GgufKeys, gating = softmaxGating): (DenseSpec | ExpertsSpec)[] {
-  const dense = denseOf(keys.size('feed_forward_length', limits.model.width));
+  const dense = swiGlu(keys.size('feed_forward_length', limits.model.width));
   const sparse = expertsFromGguf(keys, gating);
   // `block_count` includes multi-token prediction layers if the file has them.
   const numLayers = keys.size('block_count', limits.model.layers) - (keys.optionalNumber('nextn_predict_layers') ?? 0);

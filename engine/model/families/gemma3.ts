@@ -5,9 +5,9 @@
  * `llama-model.cpp` (LLM_ARCH_GEMMA3).
  */
 import { z } from 'zod';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
-import type { DecoderSpec, RopeSpec } from '../spec/spec.ts';
-import { checkedSpec } from '../spec/spec.ts';
+import { checkedSpec, type DecoderSpec, type RopeSpec } from '../spec/spec.ts';
 import {
   type DecoderNames,
   decoderWeights,
@@ -17,13 +17,13 @@ import {
   tensorTable,
 } from '../weights/decoderWeights.ts';
 import { plusOne } from '../weights/weightViews.ts';
-import type { FamilyBuilder } from './config.ts';
 import {
-  contextTokensOf,
+  configOuterFields,
+  configSizes,
   decoderFields,
   fp8BlockOf,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
   optional,
   parseConfig,
@@ -33,6 +33,7 @@ import {
   ropeScaling,
   size,
 } from './config.ts';
+import { type FamilyBuilder, groupedQueryAttention, type HeadSizes } from './family.ts';
 
 const gemma3Config = z.looseObject({
   ...decoderFields,
@@ -59,34 +60,25 @@ type Gemma3Config = z.infer<typeof gemma3Config>;
 const publishedPattern = 6;
 const publishedLocalTheta = 10_000;
 
-interface Gemma3Sizes {
-  readonly numAttentionHeads: number;
-  readonly numKeyValueHeads: number;
-  readonly headDim: number;
-  readonly intermediateSize: number;
+interface Gemma3Sizes extends Omit<HeadSizes, 'rope'> {
   readonly softmaxScale: number;
   readonly slidingWindow: number;
   readonly rope: { readonly full: RopeSpec; readonly sliding: RopeSpec };
 }
 
 /** `isFull`: one entry a layer. */
-function gemma3Layers(isFull: readonly boolean[], sizes: Gemma3Sizes): DecoderSpec['layers'] {
-  const { numAttentionHeads, numKeyValueHeads, headDim, softmaxScale, slidingWindow, rope } = sizes;
+function gemma3Layers(
+  isFull: readonly boolean[],
+  { rope, slidingWindow, softmaxScale, ...sizes }: Gemma3Sizes,
+  intermediateSize: number,
+): DecoderSpec['layers'] {
+  const own = { qkNorm: true, softmaxScale };
   return isFull.map((full) => ({
     postNorms: true,
-    attention: {
-      kind: 'grouped-query',
-      numAttentionHeads,
-      numKeyValueHeads,
-      headDim,
-      bias: { qkv: false, output: false },
-      qkNorm: true,
-      sinks: false,
-      ...(!full && { slidingWindow }),
-      rope: full ? rope.full : rope.sliding,
-      softmaxScale,
-    },
-    feedForward: { kind: 'dense', intermediateSize: sizes.intermediateSize, activation: { kind: 'gelu-gate' } },
+    attention: full
+      ? groupedQueryAttention({ ...sizes, rope: rope.full }, own)
+      : groupedQueryAttention({ ...sizes, rope: rope.sliding }, { ...own, slidingWindow }),
+    feedForward: { kind: 'dense', intermediateSize, activation: { kind: 'gelu-gate' } },
   }));
 }
 
@@ -120,25 +112,22 @@ function specFromConfig(config: unknown): DecoderSpec {
   requireValue('attn_logit_softcapping', parsed.attn_logit_softcapping, undefined);
   requireValue('final_logit_softcapping', parsed.final_logit_softcapping, undefined);
   requireValue('use_bidirectional_attention', parsed.use_bidirectional_attention ?? false, false);
-  const headDim = parsed.head_dim ?? 256;
-  const rope = ropesFromConfig(parsed, headDim);
+  const sizes = configSizes({ ...parsed, head_dim: parsed.head_dim ?? 256 });
+  const rope = ropesFromConfig(parsed, sizes.headDim);
   return checkedSpec({
     family: 'gemma3',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope.full),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? true,
+    ...configOuterFields({ ...parsed, tie_word_embeddings: parsed.tie_word_embeddings ?? true }, rope.full),
     embeddingScale: Math.sqrt(parsed.hidden_size),
-    layers: gemma3Layers(fullLayers(parsed), {
-      numAttentionHeads: parsed.num_attention_heads,
-      numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-      headDim,
-      intermediateSize: parsed.intermediate_size,
-      softmaxScale: (parsed.query_pre_attn_scalar ?? 256) ** -0.5,
-      slidingWindow: parsed.sliding_window,
-      rope,
-    }),
+    layers: gemma3Layers(
+      fullLayers(parsed),
+      {
+        ...sizes,
+        softmaxScale: (parsed.query_pre_attn_scalar ?? 256) ** -0.5,
+        slidingWindow: parsed.sliding_window,
+        rope,
+      },
+      parsed.intermediate_size,
+    ),
   });
 }
 
@@ -152,11 +141,7 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   const scaleDim = numLayers === 62 ? hiddenSize / numAttentionHeads : dimensions;
   return checkedSpec({
     family: 'gemma3',
-    vocabularySize: sizes.vocabularySize,
-    hiddenSize,
-    normEpsilon: sizes.normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, full),
-    tiedEmbeddings: sizes.tiedEmbeddings,
+    ...ggufOuterFields(sizes, full),
     embeddingScale: Math.sqrt(hiddenSize),
     layers: gemma3Layers(
       Array.from({ length: numLayers }, (_, layer) => (layer + 1) % pattern === 0),
@@ -166,6 +151,7 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
         slidingWindow: keys.size('attention.sliding_window', limits.model.contextTokens),
         rope: { full, sliding: { theta, dimensions, layout: 'half-split' } },
       },
+      sizes.intermediateSize,
     ),
   });
 }

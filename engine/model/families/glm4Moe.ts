@@ -3,17 +3,16 @@
  * Sources: transformers `models/glm4_moe/modeling_glm4_moe.py`; llama.cpp `convert_hf_to_gguf.py` (Glm4MoeModel).
  */
 import { z } from 'zod';
-import type { DecoderSpec, GroupedQueryAttentionSpec } from '../spec/spec.ts';
-import { checkedSpec } from '../spec/spec.ts';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
+import { checkedSpec, type DecoderSpec } from '../spec/spec.ts';
 import { ggufNames, groupedQueryWeights } from '../weights/decoderWeights.ts';
-import type { FamilyBuilder } from './config.ts';
 import {
-  contextTokensOf,
+  configOuterFields,
+  configSizes,
   decoderFields,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
-  headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
@@ -23,6 +22,7 @@ import {
 } from './config.ts';
 import { expertFields, feedForwardsFromConfig, feedForwardsFromGguf, sigmoidGating } from './deepseekV3.ts';
 import { deepseekLikeFromGguf, deepseekLikeFromHuggingFace } from './deepseekV3Weights.ts';
+import { type FamilyBuilder, groupedQueryAttention } from './family.ts';
 
 const glm4MoeConfig = z.looseObject({
   ...decoderFields,
@@ -31,56 +31,39 @@ const glm4MoeConfig = z.looseObject({
   use_qk_norm: optional(z.boolean()),
 });
 
-type Sizes = Pick<GroupedQueryAttentionSpec, 'numAttentionHeads' | 'numKeyValueHeads' | 'headDim' | 'rope' | 'qkNorm'>;
-
-const attentionOf = (sizes: Sizes, bias: boolean): GroupedQueryAttentionSpec => ({
-  kind: 'grouped-query',
-  ...sizes,
-  bias: { qkv: bias, output: false },
-  sinks: false,
-  softmaxScale: sizes.headDim ** -0.5,
-});
-
 function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(glm4MoeConfig, config);
   requireSiluActivation(parsed);
-  const headDim = headDimOf(parsed);
+  const sizes = configSizes(parsed);
   // transformers' default.
-  const dimensions = rotatedDimensions(config, headDim, 0.5);
+  const dimensions = rotatedDimensions(config, sizes.headDim, 0.5);
   const rope = ropeFromConfig(parsed, { dimensions, layout: 'half-split' });
-  const sizes = {
-    numAttentionHeads: parsed.num_attention_heads,
-    numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-    headDim,
-    rope,
-    qkNorm: parsed.use_qk_norm ?? false,
-  };
-  const attention = attentionOf(sizes, parsed.attention_bias ?? false);
+  const attention = groupedQueryAttention(
+    { ...sizes, rope },
+    { bias: { qkv: parsed.attention_bias ?? false, output: false }, qkNorm: parsed.use_qk_norm ?? false },
+  );
   return checkedSpec({
     family: 'glm4-moe',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    layers: feedForwardsFromConfig(parsed, parsed.num_hidden_layers).map((feedForward) => ({ attention, feedForward })),
+    ...configOuterFields(parsed, rope),
+    layers: feedForwardsFromConfig(parsed, sizes.numLayers).map((feedForward) => ({ attention, feedForward })),
   });
 }
 
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
-  const { numAttentionHeads, numKeyValueHeads, headDim, contextTokens, ...sizes } = ggufSizes(keys, gguf);
+  const sizes = ggufSizes(keys, gguf);
+  const { headDim, contextTokens } = sizes;
   const dimensions = keys.optionalNumber('rope.dimension_count') ?? headDim / 2;
   const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
-  const qkNorm = gguf.tensors.has('blk.0.attn_q_norm.weight');
-  const heads = { numAttentionHeads, numKeyValueHeads, headDim, rope, qkNorm };
-  const attention = attentionOf(heads, gguf.tensors.has('blk.0.attn_q.bias'));
+  const attention = groupedQueryAttention(
+    { ...sizes, rope },
+    {
+      bias: { qkv: gguf.tensors.has('blk.0.attn_q.bias'), output: false },
+      qkNorm: gguf.tensors.has('blk.0.attn_q_norm.weight'),
+    },
+  );
   return checkedSpec({
     family: 'glm4-moe',
-    vocabularySize: sizes.vocabularySize,
-    hiddenSize: sizes.hiddenSize,
-    normEpsilon: sizes.normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, rope),
-    tiedEmbeddings: sizes.tiedEmbeddings,
+    ...ggufOuterFields(sizes, rope),
     layers: feedForwardsFromGguf(keys, sigmoidGating).map((feedForward) => ({ attention, feedForward })),
   });
 }

@@ -4,9 +4,10 @@
  */
 import { z } from 'zod';
 import type { DecoderSpec } from '../spec/spec.ts';
-import { type FamilyBuilder, optional, parseConfig, requireValue } from './config.ts';
+import { optional, parseConfig, requireValue } from './config.ts';
 import { latentSpecFromConfig, latentSpecFromGguf, sigmoidGating } from './deepseekV3.ts';
 import { deepseekFromGguf, deepseekFromHuggingFace } from './deepseekV3Weights.ts';
+import type { FamilyBuilder } from './family.ts';
 
 const layerTypesConfig = z.looseObject({
   first_k_dense_replace: optional(z.number().int().min(0)),

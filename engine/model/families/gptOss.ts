@@ -5,16 +5,17 @@
  */
 import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
 import { yarnAttentionFactor } from '../spec/rope.ts';
 import { checkedSpec, type DecoderSpec, type LayerSpec, type RopeSpec } from '../spec/spec.ts';
 import {
-  contextTokensOf,
+  configOuterFields,
+  configSizes,
   decoderFields,
   experts,
-  type FamilyBuilder,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
   heads,
   optional,
@@ -27,6 +28,7 @@ import {
   size,
   width,
 } from './config.ts';
+import { type FamilyBuilder, groupedQueryAttention, type HeadSizes } from './family.ts';
 import { gptOssFromGguf, gptOssFromHuggingFace, gptOssFromOriginal } from './gptOssWeights.ts';
 
 /** Alpha of the gate's sigmoid. All implementations hard-code it; no configuration contains it. */
@@ -67,11 +69,7 @@ const originalConfig = z.looseObject({
   rope_ntk_beta: z.number().positive(),
 });
 
-interface GptOssSizes {
-  readonly numAttentionHeads: number;
-  readonly numKeyValueHeads: number;
-  readonly headDim: number;
-  readonly rope: RopeSpec;
+interface GptOssSizes extends HeadSizes {
   readonly numExperts: number;
   readonly expertsPerToken: number;
   readonly intermediateSize: number;
@@ -79,20 +77,9 @@ interface GptOssSizes {
 }
 
 function gptOssLayer(sizes: GptOssSizes, slidingWindow: number | undefined): LayerSpec {
-  const { numAttentionHeads, numKeyValueHeads, headDim, rope, numExperts, expertsPerToken, intermediateSize } = sizes;
+  const { numExperts, expertsPerToken, intermediateSize } = sizes;
   return {
-    attention: {
-      kind: 'grouped-query',
-      numAttentionHeads,
-      numKeyValueHeads,
-      headDim,
-      bias: { qkv: true, output: true },
-      qkNorm: false,
-      sinks: true,
-      ...(slidingWindow !== undefined && { slidingWindow }),
-      rope,
-      softmaxScale: headDim ** -0.5,
-    },
+    attention: groupedQueryAttention(sizes, { bias: { qkv: true, output: true }, sinks: true, slidingWindow }),
     feedForward: {
       kind: 'experts',
       numExperts,
@@ -121,26 +108,20 @@ function specFromConfig(config: unknown): DecoderSpec {
   requireValue('quantization_config.quant_method', quantisationMethodOf(config), 'mxfp4', undefined);
   const expertsPerToken = parsed.num_experts_per_tok ?? parsed.experts_per_token;
   if (expertsPerToken === undefined) throw invalidInput('config.json, key num_experts_per_tok is missing.');
-  const headDim = parsed.head_dim ?? 64;
-  const rope = ropeFromConfig(parsed, { dimensions: headDim, layout: 'half-split' });
+  const { numLayers, ...headSizes } = configSizes({ ...parsed, head_dim: parsed.head_dim ?? 64 });
+  const rope = ropeFromConfig(parsed, { dimensions: headSizes.headDim, layout: 'half-split' });
   const sizes: GptOssSizes = {
-    numAttentionHeads: parsed.num_attention_heads,
-    numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-    headDim,
+    ...headSizes,
     rope,
     numExperts: parsed.num_local_experts,
     expertsPerToken,
     intermediateSize: parsed.intermediate_size,
     swigluLimit: parsed.swiglu_limit ?? defaultSwigluLimit,
   };
-  const alternating = alternatingLayers(parsed.num_hidden_layers, sizes, parsed.sliding_window);
+  const alternating = alternatingLayers(numLayers, sizes, parsed.sliding_window);
   return checkedSpec({
     family: 'gpt-oss',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
+    ...configOuterFields(parsed, rope),
     layers: alternating.map((layer, index) => {
       const type = parsed.layer_types?.[index];
       if (type === undefined) return layer;
@@ -171,10 +152,9 @@ function specFromOriginalConfig(config: unknown): DecoderSpec {
       attentionFactor: yarnAttentionFactor(factor),
     },
   };
+  const { numLayers, ...headSizes } = configSizes(parsed);
   const sizes: GptOssSizes = {
-    numAttentionHeads: parsed.num_attention_heads,
-    numKeyValueHeads: parsed.num_key_value_heads,
-    headDim: parsed.head_dim,
+    ...headSizes,
     rope,
     numExperts: parsed.num_experts,
     expertsPerToken: parsed.experts_per_token,
@@ -183,13 +163,17 @@ function specFromOriginalConfig(config: unknown): DecoderSpec {
   };
   return checkedSpec({
     family: 'gpt-oss',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    // RMSNorm's default in torch/model.py.
-    normEpsilon: 1e-5,
-    contextTokens: contextTokensOf(parsed.initial_context_length, rope),
-    tiedEmbeddings: false,
-    layers: alternatingLayers(parsed.num_hidden_layers, sizes, parsed.sliding_window),
+    ...configOuterFields(
+      {
+        ...parsed,
+        // RMSNorm's default in torch/model.py.
+        rms_norm_eps: 1e-5,
+        max_position_embeddings: parsed.initial_context_length,
+        tie_word_embeddings: false,
+      },
+      rope,
+    ),
+    layers: alternatingLayers(numLayers, sizes, parsed.sliding_window),
   });
 }
 
@@ -198,7 +182,6 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   const { headDim: dimensions, contextTokens } = sizes;
   // Files that predate the key `yarn_truncate` come from the same models, whose configuration says false.
   const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: false });
-  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings } = sizes;
   const layerSizes: GptOssSizes = {
     ...sizes,
     rope,
@@ -210,11 +193,7 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   const slidingWindow = keys.size('attention.sliding_window', limits.model.contextTokens);
   return checkedSpec({
     family: 'gpt-oss',
-    vocabularySize,
-    hiddenSize,
-    normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, rope),
-    tiedEmbeddings,
+    ...ggufOuterFields(sizes, rope),
     layers: alternatingLayers(sizes.numLayers, layerSizes, slidingWindow),
   });
 }

@@ -3,23 +3,16 @@
  * Sources: transformers `models/llama/modeling_llama.py`; llama.cpp `convert_hf_to_gguf.py` (LlamaModel).
  */
 import { z } from 'zod';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
+import { checkedSpec, type DecoderSpec } from '../spec/spec.ts';
+import { rotaryFactors } from '../weights/decoderWeights.ts';
 import {
-  checkedSpec,
-  type DecoderSpec,
-  type GroupedQueryAttentionSpec,
-  type QueryTemperature,
-  type RopeSpec,
-} from '../spec/spec.ts';
-import { decoderWeights, ggufNames, huggingFaceNames, rotaryFactors, tensorTable } from '../weights/decoderWeights.ts';
-import {
+  configOuterFields,
   configSizes,
-  contextTokensOf,
   decoderFields,
-  type FamilyBuilder,
-  fp8BlockOf,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
   optional,
   parseConfig,
@@ -28,6 +21,14 @@ import {
   ropeFromConfig,
   ropeFromGguf,
 } from './config.ts';
+import {
+  type FamilyBuilder,
+  groupedQueryAttention,
+  type HeadSizes,
+  type OwnAttention,
+  swiGlu,
+  usualWeights,
+} from './family.ts';
 
 const llamaConfig = z.looseObject({
   ...decoderFields,
@@ -35,36 +36,14 @@ const llamaConfig = z.looseObject({
   mlp_bias: optional(z.boolean()),
 });
 
-export interface LlamaSizes {
-  readonly numLayers: number;
-  readonly numAttentionHeads: number;
-  readonly numKeyValueHeads: number;
-  readonly headDim: number;
-  readonly intermediateSize: number;
-  readonly bias: GroupedQueryAttentionSpec['bias'];
-  readonly rope: RopeSpec;
-  readonly slidingWindow?: number | undefined;
-  readonly queryTemperature?: QueryTemperature | undefined;
-}
-
-export function llamaLayers(sizes: LlamaSizes): DecoderSpec['layers'] {
-  const { numAttentionHeads, numKeyValueHeads, headDim, bias, rope, slidingWindow, queryTemperature } = sizes;
-  return Array.from({ length: sizes.numLayers }, () => ({
-    attention: {
-      kind: 'grouped-query',
-      numAttentionHeads,
-      numKeyValueHeads,
-      headDim,
-      bias,
-      qkNorm: false,
-      sinks: false,
-      ...(slidingWindow !== undefined && { slidingWindow }),
-      rope,
-      ...(queryTemperature && { queryTemperature }),
-      softmaxScale: headDim ** -0.5,
-    },
-    feedForward: { kind: 'dense', intermediateSize: sizes.intermediateSize, activation: { kind: 'silu-gate' } },
-  }));
+/** `sizes` of either format, and the rotary settings. */
+export function llamaLayers(
+  sizes: HeadSizes & { readonly numLayers: number },
+  intermediateSize: number,
+  own: OwnAttention,
+): DecoderSpec['layers'] {
+  const attention = groupedQueryAttention(sizes, own);
+  return Array.from({ length: sizes.numLayers }, () => ({ attention, feedForward: swiGlu(intermediateSize) }));
 }
 
 function specFromConfig(config: unknown): DecoderSpec {
@@ -72,20 +51,12 @@ function specFromConfig(config: unknown): DecoderSpec {
   requireSiluActivation(parsed);
   requireValue('mlp_bias', parsed.mlp_bias ?? false, false);
   const sizes = configSizes(parsed);
-  const attentionBias = parsed.attention_bias ?? false;
+  const bias = parsed.attention_bias ?? false;
   const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'llama',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    layers: llamaLayers({
-      ...sizes,
-      bias: { qkv: attentionBias, output: attentionBias },
-      rope,
-    }),
+    ...configOuterFields(parsed, rope),
+    layers: llamaLayers({ ...sizes, rope }, parsed.intermediate_size, { bias: { qkv: bias, output: bias } }),
   });
 }
 
@@ -98,16 +69,11 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   // Llama 3.1's scaling, which the converter stores as divisors of the frequencies.
   const frequencyFactors = await rotaryFactors(gguf, 'rope_freqs.weight', dimensions / 2);
   const rope = frequencyFactors ? { ...scaled, frequencyFactors } : scaled;
-  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings } = sizes;
   const bias = { qkv: gguf.tensors.has('blk.0.attn_q.bias'), output: gguf.tensors.has('blk.0.attn_output.bias') };
   return checkedSpec({
     family: 'llama',
-    vocabularySize,
-    hiddenSize,
-    normEpsilon,
-    contextTokens: contextTokensOf(sizes.contextTokens, rope),
-    tiedEmbeddings,
-    layers: llamaLayers({ ...sizes, bias, rope }),
+    ...ggufOuterFields(sizes, rope),
+    layers: llamaLayers({ ...sizes, rope }, sizes.intermediateSize, { bias }),
   });
 }
 
@@ -118,7 +84,5 @@ export const llama: FamilyBuilder = {
   sampling: { temperature: 0.2, topP: 0.9 },
   specFromConfig,
   specFromGguf,
-  weightsFromHuggingFace: (spec, file, config) =>
-    decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames),
-  weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
+  ...usualWeights,
 };

@@ -4,15 +4,10 @@
  * `models/minimax_m2/modular_minimax_m2.py`; llama.cpp `conversion/minimax.py` and `src/models/minimax-m2.cpp`.
  */
 import { z } from 'zod';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import type { TensorFile } from '../../formats/tensor.ts';
 import { limits } from '../../limits.ts';
-import {
-  checkedSpec,
-  type DecoderSpec,
-  type ExpertsSpec,
-  type GroupedQueryAttentionSpec,
-  type RopeSpec,
-} from '../spec/spec.ts';
+import { checkedSpec, type DecoderSpec, type ExpertsSpec, type GroupedQueryAttentionSpec } from '../spec/spec.ts';
 import {
   decoderWeights,
   expertsApart,
@@ -23,14 +18,13 @@ import {
 } from '../weights/decoderWeights.ts';
 import type { DecoderWeights } from '../weights/weights.ts';
 import {
+  configOuterFields,
   configSizes,
-  contextTokensOf,
   decoderFields,
   experts,
-  type FamilyBuilder,
   fp8BlockOf,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
   optional,
   parseConfig,
@@ -43,6 +37,7 @@ import {
 } from './config.ts';
 import { requireSigmoidGating, sigmoidExperts } from './deepseekV3.ts';
 import { deepseekFeedForward, deepseekLikeFromGguf } from './deepseekV3Weights.ts';
+import { type FamilyBuilder, groupedQueryAttention, type HeadSizes } from './family.ts';
 
 const miniMaxConfig = z.looseObject({
   ...decoderFields,
@@ -58,19 +53,8 @@ const miniMaxConfig = z.looseObject({
   attn_type_list: optional(z.array(z.number())),
 });
 
-interface Sizes extends Pick<GroupedQueryAttentionSpec, 'numAttentionHeads' | 'numKeyValueHeads' | 'headDim'> {
-  readonly rope: RopeSpec;
-}
-
-const attentionOf = (sizes: Sizes): GroupedQueryAttentionSpec => ({
-  kind: 'grouped-query',
-  ...sizes,
-  bias: { qkv: false, output: false },
-  qkNorm: true,
-  jointNorm: true,
-  sinks: false,
-  softmaxScale: sizes.headDim ** -0.5,
-});
+const attentionOf = (sizes: HeadSizes): GroupedQueryAttentionSpec =>
+  groupedQueryAttention(sizes, { qkNorm: true, jointNorm: true });
 
 const feedForwardOf = (sizes: Pick<ExpertsSpec, 'numExperts' | 'expertsPerToken' | 'intermediateSize'>): ExpertsSpec =>
   sigmoidExperts({ ...sizes, sharedExperts: 0, groups: 1, groupsUsed: 1, renormalise: true, routedScale: 1 });
@@ -84,33 +68,30 @@ function specFromConfig(config: unknown): DecoderSpec {
   requireValue('qk_norm_type', parsed.qk_norm_type ?? 'per_layer', 'per_layer');
   requireValue('shared_intermediate_size', parsed.shared_intermediate_size ?? 0, 0);
   for (const type of parsed.attn_type_list ?? []) requireValue('attn_type_list', type, 1);
-  const { numLayers, numAttentionHeads, numKeyValueHeads, headDim, intermediateSize } = configSizes(parsed);
+  const sizes = configSizes(parsed);
   // transformers' default.
-  const dimensions = parsed.rotary_dim ?? rotatedDimensions(config, headDim, 0.5);
+  const dimensions = parsed.rotary_dim ?? rotatedDimensions(config, sizes.headDim, 0.5);
   const rope = ropeFromConfig(parsed, { dimensions, layout: 'half-split' });
-  const attention = attentionOf({ numAttentionHeads, numKeyValueHeads, headDim, rope });
+  const attention = attentionOf({ ...sizes, rope });
   const feedForward = feedForwardOf({
     numExperts: parsed.num_local_experts,
     expertsPerToken: parsed.num_experts_per_tok,
-    intermediateSize,
+    intermediateSize: parsed.intermediate_size,
   });
   return checkedSpec({
     family: 'minimax-m2',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    layers: Array.from({ length: numLayers }, () => ({ attention, feedForward })),
+    ...configOuterFields(parsed, rope),
+    layers: Array.from({ length: sizes.numLayers }, () => ({ attention, feedForward })),
   });
 }
 
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
-  const { numLayers, numAttentionHeads, numKeyValueHeads, headDim, contextTokens, ...sizes } = ggufSizes(keys, gguf);
+  const sizes = ggufSizes(keys, gguf);
+  const { headDim, contextTokens } = sizes;
   requireSigmoidGating(keys);
   const dimensions = keys.optionalNumber('rope.dimension_count') ?? headDim / 2;
   const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
-  const attention = attentionOf({ numAttentionHeads, numKeyValueHeads, headDim, rope });
+  const attention = attentionOf({ ...sizes, rope });
   const feedForward = feedForwardOf({
     numExperts: keys.size('expert_count', limits.model.experts),
     expertsPerToken: keys.size('expert_used_count', limits.model.experts),
@@ -118,12 +99,8 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   });
   return checkedSpec({
     family: 'minimax-m2',
-    vocabularySize: sizes.vocabularySize,
-    hiddenSize: sizes.hiddenSize,
-    normEpsilon: sizes.normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, rope),
-    tiedEmbeddings: sizes.tiedEmbeddings,
-    layers: Array.from({ length: numLayers }, () => ({ attention, feedForward })),
+    ...ggufOuterFields(sizes, rope),
+    layers: Array.from({ length: sizes.numLayers }, () => ({ attention, feedForward })),
   });
 }
 

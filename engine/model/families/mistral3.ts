@@ -5,19 +5,19 @@
  * `src/models/mistral3.cpp`. Older models have Llama's architecture in GGUF files (llama.ts).
  */
 import { z } from 'zod';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
 import { yarnAttentionFactor } from '../spec/rope.ts';
 import { checkedSpec, type DecoderSpec, type QueryTemperature } from '../spec/spec.ts';
 import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
 import { textPart } from '../weights/textPart.ts';
 import {
+  configOuterFields,
   configSizes,
-  contextTokensOf,
   decoderFields,
-  type FamilyBuilder,
   fp8BlockOf,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
   parseConfig,
   queryTemperatureOf,
@@ -28,6 +28,7 @@ import {
   size,
   textConfig,
 } from './config.ts';
+import type { FamilyBuilder } from './family.ts';
 import { llamaLayers } from './llama.ts';
 
 const mistralConfig = z.looseObject({
@@ -35,8 +36,6 @@ const mistralConfig = z.looseObject({
   sliding_window: size(limits.model.contextTokens).nullish(),
 });
 type MistralConfig = z.infer<typeof mistralConfig>;
-
-const withoutBias = { qkv: false, output: false };
 
 /** Null means none; transformers' `MistralConfig` takes 4096 where the key is missing, `Ministral3Config` none. */
 function slidingWindowOf({ sliding_window: window, model_type: type }: MistralConfig): number | undefined {
@@ -53,16 +52,9 @@ function specFromConfig(config: unknown): DecoderSpec {
   const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'mistral3',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    // Outside the text part the key says nothing: transformers' default there is true, whatever the checkpoint has.
-    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    layers: llamaLayers({
-      ...sizes,
-      bias: withoutBias,
-      rope,
+    // Of `tie_word_embeddings` outside the text part: transformers' default there is true, whatever the checkpoint has.
+    ...configOuterFields(parsed, rope),
+    layers: llamaLayers({ ...sizes, rope }, parsed.intermediate_size, {
       slidingWindow: slidingWindowOf(parsed),
       queryTemperature: queryTemperatureOf(parsed),
     }),
@@ -71,7 +63,7 @@ function specFromConfig(config: unknown): DecoderSpec {
 
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
   const sizes = ggufSizes(keys, gguf);
-  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings, contextTokens } = sizes;
+  const { contextTokens } = sizes;
   const dimensions = keys.optionalSize('rope.dimension_count', limits.model.width) ?? sizes.headDim;
   // The key holds mscale_all_dim; mscale is 1 (llama.cpp src/llama-context.cpp).
   const mscaleAllDim = keys.optionalNumber('rope.scaling.yarn_log_multiplier') ?? 0;
@@ -85,15 +77,8 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   });
   return checkedSpec({
     family: 'mistral3',
-    vocabularySize,
-    hiddenSize,
-    normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, rope),
-    tiedEmbeddings,
-    layers: llamaLayers({
-      ...sizes,
-      bias: withoutBias,
-      rope,
+    ...ggufOuterFields(sizes, rope),
+    layers: llamaLayers({ ...sizes, rope }, sizes.intermediateSize, {
       queryTemperature: queryTemperatureFromGguf(keys, contextTokens),
     }),
   });

@@ -5,10 +5,10 @@
  */
 import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
 import { longrope } from '../spec/rope.ts';
-import type { DecoderSpec, GroupedQueryAttentionSpec, RopeSpec } from '../spec/spec.ts';
-import { checkedSpec } from '../spec/spec.ts';
+import { checkedSpec, type DecoderSpec, type RopeSpec } from '../spec/spec.ts';
 import {
   decoderWeights,
   ggufNames,
@@ -21,15 +21,14 @@ import {
 } from '../weights/decoderWeights.ts';
 import type { Weight } from '../weights/weights.ts';
 import { selectRows } from '../weights/weightViews.ts';
-import type { FamilyBuilder } from './config.ts';
 import {
-  contextTokensOf,
+  configOuterFields,
+  configSizes,
   decoderFields,
   fp8BlockOf,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
-  headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
@@ -39,6 +38,8 @@ import {
   rotatedDimensions,
   size,
 } from './config.ts';
+import type { FamilyBuilder } from './family.ts';
+import { llamaLayers } from './llama.ts';
 
 const phi3Config = z.looseObject({
   ...decoderFields,
@@ -46,68 +47,32 @@ const phi3Config = z.looseObject({
   sliding_window: optional(size(limits.model.contextTokens)),
 });
 
-type Phi3Attention = Omit<GroupedQueryAttentionSpec, 'kind' | 'bias' | 'qkNorm' | 'sinks' | 'softmaxScale'>;
-
-function phi3Layers(count: number, attention: Phi3Attention, intermediateSize: number): DecoderSpec['layers'] {
-  return Array.from({ length: count }, () => ({
-    attention: {
-      kind: 'grouped-query',
-      ...attention,
-      bias: { qkv: false, output: false },
-      qkNorm: false,
-      sinks: false,
-      softmaxScale: attention.headDim ** -0.5,
-    },
-    feedForward: { kind: 'dense', intermediateSize, activation: { kind: 'silu-gate' } },
-  }));
-}
-
 function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(phi3Config, config);
   requireSiluActivation(parsed);
   requireValue('attention_bias', parsed.attention_bias ?? false, false);
-  const { sliding_window: slidingWindow } = parsed;
-  const headDim = headDimOf(parsed);
-  const dimensions = rotatedDimensions(config, headDim, 1);
+  const sizes = configSizes(parsed);
+  const dimensions = rotatedDimensions(config, sizes.headDim, 1);
   const rope = ropeFromConfig(parsed, { dimensions, layout: 'half-split' });
-  const attention = {
-    numAttentionHeads: parsed.num_attention_heads,
-    numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-    headDim,
-    ...(slidingWindow !== undefined && { slidingWindow }),
-    rope,
-  };
   return checkedSpec({
     family: 'phi3',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    layers: phi3Layers(parsed.num_hidden_layers, attention, parsed.intermediate_size),
+    ...configOuterFields(parsed, rope),
+    layers: llamaLayers({ ...sizes, rope }, parsed.intermediate_size, { slidingWindow: parsed.sliding_window }),
   });
 }
 
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
   const sizes = ggufSizes(keys, gguf);
-  const { numAttentionHeads, numKeyValueHeads, headDim, contextTokens } = sizes;
+  const { headDim, contextTokens } = sizes;
   const dimensions = keys.optionalSize('rope.dimension_count', limits.model.width) ?? headDim;
   const rope = await ropeOf(keys, gguf, dimensions, contextTokens);
   // 0 in Phi-4's files: no window.
-  const slidingWindow = keys.optionalNumber('attention.sliding_window') ?? 0;
-  const window = slidingWindow > 0 && { slidingWindow };
+  const window = keys.optionalNumber('attention.sliding_window') ?? 0;
+  const slidingWindow = window > 0 ? window : undefined;
   return checkedSpec({
     family: 'phi3',
-    vocabularySize: sizes.vocabularySize,
-    hiddenSize: sizes.hiddenSize,
-    normEpsilon: sizes.normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, rope),
-    tiedEmbeddings: sizes.tiedEmbeddings,
-    layers: phi3Layers(
-      sizes.numLayers,
-      { numAttentionHeads, numKeyValueHeads, headDim, ...window, rope },
-      sizes.intermediateSize,
-    ),
+    ...ggufOuterFields(sizes, rope),
+    layers: llamaLayers({ ...sizes, rope }, sizes.intermediateSize, { slidingWindow }),
   });
 }
 

@@ -4,17 +4,15 @@
  */
 import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
-import { checkedSpec, type DecoderSpec, type LayerSpec, type RopeSpec } from '../spec/spec.ts';
-import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
+import { checkedSpec, type DecoderSpec, type LayerSpec } from '../spec/spec.ts';
 import {
+  configOuterFields,
   configSizes,
-  contextTokensOf,
   decoderFields,
-  type FamilyBuilder,
-  fp8BlockOf,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
   optional,
   parseConfig,
@@ -24,6 +22,7 @@ import {
   ropeFromGguf,
   size,
 } from './config.ts';
+import { type FamilyBuilder, groupedQueryAttention, type HeadSizes, swiGlu, usualWeights } from './family.ts';
 
 export const qwenWindowFields = {
   use_sliding_window: optional(z.boolean()),
@@ -34,32 +33,10 @@ export const qwenWindowFields = {
 
 const qwen2Config = z.looseObject({ ...decoderFields, ...qwenWindowFields });
 
-interface Qwen2Sizes {
-  readonly numAttentionHeads: number;
-  readonly numKeyValueHeads: number;
-  readonly headDim: number;
-  readonly intermediateSize: number;
-  readonly rope: RopeSpec;
-}
-
-function qwen2Layer(sizes: Qwen2Sizes, slidingWindow?: number): LayerSpec {
-  const { numAttentionHeads, numKeyValueHeads, headDim, rope } = sizes;
-  return {
-    attention: {
-      kind: 'grouped-query',
-      numAttentionHeads,
-      numKeyValueHeads,
-      headDim,
-      bias: { qkv: true, output: false },
-      qkNorm: false,
-      sinks: false,
-      ...(slidingWindow !== undefined && { slidingWindow }),
-      rope,
-      softmaxScale: headDim ** -0.5,
-    },
-    feedForward: { kind: 'dense', intermediateSize: sizes.intermediateSize, activation: { kind: 'silu-gate' } },
-  };
-}
+const qwen2Layer = (sizes: HeadSizes, intermediateSize: number, slidingWindow?: number): LayerSpec => ({
+  attention: groupedQueryAttention(sizes, { bias: { qkv: true, output: false }, slidingWindow }),
+  feedForward: swiGlu(intermediateSize),
+});
 
 /**
  * One entry a layer; undefined: full attention. No published model enables a window; `sliding_window` alone doesn't.
@@ -89,12 +66,10 @@ function specFromConfig(config: unknown): DecoderSpec {
   const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'qwen2',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    layers: qwenSlidingWindows(parsed).map((window) => qwen2Layer({ ...sizes, rope }, window)),
+    ...configOuterFields(parsed, rope),
+    layers: qwenSlidingWindows(parsed).map((window) =>
+      qwen2Layer({ ...sizes, rope }, parsed.intermediate_size, window),
+    ),
   });
 }
 
@@ -102,15 +77,10 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   const sizes = ggufSizes(keys, gguf);
   const { headDim: dimensions, contextTokens } = sizes;
   const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
-  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings } = sizes;
   return checkedSpec({
     family: 'qwen2',
-    vocabularySize,
-    hiddenSize,
-    normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, rope),
-    tiedEmbeddings,
-    layers: Array.from({ length: sizes.numLayers }, () => qwen2Layer({ ...sizes, rope })),
+    ...ggufOuterFields(sizes, rope),
+    layers: Array.from({ length: sizes.numLayers }, () => qwen2Layer({ ...sizes, rope }, sizes.intermediateSize)),
   });
 }
 
@@ -121,7 +91,5 @@ export const qwen2: FamilyBuilder = {
   sampling: { temperature: 0.7, topP: 0.8, topK: 20, repetitionPenalty: 1.1 },
   specFromConfig,
   specFromGguf,
-  weightsFromHuggingFace: (spec, file, config) =>
-    decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames),
-  weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
+  ...usualWeights,
 };

@@ -3,21 +3,14 @@
  * Sources: transformers `models/qwen3/modeling_qwen3.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen3Model).
  */
 import { z } from 'zod';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
+import { checkedSpec, type DecoderSpec, type GroupedQueryAttentionSpec } from '../spec/spec.ts';
 import {
-  checkedSpec,
-  type DecoderSpec,
-  type DenseSpec,
-  type GroupedQueryAttentionSpec,
-  type RopeSpec,
-} from '../spec/spec.ts';
-import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
-import {
-  contextTokensOf,
+  configOuterFields,
+  configSizes,
   decoderFields,
-  type FamilyBuilder,
-  fp8BlockOf,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
   optional,
   parseConfig,
@@ -26,6 +19,7 @@ import {
   ropeFromConfig,
   ropeFromGguf,
 } from './config.ts';
+import { type FamilyBuilder, groupedQueryAttention, type HeadSizes, swiGlu, usualWeights } from './family.ts';
 import { qwenSlidingWindows, qwenWindowFields } from './qwen2.ts';
 
 export const qwen3Fields = {
@@ -36,98 +30,47 @@ export const qwen3Fields = {
 const qwen3Config = z.looseObject(qwen3Fields);
 export type Qwen3Config = z.infer<typeof qwen3Config>;
 
-interface Qwen3AttentionSizes {
-  readonly numAttentionHeads: number;
-  readonly numKeyValueHeads: number;
-  readonly headDim: number;
-  readonly rope: RopeSpec;
-}
+/** Heads have a norm each for queries and keys. */
+export const qwen3Attention = (sizes: HeadSizes, slidingWindow?: number): GroupedQueryAttentionSpec =>
+  groupedQueryAttention(sizes, { qkNorm: true, slidingWindow });
 
-/** Attention of dense and mixture-of-experts models. */
-export function qwen3Attention(sizes: Qwen3AttentionSizes, slidingWindow?: number): GroupedQueryAttentionSpec {
-  const { numAttentionHeads, numKeyValueHeads, headDim, rope } = sizes;
-  return {
-    kind: 'grouped-query',
-    numAttentionHeads,
-    numKeyValueHeads,
-    headDim,
-    bias: { qkv: false, output: false },
-    qkNorm: true,
-    sinks: false,
-    ...(slidingWindow !== undefined && { slidingWindow }),
-    rope,
-    softmaxScale: headDim ** -0.5,
-  };
-}
-
-/** The attention of each layer, from config.json. */
-export function qwen3AttentionsFromConfig(config: Qwen3Config): GroupedQueryAttentionSpec[] {
+/** Attention of each layer, and the fields outside the layers, of dense and mixture-of-experts models. */
+export function qwen3FromConfig(config: Qwen3Config) {
   requireSiluActivation(config);
   requireValue('attention_bias', config.attention_bias ?? false, false);
   // 128 in all published models, some of which differ from hidden_size / num_attention_heads; also transformers'
   // default.
-  const headDim = config.head_dim ?? 128;
-  const sizes: Qwen3AttentionSizes = {
-    numAttentionHeads: config.num_attention_heads,
-    numKeyValueHeads: config.num_key_value_heads ?? config.num_attention_heads,
-    headDim,
-    rope: ropeFromConfig(config, { dimensions: headDim, layout: 'half-split' }),
-  };
-  return qwenSlidingWindows(config).map((window) => qwen3Attention(sizes, window));
+  const sizes = configSizes({ ...config, head_dim: config.head_dim ?? 128 });
+  const rope = ropeFromConfig(config, { dimensions: sizes.headDim, layout: 'half-split' });
+  const attentions = qwenSlidingWindows(config).map((window) => qwen3Attention({ ...sizes, rope }, window));
+  return { outer: configOuterFields(config, rope), attentions };
 }
 
-export function qwen3AttentionFromGguf(keys: GgufKeys, gguf: GgufSource): GroupedQueryAttentionSpec {
+export function qwen3FromGguf(keys: GgufKeys, gguf: GgufSource) {
   const sizes = ggufSizes(keys, gguf);
   const { headDim: dimensions, contextTokens } = sizes;
   const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
-  return qwen3Attention({ ...sizes, rope });
+  return { sizes, outer: ggufOuterFields(sizes, rope), attention: qwen3Attention({ ...sizes, rope }) };
 }
 
 function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(qwen3Config, config);
-  const attentions = qwen3AttentionsFromConfig(parsed);
+  const { outer, attentions } = qwen3FromConfig(parsed);
+  const feedForward = swiGlu(parsed.intermediate_size);
   return checkedSpec({
     family: 'qwen3',
-    ...qwen3Outside(parsed, attentions),
-    layers: attentions.map((attention) => ({ attention, feedForward: qwen3Dense(parsed.intermediate_size) })),
+    ...outer,
+    layers: attentions.map((attention) => ({ attention, feedForward })),
   });
 }
 
-/** All fields of a spec except the family and the layers. */
-export function qwen3Outside(config: Qwen3Config, attentions: readonly GroupedQueryAttentionSpec[]) {
-  const rope = attentions[0]?.rope;
-  return {
-    vocabularySize: config.vocab_size,
-    hiddenSize: config.hidden_size,
-    normEpsilon: config.rms_norm_eps,
-    contextTokens: rope ? contextTokensOf(config.max_position_embeddings, rope) : config.max_position_embeddings,
-    tiedEmbeddings: config.tie_word_embeddings ?? false,
-  };
-}
-
-export function qwen3OutsideOfGguf(keys: GgufKeys, gguf: GgufSource, { rope }: GroupedQueryAttentionSpec) {
-  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings, contextTokens } = ggufSizes(keys, gguf);
-  return {
-    vocabularySize,
-    hiddenSize,
-    normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, rope),
-    tiedEmbeddings,
-  };
-}
-
-export function qwen3Dense(intermediateSize: number): DenseSpec {
-  return { kind: 'dense', intermediateSize, activation: { kind: 'silu-gate' } };
-}
-
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
-  const { numLayers, intermediateSize } = ggufSizes(keys, gguf);
-  const attention = qwen3AttentionFromGguf(keys, gguf);
-  const feedForward = qwen3Dense(intermediateSize);
+  const { sizes, outer, attention } = qwen3FromGguf(keys, gguf);
+  const feedForward = swiGlu(sizes.intermediateSize);
   return checkedSpec({
     family: 'qwen3',
-    ...qwen3OutsideOfGguf(keys, gguf, attention),
-    layers: Array.from({ length: numLayers }, () => ({ attention, feedForward })),
+    ...outer,
+    layers: Array.from({ length: sizes.numLayers }, () => ({ attention, feedForward })),
   });
 }
 
@@ -138,7 +81,5 @@ export const qwen3: FamilyBuilder = {
   sampling: { temperature: 0.6, topP: 0.95, topK: 20 },
   specFromConfig,
   specFromGguf,
-  weightsFromHuggingFace: (spec, file, config) =>
-    decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames),
-  weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
+  ...usualWeights,
 };

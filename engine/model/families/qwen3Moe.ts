@@ -3,6 +3,7 @@
  * Sources: transformers `models/qwen3_moe/modeling_qwen3_moe.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen3MoeModel).
  */
 import { z } from 'zod';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
 import { checkedSpec, type DecoderSpec, type ExpertsSpec } from '../spec/spec.ts';
 import {
@@ -18,26 +19,9 @@ import {
   routerOf,
   tensorTable,
 } from '../weights/decoderWeights.ts';
-import {
-  experts,
-  type FamilyBuilder,
-  fp8BlockOf,
-  type GgufKeys,
-  type GgufSource,
-  ggufSizes,
-  optional,
-  parseConfig,
-  requireValue,
-  width,
-} from './config.ts';
-import {
-  qwen3AttentionFromGguf,
-  qwen3AttentionsFromConfig,
-  qwen3Dense,
-  qwen3Fields,
-  qwen3Outside,
-  qwen3OutsideOfGguf,
-} from './qwen3.ts';
+import { experts, fp8BlockOf, type GgufSource, optional, parseConfig, requireValue, width } from './config.ts';
+import { type FamilyBuilder, swiGlu } from './family.ts';
+import { qwen3Fields, qwen3FromConfig, qwen3FromGguf } from './qwen3.ts';
 
 const qwen3MoeConfig = z.looseObject({
   ...qwen3Fields,
@@ -73,7 +57,7 @@ export function qwen3Experts({ renormalise, ...sizes }: Qwen3ExpertSizes): Exper
 function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(qwen3MoeConfig, config);
   requireValue('shared_expert_intermediate_size', parsed.shared_expert_intermediate_size ?? 0, 0);
-  const attentions = qwen3AttentionsFromConfig(parsed);
+  const { outer, attentions } = qwen3FromConfig(parsed);
   const sparse = qwen3Experts({
     numExperts: parsed.num_experts,
     expertsPerToken: parsed.num_experts_per_tok,
@@ -81,19 +65,18 @@ function specFromConfig(config: unknown): DecoderSpec {
     // transformers' default; all published configurations say true.
     renormalise: parsed.norm_topk_prob ?? false,
   });
-  const dense = qwen3Dense(parsed.intermediate_size);
+  const dense = swiGlu(parsed.intermediate_size);
   const step = parsed.decoder_sparse_step ?? 1;
   const isSparse = (layer: number) => !parsed.mlp_only_layers?.includes(layer) && (layer + 1) % step === 0;
   return checkedSpec({
     family: 'qwen3-moe',
-    ...qwen3Outside(parsed, attentions),
+    ...outer,
     layers: attentions.map((attention, layer) => ({ attention, feedForward: isSparse(layer) ? sparse : dense })),
   });
 }
 
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
-  const { numLayers } = ggufSizes(keys, gguf);
-  const attention = qwen3AttentionFromGguf(keys, gguf);
+  const { sizes, outer, attention } = qwen3FromGguf(keys, gguf);
   const feedForward = qwen3Experts({
     numExperts: keys.size('expert_count', limits.model.experts),
     expertsPerToken: keys.size('expert_used_count', limits.model.experts),
@@ -103,8 +86,8 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   });
   return checkedSpec({
     family: 'qwen3-moe',
-    ...qwen3OutsideOfGguf(keys, gguf, attention),
-    layers: Array.from({ length: numLayers }, () => ({ attention, feedForward })),
+    ...outer,
+    layers: Array.from({ length: sizes.numLayers }, () => ({ attention, feedForward })),
   });
 }
 

@@ -6,6 +6,7 @@
  * Qwen3_5TextModel) and `src/models/{qwen3next,qwen35,qwen35moe}.cpp`.
  */
 import { z } from 'zod';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
 import {
   checkedSpec,
@@ -19,16 +20,15 @@ import {
   type LayerSpec,
 } from '../spec/spec.ts';
 import {
-  contextTokensOf,
+  configOuterFields,
+  configSizes,
   decoderFields,
   experts,
-  type FamilyBuilder,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
   heads,
   optional,
-  type PublishedSampling,
   parseConfig,
   required,
   requireValue,
@@ -39,7 +39,8 @@ import {
   textConfig,
   width,
 } from './config.ts';
-import { qwen3Attention, qwen3Dense } from './qwen3.ts';
+import { type FamilyBuilder, type HeadSizes, type PublishedSampling, swiGlu } from './family.ts';
+import { qwen3Attention } from './qwen3.ts';
 import { qwen3Experts } from './qwen3Moe.ts';
 import { qwen3NextFromGguf, qwen3NextFromHuggingFace } from './qwen3NextWeights.ts';
 
@@ -69,7 +70,7 @@ const qwen3NextConfig = z.looseObject({
 /** Published and transformers' default. */
 const usualInterval = 4;
 
-const gatedAttention = (sizes: Parameters<typeof qwen3Attention>[0]): GroupedQueryAttentionSpec => ({
+const gatedAttention = (sizes: HeadSizes): GroupedQueryAttentionSpec => ({
   ...qwen3Attention(sizes),
   outputGate: true,
 });
@@ -87,26 +88,17 @@ function specFromConfig(family: Family, config: unknown): DecoderSpec {
   const parsed = parseConfig(qwen3NextConfig, text);
   requireValue('hidden_act', parsed.hidden_act, 'silu');
   requireValue('attention_bias', parsed.attention_bias ?? false, false);
-  const headDim = parsed.head_dim ?? 256;
-  const dimensions = rotatedDimensions(text, headDim, 0.25);
+  const sizes = configSizes({ ...parsed, head_dim: parsed.head_dim ?? 256 });
+  const dimensions = rotatedDimensions(text, sizes.headDim, 0.25);
   const rope = ropeFromConfig(parsed, { dimensions, layout: 'half-split' });
-  const attention = gatedAttention({
-    numAttentionHeads: parsed.num_attention_heads,
-    numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
-    headDim,
-    rope,
-  });
+  const attention = gatedAttention({ ...sizes, rope });
   const delta = deltaFromConfig(parsed);
   const isFull = fullLayers(parsed);
   const feedForward = feedForwardsFromConfig(parsed);
   return checkedSpec({
     family,
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
-    normEpsilon: parsed.rms_norm_eps,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? tiedEmbeddings ?? false,
-    layers: Array.from({ length: parsed.num_hidden_layers }, (_, layer): LayerSpec => {
+    ...configOuterFields({ ...parsed, tie_word_embeddings: parsed.tie_word_embeddings ?? tiedEmbeddings }, rope),
+    layers: Array.from({ length: sizes.numLayers }, (_, layer): LayerSpec => {
       return { attention: isFull(layer) ? attention : delta, feedForward: feedForward(layer) };
     }),
   });
@@ -128,7 +120,7 @@ function fullLayers({ layer_types: types, full_attention_interval: interval = us
 
 function feedForwardsFromConfig(config: Qwen3NextConfig): (layer: number) => FeedForwardSpec {
   const { num_experts: numExperts, decoder_sparse_step: step = 1, mlp_only_layers: denseLayers = [] } = config;
-  const dense = (): DenseSpec => qwen3Dense(required(config.intermediate_size, 'intermediate_size'));
+  const dense = (): DenseSpec => swiGlu(required(config.intermediate_size, 'intermediate_size'));
   if (numExperts === undefined) return dense;
   const sparse = gatedExperts(
     {
@@ -158,24 +150,21 @@ function deltaFromGguf(keys: GgufKeys, sharing: GatedDeltaSpec['sharing']): Gate
 }
 
 async function specFromGguf(family: Family, keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
-  const { headDim, contextTokens, numLayers, intermediateSize, ...sizes } = ggufSizes(keys, gguf);
+  const sizes = ggufSizes(keys, gguf);
+  const { headDim, contextTokens, numLayers, intermediateSize } = sizes;
   const dimensions = keys.optionalSize('rope.dimension_count', headDim) ?? headDim / 4;
   const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
-  const attention = gatedAttention({ ...sizes, headDim, rope });
+  const attention = gatedAttention({ ...sizes, rope });
   // The converter puts value heads that share a key head side by side or apart.
   const delta = deltaFromGguf(keys, family === 'qwen3.5' ? 'tiled' : 'grouped');
   const numExperts = keys.optionalSize('expert_count', limits.model.experts);
-  const feedForward = numExperts === undefined ? qwen3Dense(intermediateSize) : expertsFromGguf(keys, numExperts);
+  const feedForward = numExperts === undefined ? swiGlu(intermediateSize) : expertsFromGguf(keys, numExperts);
   const isDelta = (layer: number): boolean => gguf.tensors.has(`blk.${layer}.ssm_a`);
   // Layers that predict further tokens come last.
   const layers = numLayers - (keys.optionalNumber('nextn_predict_layers') ?? 0);
   return checkedSpec({
     family,
-    vocabularySize: sizes.vocabularySize,
-    hiddenSize: sizes.hiddenSize,
-    normEpsilon: sizes.normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, rope),
-    tiedEmbeddings: sizes.tiedEmbeddings,
+    ...ggufOuterFields(sizes, rope),
     layers: Array.from({ length: layers }, (_, layer) => ({
       attention: isDelta(layer) ? delta : attention,
       feedForward,

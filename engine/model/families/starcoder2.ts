@@ -4,8 +4,9 @@
  * `llama-model.cpp` (LLM_ARCH_STARCODER2).
  */
 import { z } from 'zod';
+import type { GgufKeys } from '../../formats/ggufMetadata.ts';
 import { limits } from '../../limits.ts';
-import { checkedSpec, type DecoderSpec, type RopeSpec } from '../spec/spec.ts';
+import { checkedSpec, type DecoderSpec } from '../spec/spec.ts';
 import {
   type DecoderNames,
   decoderWeights,
@@ -16,13 +17,12 @@ import {
   tensorTable,
 } from '../weights/decoderWeights.ts';
 import {
+  configOuterFields,
   configSizes,
-  contextTokensOf,
   decoderFields,
-  type FamilyBuilder,
   fp8BlockOf,
-  type GgufKeys,
   type GgufSource,
+  ggufOuterFields,
   ggufSizes,
   optional,
   parseConfig,
@@ -31,6 +31,7 @@ import {
   ropeFromGguf,
   size,
 } from './config.ts';
+import { type FamilyBuilder, groupedQueryAttention, type HeadSizes } from './family.ts';
 
 const { rms_norm_eps: epsilon, ...fields } = decoderFields;
 const starcoder2Config = z.looseObject({
@@ -45,32 +46,15 @@ const starcoder2Config = z.looseObject({
 /** Of the 3B, 7B and 15B models. llama.cpp's converter writes none, and llama.cpp computes none: up to this length it is the same. */
 const publishedSlidingWindow = 4096;
 
-interface Starcoder2Sizes {
-  readonly numLayers: number;
-  readonly numAttentionHeads: number;
-  readonly numKeyValueHeads: number;
-  readonly headDim: number;
-  readonly intermediateSize: number;
-  readonly slidingWindow: number | undefined;
-  readonly rope: RopeSpec;
-}
-
-function starcoder2Layers(sizes: Starcoder2Sizes): DecoderSpec['layers'] {
-  const { numAttentionHeads, numKeyValueHeads, headDim, slidingWindow, rope } = sizes;
+function starcoder2Layers(
+  sizes: HeadSizes & { readonly numLayers: number },
+  intermediateSize: number,
+  slidingWindow: number | undefined,
+): DecoderSpec['layers'] {
+  const attention = groupedQueryAttention(sizes, { bias: { qkv: true, output: true }, slidingWindow });
   return Array.from({ length: sizes.numLayers }, () => ({
-    attention: {
-      kind: 'grouped-query',
-      numAttentionHeads,
-      numKeyValueHeads,
-      headDim,
-      bias: { qkv: true, output: true },
-      qkNorm: false,
-      sinks: false,
-      ...(slidingWindow !== undefined && { slidingWindow }),
-      rope,
-      softmaxScale: headDim ** -0.5,
-    },
-    feedForward: { kind: 'plain', intermediateSize: sizes.intermediateSize, activation: { kind: 'gelu' } },
+    attention,
+    feedForward: { kind: 'plain', intermediateSize, activation: { kind: 'gelu' } },
   }));
 }
 
@@ -84,35 +68,26 @@ function specFromConfig(config: unknown): DecoderSpec {
   const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'starcoder2',
-    vocabularySize: parsed.vocab_size,
-    hiddenSize: parsed.hidden_size,
     norm: 'layer',
-    normEpsilon: parsed.norm_epsilon,
-    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
-    tiedEmbeddings: parsed.tie_word_embeddings ?? true,
-    layers: starcoder2Layers({
-      ...sizes,
-      slidingWindow: parsed.sliding_window,
+    ...configOuterFields(
+      { ...parsed, rms_norm_eps: parsed.norm_epsilon, tie_word_embeddings: parsed.tie_word_embeddings ?? true },
       rope,
-    }),
+    ),
+    layers: starcoder2Layers({ ...sizes, rope }, parsed.intermediate_size, parsed.sliding_window),
   });
 }
 
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
   const sizes = ggufSizes(keys, gguf);
-  const { headDim, contextTokens, vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings } = sizes;
+  const { headDim, contextTokens } = sizes;
   const dimensions = keys.optionalSize('rope.dimension_count', limits.model.width) ?? headDim;
   const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
   const window = keys.optionalSize('attention.sliding_window', limits.model.contextTokens);
   return checkedSpec({
     family: 'starcoder2',
-    vocabularySize,
-    hiddenSize,
     norm: 'layer',
-    normEpsilon,
-    contextTokens: contextTokensOf(contextTokens, rope),
-    tiedEmbeddings,
-    layers: starcoder2Layers({ ...sizes, rope, slidingWindow: window ?? publishedSlidingWindow }),
+    ...ggufOuterFields(sizes, rope),
+    layers: starcoder2Layers({ ...sizes, rope }, sizes.intermediateSize, window ?? publishedSlidingWindow),
   });
 }
 

@@ -2,7 +2,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
-import { ggufKeys } from '../../../engine/model/families/config.ts';
+import { ggufKeys } from '../../../engine/formats/ggufMetadata.ts';
 import { embeddingFromGguf, openModel } from '../../../engine/model/open.ts';
 import { type EmbeddingModelOptions, makeEmbeddingModel, queryPrefix } from '../embeddingModel.ts';
 import { fixtureFile } from '../shared.ts';

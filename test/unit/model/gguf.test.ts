@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { type GgufFile, openGguf } from '../../../engine/formats/gguf.ts';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
-import type { FamilyBuilder } from '../../../engine/model/families/config.ts';
-import { ggufKeys } from '../../../engine/model/families/config.ts';
+import { ggufKeys } from '../../../engine/formats/ggufMetadata.ts';
 import { deepseekV3 } from '../../../engine/model/families/deepseekV3.ts';
+import type { FamilyBuilder } from '../../../engine/model/families/family.ts';
 import { glm4MoeLite } from '../../../engine/model/families/glm4MoeLite.ts';
 import { gptOss } from '../../../engine/model/families/gptOss.ts';
 import { llama } from '../../../engine/model/families/llama.ts';

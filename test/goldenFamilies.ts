@@ -1,0 +1,22 @@
+/** Golden checkpoints (test/fixtures/goldens): one folder and one GGUF each. */
+export const goldenFamilies = [
+  'llama',
+  'qwen2',
+  'qwen3',
+  'qwen3-yarn',
+  'qwen3-moe',
+  'gpt-oss',
+  'deepseek-v3',
+  'deepseek-v3-fp8',
+  'gemma3',
+  'phi3',
+  'phi3-longrope',
+  'glm4-moe',
+  'glm4-moe-lite',
+  'qwen3-next',
+  'qwen3.5',
+  'qwen3.5-moe',
+  'starcoder2',
+  'minimax-m2',
+  'mistral3',
+];
