@@ -13,6 +13,7 @@ import { readOptionalJson, tokenizerFromDirectory } from '../tokenizer/huggingFa
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { deepseekV3 } from './families/deepseekV3.ts';
 import type { FamilyBuilder, PublishedSampling } from './families/family.ts';
+import { renamedTensors } from './families/family.ts';
 import { gemma3 } from './families/gemma3.ts';
 import { glm4Moe } from './families/glm4Moe.ts';
 import { glm4MoeLite } from './families/glm4MoeLite.ts';
@@ -34,7 +35,6 @@ import {
   refuseUnusableWeights,
   unknownArchitecture,
 } from './unusable.ts';
-import { renamedTensors } from './weights/textPart.ts';
 import type { DecoderWeights } from './weights/weights.ts';
 
 export interface Checkpoint {

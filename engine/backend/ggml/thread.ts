@@ -1,10 +1,8 @@
 /** The worker thread of a loaded decoder: owns ggml's tensors, its compute threads and the KV caches. */
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { cachedAttentions } from '../../model/spec/spec.ts';
-import { done, messageOf, ThreadCaches, transferred } from '../processor/cacheThread.ts';
-import { LayerRanges } from '../processor/layerRanges.ts';
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
-import { newGgmlRange, type SequenceCache } from './cache.ts';
+import { done, LayerRanges, messageOf, ThreadCaches, transferred } from '../processor/threadCache.ts';
 import { type Loaded, rotationDivisors, rotationKey } from './forward.ts';
 import {
   addressOf,
@@ -17,7 +15,7 @@ import {
   openGgml,
   type Pointer,
 } from './library.ts';
-import { PassRunner } from './passRunner.ts';
+import { newGgmlRange, PassRunner, type SequenceCache } from './passRunner.ts';
 
 // The memory of the weights.
 

@@ -2,8 +2,8 @@
 
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { InferenceSession } from 'onnxruntime-node';
-import { done, messageOf, ThreadCaches, transferred } from '../processor/cacheThread.ts';
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
+import { done, messageOf, ThreadCaches, transferred } from '../processor/threadCache.ts';
 import { GraphRun, matmulMs } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
 import type { OnnxMessage, ThreadGraph } from './messages.ts';

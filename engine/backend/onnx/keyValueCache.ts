@@ -3,7 +3,6 @@
  * a paged cache would have to be copied into such matrices for every token.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import { type LayerRange, LayerRanges, type NewRange } from '../processor/layerRanges.ts';
 import {
   bytesOfState,
   type CacheLayout,
@@ -13,6 +12,7 @@ import {
   type StateSpec,
   type TokenRange,
 } from '../processor/messages.ts';
+import { type LayerRange, LayerRanges, type NewRange } from '../processor/threadCache.ts';
 import type { GraphInputs } from './messages.ts';
 
 /** `[rows, columns]`: new tokens as returned by the graph, or a range of the cache. */

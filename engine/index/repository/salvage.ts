@@ -1,14 +1,13 @@
 /**
  * Takes embedding vectors out of a database that was set aside: hours of work where a model embeds on the CPU. Nothing of
  * SQLite's structure is needed, which may be damaged anywhere: each vector and the model's name have a marker and a checksum
- * (`sealed.ts`), and lie within one page. Vectors of over 4,000 dimensions span several pages and are computed again.
+ * (`seal`), and lie within one page. Vectors of over 4,000 dimensions span several pages and are computed again.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import type { DatabaseSync } from 'node:sqlite';
 import { cannotOpen, isDamage, remainsOf } from './database.ts';
-import type { Marker } from './sealed.ts';
-import { digestBytes, modelIn, Vectors } from './vectors.ts';
+import { digestBytes, type Marker, modelIn, Vectors } from './vectors.ts';
 
 const pageBytes = 4096;
 /** Some 300 vectors, between two looks at who else waits. */

@@ -10,7 +10,6 @@ import { limits } from '../../limits.ts';
 import { yarnAttentionFactor } from '../spec/rope.ts';
 import { checkedSpec, type DecoderSpec, type QueryTemperature } from '../spec/spec.ts';
 import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../weights/decoderWeights.ts';
-import { textPart } from '../weights/textPart.ts';
 import {
   configOuterFields,
   configSizes,
@@ -28,7 +27,7 @@ import {
   size,
   textConfig,
 } from './config.ts';
-import type { FamilyBuilder } from './family.ts';
+import { type FamilyBuilder, textPart } from './family.ts';
 import { llamaLayers } from './llama.ts';
 
 const mistralConfig = z.looseObject({
@@ -52,7 +51,7 @@ function specFromConfig(config: unknown): DecoderSpec {
   const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'mistral3',
-    // Of `tie_word_embeddings` outside the text part: transformers' default there is true, whatever the checkpoint has.
+    // `tie_word_embeddings` outside the text part is ignored: transformers' default there is true, whatever the checkpoint has.
     ...configOuterFields(parsed, rope),
     layers: llamaLayers({ ...sizes, rope }, parsed.intermediate_size, {
       slidingWindow: slidingWindowOf(parsed),

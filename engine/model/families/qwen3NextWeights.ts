@@ -22,7 +22,6 @@ import {
   type TensorTable,
   tensorTable,
 } from '../weights/decoderWeights.ts';
-import { textPart } from '../weights/textPart.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
@@ -33,6 +32,7 @@ import type {
 } from '../weights/weights.ts';
 import { eachValue, plusOne, selectRows } from '../weights/weightViews.ts';
 import { fp8BlockOf } from './config.ts';
+import { textPart } from './family.ts';
 
 // Weights of the gated delta net.
 

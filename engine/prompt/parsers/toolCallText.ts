@@ -3,10 +3,9 @@ import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
 import { type OutputParser, type OutputPiece, piece, type Tool } from '../conversation.ts';
 import type { ToolSyntax } from '../formats/chatTemplate.ts';
 import { partialMatchLength, ThinkingSplitter, type ThinkingTags } from '../thinking.ts';
-import { callFormOf } from './callForms.ts';
 import { JsonObjectScanner, parseJson, wholeCall } from './callJson.ts';
 import { MarkedCallReader } from './markedCall.ts';
-import { XmlCallReader } from './xmlCall.ts';
+import { callFormOf, XmlCallReader } from './xmlCall.ts';
 
 /** Parses one call, starting after its opening tag. */
 export interface CallReader {

@@ -2,7 +2,7 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { afterAll, describe, expect, it } from 'vitest';
 import { type IndexService, Repository } from '../../../engine/index/repository/repository.ts';
-import { seal, unseal } from '../../../engine/index/repository/sealed.ts';
+import { seal, unseal } from '../../../engine/index/repository/vectors.ts';
 import { damageVectors, EmbeddedIndex, type Page, pageBytes } from '../../fuzz/damagedVectors.ts';
 
 const index = await EmbeddedIndex.make();

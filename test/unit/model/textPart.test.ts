@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { textPart } from '../../../engine/model/weights/textPart.ts';
+import { textPart } from '../../../engine/model/families/family.ts';
 import { floats, MemoryFile } from './memoryFile.ts';
 
 const fileOf = (names: readonly string[]) => new MemoryFile(new Map(names.map((name, i) => [name, floats([1], [i])])));
