@@ -462,39 +462,37 @@ export class Scheduler implements DeviceUser {
 
   #finish(job: Job, finish: TokenOutcome['finish']): void {
     const endedMs = this.#options.now();
-    try {
-      this.#end(job);
-    } catch (error) {
-      this.#statistics.count(job.requestClass, 'failed');
-      job.reject(error);
-      return;
-    }
+    if (!this.#end(job)) return;
     this.#statistics.count(job.requestClass, finish === 'cancelled' ? 'cancelled' : 'finished');
     this.#statistics.count(job.requestClass, 'generatedTokens', job.generatedTokens);
     job.resolve(job.outcome(finish, endedMs));
   }
 
   #expire(job: Job): void {
-    this.#statistics.count(job.requestClass, 'failed');
-    try {
-      this.#end(job);
-      job.reject(job.timeout());
-    } catch (other) {
-      job.reject(other);
-    }
+    if (this.#end(job)) this.#reject(job, job.timeout());
   }
 
-  /** Removes the request; its sequence goes to the cache. */
-  #end(job: Job): void {
+  /** Removes the request; its sequence goes to the cache. @returns false if the cache refused it, which fails the request. */
+  #end(job: Job): boolean {
     this.#queue.delete(job);
-    if (job.lease) this.#machine.cache.release(job.lease, job.tokens);
+    try {
+      if (job.lease) this.#machine.cache.release(job.lease, job.tokens);
+      return true;
+    } catch (error) {
+      this.#reject(job, error);
+      return false;
+    }
   }
 
   /** The sequence of a failed request may be corrupt, so it is dropped. */
   #fail(job: Job, error: unknown): void {
-    this.#statistics.count(job.requestClass, 'failed');
     this.#queue.delete(job);
     if (job.lease) this.#machine.cache.discard(job.lease);
+    this.#reject(job, error);
+  }
+
+  #reject(job: Job, error: unknown): void {
+    this.#statistics.count(job.requestClass, 'failed');
     job.reject(error);
   }
 }

@@ -21,9 +21,8 @@ import {
 import type { GroupedQueryWeights, LatentWeights, Weight } from '../../model/weights/weights.ts';
 import type { CacheType, LayerCacheSpec, StateSpec, WindowGroup } from '../processor/messages.ts';
 import { elementTypes, type GraphBuilder, type Value } from './graphBuilder.ts';
-import { spanColumns } from './graphRun.ts';
+import { type RotationInputs, spanColumns } from './graphRun.ts';
 import { type GraphContext, headLinears, linear, linearRows, linears, rmsNorm } from './linear.ts';
-import type { RotationInputs } from './messages.ts';
 import { allRows } from './weightsFile.ts';
 
 /** Largest finite f16. */

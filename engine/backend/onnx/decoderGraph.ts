@@ -13,8 +13,8 @@ import { AttentionInputs, groupedQueryAttention, latentAttention } from './atten
 import { feedForward } from './feedForward.ts';
 import { gatedDeltaNet } from './gatedDelta.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
+import type { GraphInputs } from './graphRun.ts';
 import { addAndNorm, type GraphContext, linear, lookUp, type Residual, streamNorm } from './linear.ts';
-import type { GraphInputs } from './messages.ts';
 import { gridOf, WeightsLayout } from './weightsFile.ts';
 
 export interface DecoderGraph {

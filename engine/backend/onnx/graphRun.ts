@@ -1,10 +1,31 @@
 /** Runs forward passes of the graph over the tokens of one sequence; times a matmul. */
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies, queryFactor } from '../../model/spec/rope.ts';
-import type { CacheLayout, ThreadSlice } from '../processor/messages.ts';
+import type { QueryTemperature, RopeSpec } from '../../model/spec/spec.ts';
+import type { CacheLayout, LayerCacheSpec, StateSpec, ThreadSlice, WindowGroup } from '../processor/messages.ts';
 import { GraphBuilder } from './graphBuilder.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
-import type { GraphInputs, RotationInputs } from './messages.ts';
+
+/** The graph's inputs. Plain data, sent to the thread once. */
+export interface GraphInputs {
+  /** Of the hidden states that a stage takes instead of token ids. */
+  readonly hiddenSize?: number;
+  readonly numAttentionHeads: number;
+  readonly rotations: readonly RotationInputs[];
+  readonly windowGroups: readonly WindowGroup[];
+  readonly layers: readonly LayerCacheSpec[];
+  /** Of recurrent layers. They are the group after the last window group. */
+  readonly states: readonly StateSpec[];
+}
+
+/** Inputs `cos.<index>` and `sin.<index>`: RoPE tables for the positions of the pass's tokens. */
+export interface RotationInputs {
+  readonly rope: RopeSpec;
+  /** Multiplies cos and sin. Folds the softmax scale into the queries' rotation at no cost. */
+  readonly scale: number;
+  /** Of queries: multiplies cos and sin too, by position. */
+  readonly temperature?: QueryTemperature;
+}
 
 /** Limits on the bytes of attention scores in one pass. At long contexts, prompts are split into smaller chunks. */
 export interface ScoreBytes {

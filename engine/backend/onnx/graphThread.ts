@@ -1,12 +1,23 @@
 /** The worker thread of a loaded decoder: owns the ONNX Runtime session and the KV caches. */
-
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { InferenceSession } from 'onnxruntime-node';
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
 import { done, messageOf, ThreadCaches, transferred } from '../processor/threadCache.ts';
-import { GraphRun, matmulMs } from './graphRun.ts';
+import { type GraphInputs, GraphRun, matmulMs } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
-import type { OnnxMessage, ThreadGraph } from './messages.ts';
+
+/** What the thread is told besides what is about caches (processor/messages.ts). Both are answered. */
+export type OnnxMessage =
+  /** Times a matmul with so many threads, in milliseconds. */
+  { readonly kind: 'measure'; readonly threads: number } | { readonly kind: 'load'; readonly graph: ThreadGraph };
+
+export interface ThreadGraph {
+  /** An ONNX ModelProto whose weights lie in `weightsDirectory`. */
+  readonly model: Uint8Array;
+  readonly weightsDirectory: string;
+  readonly threads: number;
+  readonly inputs: GraphInputs;
+}
 
 export class GraphThread {
   readonly #session: InferenceSession;

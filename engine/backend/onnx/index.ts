@@ -14,7 +14,7 @@ import { hostMemory, planMemory } from '../memoryPlan.ts';
 import { cacheNotes, hostNeeds, memoryNotes, ProcessorDecoder, ThreadClient } from '../processor/decoder.ts';
 import { defaultThreads } from '../processor/threads.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
-import type { OnnxMessage, ThreadGraph } from './messages.ts';
+import type { OnnxMessage, ThreadGraph } from './graphThread.ts';
 import {
   afterDamage,
   MappedFile,

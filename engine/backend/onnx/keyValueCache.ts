@@ -13,7 +13,7 @@ import {
   type TokenRange,
 } from '../processor/messages.ts';
 import { type LayerRange, LayerRanges, type NewRange } from '../processor/threadCache.ts';
-import type { GraphInputs } from './messages.ts';
+import type { GraphInputs } from './graphRun.ts';
 
 /** `[rows, columns]`: new tokens as returned by the graph, or a range of the cache. */
 interface Columns {

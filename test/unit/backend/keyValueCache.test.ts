@@ -1,7 +1,7 @@
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
+import type { GraphInputs } from '../../../engine/backend/onnx/graphRun.ts';
 import { KeyValueCache } from '../../../engine/backend/onnx/keyValueCache.ts';
-import type { GraphInputs } from '../../../engine/backend/onnx/messages.ts';
 import { layoutOf, storageOf } from '../../../engine/backend/processor/decoder.ts';
 import type { CacheMessage } from '../../../engine/backend/processor/messages.ts';
 import { BlockCache, type CachedSequence } from '../../../engine/kv/blockCache.ts';
