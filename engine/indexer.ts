@@ -26,7 +26,7 @@ serveChild('indexer', (connection, { log, lost }) => {
   const service = new IndexService(
     (state) => notify('changed', state),
     embedder,
-    (kept) => log(`The index is made anew; ${kept} embedding vectors of the last one were kept.`),
+    (kept) => log(`Rebuilding the index; kept ${kept} embedding vectors of the previous one.`),
   );
   serve(connection, indexRequests, service.implementation(), log);
 });

@@ -61,7 +61,7 @@ export class Remote {
   /** For gated and private repositories of Hugging Face. An empty token removes the stored one. */
   async setHubToken(): Promise<void> {
     const token = await vscode.window.showInputBox({
-      title: vscode.l10n.t('Access token of Hugging Face'),
+      title: vscode.l10n.t('Hugging Face access token'),
       prompt: vscode.l10n.t(
         "From https://huggingface.co/settings/tokens, with permission to read. Stored in VS Code's secret storage. Leave empty to remove it.",
       ),

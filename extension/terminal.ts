@@ -65,7 +65,7 @@ export function failureQuestion({ last }: Pick<FailureWatch, 'last'>): string | 
   if (last !== undefined) return `${vscode.l10n.t('Why did this command fail, and what fixes it?')} @failure`;
   const text = vscode.workspace.isTrusted
     ? vscode.l10n.t('No command has failed in a terminal with shell integration.')
-    : vscode.l10n.t('Terminals are read in trusted folders alone.');
+    : vscode.l10n.t('Hearth reads terminals only in trusted folders.');
   void vscode.window.showInformationMessage(text);
   return undefined;
 }

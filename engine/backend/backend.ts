@@ -39,7 +39,7 @@ export interface LoadOptions {
 export const notFinite = (): HearthError =>
   new HearthError(
     'unsupported',
-    "The model's results are not numbers: its weights are damaged, or larger than this backend can compute with. " +
+    "The model's results are not finite numbers: its weights are damaged or exceed this backend's range. " +
       'Download the model again, or convert it again.',
   );
 

@@ -49,8 +49,8 @@ function proxyOf(env: Environment, name: 'http_proxy' | 'https_proxy'): string {
   const protocol = URL.canParse(address) ? new URL(address).protocol : undefined;
   if (protocol === 'http:' || protocol === 'https:') return address;
   // The text may hold a password.
-  const what = protocol === undefined ? 'is no address' : `is of the kind ${protocol.replace(':', '')}`;
-  throw invalidInput(`The proxy that is set ${what}; http://HOST:PORT is one. ${places(env).proxy}`);
+  const what = protocol === undefined ? 'is not an address' : `uses the scheme ${protocol.replace(':', '')}`;
+  throw invalidInput(`The configured proxy ${what}. An example is http://HOST:PORT. ${places(env).proxy}`);
 }
 
 function tlsOf(env: Environment): Tls {
@@ -72,5 +72,5 @@ function readCertificates(file: string, env: Environment): string {
     throw new HearthError('not-found', message, { cause: error });
   }
   if (text.includes('-----BEGIN CERTIFICATE-----')) return text;
-  throw invalidInput(`${file} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----).`);
+  throw invalidInput(`${file} has no certificate in PEM form (-----BEGIN CERTIFICATE-----).`);
 }

@@ -298,7 +298,7 @@ export async function findWheel(index: URL, source: WheelSource, options: HttpOp
     );
   }
   if (!URL.canParse(file.url, response.url.href)) {
-    throw new HttpFailure(`${showAddress(page)} gives no usable address of ${wanted}.`, 'never');
+    throw new HttpFailure(`${showAddress(page)} gives no usable address for ${wanted}.`, 'never');
   }
   return { address: new URL(file.url, response.url.href), sha256, bytes: file.size };
 }

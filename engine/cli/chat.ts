@@ -329,7 +329,7 @@ async function withIndex<Result>(
     database: join(defaultStoreDirectory(), 'index', `${name}.db`),
     folders: [{ name: '', directory: absolute }],
     onState: (state) => showState(line, state),
-    onSalvage: (kept) => terminal.err(`The index is made anew; ${kept} embedding vectors of the last one were kept.\n`),
+    onSalvage: (kept) => terminal.err(`Rebuilding the index; kept ${kept} embedding vectors of the previous one.\n`),
   });
   const stop = (): void => repository.pause();
   terminal.signal.addEventListener('abort', stop, { once: true });

@@ -170,8 +170,8 @@ function readVersion(reader: ByteReader): 2 | 3 {
   const version = reader.uint32();
   if (version === 2 || version === 3) return version;
   // As in ggml: a small number in the upper half means the other byte order.
-  if (version !== 0 && (version & 0xffff) === 0) throw reader.failUnsupported('big-endian files are not read');
-  if (version === 0) throw reader.fail('0 is no version');
+  if (version !== 0 && (version & 0xffff) === 0) throw reader.failUnsupported('big-endian files are not supported');
+  if (version === 0) throw reader.fail('0 is not a version');
   throw reader.failUnsupported(`Hearth reads GGUF 2 and 3, not ${version}`);
 }
 
@@ -254,7 +254,7 @@ function readTensorType(reader: ByteReader): TensorType {
       `Hearth doesn't compute with ${unsupportedName}. Take the model in another, such as Q4_K_M`,
     );
   }
-  throw reader.fail(`${id} is no tensor type`);
+  throw reader.fail(`${id} is not a tensor type`);
 }
 
 const readOffset = (reader: ByteReader): number => reader.count('its offset', Number.MAX_SAFE_INTEGER);

@@ -216,7 +216,7 @@ export function readGgufValue(reader: ByteReader): GgufValue {
   if (type === stringType) return readString(reader);
   if (type === arrayType) return readArray(reader);
   const scalar = scalars.get(type);
-  if (scalar === undefined) throw reader.fail(`${type} is no value type`);
+  if (scalar === undefined) throw reader.fail(`${type} is not a value type`);
   return scalar(reader);
 }
 
@@ -243,7 +243,7 @@ function readArray(reader: ByteReader): GgufValue {
   const count = reader.count('the length of its array', Number.MAX_SAFE_INTEGER);
   if (type === stringType) return readStrings(reader, count);
   const element = elements.get(type);
-  if (element === undefined) throw reader.fail(`${type} is no value type`);
+  if (element === undefined) throw reader.fail(`${type} is not a value type`);
   const values = element.array(reader.bytes(count * element.bytes).buffer);
   if (type === booleanType) requireBooleans(reader, values);
   return values;
@@ -255,7 +255,7 @@ function requireBooleans(reader: ByteReader, values: GgufNumbers): void {
 
 function readStrings(reader: ByteReader, count: number): GgufStrings {
   // Each string takes at least the eight bytes of its length.
-  if (count > reader.remainingBytes / 8) throw reader.failIncomplete(`its ${count} texts do not fit into the file`);
+  if (count > reader.remainingBytes / 8) throw reader.failIncomplete(`its ${count} strings don't fit in the file`);
   const starts = new Uint32Array(count + 1);
   const begin = reader.position;
   for (let i = 0; i < count; i++) {

@@ -127,12 +127,12 @@ export class JsonReader {
     ) {
       text += String.fromCharCode(this.#reader.uint8());
       // A double's longest shortest representation has 24 characters.
-      if (text.length > 32) throw this.#reader.fail(`${quoted(text)} is no JSON`);
+      if (text.length > 32) throw this.#reader.fail(`${quoted(text)} is not JSON`);
     }
     try {
       JSON.parse(text);
     } catch {
-      throw this.#reader.fail(`${quoted(text)} is no JSON`);
+      throw this.#reader.fail(`${quoted(text)} is not JSON`);
     }
   }
 
@@ -141,7 +141,7 @@ export class JsonReader {
    */
   #unusualString(what: string, length: number): string {
     for (let byte = this.#reader.uint8(); byte !== quote; byte = this.#reader.uint8()) {
-      if (byte < 0x20) throw this.#reader.fail(`${what} holds a control character`);
+      if (byte < 0x20) throw this.#reader.fail(`${what} contains a control character`);
       length = this.#push(length, [byte], what);
       // The character after a backslash belongs to it, even a quote.
       if (byte === backslash) length = this.#push(length, [this.#reader.uint8()], what);
@@ -153,7 +153,7 @@ export class JsonReader {
     } catch {
       // Invalid UTF-8 or escape: reported below.
     }
-    throw this.#reader.fail(`${what} is not a valid JSON text`);
+    throw this.#reader.fail(`${what} is not a valid JSON string`);
   }
 
   #push(length: number, bytes: ArrayLike<number>, what: string): number {

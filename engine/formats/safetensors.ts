@@ -154,7 +154,7 @@ export function parseSafetensorsHeader(source: ByteSource, part = 0): Map<string
   const headerBytes = reader.count('the header length', limits.formats.safetensorsHeaderBytes);
   const dataStart = lengthBytes + headerBytes;
   if (dataStart > source.byteLength) {
-    throw reader.failIncomplete(`a header of ${headerBytes} bytes does not fit into a file of ${source.byteLength}`);
+    throw reader.failIncomplete(`a header of ${headerBytes} bytes doesn't fit in a file of ${source.byteLength}`);
   }
   reader.endAt(dataStart, 'the header ends');
   reader.within('header');
@@ -229,7 +229,7 @@ function readType(reader: ByteReader, json: JsonReader): TensorType {
   const type = tensorTypes.get(dtype);
   if (type !== undefined) return type;
   if (unsupportedTypes.has(dtype)) throw reader.failUnsupported(`dtype ${dtype} is not supported`);
-  throw reader.fail(`${quoted(dtype)} is no dtype`);
+  throw reader.fail(`${quoted(dtype)} is not a dtype`);
 }
 
 /** Holes could hide data in another format; overlaps could alias tensors. */
@@ -248,7 +248,7 @@ function requireExactCover(
       throw reader.fail(`its data_offsets ${fault}`);
     }
     expected += byteLength;
-    if (expected > fileBytes) throw reader.failIncomplete('its data_offsets reach behind the end of the file');
+    if (expected > fileBytes) throw reader.failIncomplete('its data_offsets extend past the end of the file');
   }
   reader.within('data');
   if (expected !== fileBytes) throw reader.fail(`${fileBytes - expected} bytes at the end belong to no tensor`);

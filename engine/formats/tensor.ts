@@ -115,7 +115,7 @@ export function elementCountOf(shape: readonly number[]): number {
   // A zero dimension doesn't excuse an overflow of the others.
   let count = 1;
   for (const dimension of shape) {
-    if (!Number.isSafeInteger(dimension) || dimension < 0) throw invalidInput(`dimension ${dimension} is no size`);
+    if (!Number.isSafeInteger(dimension) || dimension < 0) throw invalidInput(`dimension ${dimension} is not a size`);
     if (dimension > 0) count *= dimension;
   }
   if (!Number.isSafeInteger(count)) throw invalidInput(`shape [${shape.join(', ')}] has more than 2^53 elements`);

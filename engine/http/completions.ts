@@ -125,9 +125,9 @@ function refuseUnsupported(request: Body, card: ModelCard): void {
   }
   if (logprobs !== undefined) refuse('logprobs', 'not together with suffix');
   if (constraintOf(request, formatOf(request.response_format)).kind !== 'text')
-    refuse('suffix', 'an answer of a wanted form has none');
+    refuse('suffix', 'not together with a response format');
   if (endOf(request).minTokens > 0 || endOf(request).stopIds.length > 0)
-    refuse('suffix', 'not together with rules for the end');
+    refuse('suffix', 'not together with rules for when the answer ends');
   if (request.prompt.some((prompt) => typeof prompt !== 'string')) refuse('suffix', 'send the prompt as text');
 }
 
@@ -222,7 +222,7 @@ export async function embeddings(serving: Serving, exchange: Exchange): Promise<
   const card = loadedCard(serving);
   const model = checkModel(asked, card);
   if (card.embeddingDimensions === undefined) {
-    throw badRequest(`'${model}' is no embedding model, so it gives no vectors: start the server with one.`, 'model');
+    throw badRequest(`'${model}' is not an embedding model. Start the server with one.`, 'model');
   }
   const { vectors, promptTokens } = await serving.engine.embed(
     embedParams.parse({ inputs, dimensions }),

@@ -43,7 +43,7 @@ export const samplingFields = {
 type SamplingFields = z.output<z.ZodObject<typeof samplingFields>>;
 
 export function samplingOf(fields: SamplingFields): Sampling {
-  if (fields.frequency_penalty) refuse('frequency_penalty', 'repetition_penalty and presence_penalty are known');
+  if (fields.frequency_penalty) refuse('frequency_penalty', 'use repetition_penalty or presence_penalty');
   return {
     temperature: fields.temperature,
     topP: fields.top_p,
@@ -140,7 +140,7 @@ const choices = z
     z
       .string()
       .min(1)
-      .regex(/^[^\r]*$/, 'holds a carriage return'),
+      .regex(/^[^\r]*$/, 'contains a carriage return'),
   )
   .min(1)
   .max(limits.server.choicesOfAnswer);

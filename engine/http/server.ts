@@ -174,7 +174,7 @@ class Desk {
 
 function allow({ method }: IncomingMessage, allowed: 'GET' | 'POST'): void {
   if (method === allowed) return;
-  throw new ApiError(405, `This address takes ${allowed} alone.`, { headers: { allow: allowed } });
+  throw new ApiError(405, `This address accepts only ${allowed}.`, { headers: { allow: allowed } });
 }
 
 function decodePath(text: string): string {
@@ -305,7 +305,9 @@ async function readToken(path: string): Promise<string> {
   const token = (await readFile(path, 'utf8')).trim();
   if (token.length >= limits.server.tokenChars && !/\s/.test(token)) return token;
   const least = limits.server.tokenChars;
-  throw invalidInput(`${path} holds no token: one word of at least ${least} characters. Remove the file to get one.`);
+  throw invalidInput(
+    `${path} has no token, which is one word of at least ${least} characters. Remove the file to get a new one.`,
+  );
 }
 
 // The OpenAI-compatible server in the engine process: off by default, at most one.

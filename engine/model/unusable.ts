@@ -30,10 +30,10 @@ export async function refuseUnusableFile(path: string): Promise<void> {
   refuseWrongDownload(name, text);
   if (text.startsWith('GGUF')) return requireParts(path);
   if (/^(ggml|lmgg|tjgg|fmgg|algg)/.test(text)) {
-    throw unsupported(`${name} is in a format from before GGUF (2023). Take a GGUF of the model.`);
+    throw unsupported(`${name} is in a format older than GGUF (2023). Take a GGUF of the model.`);
   }
   if (name.endsWith('.safetensors')) {
-    throw invalidInput(`${name} holds weights only. Name its folder, which has config.json too: ${dirname(path)}`);
+    throw invalidInput(`${name} has only weights. Name its folder, which has config.json too: ${dirname(path)}`);
   }
   // PyTorch's files are zip archives, and pickles before version 1.6.
   if (/\.(bin|pt|pth|ckpt)$/.test(name) || text.startsWith('\x80\x02')) throw unsupported(pickled(name, dirname(path)));
@@ -180,7 +180,7 @@ export function refuseUnusableConfig(config: unknown, path: string): void {
 
 const quantisationError = (kind: string, path: string): HearthError =>
   unsupported(
-    `This model's weights are ${kind}. Hearth computes with GGUF's quantisations, MXFP4, FP8 in blocks and plain floats. ${takeGguf(path)}`,
+    `This model's weights are ${kind}. Hearth supports GGUF's quantisations, MXFP4, FP8 with block scales and plain floats. ${takeGguf(path)}`,
   );
 
 /** `key` and `value`: where the file names its architecture. */

@@ -53,7 +53,7 @@ export function argumentsOf({ name, arguments: json }: ToolCall): Record<string,
     value = undefined;
   }
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value };
-  throw invalidInput(`The arguments of the call of '${name}' are no JSON object; leave the call out.`);
+  throw invalidInput(`The arguments of the call to '${name}' are not a JSON object; remove the call.`);
 }
 
 /** The parameters of a tool by name, and which of them a format without quotes writes as text. */

@@ -184,7 +184,7 @@ export class StopStrings {
   /** @throws HearthError `invalid-input` for an empty stop string, or too many or too long ones. */
   constructor(stops: readonly string[]) {
     const { stopStrings, stopStringChars } = limits.text;
-    if (stops.length > stopStrings) throw invalidInput(`At most ${stopStrings} stop strings are possible.`);
+    if (stops.length > stopStrings) throw invalidInput(`At most ${stopStrings} stop strings are allowed.`);
     for (const stop of stops) {
       if (stop === '') throw invalidInput('A stop string must not be empty.');
       if (stop.length > stopStringChars) throw invalidInput(`A stop string has at most ${stopStringChars} characters.`);

@@ -370,7 +370,7 @@ export async function openEmbedder(
   const { embedding } = loaded;
   if (!embedding) {
     await loaded.close();
-    throw unsupported(`${name} is no embedding model; choose one that is, say qwen3-embedding-0.6b.`);
+    throw unsupported(`${name} is not an embedding model; choose one, such as qwen3-embedding-0.6b.`);
   }
   return {
     dimensions: embedding.dimensions,

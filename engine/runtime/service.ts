@@ -346,7 +346,7 @@ export class Engine {
   #readyToEmbed(): EmbeddingModel {
     const { embedding, card, scheduler } = this.#loaded();
     if (embedding) return { ...embedding, scheduler: scheduler.for(this.#user) };
-    throw unsupported(`${card.name} is no embedding model, so it gives no vectors; load one (qwen3-embedding-0.6b).`);
+    throw unsupported(`${card.name} is not an embedding model; load one, such as qwen3-embedding-0.6b.`);
   }
 
   /** The chat model completes where no model has that role. */
@@ -357,7 +357,7 @@ export class Engine {
   #ready(role: ModelRole = 'chat'): ReadyModel {
     const { scheduler, text, card, sampling } = this.#loaded(role);
     if (card.embeddingDimensions !== undefined)
-      throw unsupported(`${card.name} is an embedding model: it gives vectors, and neither chats nor completes.`);
+      throw unsupported(`${card.name} is an embedding model: it computes vectors and cannot chat or complete.`);
     if (text)
       return {
         scheduler: scheduler.for(this.#user),
@@ -367,7 +367,10 @@ export class Engine {
         sampling,
         now: () => new Date(),
       };
-    throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
+    throw new HearthError(
+      'unsupported',
+      `${card.name} has no vocabulary: it can be benchmarked, but cannot generate text.`,
+    );
   }
 
   #deliver(stream: string, piece: OutputPiece, { tokens, logprobs, firstCall = 1 }: Delivery = {}): void {

@@ -138,7 +138,7 @@ export async function planned(plan: PlanProcessor, answer: Promise<Generated>): 
     if (violation === undefined) return generated;
     throw new HearthError(
       'unavailable',
-      `The answer breaks a part of its JSON Schema that can't be enforced (${violation}). It was shown as written; ask again.`,
+      `The answer violates a part of its JSON Schema that can't be enforced (${violation}). It was shown as written; ask again.`,
     );
   } finally {
     plan.close();

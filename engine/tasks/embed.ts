@@ -86,7 +86,7 @@ function normalised(vector: Float32Array): Float32Array {
   for (const value of vector) squares += value * value;
   const length = Math.sqrt(squares);
   if (!(length > 0 && Number.isFinite(length))) {
-    throw new HearthError('unsupported', 'The model gave no vector for this text; its weights may be damaged.');
+    throw new HearthError('unsupported', 'The model returned no vector for this text; its weights may be damaged.');
   }
   for (const [i, value] of vector.entries()) vector[i] = value / length;
   return vector;

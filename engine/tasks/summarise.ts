@@ -122,7 +122,7 @@ class SummaryRun {
     if (sections.length <= limits.generation.summaryParts) return sections;
     throw new HearthError(
       'context-overflow',
-      `${path} is too long: it would be read in ${sections.length} parts, and ${limits.generation.summaryParts} are the most. Summarise a part of it.`,
+      `${path} is too long: it would take ${sections.length} parts, and the limit is ${limits.generation.summaryParts}. Summarise a part of it.`,
     );
   }
 

@@ -56,7 +56,8 @@ export function* preTokenise(text: string, steps: readonly SplitStep[]): Generat
       throw invalidInput(`A pattern of the tokenizer took more than ${limits.text.patternMs} ms and was stopped.`);
     }
     // V8's regex engine has its own stack, which overflows on millions of consecutive characters of one class.
-    if (error instanceof RangeError) throw invalidInput('The text holds a run of characters too long to be read.');
+    if (error instanceof RangeError)
+      throw invalidInput('The text has a run of characters that is too long to tokenise.');
     throw error;
   }
 }

@@ -117,7 +117,7 @@ export const agentTools: readonly AgentTool[] = [
     'Proposes a change of a file to the user: replaces oldText, which must be in it exactly once.',
     z.object({ path, oldText: z.string().min(1), newText: z.string() }),
     ({ path: file, oldText, newText }, at) => ({
-      title: vscode.l10n.t('Proposed a change of {0}', file),
+      title: vscode.l10n.t('Proposed a change to {0}', file),
       run: async () => {
         const known = await source(file, at);
         return propose(at, { ...known.draft, text: replaced(known.text, oldText, newText) });

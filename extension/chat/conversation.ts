@@ -131,8 +131,7 @@ function turnOf({ turn, kind, question, attachments, omitted, queued = false }: 
 export function recordsUpTo({ turns, pins }: Conversation, id: string): JournalRecord[] {
   const asked = turns.filter((turn) => !isQueued(turn));
   const end = asked.findIndex(({ view }) => view.id === id) + 1;
-  const pinned = pins.map((mention) => ({ type: 'pin', mention, isPinned: true }) as const);
-  return [...asked.slice(0, end).flatMap(recordsOf), ...pinned];
+  return [...asked.slice(0, end).flatMap(recordsOf), ...pins.map(pinned)];
 }
 
 /** Events that make the whole conversation again, followed by the turns of its journal that it lacks: another window's. */
@@ -142,10 +141,12 @@ export function wholeRecords(conversation: Conversation, stored: readonly Journa
   return [
     { type: 'chat', version: 1, id, at: Date.now() },
     ...(title === '' ? [] : [{ type: 'title', title } as const]),
-    ...pins.map((mention) => ({ type: 'pin', mention, isPinned: true }) as const),
+    ...pins.map(pinned),
     ...[...turns, ...others].flatMap(recordsOf),
   ];
 }
+
+const pinned = (mention: string): JournalRecord => ({ type: 'pin', mention, isPinned: true });
 
 function recordsOf({ view, attachments }: StoredTurn): JournalRecord[] {
   const { id: turn, kind, question, omitted, model, thinking, answer, steps, citations, missing, outcome } = view;

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
-import type { Statistics } from '../../engine/protocol/engineProtocol.ts';
+import type * as z from 'zod';
+import type { ChatResult, SummariseResult, summariseParams } from '../../engine/protocol/engineProtocol.ts';
 import type { ModelCard } from '../../engine/protocol/models.ts';
 import type { Agent } from '../agent/agent.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
@@ -26,15 +27,10 @@ import {
 } from './conversation.ts';
 import type { ChatStore } from './store.ts';
 
-/** A file to be summarised. `symbols`: zero-based lines, end inclusive. */
-export interface SummaryRequest {
-  uri: string;
-  path: string;
-  languageId: string;
-  text: string;
-  symbols: { name: string; startLine: number; endLine: number }[];
-  /** If not empty, `path` is a folder (ends with a slash) and these are its files. */
-  files: { path: string; languageId: string; text: string }[];
+/** A file to be summarised, or a folder, whose path ends with a slash. */
+export interface SummaryRequest extends Pick<z.output<typeof summariseParams>, 'path' | 'text' | 'symbols' | 'files'> {
+  readonly uri: string;
+  readonly languageId: string;
 }
 
 /** Access to the workspace's files. */
@@ -48,13 +44,7 @@ export interface FileAccess {
 /** Answers with tools, in chats whose user switched that on. */
 export type Answering = Pick<Agent, 'isOn' | 'answer'>;
 
-interface Answer {
-  text: string;
-  thinking: string;
-  finish: 'stop' | 'length' | 'context' | 'repetition' | 'cancelled';
-  statistics: Statistics;
-  droppedMessages: number;
-}
+type Answer = Omit<ChatResult, 'toolCalls' | 'finish'> & Pick<SummariseResult, 'finish'>;
 
 /** Of a question that is not a new one of the chat. */
 type Asking = Partial<Pick<Asked, 'kind' | 'turn' | 'queued'>>;

@@ -167,9 +167,9 @@ export async function obstacle(file: FileChange): Promise<string | undefined> {
   }
   const created = file.kind === 'create' ? uri : to;
   if (created && (await exists(created)))
-    return vscode.l10n.t('{0} exists by now.', vscode.workspace.asRelativePath(created));
+    return vscode.l10n.t('{0} already exists.', vscode.workspace.asRelativePath(created));
   if (file.kind === 'create') return undefined;
-  if (!(await exists(uri))) return vscode.l10n.t('{0} does not exist any more.', name);
+  if (!(await exists(uri))) return vscode.l10n.t('{0} no longer exists.', name);
   if ((await baseOf(file)) !== file.base) return vscode.l10n.t('{0} has changed since this proposal.', name);
   return file.kind !== 'change' && openDocument(uri)?.isDirty
     ? vscode.l10n.t('{0} has unsaved changes.', name)

@@ -157,7 +157,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
       await this.#replace(session, () => mix(session.before, reindented(code, session.before), true));
       if (mixedHunks(session.lines).length === 0) {
         this.#end(session.document);
-        void vscode.window.showInformationMessage(vscode.l10n.t('The model would change nothing here.'));
+        void vscode.window.showInformationMessage(vscode.l10n.t('The model suggests no change here.'));
       }
     } catch (error) {
       if (source.token.isCancellationRequested) return;
@@ -201,7 +201,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
     const { text, finish } = await client.chat(params, { onDelta }, token);
     await shown;
     if (finish === 'length' || finish === 'context')
-      throw new Error(vscode.l10n.t('The model has no room to write all of it. Select fewer lines.'));
+      throw new Error(vscode.l10n.t('The model ran out of room before the result was complete. Select fewer lines.'));
     return codeOf(text, true);
   }
 

@@ -160,7 +160,7 @@ export class Proposals {
     const text = newText(block);
     if (target === undefined || text === undefined) {
       void vscode.window.showWarningMessage(
-        vscode.l10n.t('{0} is not inside the folder that is open, so it is not created.', path),
+        vscode.l10n.t('{0} is outside the open folder, so it was not created.', path),
       );
       return;
     }
@@ -217,5 +217,5 @@ async function create(target: vscode.Uri, text: string): Promise<void> {
   const edit = new vscode.WorkspaceEdit();
   edit.createFile(target, { overwrite: false, ignoreIfExists: false, contents: new TextEncoder().encode(text) });
   if (inside === undefined || !(await vscode.workspace.applyEdit(edit)))
-    throw new Error(vscode.l10n.t('{0} cannot be created; it may exist by now.', target.fsPath));
+    throw new Error(vscode.l10n.t('{0} could not be created; it may already exist.', target.fsPath));
 }

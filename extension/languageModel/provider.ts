@@ -221,7 +221,7 @@ function finish(
     const input = objectIn(json);
     const isOffered = offered.some((tool) => tool.name === name);
     const refusal = vscode.l10n.t(
-      'The model called "{0}", which was not offered or has unreadable arguments. Nothing was run.',
+      'The model called "{0}", but this tool was not offered or its arguments are unreadable. Nothing was run.',
       name.slice(0, 100),
     );
     progress.report(

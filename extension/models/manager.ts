@@ -279,7 +279,7 @@ function button(icon: string, tooltip: string): vscode.QuickInputButton {
   buttons.set(icon, known);
   return known;
 }
-const completionButton = () => button('edit', vscode.l10n.t('Use this model for completions, or no longer'));
+const completionButton = () => button('edit', vscode.l10n.t('Use or stop using this model for completions'));
 const verifyButton = () => button('verified', vscode.l10n.t('Verify digest'));
 const removeButton = () => button('trash', vscode.l10n.t('Remove from this computer'));
 const explainButton = () => button('info', vscode.l10n.t('Explain: architecture, memory, fit on this computer'));

@@ -200,9 +200,9 @@ export class Reviews {
     const show = vscode.l10n.t('Show Comments');
     const sentences = [
       comments === 0
-        ? vscode.l10n.t('The model has no comment. Files: {0}.', files)
+        ? vscode.l10n.t('The model has no comments. Files: {0}.', files)
         : vscode.l10n.t('Comments: {0}. Files: {1}.', comments, files),
-      ...(refused > 0 ? [vscode.l10n.t('Left out, since their lines are not in the changes: {0}.', refused)] : []),
+      ...(refused > 0 ? [vscode.l10n.t('Left out because their lines are not in the changes: {0}.', refused)] : []),
       ...(failed > 0 ? [vscode.l10n.t('Parts that the model could not review: {0}.', failed)] : []),
     ];
     vscode.window.showInformationMessage(sentences.join(' '), ...(comments > 0 ? [show] : [])).then(

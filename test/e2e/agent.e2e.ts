@@ -130,7 +130,7 @@ describeInEditor('an agent that wants to change a file', editing.options, (edito
   test('proposes it, and the user accepts and restores', async () => {
     await switchOn(editor());
     const turn = await answered(await editor().chat(), 'Change the word.');
-    await step(turn, 'Proposed a change of notes.txt', 'done').waitFor({ state: 'attached' });
+    await step(turn, 'Proposed a change to notes.txt', 'done').waitFor({ state: 'attached' });
     const row = turn.locator('.changes li[data-path="notes.txt"]');
     expect(await row.getAttribute('data-state')).toBe('proposed');
     expect(editor().read('notes.txt')).toBe(files['notes.txt']);

@@ -48,7 +48,7 @@ export function createGgmlBackend({
     async load(spec, weights, options) {
       requireOperators(spec);
       if (onlyWhereFaster && !isFasterOnGgml(weights)) {
-        throw unsupported('Prompts with these weights are read faster by ONNX Runtime.');
+        throw unsupported('ONNX Runtime is faster for prompts with these weights.');
       }
       const libraries = chooseLibraries();
       const precision = options.cachePrecision ?? cachePrecision;
@@ -141,14 +141,14 @@ const ownMemory = ({ buffer, byteLength }: Uint8Array): ArrayBuffer[] =>
 function requireOperators({ layers }: DecoderSpec): void {
   for (const { attention, feedForward } of layers) {
     if (attention.kind !== 'grouped-query') {
-      throw unsupported(`It computes no ${attention.kind} attention.`);
+      throw unsupported(`Hearth's ggml backend doesn't support ${attention.kind} attention.`);
     }
     if (
       feedForward.kind === 'experts' &&
       feedForward.router.kind === 'sigmoid-grouped' &&
       feedForward.router.groups > 1
     ) {
-      throw unsupported('It chooses no experts by groups.');
+      throw unsupported("Hearth's ggml backend doesn't support grouped routing of experts.");
     }
   }
 }

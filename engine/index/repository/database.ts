@@ -140,6 +140,8 @@ export function isDamage(error: unknown): boolean {
   return code === sqliteCorrupt || code === sqliteNotADatabase;
 }
 
+export const damageMessage = 'The repository index was damaged and is being rebuilt from the sources.';
+
 /** While an index is opened, an error of SQL says that the tables, or FTS5's settings, are not those that Hearth made. */
 export const isDamageAtOpening = (error: unknown): boolean => isDamage(error) || codeOf(error) === sqliteError;
 

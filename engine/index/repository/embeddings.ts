@@ -8,7 +8,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { HearthError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import type { IndexState } from '../../protocol/indexProtocol.ts';
-import { isDamage } from './database.ts';
+import { damageMessage, isDamage } from './database.ts';
 import { type ChunkPlace, type Near, Vectors } from './vectors.ts';
 
 /** How far the vectors of chunks are. */
@@ -179,13 +179,13 @@ export class Embeddings {
 
   #fail(error: unknown): void {
     if (isDamage(error)) {
-      this.#problem = 'The index was damaged, so it is made anew from the sources.';
+      this.#problem = damageMessage;
       this.#wanted = false;
       this.#options.onDamage();
       return;
     }
     const reason = error instanceof HearthError ? error.message : `It failed: ${error}`;
-    this.#problem = `The index is searched by words alone. ${reason} What was computed is kept.`;
+    this.#problem = `The index is searched by words only. ${reason} Vectors computed so far are kept.`;
     this.#wanted = false;
     this.#enter('failed');
   }

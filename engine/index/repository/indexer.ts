@@ -12,7 +12,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { limits } from '../../limits.ts';
 import type { IndexState } from '../../protocol/indexProtocol.ts';
 import { partsOf } from '../syntax/source.ts';
-import { isDamage, rollBack } from './database.ts';
+import { damageMessage, isDamage, rollBack } from './database.ts';
 import { type FoundFile, fileAt, isFolder, leadsThroughLink, type Root, type Roots, walk } from './ignored.ts';
 import { IndexWriter, type Skipped } from './writer.ts';
 
@@ -135,12 +135,12 @@ export class Indexer {
       this.#writer.recount();
     } catch (damage) {
       if (!isDamage(damage)) throw damage;
-      this.#problem = 'The index was damaged, so it is made anew from the sources.';
+      this.#problem = damageMessage;
       this.#onDamage();
       return;
     }
     const reason = error instanceof Error ? error.message : String(error);
-    this.#problem = `The index could not be written (${reason}). What it holds is kept; rebuild it if this goes on.`;
+    this.#problem = `The index could not be written (${reason}). Its contents are kept; rebuild it if this happens again.`;
   }
 
   async #scan(): Promise<void> {

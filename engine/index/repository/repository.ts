@@ -7,7 +7,7 @@ import { HearthError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import type { IndexRequests, IndexState, openParams } from '../../protocol/indexProtocol.ts';
 import type { Implementation } from '../../protocol/rpc.ts';
-import { isDamage, isDamageAtOpening, openDatabase, removeDatabase, setAside } from './database.ts';
+import { damageMessage, isDamage, isDamageAtOpening, openDatabase, removeDatabase, setAside } from './database.ts';
 import { type EmbedderChoice, Embeddings } from './embeddings.ts';
 import { type Folder, Roots } from './ignored.ts';
 import { Indexer, textOf } from './indexer.ts';
@@ -272,8 +272,7 @@ export class IndexService {
     } catch (error) {
       if (!isDamage(error)) throw error;
       if (repository === this.#repository) this.#rebuildDamaged();
-      const message = 'The repository index was damaged, so it is made anew from the sources. Ask again in a moment.';
-      throw new HearthError('unavailable', message, { cause: error });
+      throw new HearthError('unavailable', `${damageMessage} Ask again in a moment.`, { cause: error });
     }
   }
 

@@ -240,7 +240,7 @@ class Calls {
 
   #begin(index: number | undefined, id: string | undefined): Open {
     if (this.#calls.length >= limits.remote.toolCalls) {
-      throw new HearthError('unavailable', `More than ${limits.remote.toolCalls} tool calls came in one answer.`);
+      throw new HearthError('unavailable', `The answer has more than ${limits.remote.toolCalls} tool calls.`);
     }
     const call: Open = { index, id, name: '', arguments: '', told: 0 };
     this.#calls.push(call);

@@ -63,7 +63,8 @@ function* values(host: string, found: Found[], cutOff = false): Generator<unknow
     if (value === undefined && cutOff) return;
     const error = item.event === 'error' ? (value ?? item.data) : errorIn(value);
     if (error) throw inStream(error);
-    if (value === undefined) throw new HearthError('unavailable', `${host} sent a piece that is not OpenAI's API.`);
+    if (value === undefined)
+      throw new HearthError('unavailable', `${host} sent a chunk that does not follow OpenAI's API.`);
     yield value;
   }
 }
@@ -207,4 +208,7 @@ async function* pieces(host: string, body: AsyncIterable<Uint8Array>, maxBytes: 
 }
 
 export const tooLong = (host: string): HearthError =>
-  new HearthError('unavailable', `${host} sent more than an answer can be, so Hearth hung up. What came is kept.`);
+  new HearthError(
+    'unavailable',
+    `${host} sent more than the maximum size of an answer, so Hearth closed the connection. The text received so far is kept.`,
+  );

@@ -39,7 +39,7 @@ export class RemoteServer {
   constructor({ url, token }: RemoteServerParams) {
     const address = URL.canParse(url) ? new URL(url) : undefined;
     if (address === undefined || !/^https?:$/.test(address.protocol)) {
-      throw invalidInput(`'${shownAddress(url)}' is no address of a server: https://HOST/v1 is one.`);
+      throw invalidInput(`'${shownAddress(url)}' is not a server address. An example is https://HOST/v1.`);
     }
     if (address.pathname === '/') address.pathname = '/v1';
     const { username, password, search: query, host } = address;
@@ -153,7 +153,9 @@ function explained(host: string, error: unknown): unknown {
   }
   if (error instanceof APIConnectionError) return unreachable(host, error);
   if (error instanceof z.ZodError || error instanceof SyntaxError) {
-    return new HearthError('unavailable', `${host} gave an answer that is not OpenAI's API.`, { cause: error });
+    return new HearthError('unavailable', `${host} sent a response that does not follow OpenAI's API.`, {
+      cause: error,
+    });
   }
   if (error instanceof APIError) return refusal(host, error);
   if (error instanceof TypeError) return cutOff(host, error);
@@ -162,9 +164,13 @@ function explained(host: string, error: unknown): unknown {
 
 /** The connection broke in the middle of an answer, or the answer has no end. */
 export const cutOff = (host: string, cause?: unknown): HearthError =>
-  new HearthError('unavailable', `${host} broke the answer off before its end. What came is kept; ask again.`, {
-    cause,
-  });
+  new HearthError(
+    'unavailable',
+    `${host} closed the connection before the answer was complete. The text received so far is kept; ask again.`,
+    {
+      cause,
+    },
+  );
 
 function unreachable(host: string, error: Error): Error {
   const cause = innermost(error);

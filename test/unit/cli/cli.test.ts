@@ -137,7 +137,7 @@ describe('hearth index and search', () => {
     expect((await search()).found).toHaveLength(2);
     await embedding.remove();
     const without = await search();
-    expect([without.found, without.stderr]).toEqual([[], expect.stringContaining('searched by words alone')]);
+    expect([without.found, without.stderr]).toEqual([[], expect.stringContaining('searched by words only')]);
     expect(await figures('--embeddings', 'off')).not.toHaveProperty('vectors');
     expect(await search()).toEqual({ found: [], stderr: '' });
   });

@@ -26,7 +26,7 @@ describe('the last failed command', () => {
     await ran('cat secret', 1, 'key');
     expect(watch.last).toBeUndefined();
     expect(failureQuestion(watch)).toBeUndefined();
-    expect(user.asked.at(-1)?.message).toBe('Terminals are read in trusted folders alone.');
+    expect(user.asked.at(-1)?.message).toBe('Hearth reads terminals only in trusted folders.');
   });
 
   it('is kept with the end of its output, without colours, until another one fails', async () => {

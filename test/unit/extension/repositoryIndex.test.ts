@@ -135,7 +135,7 @@ describe('the index of the workspace', () => {
     const index = await open({ 'a.txt': 'alpha beta' }, { model: '/no/such/model' });
     index.start();
     await until(index, (view) => view.kind === 'open' && view.state.embeddings?.phase === 'failed');
-    expect(indexSentence(index.view)).toContain('The index is searched by words alone.');
+    expect(indexSentence(index.view)).toContain('The index is searched by words only.');
     expect(indexSentence(index.view)).toContain('/no/such/model');
     expect(await index.searchByMeaning('alpha', 5)).toHaveLength(1);
   });

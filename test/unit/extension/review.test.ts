@@ -222,7 +222,7 @@ describe('a review', () => {
     ]);
     expect(comments.threads.map(({ label }) => label)).toEqual([undefined, 'Removed: return a + b']);
     expect(user.asked.at(-1)?.message).toBe(
-      'Comments: 2. Files: 1. Left out, since their lines are not in the changes: 1.',
+      'Comments: 2. Files: 1. Left out because their lines are not in the changes: 1.',
     );
     expect(user.commands).toContain('setContext hearth.reviewed true');
   });
@@ -260,7 +260,7 @@ describe('a review', () => {
     await reviews.reviewChanges(undefined);
     expect(threads()).toEqual([]);
     expect(user.asked.at(-1)?.message).toBe(
-      'The model has no comment. Files: 1. Parts that the model could not review: 1.',
+      'The model has no comments. Files: 1. Parts that the model could not review: 1.',
     );
   });
 

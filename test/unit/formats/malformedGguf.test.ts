@@ -99,7 +99,7 @@ const invalid: readonly (readonly [attack: string, field: RegExp, file: Uint8Arr
   ['dimensions whose bytes wrap to 0', /"a"/, withTensor(tensorRow('a', [1024, 2n ** 42n + 1n], ggmlType.f32, 0))],
   ['a dimension whose padding overflows', /"a"/, withTensor(tensorRow('a', [2n ** 63n - 1n], 24, 0))],
   ['an unknown tensor type', /"a".*41/, withTensor(tensorRow('a', [1], 41, 0))],
-  ['a tensor type that ggml removed', /"a".*4 is no tensor type/, withTensor(tensorRow('a', [32], 4, 0))],
+  ['a tensor type that ggml removed', /"a".*4 is not a tensor type/, withTensor(tensorRow('a', [32], 4, 0))],
   ['a tensor type with every bit set', /"a"/, withTensor(tensorRow('a', [1], 0xffffffff, 0))],
   ['a row that is not whole blocks', /"a".*Q4_0/, withTensor(tensorRow('a', [33], ggmlType.q4_0, 0))],
   ['a quantised scalar', /"a".*Q4_0/, withTensor(tensorRow('a', [], ggmlType.q4_0, 0))],

@@ -89,7 +89,7 @@ describe('An index', () => {
     other.exec('UPDATE files SET content = content; PRAGMA wal_checkpoint(TRUNCATE)');
     const bytes = readFileSync(database);
     writeFileSync(database, bytes.fill(0xa5, 4096));
-    await expect(isFound()).rejects.toThrow('The repository index was damaged, so it is made anew from the sources.');
+    await expect(isFound()).rejects.toThrow('The repository index was damaged and is being rebuilt from the sources.');
     other.close();
     await vi.waitFor(async () => expect(await isFound()).toBe('src/f7.ts'), 10_000);
     await service.close();

@@ -219,7 +219,7 @@ export const unusableModels: readonly UnusableModel[] = [
   {
     kind: 'safetensors file without its folder',
     write: file('model.safetensors', noWeights),
-    cause: /weights only/,
+    cause: /only weights/,
     wayOut: /Name its folder/,
   },
   { kind: 'Empty folder', write: folderOf('empty', {}), cause: /empty folder/, wayOut: /hearth models pull/ },

@@ -187,7 +187,7 @@ export async function selfCheck(
   if (!found.off) {
     throw new HearthError(
       'unavailable',
-      `${capabilities.description || capabilities.device} computes other results than the CPU (error ${found.error.toExponential(1)} in the self-check), so Hearth does not use it for this model. It is checked again after an update of the graphics driver, the system or Hearth.`,
+      `${capabilities.description || capabilities.device} gives results that differ from the CPU's (error ${found.error.toExponential(1)} in the self-check), so Hearth does not use it for this model. It is checked again after the graphics driver, the system or Hearth is updated.`,
     );
   }
   gpu.capabilities = without(capabilities, found.off);

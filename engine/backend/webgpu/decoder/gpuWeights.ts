@@ -276,7 +276,7 @@ function paddedWeight(weight: Weight, rows: number, columns: number): Weight {
   if (stored === rows && columnsOf(weight.shape) === columns) return weight;
   const { elements, bytes } = blockLayout(weight.type);
   if (elements !== 1 || weight.blockScale) {
-    throw unsupported(`${weight.name}: ${weight.type} in a network of a width that is not a multiple of 8.`);
+    throw unsupported(`${weight.name}: ${weight.type} in a network whose width is not a multiple of 8.`);
   }
   const from = columnsOf(weight.shape) * bytes;
   return {
@@ -303,11 +303,11 @@ export function requireDimensions(spec: DecoderSpec): void {
   for (const { attention, feedForward } of spec.layers) {
     if (feedForward.kind !== 'dense' && feedForward.intermediateSize % 8 !== 0) {
       const network = feedForward.kind === 'experts' ? 'Experts' : 'Networks';
-      throw unsupported(`${network} of width ${feedForward.intermediateSize} are not a multiple of 8.`);
+      throw unsupported(`${network} have width ${feedForward.intermediateSize}, which is not a multiple of 8.`);
     }
     if (attention.kind === 'gated-delta') requireDelta(attention);
     if (attention.kind === 'grouped-query' && attention.headDim % 4 !== 0) {
-      throw unsupported(`Heads of ${attention.headDim} values are not a multiple of 4.`);
+      throw unsupported(`Heads have ${attention.headDim} values, which is not a multiple of 4.`);
     }
   }
 }
@@ -316,5 +316,6 @@ function requireDelta({ numKeyHeads, numValueHeads, keyHeadDim, valueHeadDim }: 
   for (const width of [numKeyHeads * keyHeadDim, numValueHeads * valueHeadDim]) {
     if (width % 8 !== 0) throw unsupported(`The heads of a gated delta net have ${width} values, not a multiple of 8.`);
   }
-  if (keyHeadDim > longestKey) throw unsupported(`Keys of ${keyHeadDim} values in a gated delta net are too long.`);
+  if (keyHeadDim > longestKey)
+    throw unsupported(`The keys of a gated delta net have ${keyHeadDim} values; at most ${longestKey} are supported.`);
 }

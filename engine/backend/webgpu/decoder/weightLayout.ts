@@ -107,7 +107,7 @@ export interface MatrixLayout {
  */
 export function matrixLayout(type: TensorType, rows: number, columns: number, scaleWords = 0): MatrixLayout {
   const planes = planesOf[type];
-  if (!planes) throw unsupported(`Weights of type ${type} cannot be computed on the GPU.`);
+  if (!planes) throw unsupported(`The GPU backend doesn't support weights of type ${type}.`);
   const blocksPerRow = columns / blockLayout(type).elements;
   const planeWords: number[] = [];
   let words = 0;

@@ -182,7 +182,7 @@ async function withMemory(capabilities: GpuCapabilities, { atMost }: GpuOptions)
     return { ...capabilities, memory: { ...known, freeBytes } };
   }
   const note =
-    'memory: neither the adapter nor the system tells it; what does not fit is refused by the driver, before anything is read.';
+    'memory: unknown to the adapter and the system; the driver refuses a model that does not fit before anything is read.';
   return { ...capabilities, notes: [...capabilities.notes, note] };
 }
 

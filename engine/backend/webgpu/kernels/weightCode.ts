@@ -297,7 +297,7 @@ const readerNames =
 /** WGSL for the storage buffer `name` that holds a matrix in `layout`. */
 export function weightCode(name: string, layout: MatrixLayout, blockScale?: BlockScaleShape): string {
   const reader = readers[layout.type];
-  if (!reader) throw unsupported(`Weights of type ${layout.type} cannot be computed on the GPU.`);
+  if (!reader) throw unsupported(`The GPU backend doesn't support weights of type ${layout.type}.`);
   return [matrixConstants(layout, blockScale), access, reader(layout.planeWords)]
     .join('\n')
     .replace(readerNames, `${name}_$1`)

@@ -262,7 +262,7 @@ const textMethods: Readonly<Record<string, Method<string>>> = {
   join: method('iterable', (self, args, budget) => {
     const items = iterate(args.get('iterable') ?? null);
     const wrong = items.find((item) => typeof item !== 'string');
-    if (wrong !== undefined) throw new TemplateError('join takes texts alone');
+    if (wrong !== undefined) throw new TemplateError('join takes only strings');
     return joined(items.map(String), self, budget);
   }),
   ljust: method('width fillchar', (self, args, budget) => pad(self, args, budget, 'right')),

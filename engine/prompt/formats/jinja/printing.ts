@@ -47,7 +47,7 @@ class Printer {
     if (value instanceof Undefined) return 'Undefined';
     if (value instanceof Callable) return `<function ${value.name}>`;
     if (value instanceof Generator) return '<generator object>';
-    if (this.#open.has(value)) throw new TemplateError('a value that holds itself cannot be printed');
+    if (this.#open.has(value)) throw new TemplateError('a value that contains itself cannot be printed');
     this.#open.add(value);
     const text = this.#budget.nested(() => this.#container(value));
     this.#open.delete(value);

@@ -23,15 +23,23 @@ const page = { 'content-type': 'text/html' };
 
 describe('a response that is no answer', () => {
   it.each<[string, Script, string]>([
-    ['without an end', stream(sse(text('One'))), 'broke the answer off before its end. What came is kept; ask again.'],
-    ['cut within a piece', stream(`${sse(text('One'))}data: {"choi`), 'broke the answer off before its end.'],
+    [
+      'without an end',
+      stream(sse(text('One'))),
+      'closed the connection before the answer was complete. The text received so far is kept; ask again.',
+    ],
+    [
+      'cut within a piece',
+      stream(`${sse(text('One'))}data: {"choi`),
+      'closed the connection before the answer was complete.',
+    ],
     [
       'whose connection breaks',
       (_, response) => {
         response.writeHead(200, { 'content-type': 'text/event-stream', 'content-length': '9999' });
         response.write(sse(text('One')), () => setTimeout(() => response.destroy(), 50));
       },
-      'broke the answer off before its end.',
+      'closed the connection before the answer was complete.',
     ],
     ['a web page', stream('<!doctype html><p>Sign in</p>', page), 'sent a web page'],
     ['a web page under another name', stream('<html><body>Hi</body></html>'), 'sent a web page'],
@@ -51,8 +59,8 @@ describe('a response that is no answer', () => {
       stream(sse(delta({ tool_calls: [{ index: 0 }] }), '[DONE]')),
       'a tool call without a name',
     ],
-    ['not JSON', stream(sse('nonsense', '[DONE]')), "a piece that is not OpenAI's API"],
-    ['one endless line', stream(`data: ${'x'.repeat(9_000_000)}`), 'sent more than an answer can be'],
+    ['not JSON', stream(sse('nonsense', '[DONE]')), "a chunk that does not follow OpenAI's API"],
+    ['one endless line', stream(`data: ${'x'.repeat(9_000_000)}`), 'sent more than the maximum size of an answer'],
   ])('%s is an error that says so', async (_, script, sentence) => {
     const failure: unknown = await await answerOf(script).catch((error: unknown) => error);
     expect(String(failure)).toContain(`${host()} `);
@@ -70,7 +78,7 @@ describe('a response that is no answer', () => {
 
   it('keeps what was streamed before the cut', async () => {
     const { answer, deltas } = await answerTo(stream(sse(text('One'))));
-    await expect(answer).rejects.toThrow('broke the answer off');
+    await expect(answer).rejects.toThrow('closed the connection');
     expect(deltas.map(({ text: said }) => said)).toEqual(['One']);
   });
 });
@@ -83,7 +91,7 @@ describe('a completion', () => {
   };
   it('is cut off or complete by the same rules as an answer', async () => {
     const piece = '{"choices":[{"text":"1;"}]}';
-    await expect(ask(stream(sse(piece)))).rejects.toThrow('broke the answer off before its end.');
+    await expect(ask(stream(sse(piece)))).rejects.toThrow('closed the connection before the answer was complete.');
     expect(await ask(stream(sse('{"choices":null}', piece, '[DONE]')))).toMatchObject({ text: '1;' });
     await expect(ask(stream('<html>', page))).rejects.toThrow('sent a web page');
   });

@@ -88,7 +88,7 @@ describe('an address', () => {
     const dead = await messageOf(askAt('http://me:p%40ss@127.0.0.1:1/v1'));
     expect(dead).toContain('127.0.0.1:1 cannot be reached');
     const none = await messageOf(askAt('ftp://me:p%40ss@h'));
-    expect(none).toContain("'ftp://h' is no address of a server");
+    expect(none).toContain("'ftp://h' is not a server address");
     const broken = await messageOf(askAt('https://me:p@ss@bad host/v1'));
     for (const text of [dead, none, broken]) expect(text).not.toMatch(/me:|p%40ss|p@ss/);
   });
@@ -160,7 +160,7 @@ describe('a proxy', () => {
     vi.stubEnv('HEARTH_PROXY', 'socks5://u:secret@h:1');
     const message = await messageOf(askAt('http://model.test/v1'));
     expect(message).toBe(
-      'HearthError: The proxy that is set is of the kind socks5; http://HOST:PORT is one. Change HTTPS_PROXY or HTTP_PROXY.',
+      'HearthError: The configured proxy uses the scheme socks5. An example is http://HOST:PORT. Change HTTPS_PROXY or HTTP_PROXY.',
     );
   });
 
@@ -200,6 +200,6 @@ describe('a certificate of its own', () => {
     expect(await messageOf(askAt(url()))).toBe(`HearthError: ${absent}`);
     writeFileSync(join(folder, 'text.pem'), 'hello');
     vi.stubEnv('HEARTH_CERTIFICATES', join(folder, 'text.pem'));
-    expect(await messageOf(askAt(url()))).toContain('holds no certificate in PEM form');
+    expect(await messageOf(askAt(url()))).toContain('has no certificate in PEM form');
   });
 });

@@ -145,7 +145,7 @@ describe('a remote server', () => {
   it('fails with messages that say what to do', async () => {
     await expect(connect({ token: 'wrong' })).rejects.toThrow('Check the token.');
     await expect(connect({ url: 'http://127.0.0.1:1/v1' })).rejects.toThrow('cannot be reached');
-    await expect(connect({ url: 'file:///etc/passwd' })).rejects.toThrow('no address of a server');
+    await expect(connect({ url: 'file:///etc/passwd' })).rejects.toThrow('not a server address');
     engine.answer = async () => {
       throw new HearthError('context-overflow', 'Too long.');
     };
@@ -182,7 +182,7 @@ describe('a server that never stops', () => {
     const { chat } = await askAt(`http://127.0.0.1:${hostile.port}/v1`);
     await expect(chat()).rejects.toMatchObject({
       code: 'unavailable',
-      message: expect.stringContaining('Hearth hung up'),
+      message: expect.stringContaining('Hearth closed the connection'),
     });
     await vi.waitFor(() => expect(closed).toBe(true));
     expect(sent).toBeLessThan(20_000);
@@ -285,12 +285,12 @@ describe('a server of another kind', () => {
 
   it('that is not an OpenAI-compatible server is recognised', async () => {
     answer = () => ({ status: 200, body: { hello: 'world' } });
-    await expect(connect({ url })).rejects.toThrow("not OpenAI's API");
+    await expect(connect({ url })).rejects.toThrow("does not follow OpenAI's API");
     answer = (path) => (path === '/v1/models' ? list({ id: 'odd' }) : ['{"choices":"none"}', '[DONE]']);
     const remote = await connect({ url });
     expect(remote.card.notes.join(' ')).toContain('does not say how long its context is');
-    await expect(remote.chat(ask())).rejects.toThrow("not OpenAI's API");
+    await expect(remote.chat(ask())).rejects.toThrow("does not follow OpenAI's API");
     answer = () => ['this is no JSON'];
-    await expect(remote.chat(ask())).rejects.toThrow("not OpenAI's API");
+    await expect(remote.chat(ask())).rejects.toThrow("does not follow OpenAI's API");
   });
 });
