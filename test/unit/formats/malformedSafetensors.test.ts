@@ -128,7 +128,11 @@ const invalid: readonly (readonly [attack: string, field: RegExp, file: Uint8Arr
     /not a valid JSON string/,
     safetensors(`{"\\x41":${JSON.stringify(entry('U8', [0], [0, 0]))}}`),
   ],
-  ['a name that is not UTF-8', /not a valid JSON string/, concat(u64(5), ascii('{"'), Uint8Array.of(0xc3), ascii('":'))],
+  [
+    'a name that is not UTF-8',
+    /not a valid JSON string/,
+    concat(u64(5), ascii('{"'), Uint8Array.of(0xc3), ascii('":')),
+  ],
   ['__metadata__ that is a list', /__metadata__/, safetensors('{"__metadata__":[]}')],
   ['__metadata__ with a number', /__metadata__/, safetensors('{"__metadata__":{"format":1}}')],
   ['__metadata__ with an object', /__metadata__/, safetensors('{"__metadata__":{"format":{}}}')],
