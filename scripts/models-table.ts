@@ -43,9 +43,9 @@ function modelTable(entry: CatalogueEntry): string[] {
 
 const placeName = { card: 'card', shared: 'GPU, shared memory', processor: 'CPU', split: 'CPU' };
 
-function shownPlace({ kind, cardShare, streamsExperts }: Device): string {
-  if (cardShare === undefined) return placeName[kind];
-  return `${Math.round(100 * cardShare)} % card, ${streamsExperts ? 'experts in memory' : placeName[kind]}`;
+function shownPlace({ kind, cardShare, expertsOutside }: Device): string {
+  if (expertsOutside !== undefined) return `card, experts of ${expertsOutside} layers CPU`;
+  return cardShare === undefined ? placeName[kind] : `${Math.round(100 * cardShare)} % card, ${placeName[kind]}`;
 }
 
 const shown = (speed: number): string => (speed < 10 ? speed.toFixed(1) : Math.round(speed).toLocaleString('en'));
@@ -67,7 +67,7 @@ export function modelsDocument(): string {
     '<!-- made by scripts/models-table.ts -->',
     '',
     'What Hearth recommends and expects, before any download. Speeds are estimates from published memory bandwidths (`engine/catalogue/fit.ts`), not measurements;',
-    'contexts assume that no other program uses the memory. A model runs on the card if it fits there; otherwise on card and CPU, some layers on each, or on the CPU. *Experts in memory*: they are sent to the card as tokens choose them.',
+    'contexts assume that no other program uses the memory. A model runs on the card if it fits there; otherwise on card and CPU, or on the CPU: the CPU computes experts of some layers, or whole layers where a model has no experts.',
     '',
     ...pairTable(),
     ...catalogue.filter(({ roles }) => !roles.includes('embedding')).flatMap(modelTable),

@@ -73,6 +73,15 @@ const catalogueEntry = z.object({
   downloadEstimated: z.boolean().default(false),
   /** Weight bytes read to decode one token. For a dense model this is the whole file. */
   bytesPerToken: z.number().int().positive(),
+  /** Routed experts that a processor can compute beside a card with all else (backend/experts.ts); absent: there are none. */
+  experts: z
+    .object({
+      bytes: z.number().int().positive(),
+      bytesPerToken: z.number().int().positive(),
+      /** Layers that have some. */
+      layers: z.number().int().positive(),
+    })
+    .optional(),
   /** f16 KV cache bytes of one token, without sliding-window layers. */
   cacheBytesPerToken: z.number().int().nonnegative(),
   contextTokens: z.number().int().positive(),

@@ -75,6 +75,7 @@ export const qwen3Experts: CatalogueEntryInput[] = [
     family: 'qwen3-moe',
     activeParameters: 3_353_032_704,
     bytesPerToken: 1_919_596_544,
+    experts: { bytes: 17_553_162_240, bytesPerToken: 1_097_072_640, layers: 48 },
     contextTokens: 40_960,
     roles: ['chat'],
   },
@@ -94,6 +95,7 @@ export const qwen3Experts: CatalogueEntryInput[] = [
     family: 'qwen3-moe',
     activeParameters: 3_353_032_704,
     bytesPerToken: 1_919_596_544,
+    experts: { bytes: 17_553_162_240, bytesPerToken: 1_097_072_640, layers: 48 },
     contextTokens: 262_144,
     roles: ['chat'],
   },
@@ -117,6 +119,7 @@ export const qwen3Experts: CatalogueEntryInput[] = [
     family: 'qwen3-moe',
     activeParameters: 3_353_032_704,
     bytesPerToken: 1_919_596_544,
+    experts: { bytes: 17_553_162_240, bytesPerToken: 1_097_072_640, layers: 48 },
     contextTokens: 262_144,
     roles: both,
     fillInTheMiddle: true,
@@ -191,6 +194,7 @@ export const deltaNets: CatalogueEntryInput[] = [
     ...deltaNet,
     activeParameters: 3_454_988_928,
     bytesPerToken: 1_915_120_128,
+    experts: { bytes: 19_503_513_600, bytesPerToken: 609_484_800, layers: 40 },
   },
   {
     ...hubGguf({
@@ -213,6 +217,7 @@ export const deltaNets: CatalogueEntryInput[] = [
     ...deltaNet,
     activeParameters: 3_874_929_408,
     bytesPerToken: 2_335_966_208,
+    experts: { bytes: 46_808_432_640, bytesPerToken: 914_227_200, layers: 48 },
   },
 ];
 
@@ -308,6 +313,7 @@ export const gptOss: CatalogueEntryInput[] = [
     downloadBytes: totalBytes(gptOss20b),
     // 4 of 32 experts at 4.25 bits a weight; attention and head in BF16.
     bytesPerToken: 3_708_083_328,
+    experts: { bytes: 10_165_616_640, bytesPerToken: 1_270_702_080, layers: 24 },
     cacheBytesPerToken: 24_576,
     contextTokens: 131_072,
     roles: ['chat'],
@@ -333,6 +339,7 @@ export const gptOss: CatalogueEntryInput[] = [
     activeParameters: 4_187_440_704,
     // As with the publisher's own BF16 attention and head; this file's are in 8 bits.
     bytesPerToken: 3_708_083_328,
+    experts: { bytes: 10_165_616_640, bytesPerToken: 1_270_702_080, layers: 24 },
     contextTokens: 131_072,
     roles: ['chat'],
   },
@@ -348,6 +355,7 @@ export const gptOss: CatalogueEntryInput[] = [
     quantisation: 'MXFP4',
     downloadBytes: totalBytes(gptOss120b),
     bytesPerToken: 5_002_902_144,
+    experts: { bytes: 60_993_699_840, bytesPerToken: 1_906_053_120, layers: 36 },
     cacheBytesPerToken: 36_864,
     contextTokens: 131_072,
     roles: ['chat'],

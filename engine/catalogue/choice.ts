@@ -5,6 +5,7 @@ import {
   completesInTime,
   type Fit,
   type Hardware,
+  hostShare,
   memoryNeededBytes,
   placeOf,
   runsWellInChat,
@@ -64,7 +65,8 @@ function without(hardware: Hardware, entry: CatalogueEntry): Hardware {
   const bytes = memoryNeededBytes(entry, place?.kind ?? 'processor');
   if (place?.kind === 'card' && gpu?.memoryBytes !== undefined)
     return { ...hardware, gpu: { ...gpu, memoryBytes: gpu.memoryBytes - bytes } };
-  const onHost = { ...hardware, totalMemoryBytes: hardware.totalMemoryBytes - bytes * (1 - (place?.cardShare ?? 0)) };
+  const share = place ? hostShare(entry, place) : 1;
+  const onHost = { ...hardware, totalMemoryBytes: hardware.totalMemoryBytes - bytes * share };
   return gpu && place?.kind === 'split' ? { ...onHost, gpu: { ...gpu, memoryBytes: 0 } } : onHost;
 }
 

@@ -1,6 +1,7 @@
 /** Estimates which models this machine can run, before any download. */
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { areSoonerComputed } from '../backend/experts.ts';
 import { isFasterQuantisation } from '../backend/ggml/choice.ts';
 import {
   allocatedTokens,
@@ -101,6 +102,7 @@ type Sizes = Pick<
   CatalogueEntry,
   'downloadBytes' | 'activeParameters' | 'bytesPerToken' | 'cacheBytesPerToken' | 'contextTokens'
 > &
+  Partial<Pick<CatalogueEntry, 'experts'>> &
   Computed;
 
 /** What decides which backend computes it on the processor; unknown: ONNX Runtime, with the weights as they are. */
@@ -210,23 +212,35 @@ const processorBytes = (fileBytes: number, computed: Computed): number =>
 const leastCardShare = 0.1;
 
 /**
- * The share of the layers that a card holds beside their part of a usual context, if the machine's memory holds the others as the CPU
- * backend keeps them, or their experts as they are in the file.
+ * Parts on the card beside a usual context, if the machine's memory holds the others: the experts of some layers as they are in the
+ * file, or else whole layers as the CPU backend keeps them.
  */
 function splitOf(
   entry: Sizes,
   host: MemoryPool,
   card: MemoryPool,
-): Pick<Device, 'cardShare' | 'streamsExperts'> | undefined {
+): Pick<Device, 'cardShare' | 'expertsOutside'> | undefined {
+  const expertsOutside = expertsOutsideOf(entry, host, card);
+  if (expertsOutside !== undefined) return expertsOutside > 0 ? { expertsOutside } : { cardShare: 1 };
   const cacheBytes = usualTokens(entry) * entry.cacheBytesPerToken;
   const share = (mostUsableBytes(card) - overheadBytes) / (entry.downloadBytes + cacheBytes);
   const left = (1 - share) * entry.downloadBytes;
   const room = mostUsableBytes(host) - processorScratchBytes.onnx;
-  if (share < leastCardShare) return undefined;
-  if (left * packedShare(entry) + (1 - share) * cacheBytes <= room) return { cardShare: share };
-  // A mixture of experts reads a small part of its weights.
-  const hasExperts = entry.bytesPerToken < entry.downloadBytes / 2;
-  return hasExperts && left <= room ? { cardShare: share, streamsExperts: true } : undefined;
+  if (share < leastCardShare || left * packedShare(entry) + (1 - share) * cacheBytes > room) return undefined;
+  return { cardShare: share };
+}
+
+/** Layers whose experts the card has no memory for beside all else; undefined: there is none for all else, or the machine has none for them. */
+function expertsOutsideOf(entry: Sizes, host: MemoryPool, card: MemoryPool): number | undefined {
+  const { experts, bytesPerToken, cacheBytesPerToken } = entry;
+  if (!experts) return undefined;
+  const ofLayer = experts.bytes / experts.layers;
+  // Embeddings are read from the file. Experts that a prompt needs are sent to buffers as large as one layer's.
+  const others = bytesPerToken - experts.bytesPerToken + usualTokens(entry) * cacheBytesPerToken + ofLayer;
+  const room = mostUsableBytes(card) - overheadBytes - others;
+  if (room < 0) return undefined;
+  const outside = Math.max(0, experts.layers - Math.floor(room / ofLayer));
+  return outside * ofLayer <= mostUsableBytes(host) - processorScratchBytes.ggml ? outside : undefined;
 }
 
 /** Where a model would run: the fastest device that holds a usual context, or card and processor together. Undefined: nowhere. */
@@ -239,6 +253,15 @@ export function placeOf(entry: Sizes, hardware: Hardware): Device | undefined {
   const kind = gpu?.unified ? 'shared' : 'processor';
   if (!fits(entry, needsOn(entry, kind), host)) return undefined;
   return { kind, name: gpu?.unified ? gpu.name : '', cores };
+}
+
+/** The share of a model's memory that is the machine's, not the card's. */
+export function hostShare({ experts, downloadBytes }: Sizes, { kind, cardShare, expertsOutside }: Device): number {
+  if (kind === 'card') return 0;
+  if (experts && expertsOutside !== undefined) {
+    return ((expertsOutside / experts.layers) * experts.bytes) / downloadBytes;
+  }
+  return 1 - (cardShare ?? 0);
 }
 
 export const runsWellInChat = ({ decode, prefill }: Speed): boolean =>
@@ -260,14 +283,14 @@ export function judge(entry: Sizes, hardware: Hardware): Fit {
   const verdict = runsWellInChat(speed) ? 'good' : 'slow';
   const rates = `about ${shownSpeed(speed.decode)} tokens/s, prompts ${shownSpeed(speed.prefill)} tokens/s`;
   const closing = neededBytes > hardware.freeMemoryBytes && place.kind !== 'card' ? ' Close other programs first.' : '';
-  return { verdict, reason: `${needs}, ${rates}: ${whereOf(place)}.${place.cardShare === undefined ? closing : ''}` };
+  return { verdict, reason: `${needs}, ${rates}: ${whereOf(place)}.${place.kind === 'split' ? '' : closing}` };
 }
 
-function whereOf({ kind, name, cardShare, streamsExperts }: Device): string {
-  if (cardShare !== undefined) {
-    const others = streamsExperts ? 'the experts of the others are sent to it' : 'the others on the CPU';
-    return `${Math.round(100 * cardShare)} % of its layers on ${name}, ${others}`;
-  }
+function whereOf({ kind, name, cardShare, expertsOutside }: Device): string {
+  if (expertsOutside !== undefined) return `on ${name}, but the experts of ${expertsOutside} layers on the CPU`;
+  if (cardShare === 1) return `all layers on ${name}`;
+  if (cardShare !== undefined)
+    return `${Math.round(100 * cardShare)} % of its layers on ${name}, the others on the CPU`;
   if (kind === 'card') return `fits in the memory of ${name}`;
   return kind === 'shared' ? `on ${name}, which shares this machine's memory` : 'on this CPU';
 }
@@ -295,15 +318,16 @@ export function packedBytes(entry: Downloadable & Computed, { gpu }: Hardware): 
 // How fast a device would run a model, before any download. Decode is bound by the bandwidth of the memory with the
 // weights, prefill by arithmetic. Both are estimates from published bandwidths; the model list shows them as such.
 
-/** What computes: a graphics card, a GPU that shares the processor's memory, the processor, or card and processor some layers each. */
+/** What computes: a graphics card, a GPU that shares the processor's memory, the processor, or card and processor some parts each. */
 export interface Device {
   readonly kind: 'card' | 'shared' | 'processor' | 'split';
   /** As the system or the driver names it; a processor has none. */
   readonly name: string;
   readonly cores: number;
-  /** Share of the layers on the card, if the processor computes the others, or their experts are sent to the card. */
+  /** Share of the layers on the card, if the processor computes the others. */
   readonly cardShare?: number;
-  readonly streamsExperts?: true;
+  /** So many layers' experts are the processor's, and all else the card's; a prompt's are sent to the card. */
+  readonly expertsOutside?: number;
 }
 
 export interface Speed {
@@ -319,10 +343,12 @@ const bandwidthShare = 0.6;
 const operationsPerByte = { card: 15, shared: 6 };
 /** Of 8-bit products, by one core with 256-bit vectors. */
 const operationsPerCore = 5e10;
+/** The same with experts that lie as in the file, for a few tokens each (docs/proof.md). */
+const operationsPerCoreAsStored = 1.5e10;
 
 /** Dispatches, sampling and the scheduler, whatever the model's size: by token of decode and of prefill. */
 const overheadSeconds = { decode: 1e-3, prefill: 5e-5 };
-/** A token's hidden states from the processor to the card: a message between threads and a submission. */
+/** A token's states from the processor to the card, or its activations and back: messages between threads and a submission. */
 const crossingSeconds = 1e-3;
 
 /** Of one core; two channels of DDR4 reach about 25 GB/s in practice. */
@@ -330,53 +356,77 @@ const bytesPerSecondPerCore = 8e9;
 const bytesPerSecondOfMemory = 25e9;
 
 export function speedOf(
-  entry: Pick<CatalogueEntry, 'bytesPerToken' | 'activeParameters' | 'downloadBytes'>,
+  entry: Pick<CatalogueEntry, 'bytesPerToken' | 'activeParameters' | 'experts'>,
   device: Device,
 ): Speed {
-  const { bytesPerToken, activeParameters } = entry;
-  const parts = partsOf(device);
-  // Layers are computed one after the other, so times add up.
-  const seconds = (amount: number, rate: 'bytes' | 'operations'): number =>
-    parts.reduce((sum, part) => sum + (amount * part.share) / part[rate], 0);
-  const crossings = crossingSeconds * (parts.length - 1);
+  const { bytesPerToken, activeParameters, experts } = entry;
+  const { expertsOutside = 0, cardShare = 0, cores } = device;
+  const outside = experts ? expertsOutside / experts.layers : 0;
+  const areSent =
+    experts && !areSoonerComputed((tokensAtOnce * experts.bytesPerToken) / experts.bytes, cores / threadsPerCore);
+  const parts = partsOf(entry, device, { outside, areSent: areSent ?? false });
+  // Parts are computed one after the other, so times add up.
+  const decode = parts.reduce((sum, part) => sum + (bytesPerToken * part.share) / part.bytes, 0);
+  const prefill = parts.reduce((sum, part) => sum + (activeParameters * part.promptShare) / part.operations, 0);
+  const sent = areSent ? sentSeconds(outside * experts.bytes, cores) : 0;
+  const crossings = crossingSeconds * (cardShare > 0 ? 1 : expertsOutside);
   return {
-    decode: 1 / (seconds(bytesPerToken, 'bytes') + overheadSeconds.decode + crossings),
-    prefill: 1 / (seconds(activeParameters, 'operations') + sentSeconds(entry, device) + overheadSeconds.prefill),
+    decode: 1 / (decode + overheadSeconds.decode + crossings),
+    prefill: 1 / (prefill + sent + overheadSeconds.prefill),
   };
 }
 
 /** A prompt token's share of the time in which all experts outside the card are sent. */
-function sentSeconds({ downloadBytes }: Pick<CatalogueEntry, 'downloadBytes'>, device: Device): number {
-  const { cardShare = 0, streamsExperts } = device;
-  return streamsExperts ? ((1 - cardShare) * downloadBytes) / (bytesPerSecondToCard * tokensAtOnce) : 0;
-}
+const sentSeconds = (bytes: number, cores: number): number =>
+  bytes / (Math.min(bytesPerSecondToCard, cores * blockBytesPerSecondPerCore) * tokensAtOnce);
 
 /** To a card: eight lanes of PCIe 4.0 carry 16 GB/s, and the driver copies everything once before. Not measured. */
 const bytesPerSecondToCard = 8e9;
-/** Tokens of a prompt that are computed at once: all experts of the streamed layers are sent for them. */
+/** Blocks that one core lays out as the card reads them, before they are sent (docs/proof.md). */
+const blockBytesPerSecondPerCore = 1.1e9;
+/** Tokens of a prompt that are computed at once: all experts outside the card are sent for them. */
 const tokensAtOnce = 512;
+/** Of most machines with a card. */
+const threadsPerCore = 2;
 
-/** What computes which share of the layers, and how much a second. */
+/** What computes which share of a token's weights, how much a second, and which share of a prompt's. */
 interface Part {
   readonly share: number;
+  readonly promptShare: number;
   readonly bytes: number;
   readonly operations: number;
 }
 
-function partsOf({ kind, name, cores, cardShare = 0, streamsExperts }: Device): Part[] {
-  const gpu = (share: number, type: 'card' | 'shared'): Part => ({
+interface OutsideExperts {
+  /** Share of the layers whose experts the processor computes beside a card. */
+  readonly outside: number;
+  /** Those of a prompt are the card's. */
+  readonly areSent: boolean;
+}
+
+function partsOf(
+  entry: Parameters<typeof speedOf>[0],
+  { kind, name, cores, cardShare, expertsOutside }: Device,
+  { outside, areSent }: OutsideExperts,
+): Part[] {
+  const gpu = (type: 'card' | 'shared', share = 1, promptShare = share): Part => ({
     share,
+    promptShare,
     bytes: bandwidthOf(type, name) * bandwidthShare,
     operations: bandwidthOf(type, name) * operationsPerByte[type],
   });
-  const processor = {
-    share: 1 - cardShare,
-    bytes: Math.min(cores * bytesPerSecondPerCore, bytesPerSecondOfMemory),
-    operations: cores * operationsPerCore,
-  };
+  const bytes = Math.min(cores * bytesPerSecondPerCore, bytesPerSecondOfMemory);
+  const processor = { share: 1, promptShare: 1, bytes, operations: cores * operationsPerCore };
   if (kind === 'processor') return [processor];
-  if (streamsExperts) return [{ ...gpu(1 - cardShare, 'card'), bytes: bytesPerSecondToCard }, gpu(cardShare, 'card')];
-  return kind === 'split' ? [processor, gpu(cardShare, 'card')] : [gpu(1, kind)];
+  if (expertsOutside !== undefined) {
+    const share = (outside * (entry.experts?.bytesPerToken ?? 0)) / entry.bytesPerToken;
+    const promptShare = areSent ? 0 : share;
+    const experts = { share, promptShare, bytes, operations: cores * operationsPerCoreAsStored };
+    return [experts, gpu('card', 1 - share, 1 - promptShare)];
+  }
+  if (cardShare === undefined) return [gpu(kind === 'shared' ? 'shared' : 'card')];
+  const share = 1 - cardShare;
+  return [{ ...processor, share, promptShare: share }, gpu('card', cardShare)];
 }
 
 /** Bytes a second. An unknown device gets what the slowest of its kind that are still sold have. */

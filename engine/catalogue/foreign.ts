@@ -5,10 +5,11 @@ import { copyFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/pr
 import { homedir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
+import { canSendExperts, computesExperts } from '../backend/experts.ts';
 import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { checkOpens, openCheckpoint } from '../model/open.ts';
-import { describeModel, inspectSpec } from '../model/spec/describe.ts';
+import { describeModel, inspectSpec, routedExperts } from '../model/spec/describe.ts';
 import { type CatalogueEntry, type CatalogueFile, type HubSource, openEntry } from './catalogue.ts';
 import { type FinishedFile, markFinished } from './download.ts';
 import {
@@ -364,6 +365,8 @@ export async function describeFiles(path: string, known: KnownAbout): Promise<Ca
     // A model that is used in place needs no list of files.
     const files = known.files ?? [{ name: 'model.gguf', bytes: sizes.bytes }];
     const tokenizer = known.readTokenizer ? await readTokenizer() : undefined;
+    const movable = canSendExperts(weights.layers) && computesExperts(weights.layers);
+    const experts = movable ? routedExperts(spec, described.groups) : undefined;
     return {
       id: known.id,
       name: known.name,
@@ -376,6 +379,9 @@ export async function describeFiles(path: string, known: KnownAbout): Promise<Ca
       downloadBytes: files.reduce((sum, { bytes = 0 }) => sum + bytes, 0),
       downloadEstimated: false,
       bytesPerToken: sizes.bytesPerToken,
+      ...(experts && {
+        experts: { bytes: experts.bytes, bytesPerToken: Math.round(experts.bytesPerToken), layers: experts.layers },
+      }),
       // A model whose layers all have a sliding window doesn't grow; the schema wants a number above 0.
       cacheBytesPerToken: Math.max(1, cache.bytesPerToken),
       contextTokens: described.contextTokens,

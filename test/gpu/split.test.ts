@@ -32,13 +32,22 @@ await onLavapipe(async () => {
     checkGolden(splitAt([1, layers - 1], [gpu]), golden, float32Bounds, {}, /two sequences in one run/);
   }
 
-  // Experts that the GPU has no memory for, brought as tokens choose them: of one layer, or of all, also beside shared experts.
-  const streamed = all ? /^(gpt-oss|qwen3-moe|glm4-moe|deepseek-v3) saf/ : /^gpt-oss saf/;
-  for (const golden of goldenCases.filter(({ name }) => streamed.test(name))) {
+  // Experts that the GPU has no memory for, sent as tokens choose them or computed on the CPU: of all layers but one, or of all, also beside shared ones.
+  const outside = all ? /^(gpt-oss|qwen3-moe|glm4-moe|deepseek-v3) saf/ : /^gpt-oss saf/;
+  for (const golden of goldenCases.filter(({ name }) => outside.test(name))) {
     const layers = await layersOf(golden);
-    const streamedLayers = golden.name.startsWith('gpt-oss') ? layers - 1 : layers;
-    const stream = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32', streamedLayers });
-    checkGolden(splitAt([layers], [stream]), golden, float32Bounds, {}, uneven);
+    const own = golden.name.startsWith('gpt-oss') ? layers - 1 : layers;
+    const checked = (computed: 'as stored' | 'exact' | undefined, wanted: RegExp, threads?: number) => {
+      const experts = { layers: own, ...(computed && { computed }) };
+      const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32', outside: experts });
+      checkGolden(splitAt([layers], [backend]), golden, float32Bounds, { ...(threads && { threads }) }, wanted);
+    };
+    checked(undefined, uneven);
+    // With five threads 17 tokens are computed as well, and 64 are sent.
+    checked('exact', uneven, 5);
+    checked('exact', /greedy|two sequences in one/);
+    // All are sent: nothing is rounded.
+    checked('as stored', /for a whole prompt/, 1);
   }
 
   describe('a GPU whose memory holds some of the layers', someLayers);

@@ -4,7 +4,6 @@
  */
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
 import type {
-  Activation,
   ExpertsSpec,
   FeedForwardSpec,
   GroupedQueryAttentionSpec,
@@ -12,7 +11,9 @@ import type {
   QueryTemperature,
   RopeSpec,
 } from '../../model/spec/spec.ts';
-import { cacheTypes, float32, type Ggml, type GgmlModel, int32, int64, type Pointer } from './library.ts';
+import type { Ggml, GgmlModel, Pointer } from './library.ts';
+import { Operators } from './operators.ts';
+import { cacheTypes, float32, int32, int64 } from './types.ts';
 
 /** Nodes and leaves of a layer, at most: a layer of experts takes some eighty and three for each expert of a token. */
 const nodesPerLayer = 256;
@@ -78,6 +79,7 @@ class PassBuilder {
   readonly #shape: PassShape;
   readonly #context: Pointer;
   readonly #graph: Pointer;
+  readonly #operators: Operators;
   readonly #positions: Pointer;
   readonly #queryFactors = new Map<string, PassGraph['queryFactors'][number]>();
   readonly #masks: Pointer[];
@@ -93,6 +95,7 @@ class PassBuilder {
     const bytes = nodes * ggml.ggml_tensor_overhead() + ggml.ggml_graph_overhead_custom(nodes, false);
     this.#context = ggml.ggml_init({ mem_size: bytes, mem_buffer: null, no_alloc: true });
     this.#graph = ggml.ggml_new_graph_custom(this.#context, nodes, false);
+    this.#operators = new Operators(ggml, this.#context, loaded.tensors);
     this.#positions = this.#input(int32, shape.tokens);
     this.#masks = shape.visible.map((count) => this.#input(cacheTypes.float16, count, shape.tokens));
     this.#targets = shape.visible.map(() => this.#input(int64, shape.tokens));
@@ -122,7 +125,7 @@ class PassBuilder {
     }
     if (output !== null) {
       if (spec.stage !== 'inner') output = this.#normed(output, 'finalNorm');
-      if (spec.stage !== 'inner' && !spec.headless) output = this.#product('head', output);
+      if (spec.stage !== 'inner' && !spec.headless) output = this.#operators.product('head', output);
       this.#ggml.ggml_set_output(output);
       this.#expand(output);
     }
@@ -183,14 +186,14 @@ class PassBuilder {
     if (!cache || !layer) throw new Error(`Layer ${index} has no cache.`);
     const width = numKeyValueHeads * headDim;
     const heads = (name: 'query' | 'key', count: number): Pointer => {
-      const rows = this.#linear(`${key}.${name}`, input);
+      const rows = this.#operators.linear(`${key}.${name}`, input);
       const norm = `${key}.${name}Norm`;
       const cut = (values: Pointer) => ggml.ggml_reshape_3d(context, values, headDim, count, tokens);
       return spec.jointNorm ? cut(this.#headNormed(rows, norm)) : this.#headNormed(cut(rows), norm);
     };
 
     const keys = this.#rotated(spec, heads('key', numKeyValueHeads));
-    const values = this.#linear(`${key}.value`, input);
+    const values = this.#operators.linear(`${key}.value`, input);
     const target = this.#targets[layer.group] ?? null;
     // Expanded before attention is, so that the rows are there when the graph comes to read them.
     this.#expand(ggml.ggml_set_rows(context, cache.keys, ggml.ggml_reshape_2d(context, keys, width, tokens), target));
@@ -220,17 +223,17 @@ class PassBuilder {
       0,
       0,
     );
-    if (spec.sinks) ggml.ggml_flash_attn_ext_add_sinks(mixed, this.#tensor(`${key}.sinks`));
+    if (spec.sinks) ggml.ggml_flash_attn_ext_add_sinks(mixed, this.#operators.tensor(`${key}.sinks`));
     let output = ggml.ggml_reshape_2d(context, mixed, numAttentionHeads * headDim, tokens);
     if (spec.outputGate) {
-      const gate = ggml.ggml_sigmoid(context, this.#linear(`${key}.gate`, input));
+      const gate = ggml.ggml_sigmoid(context, this.#operators.linear(`${key}.gate`, input));
       output = ggml.ggml_mul(context, output, gate);
     }
-    return this.#linear(`${key}.output`, output);
+    return this.#operators.linear(`${key}.output`, output);
   }
 
   #headNormed(heads: Pointer, key: string): Pointer {
-    return this.#has(key) ? this.#normed(heads, key) : heads;
+    return this.#operators.has(key) ? this.#normed(heads, key) : heads;
   }
 
   #rotated({ rope }: GroupedQueryAttentionSpec, heads: Pointer): Pointer {
@@ -267,53 +270,20 @@ class PassBuilder {
   /** `[hidden, rows]` to the same shape. */
   #feedForward(key: string, spec: FeedForwardSpec, input: Pointer, rows: number): Pointer {
     if (spec.kind === 'experts') return this.#experts(key, spec, input, rows);
-    if (spec.kind === 'dense') return this.#dense(key, spec.activation, input);
-    return this.#linear(`${key}.down`, this.#gelu(this.#linear(`${key}.up`, input)));
-  }
-
-  #dense(key: string, activation: Activation, input: Pointer): Pointer {
-    const gate = this.#product(`${key}.gate`, input);
-    const up = this.#product(`${key}.up`, input);
-    return this.#product(`${key}.down`, this.#activated(activation, gate, up));
-  }
-
-  #activated(activation: Activation, gate: Pointer, up: Pointer): Pointer {
-    const { ggml_swiglu_split, ggml_swiglu_oai } = this.#ggml;
-    switch (activation.kind) {
-      case 'silu-gate':
-        return ggml_swiglu_split(this.#context, gate, up);
-      case 'swiglu-clamped':
-        return ggml_swiglu_oai(this.#context, gate, up, activation.alpha, activation.limit);
-      case 'gelu-gate':
-        return this.#ggml.ggml_mul(this.#context, this.#gelu(gate), up);
-    }
-  }
-
-  /**
-   * `½ (1 + tanh u) = sigmoid(2u)`. ggml's own GELU looks f16 up in a table.
-   */
-  #gelu(x: Pointer): Pointer {
-    const { ggml_add, ggml_mul, ggml_sigmoid, ggml_sqr } = this.#ggml;
-    const context = this.#context;
-    const cubed = ggml_mul(context, ggml_sqr(context, x), x);
-    const twice = this.#scaled(ggml_add(context, x, this.#scaled(cubed, 0.044715)), 2 * Math.sqrt(2 / Math.PI));
-    return ggml_mul(context, x, ggml_sigmoid(context, twice));
+    const operators = this.#operators;
+    if (spec.kind === 'dense') return operators.dense(key, spec.activation, input);
+    return operators.linear(`${key}.down`, operators.gelu(operators.linear(`${key}.up`, input)));
   }
 
   #experts(key: string, spec: ExpertsSpec, input: Pointer, rows: number): Pointer {
     const ggml = this.#ggml;
     const context = this.#context;
+    const operators = this.#operators;
     const { expertsPerToken: count, numExperts } = spec;
-    const { chosen, weights } = this.#routed(key, spec, this.#linear(`${key}.router`, input), { numExperts, rows });
+    const { chosen, weights } = this.#routed(key, spec, operators.linear(`${key}.router`, input), { numExperts, rows });
     const hiddenSize = this.#model.spec.hiddenSize;
-    const each = ggml.ggml_reshape_3d(context, input, hiddenSize, 1, rows);
-    const expert = (name: string, of: Pointer): Pointer => {
-      const product = ggml.ggml_mul_mat_id(context, this.#tensor(`${key}.${name}`), of, chosen);
-      const bias = `${key}.${name}.bias`;
-      return this.#has(bias) ? ggml.ggml_add_id(context, product, this.#tensor(bias), chosen) : product;
-    };
-    const active = this.#activated(spec.activation, expert('gate', each), expert('up', each));
-    const weighted = ggml.ggml_mul(context, expert('down', active), weights);
+    const choice = { chosen, hiddenSize, tokens: rows, activation: spec.activation };
+    const weighted = ggml.ggml_mul(context, operators.experts(key, input, choice), weights);
     // `[hidden, count, rows]`: the sum over the experts.
     let sum: Pointer = null;
     for (let slot = 0; slot < count; slot++) {
@@ -322,9 +292,13 @@ class PassBuilder {
     }
     if (count === 1) sum = ggml.ggml_cont(context, sum);
     if (spec.sharedIntermediateSize === undefined) return sum;
-    let shared = this.#dense(`${key}.shared`, spec.activation, input);
+    let shared = operators.dense(`${key}.shared`, spec.activation, input);
     if (spec.sharedGate) {
-      shared = ggml.ggml_mul(context, shared, ggml.ggml_sigmoid(context, this.#product(`${key}.sharedGate`, input)));
+      shared = ggml.ggml_mul(
+        context,
+        shared,
+        ggml.ggml_sigmoid(context, operators.product(`${key}.sharedGate`, input)),
+      );
     }
     return ggml.ggml_add(context, sum, shared);
   }
@@ -346,54 +320,30 @@ class PassBuilder {
           ? ggml.ggml_soft_max(context, logits)
           : ggml.ggml_sigmoid(context, logits);
     const bias = `${key}.selectionBias`;
-    const selection = this.#has(bias) ? ggml.ggml_add(context, scores, this.#tensor(bias)) : scores;
+    const selection = this.#operators.has(bias) ? ggml.ggml_add(context, scores, this.#operators.tensor(bias)) : scores;
     const chosen = ggml.ggml_argsort_top_k(context, selection, count);
     const picked = ggml.ggml_get_rows(context, ggml.ggml_reshape_3d(context, scores, 1, numExperts, rows), chosen);
     let weights = ggml.ggml_reshape_2d(context, picked, count, rows);
     if (router.kind === 'topk-then-softmax') weights = ggml.ggml_soft_max(context, weights);
     else if (router.renormalise) weights = ggml.ggml_div(context, weights, ggml.ggml_sum_rows(context, weights));
-    if (spec.routedScale !== 1) weights = this.#scaled(weights, spec.routedScale);
+    if (spec.routedScale !== 1) weights = this.#operators.scaled(weights, spec.routedScale);
     return { chosen, weights: ggml.ggml_reshape_3d(context, weights, 1, count, rows) };
-  }
-
-  #linear(key: string, input: Pointer): Pointer {
-    const product = this.#product(key, input);
-    const bias = `${key}.bias`;
-    return this.#has(bias) ? this.#ggml.ggml_add(this.#context, product, this.#tensor(bias)) : product;
-  }
-
-  #product(key: string, input: Pointer): Pointer {
-    return this.#ggml.ggml_mul_mat(this.#context, this.#tensor(key), input);
   }
 
   #normed(input: Pointer, key: string): Pointer {
     const { ggml_add, ggml_mul, ggml_norm, ggml_rms_norm } = this.#ggml;
     const bias = `${key}.bias`;
-    const isLayerNorm = this.#has(bias);
+    const isLayerNorm = this.#operators.has(bias);
     const scaled = (isLayerNorm ? ggml_norm : ggml_rms_norm)(this.#context, input, this.#model.spec.normEpsilon);
-    const normed = ggml_mul(this.#context, scaled, this.#tensor(key));
-    return isLayerNorm ? ggml_add(this.#context, normed, this.#tensor(bias)) : normed;
+    const normed = ggml_mul(this.#context, scaled, this.#operators.tensor(key));
+    return isLayerNorm ? ggml_add(this.#context, normed, this.#operators.tensor(bias)) : normed;
   }
 
   #postNormed(output: Pointer, key: string): Pointer {
-    return this.#has(key) ? this.#normed(output, key) : output;
-  }
-
-  #scaled(values: Pointer, factor: number): Pointer {
-    return this.#ggml.ggml_scale(this.#context, values, factor);
+    return this.#operators.has(key) ? this.#normed(output, key) : output;
   }
 
   #expand(node: Pointer): void {
     this.#ggml.ggml_build_forward_expand(this.#graph, node);
-  }
-
-  #has(key: string): boolean {
-    return this.#loaded.tensors.has(key);
-  }
-
-  #tensor(key: string): Pointer {
-    const tensor = this.#loaded.tensors.get(key);
-    if (tensor === undefined) throw new Error(`The graph needs ${key}, which was not loaded.`);
-    return tensor;
   }
 }

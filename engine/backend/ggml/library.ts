@@ -7,8 +7,7 @@ import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import koffi from 'koffi';
 import { HearthError } from '../../errors.ts';
-import type { TensorType } from '../../formats/tensor.ts';
-import type { DecoderSpec } from '../../model/spec/spec.ts';
+import type { DecoderSpec, ExpertsSpec } from '../../model/spec/spec.ts';
 import type { CacheType, LayerCacheSpec, WindowGroup } from '../processor/messages.ts';
 
 /** Address of something that ggml owns. */
@@ -101,6 +100,7 @@ const declarations = {
   ggml_tensor_overhead: 'size_t ggml_tensor_overhead()',
   ggml_graph_overhead_custom: 'size_t ggml_graph_overhead_custom(size_t size, bool grads)',
   ggml_nbytes: 'size_t ggml_nbytes(void *tensor)',
+  ggml_type_size: 'size_t ggml_type_size(int type)',
   ggml_new_tensor_1d: 'void *ggml_new_tensor_1d(void *ctx, int type, int64_t ne0)',
   ggml_new_tensor_2d: 'void *ggml_new_tensor_2d(void *ctx, int type, int64_t ne0, int64_t ne1)',
   ggml_new_tensor_3d: 'void *ggml_new_tensor_3d(void *ctx, int type, int64_t ne0, int64_t ne1, int64_t ne2)',
@@ -228,30 +228,7 @@ function repackedBuffers(ggml: Functions<typeof declarations>, device: Pointer):
 /** The address of a typed array's memory, which stays where it is while the array lives. */
 export const addressOf = (values: NodeJS.TypedArray): bigint => koffi.address(values);
 
-// ggml's numbers of the types that weights may have (`enum ggml_type`), and the messages of this backend's thread.
-
-export const ggmlTypes: Readonly<Partial<Record<TensorType, number>>> = {
-  F32: 0,
-  F16: 1,
-  Q4_0: 2,
-  Q4_1: 3,
-  Q5_0: 6,
-  Q5_1: 7,
-  Q8_0: 8,
-  Q2_K: 10,
-  Q3_K: 11,
-  Q4_K: 12,
-  Q5_K: 13,
-  Q6_K: 14,
-  IQ4_NL: 20,
-  IQ4_XS: 23,
-  BF16: 30,
-  MXFP4: 39,
-};
-export const float32 = 0;
-export const int32 = 26;
-export const int64 = 27;
-export const cacheTypes: Readonly<Record<CacheType, number>> = { float32, float16: 1 };
+// The messages of this backend's thread.
 
 /** A tensor of the thread: what a weight becomes. */
 export interface DeclaredTensor {
@@ -260,8 +237,8 @@ export interface DeclaredTensor {
   readonly type: number;
   /** ggml's order: the row's length first. */
   readonly sizes: readonly number[];
-  /** `matrix`, `experts`: the first factor of a matmul alone, so its blocks may be interleaved. */
-  readonly use: 'matrix' | 'experts' | 'vector';
+  /** `matrix`, `experts`: the first factor of a matmul alone, so its blocks may be interleaved. `as-stored`: they are read as well. */
+  readonly use: 'matrix' | 'experts' | 'as-stored' | 'vector';
 }
 
 /** What the decoder's thread holds: the layers' caches in the order of the layers. */
@@ -281,3 +258,38 @@ export type GgmlMessage =
   | { readonly kind: 'load'; readonly model: GgmlModel }
   /** The next bytes of a tensor, from `offset` on. */
   | { readonly kind: 'fill'; readonly key: string; readonly offset: number; readonly bytes: Uint8Array };
+
+export type GgmlExpertLayer = Pick<ExpertsSpec, 'numExperts' | 'expertsPerToken' | 'activation'>;
+
+/** What a thread of experts holds (experts.ts): tensors `<layer>.gate`, `.up`, `.down`, and their biases. */
+export interface GgmlExperts extends Pick<GgmlModel, 'libraries' | 'threads' | 'tensors'> {
+  readonly hiddenSize: number;
+  /** Undefined: without experts. */
+  readonly layers: readonly (GgmlExpertLayer | undefined)[];
+}
+
+/** Bytes `[from, from + bytes)` of each block of a matrix. */
+export interface ExpertField {
+  readonly from: number;
+  readonly bytes: number;
+}
+
+/** All are answered; a thread of experts takes `fill` and `end` as well. */
+export type ExpertMessage =
+  | { readonly kind: 'load-experts'; readonly model: GgmlExperts }
+  /** Answered with the outputs of each token's chosen experts. */
+  | {
+      readonly kind: 'compute-experts';
+      readonly layer: number;
+      /** `[tokens, hidden]` */
+      readonly input: Float32Array;
+      /** `[tokens, expertsPerToken]` */
+      readonly chosen: Int32Array;
+    }
+  /** Answered with one field after the other of an expert's matrix, as `saved`. */
+  | {
+      readonly kind: 'read-fields';
+      readonly key: string;
+      readonly expert: number;
+      readonly fields: readonly ExpertField[];
+    };

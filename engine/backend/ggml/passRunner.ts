@@ -3,9 +3,10 @@ import { queryFactor } from '../../model/spec/rope.ts';
 import type { CacheLayout, ThreadSlice, TokenRange, WindowGroup } from '../processor/messages.ts';
 import { bytesOf, type LayerCacheSpec } from '../processor/messages.ts';
 import type { LayerRange, LayerRanges, NewRange } from '../processor/threadCache.ts';
-import { GrantedThreads } from '../processor/threads.ts';
+import type { ComputeThreads } from './computeThreads.ts';
 import { buildPass, type Loaded, type PassGraph, type PassShape } from './forward.ts';
-import { addressOf, cacheTypes, type Pointer } from './library.ts';
+import { addressOf, type Pointer } from './library.ts';
+import { cacheTypes } from './types.ts';
 
 /** −∞ in f16. */
 const negativeInfinity = 0xfc00;
@@ -26,18 +27,16 @@ interface Built {
 
 export class PassRunner {
   readonly #loaded: Loaded;
-  readonly #backend: Pointer;
+  readonly #threads: ComputeThreads;
   /** Decoding keeps its graph while prompts of other requests are computed in between. */
   readonly #one: Slot;
   readonly #many: Slot;
-  readonly #threads: GrantedThreads;
   readonly #ids = new WeakMap<GgmlRange, number>();
   #ranges = 0;
 
-  constructor(loaded: Loaded, backend: Pointer) {
+  constructor(loaded: Loaded, threads: ComputeThreads) {
     this.#loaded = loaded;
-    this.#backend = backend;
-    this.#threads = new GrantedThreads(loaded.model.threads);
+    this.#threads = threads;
     const { ggml_backend_cpu_buffer_type, ggml_gallocr_new } = loaded.ggml;
     this.#one = { allocator: ggml_gallocr_new(ggml_backend_cpu_buffer_type()) };
     this.#many = { allocator: ggml_gallocr_new(ggml_backend_cpu_buffer_type()) };
@@ -78,23 +77,12 @@ export class PassRunner {
         attentionMask({ first: tail.first, columns: visible[group] ?? 0, length: first, count: tokens.length }, window),
       );
     }
-    this.#compute(pass.graph);
+    this.#threads.compute(pass.graph);
     cache.length += tokens.length;
     if (pass.output === null) return new Float32Array();
     const values = new Float32Array(ggml.ggml_nbytes(pass.output) / 4);
     ggml.ggml_backend_tensor_get(pass.output, values, 0, values.byteLength);
     return values;
-  }
-
-  #compute(graph: Pointer): void {
-    const { ggml_backend_cpu_set_n_threads, ggml_backend_graph_compute } = this.#loaded.ggml;
-    const [startMs, before] = [performance.now(), process.cpuUsage()];
-    ggml_backend_cpu_set_n_threads(this.#backend, this.#threads.next(startMs));
-    const status = ggml_backend_graph_compute(this.#backend, graph);
-    const { user, system } = process.cpuUsage(before);
-    const endMs = performance.now();
-    this.#threads.observe({ wallMs: endMs - startMs, processorMs: (user + system) / 1e3 }, endMs);
-    if (status !== 0) throw new Error(`the graph ended with status ${status}`);
   }
 
   #set(tensor: Pointer, values: NodeJS.TypedArray): void {

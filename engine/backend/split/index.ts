@@ -8,6 +8,7 @@ import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { DecoderWeights } from '../../model/weights/weights.ts';
 import type { CachePrecision } from '../../protocol/models.ts';
 import type { Backend, Decoder, LoadOptions } from '../backend.ts';
+import { canSendExperts, computesExperts, expertBytes } from '../experts.ts';
 import {
   DoesNotFit,
   hostMemory,
@@ -19,7 +20,7 @@ import {
 import { onnxBackend } from '../onnx/index.ts';
 import { packedBytesOf } from '../onnx/weightsFile.ts';
 import { hostNeeds } from '../processor/decoder.ts';
-import { canStream, expertBytes, residentBytes } from '../webgpu/decoder/expertStream.ts';
+import { residentBytes } from '../webgpu/decoder/outsideExperts.ts';
 import type { GpuCapabilities, GpuOptions } from '../webgpu/device/adapter.ts';
 import { measureCopyBandwidth } from '../webgpu/device/bandwidth.ts';
 import { Gpu } from '../webgpu/device/gpu.ts';
@@ -81,10 +82,11 @@ export function createSplitBackend(gpu: WebgpuOptions = {}): Backend {
     async load(spec, weights, options) {
       const precision = options.cachePrecision ?? gpu.cachePrecision ?? 'f16';
       const cards = await findCards(gpu.gpu);
+      const noExpertHost = await missingExpertHost();
       let failure: unknown;
       for (const share of memoryShares) {
         const available = cards.map((card) => withShare(card, share));
-        const planOptions = { precision, asked: options.contextTokens, gpu };
+        const planOptions = { precision, asked: options.contextTokens, gpu, ...(noExpertHost && { noExpertHost }) };
         const { stages, contextTokens, note } = await planSplit({ spec, weights }, available, planOptions);
         const shorter = `The context is ${contextTokens} of ${spec.contextTokens} tokens: as many as fit beside these layers.`;
         const notes = [note, ...(contextTokens < (planOptions.asked ?? spec.contextTokens) ? [shorter] : [])];
@@ -100,12 +102,22 @@ export function createSplitBackend(gpu: WebgpuOptions = {}): Backend {
   };
 }
 
+/** Why ggml can't compute experts here. On demand: it loads a native library. */
+async function missingExpertHost(): Promise<string | undefined> {
+  try {
+    (await import('../ggml/library.ts')).chooseLibraries();
+    return undefined;
+  } catch (error) {
+    return `The CPU can't compute them: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
 const withShare = (card: Card, share: number): Card => ({
   ...card,
   memory: { ...card.memory, freeBytes: card.memory.freeBytes * share },
 });
 
-// Plans of a model that is larger than a card, by the memory that is available now: layers on card and CPU, or experts that are streamed.
+// Plans of a model that is larger than a card, by the memory that is available now: layers on card and CPU, or experts outside of the card.
 
 /** So many layers on a backend. */
 export interface StagePlan {
@@ -126,6 +138,8 @@ interface PlanOptions {
   /** The requested context, if any. */
   readonly asked: number | undefined;
   readonly gpu: WebgpuOptions;
+  /** Why the CPU can't compute experts alone; absent: it can. */
+  readonly noExpertHost?: string;
 }
 
 interface SplitModel {
@@ -141,8 +155,10 @@ export interface Card {
 }
 
 /**
- * Layers on the cards and on the CPU; where the CPU backend needs too much memory for its layers, whose weights it widens, all layers
- * on the fastest card, with experts streamed from the machine's memory.
+ * All layers on the cards; or some on the CPU; or all on the fastest card, and the experts of some in the machine's memory. The CPU
+ * computes these where it can and there is one card: a token then reads less of the machine's memory than where whole layers lie there,
+ * and a prompt's matmuls are the card's. Otherwise they are sent, where the CPU has too little memory for its layers, whose weights it
+ * widens.
  * @param cards the fastest first
  * @throws DoesNotFit
  */
@@ -152,13 +168,30 @@ export async function planSplit(
   options: PlanOptions,
   memory = hostMemory(),
 ): Promise<SplitPlan> {
-  try {
-    return await planLayers(model, cards, options, memory);
-  } catch (error) {
-    const [card] = cards;
-    if (!(error instanceof DoesNotFit) || !card || !model.weights.layers.some(canStream)) throw error;
-    return planExperts(model, card, options, memory);
+  const { layers } = model.weights;
+  const [card] = cards;
+  const hasExperts = expertBytes(layers) > 0 && canSendExperts(layers);
+  const isComputed = hasExperts && options.noExpertHost === undefined && computesExperts(layers);
+  const byLayers = await attempt(planLayers(model, cards, options, memory));
+  const usesHost = byLayers instanceof DoesNotFit || byLayers.stages.some(({ backend }) => backend === onnxBackend);
+  if (!card || !hasExperts || !usesHost) return planOf(byLayers);
+  if (isComputed && cards.length === 1) {
+    const byExperts = await attempt(planExperts(model, card, { ...options, computed: true }, memory));
+    if (!(byExperts instanceof DoesNotFit)) return byExperts;
   }
+  if (!(byLayers instanceof DoesNotFit)) return byLayers;
+  return planExperts(model, card, { ...options, computed: isComputed }, memory);
+}
+
+const attempt = (planning: Promise<SplitPlan>): Promise<SplitPlan | DoesNotFit> =>
+  planning.catch((error: unknown) => {
+    if (error instanceof DoesNotFit) return error;
+    throw error;
+  });
+
+function planOf(plan: SplitPlan | DoesNotFit): SplitPlan {
+  if (plan instanceof DoesNotFit) throw plan;
+  return plan;
 }
 
 interface Device extends Place {
@@ -195,8 +228,12 @@ async function planLayers(
   };
 }
 
-const backendOf = ({ adapter }: Card, { gpu }: PlanOptions, streamedLayers = 0): Backend =>
-  createWebgpuBackend({ ...gpu, streamedLayers, gpu: { ...gpu.gpu, ...(adapter !== undefined && { adapter }) } });
+const backendOf = ({ adapter }: Card, { gpu }: PlanOptions, outside?: WebgpuOptions['outside']): Backend =>
+  createWebgpuBackend({
+    ...gpu,
+    ...(outside && { outside }),
+    gpu: { ...gpu.gpu, ...(adapter !== undefined && { adapter }) },
+  });
 
 /** The fastest card first. */
 function layersNote({ stages }: Placement<Device>, host: Device): string {
@@ -211,12 +248,12 @@ function layersNote({ stages }: Placement<Device>, host: Device): string {
 }
 
 /** Buffers of the pieces that are on their way, and the runtime. */
-const streamBytes = 400e6;
+const sendingBytes = 400e6;
 
 async function planExperts(
   { spec, weights }: SplitModel,
   card: Card,
-  options: PlanOptions,
+  options: PlanOptions & { readonly computed: boolean },
   memory: Place['pool'],
 ): Promise<SplitPlan> {
   const layers = spec.layers.length;
@@ -230,18 +267,20 @@ async function planExperts(
     pool: memory,
     needs: ({ end }): ModelNeeds => ({
       weightBytes: expertBytes(weights.layers.slice(0, end)),
-      scratchBytes: streamBytes,
+      scratchBytes: sendingBytes,
       cacheBytes: () => 0,
       longestTokens: spec.contextTokens,
     }),
   };
   const { stages, contextTokens } = placeLayers(layers, { host: inMemory, cards: [onCard] }, options.asked);
-  const streamed = stages.find(({ place }) => place === inMemory)?.range.end ?? 0;
-  return {
-    stages: [{ backend: backendOf(card, options, streamed), layers }],
-    contextTokens,
-    note: `The experts of ${streamed} of ${layers} layers stay in the machine's memory and are sent to the GPU (${card.memory.name}) as tokens choose them.`,
-  };
+  const outside = stages.find(({ place }) => place === inMemory)?.range.end ?? 0;
+  const { computed, noExpertHost } = options;
+  const where = { layers: outside, ...(computed && { computed: 'as stored' as const }) };
+  const which = `The experts of ${outside} of ${layers} layers stay in the machine's memory`;
+  const use = computed
+    ? `: the CPU computes them for few tokens at once; for many they are sent to the GPU (${card.memory.name}), which computes all else.`
+    : ` and are sent to the GPU (${card.memory.name}) as tokens choose them.${noExpertHost ? ` ${noExpertHost}` : ''}`;
+  return { stages: [{ backend: backendOf(card, options, where), layers }], contextTokens, note: which + use };
 }
 
 /**

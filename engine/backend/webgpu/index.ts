@@ -6,12 +6,13 @@ import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { DecoderWeights } from '../../model/weights/weights.ts';
 import type { CachePrecision } from '../../protocol/models.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
+import { roundedTypes } from '../experts.ts';
 import { planMemory } from '../memoryPlan.ts';
 import { selfCheck } from './check/selfCheck.ts';
 import { allocateCache } from './decoder/cache.ts';
 import { WebgpuDecoder } from './decoder/decoder.ts';
-import { ExpertStream, residentBytes } from './decoder/expertStream.ts';
 import { placeWeights, requireDimensions } from './decoder/gpuWeights.ts';
+import { OutsideExperts, residentBytes } from './decoder/outsideExperts.ts';
 import { maxTokensPerRun } from './decoder/scratch.ts';
 import { Uploader } from './decoder/weightLayout.ts';
 import { describeGpu, type GpuOptions } from './device/adapter.ts';
@@ -26,10 +27,17 @@ export interface WebgpuOptions {
   readonly cachePrecision?: CachePrecision;
   /** Compile what later runs may need before they do; absent: but for software adapters, which compile on the cores that they compute with. */
   readonly compileAhead?: boolean;
-  /** The experts of so many first layers stay in the machine's memory (decoder/expertStream.ts). */
-  readonly streamedLayers?: number;
+  /** Experts that stay in the machine's memory (decoder/outsideExperts.ts). */
+  readonly outside?: OutsideOptions;
   /** Hold the device to the reference before it is used (check/selfCheck.ts). Tests of kernels do so themselves. */
   readonly selfCheck?: boolean;
+}
+
+interface OutsideOptions {
+  /** Of so many first layers. */
+  readonly layers: number;
+  /** The processor computes them for few rows; `exact`: without rounding, for tests of arithmetic. Absent: they are always sent to the card. */
+  readonly computed?: 'as stored' | 'exact';
 }
 
 export function createWebgpuBackend(options: WebgpuOptions = {}): Backend {
@@ -40,8 +48,9 @@ export function createWebgpuBackend(options: WebgpuOptions = {}): Backend {
       const gpu = await Gpu.open(options.gpu);
       try {
         const precision = loadOptions.cachePrecision ?? options.cachePrecision ?? 'f16';
-        const { selfCheck = false, streamedLayers = 0 } = options;
-        const decoder = await loadOn(gpu, spec, weights, { ...loadOptions, precision, selfCheck, streamedLayers });
+        const { selfCheck = false, outside } = options;
+        const planned = { ...loadOptions, precision, selfCheck, ...(outside && { outside }) };
+        const decoder = await loadOn(gpu, spec, weights, planned);
         if (options.compileAhead ?? !gpu.capabilities.software) void decoder.warmRest();
         return decoder;
       } catch (error) {
@@ -63,9 +72,9 @@ async function loadOn(
   const { contextTokens, budgetBytes, notes } = await planOn(gpu, spec, weights, options);
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
-  const uploader = new Uploader(gpu, { ...options, signal });
-  const stream = options.streamedLayers > 0 ? new ExpertStream(gpu, options.streamedLayers) : undefined;
-  const placed = await placeWeights(weights, uploader, stream);
+  const outside = options.outside && outsideOf(gpu, spec, weights, options.outside);
+  const uploader = new Uploader(gpu, { ...options, signal, ...shifted(options, () => [outside?.weightBytes ?? 0, 0]) });
+  const placed = await placeWeights(weights, uploader, outside);
   const weightBytes = gpu.allocatedBytes;
   const buffers = await allocateRun(gpu.capabilities, spec, contextTokens, gpu);
   const { precision } = options;
@@ -86,12 +95,12 @@ async function loadOn(
       cache,
       ...buffers,
       contextTokens,
-      notes: [...notesOf(gpu, precision), ...checked, ...notes],
+      notes: [...notesOf(gpu, precision), ...checked, ...notes, ...roundingNotes(weights, options.outside)],
       weightBytes,
-      ...(stream && { stream }),
+      ...(outside && { outside }),
       ...(!spec.headless &&
         spec.stage !== 'inner' &&
-        !stream && { tuner: (own: WebgpuDecoder) => new DecodeTuner(own, gpu, { isDue, keep }) }),
+        !outside && { tuner: (own: WebgpuDecoder) => new DecodeTuner(own, gpu, { isDue, keep }) }),
     });
     await decoder.warm();
     return decoder;
@@ -99,7 +108,11 @@ async function loadOn(
   // Nothing is read before all buffers are there, and what reading waits for is waited for while kernels are compiled.
   const meanwhile = async () => options.meanwhile?.();
   const started = start();
-  const uploading = uploader.upload();
+  const read = async (): Promise<void> => {
+    await outside?.load({ ...options, signal, ...shifted(options, () => [0, weightBytes]) });
+    await uploader.upload();
+  };
+  const uploading = read();
   try {
     const [decoder] = await Promise.all([started, uploading, meanwhile()]);
     return decoder;
@@ -107,13 +120,48 @@ async function loadOn(
     stop.abort();
     // Nobody reads files or writes buffers of a load that failed.
     await Promise.allSettled([started, uploading]);
+    await outside?.end();
     throw error;
   }
 }
 
+function outsideOf(
+  gpu: Gpu,
+  spec: DecoderSpec,
+  weights: DecoderWeights,
+  { layers, computed }: OutsideOptions,
+): OutsideExperts {
+  if (!computed) return new OutsideExperts(gpu, layers);
+  const chosen = { spec, layers: weights.layers.slice(0, layers), exact: computed === 'exact' };
+  // On demand: it loads a native library.
+  return new OutsideExperts(gpu, layers, async (options) =>
+    (await import('../ggml/index.ts')).openExperts(chosen, options),
+  );
+}
+
+/** Progress among bytes that are read `[before, after]` it. */
+const shifted = (
+  { onProgress }: LoadOptions,
+  others: () => readonly [number, number],
+): Pick<LoadOptions, 'onProgress'> =>
+  onProgress
+    ? {
+        onProgress: ({ doneBytes, totalBytes }) => {
+          const [before, after] = others();
+          onProgress({ doneBytes: before + doneBytes, totalBytes: before + totalBytes + after });
+        },
+      }
+    : {};
+
+function roundingNotes({ layers }: DecoderWeights, outside: OutsideOptions | undefined): string[] {
+  const types = outside?.computed === 'as stored' ? roundedTypes(layers.slice(0, outside.layers)) : [];
+  if (types.length === 0) return [];
+  return [`Experts on the CPU: products with ${types.join(', ')} weights round activations, as in llama.cpp.`];
+}
+
 interface PlannedOptions extends LoadOptions {
   readonly precision: CachePrecision;
-  readonly streamedLayers: number;
+  readonly outside?: OutsideOptions;
 }
 
 interface PlannedMemory {
@@ -132,7 +180,7 @@ async function planOn(
 ): Promise<PlannedMemory> {
   const { precision, contextTokens: asked } = options;
   const { capabilities } = gpu;
-  const weightBytes = residentBytes({ spec, weights }, options.streamedLayers);
+  const weightBytes = residentBytes({ spec, weights }, options.outside?.layers ?? 0);
   const needs = await gpuNeeds(capabilities, spec, { weightBytes, precision, asked });
   if (!capabilities.memory) {
     const contextTokens = asked ?? Math.min(needs.longestTokens, unknownMemoryTokens);

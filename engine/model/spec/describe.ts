@@ -104,6 +104,15 @@ function activePart(spec: DecoderSpec, role: WeightRole, amount: number): number
   return experts?.kind === 'experts' ? (amount * experts.expertsPerToken) / experts.numExperts : amount;
 }
 
+/** Routed experts of all layers; undefined: there are none. */
+export function routedExperts(spec: DecoderSpec, groups: readonly WeightGroup[]) {
+  const own = groups.filter(({ role }) => role === 'routed-experts');
+  const bytes = own.reduce((sum, group) => sum + group.bytes, 0);
+  if (bytes === 0) return undefined;
+  const layers = spec.layers.filter(({ feedForward }) => feedForward.kind === 'experts').length;
+  return { bytes, bytesPerToken: activeBytesOf(spec, own), layers };
+}
+
 function elementsOf({ shape }: Weight): number {
   return rowsOf(shape) * columnsOf(shape);
 }

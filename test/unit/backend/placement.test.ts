@@ -32,15 +32,24 @@ const gptOss120b: BenchModel = {
 
 const memoryOf = (gibibytes: number) => ({ totalBytes: gibibytes * GiB, availableBytes: gibibytes * GiB });
 
+interface Options {
+  readonly asked?: number;
+  readonly noExpertHost?: string;
+}
+
+/** Where the CPU can't compute experts alone. */
+const layersOnly = { noExpertHost: 'There is no ggml.' };
+
 /** The plan for cards and a machine of so many GiB with nothing else on them. */
-async function planned(model: BenchModel, cardGiB: readonly number[], hostGiB: number, asked?: number) {
+async function planned(model: BenchModel, cardGiB: readonly number[], hostGiB: number, options: Options = {}) {
   const cards = cardGiB.map((gibibytes, i): Card => {
     const memory = { vendor: 'nvidia', name: `card ${i}`, unified: false, totalBytes: gibibytes * GiB };
     return { capabilities: { maxBindingBytes: 4 * GiB }, memory: { ...memory, freeBytes: gibibytes * GiB } };
   });
   const host: MemoryPool = { kind: 'host', name: 'the host', ...memoryOf(hostGiB) };
   const weights = weightsOf(model);
-  const plan = await planSplit({ spec: model.spec, weights }, cards, { precision: 'f16', asked, gpu: {} }, host);
+  const planOptions = { precision: 'f16', asked: undefined, gpu: {}, ...options } as const;
+  const plan = await planSplit({ spec: model.spec, weights }, cards, planOptions, host);
   return { ...plan, shown: plan.stages.map(({ backend, layers }) => `${backend.name} ${layers}`).join(', ') };
 }
 
@@ -65,13 +74,13 @@ describe('the placement of layers', () => {
     // 0.123, and 0.038 of cache; head 0.511: 3.14 / 0.160.
     ['Qwen3-8B', [4], 16, modelOf('Qwen3-8B Q4_K_M'), 'onnx 17, webgpu 19'],
   ] as const)('of %s with cards of %j GiB and a machine of %d GiB', async (_, cardGiB, hostGiB, model, expected) => {
-    const { shown, contextTokens } = await planned(model, cardGiB, hostGiB);
+    const { shown, contextTokens } = await planned(model, cardGiB, hostGiB, layersOnly);
     expect(shown).toBe(expected);
     expect(contextTokens).toBeGreaterThanOrEqual(8192);
   });
 
   it('puts fewer layers on the card for a longer context', async () => {
-    const { shown, contextTokens } = await planned(gptOss20b, [8], 32, 131_072);
+    const { shown, contextTokens } = await planned(gptOss20b, [8], 32, { ...layersOnly, asked: 131_072 });
     expect(contextTokens).toBe(131_072);
     // 0.27 GB of cache in each second layer, 0.09 in those with a window.
     expect(shown).toBe('onnx 13, webgpu 11');
@@ -80,18 +89,45 @@ describe('the placement of layers', () => {
   it('is stated on the model card', async () => {
     const whole = await planned(gptOss20b, [12], 32);
     expect(whole.note).toBe('All 24 layers run on the GPU (card 0). Embeddings are read from the file.');
-    expect((await planned(gptOss20b, [8], 32)).note).toBe(
+    expect((await planned(gptOss20b, [8], 32, layersOnly)).note).toBe(
       "15 of 24 layers run on the GPU (card 0), 9 on the CPU: the model is larger than one GPU's memory.",
     );
   });
 
-  it('puts all layers on the card and keeps experts in memory if the CPU has too little memory for its layers', async () => {
-    // 23 layers in nine bits a weight are 83 GB. In the file's bits the experts of 25 are 42.3 GB; beside all that is not experts
-    // (36 · 0.048 GB with cache, and the head), and buffers as large as one layer's, the card has memory for 11: 20.27 / 1.692.
-    const { shown, note, contextTokens } = await planned(gptOss120b, [24], 64);
+  it('sends experts to the card if the CPU has too little memory for its layers and computes no experts alone', async () => {
+    const { shown, note, contextTokens } = await planned(gptOss120b, [24], 64, layersOnly);
     expect(shown).toBe('webgpu 36');
-    expect(note).toContain("The experts of 25 of 36 layers stay in the machine's memory");
+    expect(note).toMatch(
+      /^The experts of 25 of 36 layers stay in the machine's memory and are sent .*There is no ggml\.$/,
+    );
     expect(contextTokens).toBeGreaterThanOrEqual(8192);
+  });
+
+  // By hand, in GB: what is usable of the card as above, less all that is not experts (with cache) and buffers as large as one layer's
+  // experts, by the experts of a layer. Those of the others stay in memory in the file's bits.
+  it.each([
+    // 7.30 less 24 · 0.045 and 0.423, by 0.423: 13.
+    ['gpt-oss-20b', 8, 32, gptOss20b, 11, 24],
+    // 11.86 less 48 · 0.031 and 0.392, by 0.392: 25.
+    ['Qwen3-30B-A3B', 12, 32, modelOf('Qwen3-30B-A3B Q4_K_M'), 23, 48],
+    // 20.27 by 1.692: 11. Experts of 25 are 42.3 GB; 23 layers in nine bits a weight would be 83 GB.
+    ['gpt-oss-120b', 24, 64, gptOss120b, 25, 36],
+    ['gpt-oss-120b', 24, 128, gptOss120b, 25, 36],
+  ] as const)(
+    'leaves experts of %s with a card of %d GiB and a machine of %d GiB to the CPU, and all else to the card',
+    async (_, cardGiB, hostGiB, model, outside, layers) => {
+      const { shown, note, contextTokens } = await planned(model, [cardGiB], hostGiB);
+      expect(shown).toBe(`webgpu ${layers}`);
+      expect(note).toBe(
+        `The experts of ${outside} of ${layers} layers stay in the machine's memory: the CPU computes them for few tokens at once; for many they are sent to the GPU (card 0), which computes all else.`,
+      );
+      expect(contextTokens).toBeGreaterThanOrEqual(8192);
+    },
+  );
+
+  it('leaves whole layers to the CPU beside several cards, and where a model has no experts', async () => {
+    expect((await planned(gptOss120b, [24, 24], 96)).shown).toBe('onnx 10, webgpu 13, webgpu 13');
+    expect((await planned(modelOf('Qwen3-8B Q4_K_M'), [4], 16)).shown).toBe('onnx 17, webgpu 19');
   });
 
   it('fails if neither has enough memory', async () => {

@@ -27,8 +27,8 @@ import { queriesPerTile } from './attention.ts';
 import { blockStorage, encodeCopies } from './cache.ts';
 import { type DeviceSampler, maxSteps, untilStop } from './deviceSampling.ts';
 import { DispatchLimit } from './dispatchLimit.ts';
-import type { ExpertStream } from './expertStream.ts';
 import { bucket, headPlan, layersPlan, Plans, rowBuckets, rowsOfPlan } from './forwardPlan.ts';
+import type { OutsideExperts } from './outsideExperts.ts';
 import type { DecoderParts, Plan, PlanRows } from './recorder.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
 
@@ -54,7 +54,7 @@ export interface LoadedParts extends DecoderParts {
   readonly contextTokens: number;
   readonly notes: readonly string[];
   readonly weightBytes: number;
-  readonly stream?: ExpertStream;
+  readonly outside?: OutsideExperts;
   readonly tuner?: (decoder: WebgpuDecoder) => Tuner;
 }
 
@@ -207,7 +207,7 @@ export class WebgpuDecoder implements Decoder {
 
   async #sample(slices: readonly SamplingSlice[], steps: number, ahead = 0): Promise<number[][]> {
     this.#gpu.throwIfFailed();
-    if (this.#parts.stream) throw new Error('The host has to bring experts between steps.');
+    if (this.#parts.outside) throw new Error('The host has to do its part of the experts in every step.');
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     const own = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
     const fits = own.every(({ sequence }) => sequence.length + steps + ahead <= this.contextTokens);
@@ -272,7 +272,7 @@ export class WebgpuDecoder implements Decoder {
     // The rows of a decode step are its logits' rows: one pass does it all.
     const isInner = this.spec.stage === 'inner';
     const direct = !isInner && rows !== 'prompt' && chosen.length > 0 && chosen.every((row, i) => row === i);
-    const layers = await this.#plans.layers(rows);
+    const layers = await this.#plans.layers(rows, this.#computesExperts(slices, rows));
     const head = direct ? await this.#plans.head(bucket(chosen.length), 'hidden') : undefined;
     const copies = this.#cache.prepare(demandsOf(slices));
     this.#parts.inputs.write(this.#gpu.device.queue, slices, queriesPerTile(this.spec, rows));
@@ -290,31 +290,26 @@ export class WebgpuDecoder implements Decoder {
     return isInner ? this.#hiddenRows(chosen) : this.#gatheredLogits(chosen);
   }
 
-  /** Where experts are to be brought, submits what comes before. @returns the encoder and the open pass of the rest */
+  /** Only of prompts it depends. */
+  #computesExperts(slices: readonly Slice[], rows: PlanRows): boolean {
+    return rows !== 'prompt' || (this.#parts.outside?.computes(this.spec, rowCount(slices)) ?? false);
+  }
+
+  /** Submits what comes before each part of the host's. @returns the encoder and the open pass of the rest */
   async #encodeLayers(layers: Plan, copies: readonly (readonly BlockCopy[])[]) {
     let encoder = this.#encoder(copies);
     let pass = encoder.beginComputePass();
     let from = 0;
-    for (const { step, layer } of layers.cuts) {
-      layers.encode(pass, from, step);
+    for (const cut of layers.cuts) {
+      layers.encode(pass, from, cut.step);
       pass.end();
-      this.#gpu.device.queue.submit([encoder.finish()]);
-      await this.#parts.stream?.bring(layer, await this.#chosenExperts(layer));
+      await this.#parts.outside?.submit(cut, encoder, this.#parts);
       encoder = this.#encoder([]);
       pass = encoder.beginComputePass();
-      from = step;
+      from = cut.step;
     }
     layers.encode(pass, from);
     return { encoder, pass };
-  }
-
-  /** What the router of a layer has just chosen, of all tokens. */
-  async #chosenExperts(layer: number): Promise<Set<number>> {
-    const { scratch, inputs } = this.#parts;
-    const feedForward = this.spec.layers[layer]?.feedForward;
-    if (feedForward?.kind !== 'experts') throw new Error(`Layer ${layer} has no experts.`);
-    const bytes = 4 * inputs.tokens * feedForward.expertsPerToken;
-    return new Set(new Uint32Array(await this.#gpu.readBack(scratch.experts, bytes)));
   }
 
   /** What enters a stage. */
@@ -443,9 +438,9 @@ export class WebgpuDecoder implements Decoder {
   }
 
   memory(): DecoderMemory {
-    const { weightBytes, cache } = this.#parts;
+    const { weightBytes, cache, outside } = this.#parts;
     return {
-      weightBytes,
+      weightBytes: weightBytes + (outside?.weightBytes ?? 0),
       cacheBytes: this.#cache.usedBytes,
       cacheCapacityBytes: cache.bytes,
       cacheBytesPerValue: cacheBytesPerValue(this.spec, cache.precision),
@@ -456,6 +451,7 @@ export class WebgpuDecoder implements Decoder {
     this.#disposed = true;
     this.#cache.clear();
     this.#gpu.dispose();
+    await this.#parts.outside?.end();
   }
 }
 

@@ -93,12 +93,15 @@ function gatedShapes(
 
 export function recordExperts(recorder: Recorder, spec: ExpertsSpec, weights: GpuExperts, norm: GPUBuffer): void {
   const { scratch, spec: decoder } = recorder.parts;
-  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
-  recorder.product(weights.router, x, scratch.scores, gain);
   const isPrompt = recorder.rows === 'prompt';
-  if (isPrompt || weights.streamed) recordRouter(recorder, spec, weights.selectionBias);
-  if (weights.streamed) recorder.cut();
-  if (!isPrompt) recordExpertStates(recorder, spec, weights, x, gain);
+  const onProcessor = weights.outside === 'computed' && recorder.computesExperts;
+  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed, {
+    once: onProcessor,
+  });
+  recorder.product(weights.router, x, scratch.scores, gain);
+  if (isPrompt || weights.outside) recordRouter(recorder, spec, weights.selectionBias);
+  if (weights.outside) recorder.cut(onProcessor ? (weights.shared ? 'give' : 'both') : 'send');
+  if (!isPrompt && !onProcessor) recordExpertStates(recorder, spec, weights, x, gain);
   // After the experts' states, which are computed from the residual stream that this adds to.
   if (weights.shared) {
     const { sharedGate } = weights;
@@ -107,8 +110,21 @@ export function recordExperts(recorder: Recorder, spec: ExpertsSpec, weights: Gp
       recordGated(recorder, spec.activation, weights.shared, x, { ...gain, isScaled: sharedGate !== undefined }),
     );
   }
-  if (isPrompt) recordExpertTiles(recorder, spec, weights, x);
+  if (onProcessor) {
+    if (weights.shared) recorder.cut('take');
+  } else if (isPrompt) recordExpertTiles(recorder, spec, weights, x);
   else recordExpertsDown(recorder, spec, weights.down);
+  if (isPrompt || onProcessor) recordCombined(recorder, spec.expertsPerToken);
+}
+
+/** Adds the chosen experts' outputs to the residual stream. */
+function recordCombined(recorder: Recorder, topK: number): void {
+  const { inputs, scratch, spec: decoder } = recorder.parts;
+  recorder.add(
+    combineExpertsKernel(decoder.hiddenSize, topK, true),
+    [scratch.expertOutputs, scratch.expertWeights, scratch.hidden],
+    () => combineExpertsGroups(decoder.hiddenSize, inputs.tokens),
+  );
 }
 
 /** A prompt's experts, in tiles of the tokens that chose them. */
@@ -126,11 +142,6 @@ function recordExpertTiles(recorder: Recorder, spec: ExpertsSpec, { gate, up, do
     activationGroups(width, inputs.tokens),
   );
   tiles(down, decoder.hiddenSize, scratch.expertStates, 'visits', scratch.expertOutputs);
-  recorder.add(
-    combineExpertsKernel(decoder.hiddenSize, topK, true),
-    [scratch.expertOutputs, scratch.expertWeights, scratch.hidden],
-    () => combineExpertsGroups(decoder.hiddenSize, inputs.tokens),
-  );
 }
 
 function recordTiles(
@@ -168,14 +179,14 @@ function recordRouter(recorder: Recorder, spec: ExpertsSpec, selectionBias: GPUB
 function recordExpertStates(
   recorder: Recorder,
   spec: ExpertsSpec,
-  { gate, up, selectionBias, streamed }: GpuExperts,
+  { gate, up, selectionBias, outside }: GpuExperts,
   x: GPUBuffer,
   gain: { readonly gain?: GPUBuffer },
 ): void {
   const { inputs, scratch, gpu } = recorder.parts;
   const shapes = gatedShapes(recorder, gate, up, spec.intermediateSize, spec.activation, gain);
-  const routes = !streamed && shapes.length === 1 && canRoute(spec, gpu.capabilities);
-  if (!routes && !streamed) recordRouter(recorder, spec, selectionBias);
+  const routes = !outside && shapes.length === 1 && canRoute(spec, gpu.capabilities);
+  if (!routes && !outside) recordRouter(recorder, spec, selectionBias);
   const experts = { topK: spec.expertsPerToken, bias: gate.bias !== undefined, ...(routes && { routing: spec }) };
   const biases = gate.bias && up.bias ? [gate.bias, up.bias] : [];
   const choice = routes ? [scratch.scores, scratch.experts, scratch.expertWeights] : [scratch.experts];

@@ -15,8 +15,8 @@ import type { BlockOutput, Plan } from './recorder.ts';
 import { type DecoderParts, type PlanRows, Recorder } from './recorder.ts';
 
 /** From token ids (of a stage: the residual stream) to the residual stream that leaves the last layer. */
-export async function layersPlan(parts: DecoderParts, rows: PlanRows): Promise<Plan> {
-  const recorder = new Recorder(parts, rows);
+export async function layersPlan(parts: DecoderParts, rows: PlanRows, computesExperts?: boolean): Promise<Plan> {
+  const recorder = new Recorder(parts, rows, computesExperts);
   if (!parts.spec.stage) recordEmbedding(recorder);
   for (const [index, spec] of parts.spec.layers.entries()) {
     const weights = parts.weights.layers[index];
@@ -106,8 +106,9 @@ export class Plans {
     this.#parts = parts;
   }
 
-  layers(rows: PlanRows): Promise<Plan> {
-    return this.#plan(`layers ${rows}`, () => layersPlan(this.#parts, rows));
+  /** @param computesExperts whether the processor computes experts outside the card; default: for few rows */
+  layers(rows: PlanRows, computesExperts = rows !== 'prompt'): Promise<Plan> {
+    return this.#plan(`layers ${rows} ${computesExperts}`, () => layersPlan(this.#parts, rows, computesExperts));
   }
 
   head(rows: number, input: 'hidden' | 'chosen'): Promise<Plan> {

@@ -18,7 +18,7 @@ import type {
 import { loadNorms } from '../../../model/weights/weights.ts';
 import { columnsOf, rowsOf, transposedWeight } from '../../../model/weights/weightViews.ts';
 import { longestKey } from '../kernels/gatedDelta.ts';
-import type { ExpertStream } from './expertStream.ts';
+import type { OutsideExperts } from './outsideExperts.ts';
 import type { GpuMatrix, Uploader } from './weightLayout.ts';
 
 export interface GpuLinear {
@@ -97,8 +97,8 @@ export interface GpuExperts {
   readonly down: GpuLinear;
   readonly shared?: GpuDense;
   readonly sharedGate?: GpuLinear;
-  /** Its matrices are brought when tokens have chosen them (expertStream.ts). */
-  readonly streamed?: true;
+  /** Its matrices are not on the card (outsideExperts.ts): they are sent when tokens have chosen them, or only a prompt's are, and the processor computes the others. */
+  readonly outside?: 'sent' | 'computed';
 }
 
 export interface GpuLayer extends LayerNorms<GPUBuffer> {
@@ -118,7 +118,7 @@ export interface GpuWeights {
 export async function placeWeights(
   weights: DecoderWeights,
   uploader: Uploader,
-  stream?: ExpertStream,
+  outside?: OutsideExperts,
 ): Promise<GpuWeights> {
   const embedding = await uploader.matrix(weights.embedding);
   const layers: GpuLayer[] = [];
@@ -126,7 +126,7 @@ export async function placeWeights(
     layers.push({
       ...(await loadNorms(layer, (norm) => uploader.vector(norm))),
       attention: await placeAttention(layer.attention, uploader),
-      feedForward: await placeFeedForward(layer.feedForward, uploader, { index, stream }),
+      feedForward: await placeFeedForward(layer.feedForward, uploader, { index, outside }),
     });
   }
   return {
@@ -211,34 +211,34 @@ async function placeGroupedQuery(weights: GroupedQueryWeights, uploader: Uploade
   };
 }
 
-interface StreamedLayer {
+interface PlacedLayer {
   readonly index: number;
-  readonly stream: ExpertStream | undefined;
+  readonly outside: OutsideExperts | undefined;
 }
 
 async function placeFeedForward(
   weights: FeedForwardWeights,
   uploader: Uploader,
-  streamed: StreamedLayer,
+  layer: PlacedLayer,
 ): Promise<GpuLayer['feedForward']> {
   if (weights.kind === 'plain') {
     const [up, down] = [await placeLinear(weights.up, uploader), await placeLinear(weights.down, uploader)];
     return { kind: 'plain', up, down };
   }
-  return weights.kind === 'dense' ? placeDense(weights, uploader) : placeExperts(weights, uploader, streamed);
+  return weights.kind === 'dense' ? placeDense(weights, uploader) : placeExperts(weights, uploader, layer);
 }
 
 async function placeExperts(
   weights: ExpertsWeights,
   uploader: Uploader,
-  { index, stream }: StreamedLayer,
+  { index, outside }: PlacedLayer,
 ): Promise<GpuExperts> {
   const { selectionBias, shared, sharedGate } = weights;
-  const isStreamed = stream !== undefined && index < stream.layers;
+  const from = outside && index < outside.layers ? outside : undefined;
   const place = async (role: 'gate' | 'up' | 'down'): Promise<GpuLinear> => {
     const { weight, bias } = weights[role];
-    if (!isStreamed) return placeLinear(weights[role], uploader);
-    const matrix = await stream.place(index, role, weight, uploader);
+    if (!from) return placeLinear(weights[role], uploader);
+    const matrix = await from.place(index, role, weight, uploader);
     return { weight: matrix, ...(bias && { bias: await uploader.vector(bias) }) };
   };
   return {
@@ -248,7 +248,7 @@ async function placeExperts(
     gate: await place('gate'),
     up: await place('up'),
     down: await place('down'),
-    ...(isStreamed && { streamed: true }),
+    ...(from && { outside: from.areComputed ? 'computed' : 'sent' }),
     ...(shared && { shared: await placeDense(shared, uploader) }),
     ...(sharedGate && { sharedGate: { weight: await uploader.matrix(sharedGate) } }),
   };

@@ -7,6 +7,7 @@ import { splitHalvesKernel } from '../kernels/matrixTiles.ts';
 import { normKernel } from '../kernels/norms.ts';
 import type { DecoderCache } from './cache.ts';
 import type { GpuLinear, GpuWeights } from './gpuWeights.ts';
+import type { HostTask } from './outsideExperts.ts';
 import type { RunInputs, Scratch } from './scratch.ts';
 
 export type Groups = readonly [number, number?, number?];
@@ -35,9 +36,9 @@ export class PlanBuilder {
     this.#layerStarts.push(this.#steps.length);
   }
 
-  /** Before later steps, the host brings the experts that the layer's tokens have chosen. */
-  cut(): void {
-    this.#cuts.push({ step: this.#steps.length, layer: this.#layerStarts.length - 1 });
+  /** Before later steps, the host does its part of the layer. */
+  cut(task: HostTask): void {
+    this.#cuts.push({ step: this.#steps.length, layer: this.#layerStarts.length - 1, task });
   }
 
   /** `groups`: constant, or computed for each pass. */
@@ -59,6 +60,7 @@ export class PlanBuilder {
 interface Cut {
   readonly step: number;
   readonly layer: number;
+  readonly task: HostTask;
 }
 
 export class Plan {
@@ -151,13 +153,16 @@ export interface BlockOutput {
 export class Recorder {
   readonly parts: DecoderParts;
   readonly rows: PlanRows;
+  /** Whether the processor computes the experts that it can. */
+  readonly computesExperts: boolean;
   readonly #builder: PlanBuilder;
   /** The buffer whose halves are in `scratch.halves`, until it is written to. */
   #halved: GPUBuffer | undefined;
 
-  constructor(parts: DecoderParts, rows: PlanRows) {
+  constructor(parts: DecoderParts, rows: PlanRows, computesExperts = rows !== 'prompt') {
     this.parts = parts;
     this.rows = rows;
+    this.computesExperts = computesExperts;
     this.#builder = new PlanBuilder(parts.gpu);
   }
 
@@ -166,8 +171,8 @@ export class Recorder {
   }
 
   /** See `PlanBuilder.cut`. */
-  cut(): void {
-    this.#builder.cut();
+  cut(task: HostTask): void {
+    this.#builder.cut(task);
   }
 
   finish(): Promise<Plan> {
@@ -193,7 +198,7 @@ export class Recorder {
     return halves;
   }
 
-  /** Normalises x: for few rows inside the matmuls, which get the gain; for a prompt, and with LayerNorm, once, into `normed`. */
+  /** Normalises x: for few rows inside the matmuls, which get the gain; for a prompt, with LayerNorm, and where it is asked for, once, into `normed`. */
   normalised(
     x: GPUBuffer,
     gain: GPUBuffer,
@@ -202,10 +207,11 @@ export class Recorder {
     {
       groups = () => [this.parts.inputs.tokens],
       epsilon = this.parts.spec.normEpsilon,
-    }: { readonly groups?: Groups | (() => Groups); readonly epsilon?: number } = {},
+      once = false,
+    }: { readonly groups?: Groups | (() => Groups); readonly epsilon?: number; readonly once?: boolean } = {},
   ): { readonly x: GPUBuffer; readonly gain: Pick<ProductOptions, 'gain' | 'epsilon'> } {
     const { gpu, spec } = this.parts;
-    if (this.rows !== 'prompt' && spec.norm !== 'layer') return { x, gain: { gain, epsilon } };
+    if (this.rows !== 'prompt' && spec.norm !== 'layer' && !once) return { x, gain: { gain, epsilon } };
     this.add(normKernel({ ...spec, normEpsilon: epsilon }, width, gpu.capabilities), [x, gain, normed], groups);
     return { x: normed, gain: {} };
   }

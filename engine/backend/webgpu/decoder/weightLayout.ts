@@ -20,7 +20,7 @@ interface Plane {
 const whole = (bytes: number): readonly Plane[] => [{ from: 0, bytes }];
 
 /** Field offsets are those of ggml-common.h; packed values come first, so that plane 0 starts the buffer. */
-const planesOf: Partial<Readonly<Record<TensorType, readonly Plane[]>>> = {
+const planesByType: Partial<Readonly<Record<TensorType, readonly Plane[]>>> = {
   F32: whole(4),
   F16: whole(2),
   BF16: whole(2),
@@ -87,6 +87,13 @@ const planesOf: Partial<Readonly<Record<TensorType, readonly Plane[]>>> = {
   ],
 };
 
+/** In the order in which they lie. @throws HearthError `unsupported` for a type that no kernel reads. */
+export function planesOf(type: TensorType): readonly Plane[] {
+  const planes = planesByType[type];
+  if (!planes) throw unsupported(`The GPU backend doesn't support weights of type ${type}.`);
+  return planes;
+}
+
 /** Planes start, and the buffer ends, at 16 bytes: kernels read them as vec4u. */
 const vec4Words = 4;
 
@@ -106,8 +113,7 @@ export interface MatrixLayout {
  * @throws HearthError `unsupported` for a type that no kernel reads.
  */
 export function matrixLayout(type: TensorType, rows: number, columns: number, scaleWords = 0): MatrixLayout {
-  const planes = planesOf[type];
-  if (!planes) throw unsupported(`The GPU backend doesn't support weights of type ${type}.`);
+  const planes = planesOf(type);
   const blocksPerRow = columns / blockLayout(type).elements;
   const planeWords: number[] = [];
   let words = 0;
@@ -136,18 +142,22 @@ export function splitPlanes(
   bytes: Uint8Array,
   write: (byteOffset: number, piece: Uint8Array) => void,
 ): void {
-  const planes = planesOf[layout.type] ?? [];
+  const planes = planesOf(layout.type);
   const blockBytes = blockLayout(layout.type).bytes;
   const blocks = bytes.length / blockBytes;
-  const firstBlock = firstRow * layout.blocksPerRow;
   planes.forEach((plane, index) => {
-    const offset = (layout.planeWords[index] ?? 0) * 4 + firstBlock * plane.bytes;
+    const offset = planeOffset(layout, index, firstRow);
     if (planes.length === 1) {
       write(offset, bytes);
       return;
     }
     write(offset, planeOf(bytes, blocks, blockBytes, plane));
   });
+}
+
+/** Where a row begins in a plane, in bytes of the buffer. */
+export function planeOffset({ type, planeWords, blocksPerRow }: MatrixLayout, plane: number, row: number): number {
+  return 4 * (planeWords[plane] ?? 0) + row * blocksPerRow * (planesOf(type)[plane]?.bytes ?? 0);
 }
 
 /** By words: hundreds of millions of blocks of a large model go through here. */

@@ -1,0 +1,88 @@
+/** What layers are built of, as ggml's operators on one context. Shapes in comments are ggml's: the row's length first. */
+import type { Activation } from '../../model/spec/spec.ts';
+import type { Ggml, Pointer } from './library.ts';
+
+/** The chosen experts of some tokens. */
+interface Choice {
+  /** `[expertsPerToken, tokens]` i32 */
+  readonly chosen: Pointer;
+  readonly hiddenSize: number;
+  readonly tokens: number;
+  readonly activation: Activation;
+}
+
+export class Operators {
+  readonly #ggml: Ggml;
+  readonly #context: Pointer;
+  readonly #tensors: ReadonlyMap<string, Pointer>;
+
+  /** @param tensors weights by key, a bias by its linear's with `.bias` */
+  constructor(ggml: Ggml, context: Pointer, tensors: ReadonlyMap<string, Pointer>) {
+    this.#ggml = ggml;
+    this.#context = context;
+    this.#tensors = tensors;
+  }
+
+  linear(key: string, input: Pointer): Pointer {
+    const product = this.product(key, input);
+    const bias = `${key}.bias`;
+    return this.has(bias) ? this.#ggml.ggml_add(this.#context, product, this.tensor(bias)) : product;
+  }
+
+  product(key: string, input: Pointer): Pointer {
+    return this.#ggml.ggml_mul_mat(this.#context, this.tensor(key), input);
+  }
+
+  dense(key: string, activation: Activation, input: Pointer): Pointer {
+    const gate = this.product(`${key}.gate`, input);
+    const up = this.product(`${key}.up`, input);
+    return this.product(`${key}.down`, this.activated(activation, gate, up));
+  }
+
+  /** Each token's chosen experts. `[hidden, tokens]` to `[hidden, expertsPerToken, tokens]` */
+  experts(key: string, input: Pointer, { chosen, hiddenSize, tokens, activation }: Choice): Pointer {
+    const { ggml_add_id, ggml_mul_mat_id, ggml_reshape_3d } = this.#ggml;
+    const each = ggml_reshape_3d(this.#context, input, hiddenSize, 1, tokens);
+    const expert = (name: string, of: Pointer): Pointer => {
+      const product = ggml_mul_mat_id(this.#context, this.tensor(`${key}.${name}`), of, chosen);
+      const bias = `${key}.${name}.bias`;
+      return this.has(bias) ? ggml_add_id(this.#context, product, this.tensor(bias), chosen) : product;
+    };
+    return expert('down', this.activated(activation, expert('gate', each), expert('up', each)));
+  }
+
+  activated(activation: Activation, gate: Pointer, up: Pointer): Pointer {
+    const { ggml_swiglu_split, ggml_swiglu_oai } = this.#ggml;
+    switch (activation.kind) {
+      case 'silu-gate':
+        return ggml_swiglu_split(this.#context, gate, up);
+      case 'swiglu-clamped':
+        return ggml_swiglu_oai(this.#context, gate, up, activation.alpha, activation.limit);
+      case 'gelu-gate':
+        return this.#ggml.ggml_mul(this.#context, this.gelu(gate), up);
+    }
+  }
+
+  /** `½ (1 + tanh u) = sigmoid(2u)`. ggml's own GELU looks f16 up in a table. */
+  gelu(x: Pointer): Pointer {
+    const { ggml_add, ggml_mul, ggml_sigmoid, ggml_sqr } = this.#ggml;
+    const context = this.#context;
+    const cubed = ggml_mul(context, ggml_sqr(context, x), x);
+    const twice = this.scaled(ggml_add(context, x, this.scaled(cubed, 0.044715)), 2 * Math.sqrt(2 / Math.PI));
+    return ggml_mul(context, x, ggml_sigmoid(context, twice));
+  }
+
+  scaled(values: Pointer, factor: number): Pointer {
+    return this.#ggml.ggml_scale(this.#context, values, factor);
+  }
+
+  has(key: string): boolean {
+    return this.#tensors.has(key);
+  }
+
+  tensor(key: string): Pointer {
+    const tensor = this.#tensors.get(key);
+    if (tensor === undefined) throw new Error(`The graph needs ${key}, which was not loaded.`);
+    return tensor;
+  }
+}
