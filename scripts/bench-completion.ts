@@ -12,7 +12,7 @@
  *
  * Every second line is one whose rest names something that another file defines. `--repositories` takes folders and git
  * repositories instead of three packages. `--quality` completes at the cursor only, which says nothing of latency. `--oracle`
- * adds a context that knows the true line, which tells whether retrieval or the model is the limit. `--names`
+ * adds contexts that know the true line, which tell whether retrieval or the model is the limit. `--names`
  * loads no model: it prints how many of the names that the rests need, and the text above the cursor lacks, the context has.
  * `--threads 1` is many times as fast where other work keeps the cores busy, since threads wait for each other.
  */
@@ -24,9 +24,9 @@ import { defaultModelId } from '../engine/catalogue/catalogue.ts';
 import { HearthError } from '../engine/errors.ts';
 import { Repository } from '../engine/index/repository/repository.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
-import type { Snippet } from '../extension/completion/moment.ts';
+import { fitting, type Snippet } from '../extension/completion/moment.ts';
 import { limits } from '../extension/limits.ts';
-import { oracleSnippets, snippetsFor } from './completion/context.ts';
+import { aroundOf, foundSnippets, oracleSnippets, snippetsFor } from './completion/context.ts';
 import { foreignNames, type HeldOut, heldOutLines, momentIn, namesIn } from './completion/heldOut.ts';
 import {
   type Context,
@@ -111,12 +111,15 @@ function linesOf(repository: Repository, folder: string): { readonly kind: strin
 }
 
 function contextsOf(repository: Repository, folder: string, held: HeldOut): [Context, readonly Snippet[]][] {
-  const chars = Number(values['context-chars']);
+  const cut = (snippets: readonly Snippet[]) => fitting(snippets, aroundOf(held), Number(values['context-chars']));
+  const found = foundSnippets(repository, folder, held);
   const shown: [Context, readonly Snippet[]][] = [
     ['without', []],
-    ['with', snippetsFor(repository, folder, held, chars)],
+    ['with', cut(found)],
   ];
-  return values.oracle ? [...shown, ['oracle', oracleSnippets(repository, folder, held, chars)]] : shown;
+  if (!values.oracle) return shown;
+  const oracle = oracleSnippets(repository, folder, held);
+  return [...shown, ['oracle', cut(oracle)], ['oracle and with', cut([...oracle, ...found])]];
 }
 
 async function measure(engine: Engine, { name, folder }: Corpus): Promise<Result[]> {

@@ -9,13 +9,16 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { IgnoreRules, walk } from '../engine/index/repository/ignored.ts';
+import { grammarOf } from '../engine/index/syntax/grammars.ts';
+import { seededRandom } from '../engine/sampling/random.ts';
 import { linuxSource, sourceFolder } from './context/sources.ts';
 import { IndexProcess } from './index/indexProcess.ts';
 import { wholenessOf } from './index/wholeness.ts';
 import { devCache } from './shared/paths.ts';
 
 const searches = 300;
-const saves = 40;
+const saves = 80;
 const comparedFiles = 1000;
 
 /** Measurements of earlier runs on the same index. */
@@ -71,14 +74,14 @@ async function timed(indexer: IndexProcess, times: Times, work: () => Promise<vo
   times.processorMs.push(indexer.processorMs() - processorStart);
 }
 
-/** Adds a line to a file and removes it again. Measures until the index is up to date. */
+/** Adds a line to random sources and removes it again. Measures until the index is up to date. */
 async function saveTimes(indexer: IndexProcess, directory: string): Promise<Times> {
-  const hits = await indexer.requests.search({
-    question: 'return error',
-    limit: saves / 2,
-  });
+  const random = seededRandom(1);
+  const files = [...walk(directory, new IgnoreRules(directory, []))].flat().map(({ path }) => path);
+  const sources = files.filter((path) => grammarOf(path) !== undefined);
+  const saved = Array.from({ length: saves / 2 }, () => sources[Math.floor(random() * sources.length)] ?? '');
   const times: Times = { wallMs: [], processorMs: [] };
-  for (const path of [...new Set(hits.map((hit) => hit.path))]) {
+  for (const path of new Set(saved)) {
     const file = join(directory, path);
     const { atime, mtime } = statSync(file);
     const text = readFileSync(file);

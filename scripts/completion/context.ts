@@ -21,17 +21,19 @@ export const snippetsFor = (repository: Repository, folder: string, held: HeldOu
   fitting(foundSnippets(repository, folder, held), aroundOf(held), maxChars);
 
 /** What no retrieval knows: where the names of the true rest are defined that the prompt's part of the file doesn't show. */
-export function oracleSnippets(repository: Repository, folder: string, held: HeldOut, maxChars: number): Snippet[] {
-  const { path, line, lines, expected } = held;
+export function oracleSnippets(
+  repository: Repository,
+  folder: string,
+  { path, line, lines, expected }: HeldOut,
+): Snippet[] {
   const firstShown = Math.max(0, line - limits.completion.nearLines.above);
   const shown = new Set(namesIn(lines.slice(firstShown, line + 1).join('\n')));
   const needed = namesIn(expected).filter((name) => !shown.has(name));
-  const found = needed.flatMap((name) => {
+  return needed.flatMap((name) => {
     const places = repository.definitions(name, 20).filter((own) => own.name === name);
     const unseen = places.filter((own) => own.path !== path || own.firstLine > line + 1 || own.lastLine < firstShown);
     return unseen.slice(0, definitionsPerName).map((own) => ({ path: own.path, text: headOf(folder, own) }));
   });
-  return fitting(found, (lines[line] ?? '') + expected, maxChars);
 }
 
 /** The likeliest to help first. */

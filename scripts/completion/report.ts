@@ -1,8 +1,8 @@
 /** Figures of completions on held-out lines: shares with 95 % intervals, and thresholds of the log-probability. */
 import { seededRandom } from '../../engine/sampling/random.ts';
 
-/** `oracle`: the definitions of what the true line names. */
-export type Context = 'without' | 'with' | 'oracle';
+/** `oracle`: the definitions of what the true line names; `oracle and with`: those, then what was found. */
+export type Context = 'without' | 'with' | 'oracle' | 'oracle and with';
 
 /** Of one line in one context. */
 export interface Result {
@@ -140,7 +140,7 @@ function withInterval(hits: number, n: number): string {
 
 /** Counts the suggestions above each log-probability threshold, and the exact ones among them. */
 export function printThresholds(all: readonly Result[]): void {
-  const offered = all.filter(({ isShown, context }) => isShown && context !== 'oracle');
+  const offered = all.filter(({ isShown, context }) => isShown && !context.startsWith('oracle'));
   const exact = offered.filter((one) => one.exact === 1);
   console.log(`\nArea under the ROC curve: ${areaUnderCurve(offered).toFixed(3)} (n = ${offered.length})\n`);
   printRow('minimum mean log-probability', 'shown', 'precision', 'recall of exact ones', 'edit similarity');

@@ -14,16 +14,21 @@ import type { IndexState } from '../../protocol/indexProtocol.ts';
 import { partsOf } from '../syntax/source.ts';
 import { damageMessage, isDamage, rollBack } from './database.ts';
 import { type FoundFile, fileAt, isFolder, leadsThroughLink, type Root, type Roots, walk } from './ignored.ts';
+import { Segments } from './segments.ts';
 import { IndexWriter, type Skipped } from './writer.ts';
 
 export class Indexer {
   readonly #database: DatabaseSync;
   readonly #roots: Roots;
   readonly #writer: IndexWriter;
+  readonly #segments: Segments;
   readonly #onState: (state: IndexState) => void;
   /** Paths that someone said have changed. */
   readonly #changed = new Set<string>();
   #scanWanted = false;
+  /** A scan has found everything: once that is indexed, searches can be made faster. */
+  #joinWanted = false;
+  #isJoining = false;
   /** What a scan found to be new or different. */
   #pending: { readonly root: Root; readonly file: FoundFile }[] = [];
   #phase: IndexState['phase'] = 'idle';
@@ -41,6 +46,7 @@ export class Indexer {
     this.#database = database;
     this.#roots = roots;
     this.#writer = new IndexWriter(database);
+    this.#segments = new Segments(database);
     this.#onState = onState;
   }
 
@@ -100,7 +106,8 @@ export class Indexer {
   }
 
   #hasWork(): boolean {
-    return !this.#paused && !this.#closed && (this.#scanWanted || this.#changed.size > 0 || this.#pending.length > 0);
+    const hasFiles = this.#scanWanted || this.#changed.size > 0 || this.#pending.length > 0;
+    return !this.#paused && !this.#closed && (hasFiles || this.#joinWanted);
   }
 
   async #run(): Promise<void> {
@@ -110,7 +117,8 @@ export class Indexer {
         const [changed] = this.#changed;
         if (changed !== undefined) await this.#refresh(changed);
         else if (this.#scanWanted) await this.#scan();
-        else await this.#indexNext();
+        else if (this.#pending.length > 0) await this.#indexNext();
+        else this.#joinSegments();
         this.#commitAfter(limits.repository.transactionMs);
         await turn();
       }
@@ -127,6 +135,7 @@ export class Indexer {
     this.#pending = [];
     this.#changed.clear();
     this.#scanWanted = false;
+    this.#joinWanted = false;
     const isOpen = this.#transactionStartMs !== undefined;
     this.#transactionStartMs = undefined;
     try {
@@ -161,6 +170,7 @@ export class Indexer {
       }
     }
     this.#removeOthers(seen);
+    this.#joinWanted = true;
   }
 
   #compare(root: Root, files: readonly FoundFile[], seen: Set<number>): void {
@@ -215,6 +225,13 @@ export class Indexer {
     const known = this.#writer.find(named.path);
     if (known?.digest === content.digest) return this.#writer.touch(known.id, named);
     this.#writer.put(named, content.digest, content.text, await partsOf(named.path, content.text));
+  }
+
+  /** One step of it. What was indexed is committed first: a step is a transaction of its own. */
+  #joinSegments(): void {
+    this.#commitAfter(0);
+    this.#joinWanted = (this.#isJoining || this.#segments.areScattered) && this.#segments.joinSome();
+    this.#isJoining = this.#joinWanted;
   }
 
   #begin(): void {
