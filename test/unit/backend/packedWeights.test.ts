@@ -170,7 +170,7 @@ describe('damaged packed weights', () => {
     onTestFinished(() => decoder.dispose());
     await expect(logitsOf(decoder)).rejects.toMatchObject({
       code: 'unsupported',
-      message: expect.stringMatching(/^The model's results are not numbers[^\n]*$/),
+      message: expect.stringMatching(/^The model's results are not finite numbers[^\n]*$/),
     });
   });
 });

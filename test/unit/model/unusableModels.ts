@@ -200,7 +200,7 @@ export const unusableModels: readonly UnusableModel[] = [
   {
     kind: 'File from before GGUF',
     write: file('model.bin', ascii('tjgg\x01\x00\x00\x00')),
-    cause: /before GGUF/,
+    cause: /older than GGUF/,
     wayOut: /Take a GGUF/,
   },
   {

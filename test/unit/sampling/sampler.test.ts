@@ -165,7 +165,7 @@ describe('sampling', () => {
 
   it('throws on logits that are NaN or infinite', () => {
     expect(() => sample(Float32Array.from([1, Number.NaN]), plain, emptyHistory, Math.random)).toThrow(HearthError);
-    expect(() => argmax(Float32Array.from([Number.POSITIVE_INFINITY, 1]))).toThrow('results are not numbers');
+    expect(() => argmax(Float32Array.from([Number.POSITIVE_INFINITY, 1]))).toThrow('results are not finite numbers');
     // A mask that allows nothing is a fault of the grammar, not of the model.
     expect(() => argmax(Float32Array.from([Number.NEGATIVE_INFINITY]))).toThrow('None of 1 tokens is allowed.');
   });

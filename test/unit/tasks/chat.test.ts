@@ -72,7 +72,7 @@ describe('an answer with a schema', () => {
   });
 
   it('fails if it breaks them, and says which', async () => {
-    const failed = expect.stringMatching(/breaks a part of its JSON Schema.*duplicate items.*ask again/);
+    const failed = expect.stringMatching(/violates a part of its JSON Schema.*duplicate items.*ask again/);
     await expect(ask(tokenizer, '[2,2]', { responseFormat })).rejects.toMatchObject({
       code: 'unavailable',
       message: failed,
