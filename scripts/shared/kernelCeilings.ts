@@ -18,7 +18,7 @@ export const ceilings: Readonly<Record<string, Readonly<Record<CompiledCard, num
   'jointVector Q4_K': { Ada: 7.1, navi31: 5.0, polaris10: 6.8, M1: 5.5 },
   'matrixVector BF16': { Ada: 4.0, navi31: 3.5, polaris10: 3.5, M1: 3.4 },
   'matrixVector F32': { Ada: 7.8, navi31: 3.6, polaris10: 3.7, M1: 4.5 },
-  'matrixVector F8_E4M3': { Ada: 5.2, navi31: 16.8, polaris10: 15.7, M1: 5.0 },
+  'matrixVector F8_E4M3': { Ada: 5.2, navi31: 7.8, polaris10: 7.3, M1: 5.0 },
   'matrixVector Q4_K': { Ada: 6.3, navi31: 4.3, polaris10: 6.2, M1: 4.9 },
   'matrixVector Q6_K': { Ada: 8.2, navi31: 6.4, polaris10: 8.1, M1: 7.2 },
   'matrixVector Q8_0': { Ada: 5.3, navi31: 4.7, polaris10: 3.8, M1: 5.6 },

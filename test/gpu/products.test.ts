@@ -114,7 +114,7 @@ describe('matmuls with a quantised matrix', () => {
       checkProduct(held.gpu, type, 70, step * 3, { tokens: 67 }));
     it(`${type}: across scale blocks`, () => checkProduct(held.gpu, type, 133, step * 5, { tokens: 2 }));
   }
-  // From 768 columns on, one row of x is multiplied in chunks of 32 weights.
+  // From 768 columns on, a thread multiplies a chunk of all four rows by one row of x; before, of one.
   for (const type of slice ? representatives : allTypes) {
     it(`${type}: long rows by one token, normalised`, () =>
       checkProduct(held.gpu, type, 9, 1024, { tokens: 1, norm: true, bias: true }));

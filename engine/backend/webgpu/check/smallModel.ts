@@ -26,14 +26,15 @@ import type {
 } from '../../../model/weights/weights.ts';
 import { mapNorms } from '../../../model/weights/weights.ts';
 import { eachValue } from '../../../model/weights/weightViews.ts';
+import { sharedColumns } from '../kernels/vectorProduct.ts';
 
 export interface SmallModel {
   readonly spec: DecoderSpec;
   readonly weights: DecoderWeights;
 }
 
-/** From here on rows are read in chunks (wideWeightCode.ts); a multiple of every type's block. */
-const width = 768;
+/** Rows of a large model's kernels; a multiple of every type's block. */
+const width = sharedColumns;
 const mostTokens = 512;
 const mostLayers = 4;
 const mostExperts = 16;

@@ -19,7 +19,7 @@ import {
   rowsPerGroup,
   type VectorMatrix,
   weightBytes,
-  weightsPerStep,
+  weightsPerManyStep,
 } from './vectorProduct.ts';
 import type { BlockScaleShape } from './weightCode.ts';
 
@@ -77,7 +77,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     label: `expertsDown ${layout.type} ${rows}x${layout.columns} of ${topK}`,
     code,
     bindings: buffers.bindings,
-    weightsPerStep: weightsPerStep([matrix], 1),
+    weightsPerStep: weightsPerManyStep(matrix),
     weightBytes: weightBytes(matrix, topK * rows),
   };
 }

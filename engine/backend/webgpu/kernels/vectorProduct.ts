@@ -1,7 +1,7 @@
 /**
  * The loop over columns in which the threads of a workgroup multiply four rows of each of some matrices by rows of x: what all kernels of few rows
- * share. One row of x is multiplied in chunks of 32 weights that a thread loads 16 bytes at a time (wideWeightCode.ts); more
- * rows, and types or widths that have no chunks, in units of eight (weightCode.ts), whose weights all rows of x then share.
+ * share. One row of x is multiplied in chunks of 32 weights that a thread loads 16 bytes at a time (wideWeightCode.ts), in short rows of
+ * the matrix by a thread for each; more rows, and types that have no chunks, in units of eight (weightCode.ts), whose weights all rows of x then share.
  */
 
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
@@ -54,6 +54,10 @@ export const weightBytes = ({ layout }: Pick<VectorMatrix, 'layout'>, count = la
 const inChunks = ({ layout, blockScale }: VectorMatrix, tokens: number): boolean =>
   tokens === 1 && isWide(layout, blockScale);
 
+/** Columns from which on a thread multiplies a chunk of all four rows; with fewer, most threads of a workgroup would have none. */
+export const sharedColumns = 768;
+const isShort = ({ layout }: VectorMatrix): boolean => layout.columns < sharedColumns;
+
 /** The buffer of a matrix for `tokens` rows of x. */
 export const matrixBuffer = (matrix: VectorMatrix, tokens: number): BufferDeclaration =>
   read(matrix.name, inChunks(matrix, tokens) ? 'vec4u' : 'u32');
@@ -93,14 +97,22 @@ export interface LoopShape {
 
 const four = [0, 1, 2, 3];
 
-/** Weights that a thread multiplies in one iteration. */
+/** Weights that a thread multiplies in one iteration of `productLoop`. */
 export const weightsPerStep = (matrices: readonly VectorMatrix[], tokens: number): number =>
-  matrices.reduce((sum, matrix) => sum + rowsPerGroup * (inChunks(matrix, tokens) ? chunkColumns : 8), 0);
+  matrices.reduce((sum, matrix) => {
+    if (!inChunks(matrix, tokens)) return sum + 8 * rowsPerGroup;
+    return sum + chunkColumns * (isShort(matrix) ? 1 : rowsPerGroup);
+  }, 0);
+
+/** And of `manyLoop`. */
+export const weightsPerManyStep = (matrix: VectorMatrix): number =>
+  rowsPerGroup * (inChunks(matrix, 1) ? chunkColumns : 8);
 
 export function productLoop(shape: LoopShape): string {
   const [first] = shape.matrices;
   if (!first) return '';
-  return inChunks(first, shape.tokens) ? chunkLoop(shape, first) : unitLoop(shape, first);
+  if (!inChunks(first, shape.tokens)) return unitLoop(shape, first);
+  return isShort(first) ? shortLoop(shape, first) : chunkLoop(shape, first);
 }
 
 /** One matrix after the other, as in `chunkLoop`, but each reads x again. */
@@ -138,6 +150,27 @@ function chunkLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, f
     ${spanOf({ x, start: xStart(0), gain, sums, ...(square && { square: square(0) }) })}
     ${products.join('\n    ')}
   }`;
+}
+
+/** A chunk of one row a thread and iteration: the four rows are shared out, too. */
+function shortLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, first: VectorMatrix): string {
+  const chunks = first.layout.columns / chunkColumns;
+  const products = matrices.map((matrix) => {
+    const rows = four.map((r) => row(matrix, r)).join(', ');
+    return `${sum(matrix, 0)} += select(vec4f(), vec4f(${matrix.name}_dot(${matrix.name}_chunk(vec4u(${rows})[r], c), span)), isOwn);`;
+  });
+  const sums = matrices.some(({ layout }) => needsSums(layout));
+  return /* wgsl */ `
+  ${square ? 'var all_squares = 0.0;' : ''}
+  for (var i = thread; i < ${rowsPerGroup * chunks}u; i += THREADS) {
+    let r = i / ${chunks}u;
+    let c = i % ${chunks}u;
+    let isOwn = vec4u(r) == vec4u(0u, 1u, 2u, 3u);
+    let quads = ${first.name}_quads(c);
+    ${spanOf({ x, start: xStart(0), gain, sums, ...(square && { square: 'all_squares' }) })}
+    ${products.join('\n    ')}
+  }
+  ${square ? `${square(0)} += ${1 / rowsPerGroup} * all_squares;` : ''}`;
 }
 
 /** Fills `sum0`, … with four rows of x, `[tokens, columns]`; unless x is normalised, times `gain`, and `squares0`, … */

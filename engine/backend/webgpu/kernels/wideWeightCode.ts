@@ -235,13 +235,10 @@ fn weight_dot(k: Chunk, x: Span) -> f32 { return k.s.x * (${sumOf('a', (c) => `e
   },
 };
 
-/** With shorter rows, some threads of a workgroup would have no chunk. */
-const leastColumns = 768;
-
 /** Whether rows are read in chunks; otherwise in units of eight (weightCode.ts). */
 export function isWide({ type, columns }: MatrixLayout, blockScale?: BlockScaleShape): boolean {
   const scaled = type !== 'F8_E4M3' || (blockScale !== undefined && blockScale.blockColumns % chunkColumns === 0);
-  return readers[type] !== undefined && columns >= leastColumns && columns % chunkColumns === 0 && scaled;
+  return readers[type] !== undefined && columns % chunkColumns === 0 && scaled;
 }
 
 /** Whether `NAME_dot` needs the sums of x. */
