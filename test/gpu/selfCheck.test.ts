@@ -145,7 +145,7 @@ const faults: Readonly<Record<string, readonly Fault[]>> = {
     ['sampleDraw', 'rule.top_p * totals[0].x', '0.5 * rule.top_p * totals[0].x'],
   ],
   qwen3: [
-    ['jointVector', 'gain[columns.x]', 'gain[columns.y]'],
+    ['jointVector', 'gain[quads.x + 2u]', 'gain[quads.x + 1u]'],
     ['prepareHeads', 'scale * norms', 'norms'],
     ['gatedVector', 'exp(min(-g, vec4f(80.0)))', 'exp(min(g, vec4f(80.0)))'],
     ['activation', 'exp(min(-g, vec4f(80.0)))', 'exp(min(g, vec4f(80.0)))'],
