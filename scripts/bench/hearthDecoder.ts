@@ -19,7 +19,6 @@ export async function openHearth(path: string, contextTokens: number, threads: n
   const model = await openModel(path);
   const { decoder } = await loadDecoder('cpu', model.spec, model.weights, { contextTokens, threads });
   const { activeWeightBytes: weightBytes } = describeModel(model);
-  await model.file.close();
   const meter = new SpeedMeter(decoder);
   const prefill = async ({ depthTokens, promptTokens }: Workload): Promise<number> =>
     (await meter.measure({ depthTokens, promptTokens, tokens: 0 })).prefillTokensPerSecond;
@@ -41,6 +40,9 @@ export async function openHearth(path: string, contextTokens: number, threads: n
       own: cacheBytes(decoder.spec, tokens, decoder.memory().cacheBytesPerValue),
       inHalves: cacheBytes(decoder.spec, tokens, 2),
     }),
-    close: () => decoder.dispose(),
+    async close() {
+      await decoder.dispose();
+      await model.file.close();
+    },
   };
 }
