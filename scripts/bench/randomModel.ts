@@ -18,8 +18,20 @@ export interface BenchShape {
   readonly contextTokens: number;
 }
 
-/** Dimensions from the models' published config.json. Tied embeddings, qwen3 architecture. */
+/** Dimensions from the models' published config.json, but for `tiny`. Tied embeddings, qwen3 architecture. */
 export const benchShapes: Readonly<Record<string, BenchShape>> = {
+  // For the benchmark's own test.
+  tiny: {
+    layers: 2,
+    hiddenSize: 128,
+    intermediateSize: 256,
+    numAttentionHeads: 4,
+    numKeyValueHeads: 2,
+    headDim: 32,
+    vocabularySize: 512,
+    ropeTheta: 1e6,
+    contextTokens: 1024,
+  },
   'qwen3-0.6b': {
     layers: 28,
     hiddenSize: 1024,
