@@ -4,14 +4,8 @@ import { join } from 'node:path';
 import { usualContextTokens } from '../engine/backend/memoryPlan.ts';
 import { type CatalogueEntry, catalogue, defaultModelId } from '../engine/catalogue/catalogue.ts';
 import { choosePair } from '../engine/catalogue/choice.ts';
-import {
-  type Device,
-  type Hardware,
-  longestContext,
-  memoryNeededBytes,
-  placeOf,
-  speedOf,
-} from '../engine/catalogue/fit.ts';
+import { type Hardware, longestContext, memoryNeededBytes, placeOf } from '../engine/catalogue/fit.ts';
+import { type Device, speedOf } from '../engine/catalogue/speed.ts';
 import { showBytes } from '../engine/errors.ts';
 import { machines } from './shared/machines.ts';
 import { projectRoot } from './shared/paths.ts';
@@ -66,7 +60,7 @@ export function modelsDocument(): string {
     '',
     '<!-- made by scripts/models-table.ts -->',
     '',
-    'What Hearth recommends and expects, before any download. Speeds are estimates from published memory bandwidths (`engine/catalogue/fit.ts`), not measurements;',
+    'What Hearth recommends and expects, before any download. Speeds are estimates from published memory bandwidths (`engine/catalogue/speed.ts`), not measurements;',
     'contexts assume that no other program uses the memory. A model runs on the card if it fits there; otherwise on card and CPU, or on the CPU: the CPU computes experts of some layers, or whole layers where a model has no experts.',
     '',
     ...pairTable(),

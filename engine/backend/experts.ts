@@ -1,5 +1,5 @@
 /** Routed experts apart from their layers: what the CPU or a card does with them, from the weights' types alone. Nothing is loaded here. */
-import type { ExpertsWeights, LayerWeights } from '../model/weights/weights.ts';
+import type { ExpertsWeights, LayerWeights, Weight } from '../model/weights/weights.ts';
 import { weightBytesOf } from '../model/weights/weightViews.ts';
 import { ggmlTypes } from './ggml/types.ts';
 
@@ -18,9 +18,10 @@ const matricesOf = (layers: readonly LayerWeights[]) =>
 export const expertBytes = (layers: readonly LayerWeights[]): number =>
   matricesOf(layers).reduce((sum, weight) => sum + weightBytesOf(weight), 0);
 
-/** Whether the layers' experts can be sent to a card: in whole words, without scales of blocks that span experts. */
-export const canSendExperts = (layers: readonly LayerWeights[]): boolean =>
-  matricesOf(layers).every(({ blockScale, shape }) => !blockScale && (shape.at(-2) ?? 0) % 4 === 0);
+/** Whether a matrix's experts can be sent to a card: in whole words, without scales of blocks that span experts. */
+export const isSendable = ({ blockScale, shape }: Weight): boolean => !blockScale && (shape.at(-2) ?? 0) % 4 === 0;
+
+export const canSendExperts = (layers: readonly LayerWeights[]): boolean => matricesOf(layers).every(isSendable);
 
 /** Whether ggml multiplies with the layers' experts as they are in the file. */
 export const computesExperts = (layers: readonly LayerWeights[]): boolean =>

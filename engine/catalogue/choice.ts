@@ -9,10 +9,9 @@ import {
   memoryNeededBytes,
   placeOf,
   runsWellInChat,
-  type Speed,
-  speedOf,
 } from './fit.ts';
 import type { ForeignModel } from './foreign.ts';
+import { type Speed, speedOf } from './speed.ts';
 
 export interface RecommendOptions {
   /** Families that the engine can run; default: all. */

@@ -13,8 +13,8 @@ import {
   longestContext,
   memoryNeededBytes,
   placeOf,
-  speedOf,
 } from '../../../engine/catalogue/fit.ts';
+import { speedOf } from '../../../engine/catalogue/speed.ts';
 import { modelsDocument, modelsPath } from '../../../scripts/models-table.ts';
 import { machine, machines } from '../../../scripts/shared/machines.ts';
 

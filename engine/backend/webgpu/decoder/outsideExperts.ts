@@ -13,6 +13,7 @@ import {
   areSoonerComputed,
   expertBytes,
   expertsOf,
+  isSendable,
   type ExpertRole as Role,
   expertRoles as roles,
 } from '../../experts.ts';
@@ -125,7 +126,7 @@ export class OutsideExperts {
 
   /** The buffers that stand for the matrix. @throws HearthError `unsupported` */
   async place(layer: number, role: Role, weight: Weight, uploader: Uploader): Promise<GpuMatrix> {
-    if (weight.blockScale || (weight.shape.at(-2) ?? 0) % 4 !== 0) {
+    if (!isSendable(weight)) {
       throw unsupported(`${weight.name}: experts of this type or width can't be kept outside of the GPU's memory.`);
     }
     const key = keyOf(role, weight);
