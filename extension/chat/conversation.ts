@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import * as z from 'zod';
 import { citing, quote, title } from '../../engine/index/question/planner.ts';
 import type { ChatMessage } from '../../engine/protocol/engineProtocol.ts';
@@ -144,6 +145,19 @@ export function wholeRecords(conversation: Conversation, stored: readonly Journa
     ...pins.map(pinned),
     ...[...turns, ...others].flatMap(recordsOf),
   ];
+}
+
+/** Whether events make a conversation again. They may add to it: another window's turns, pins and title. */
+export function isWhole({ id, title, turns, pins }: Conversation, records: readonly JournalRecord[]): boolean {
+  const made = emptyConversation(id);
+  for (const record of records) apply(made, record);
+  const timeless = (turn: StoredTurn) => recordsOf(turn).map((record) => ({ ...record, at: 0 }));
+  const hasTurn = (turn: StoredTurn): boolean => {
+    const same = findTurn(made, turn.view.id);
+    return same !== undefined && isDeepStrictEqual(timeless(same), timeless(turn));
+  };
+  const isNamed = (mention: string): boolean => records.some((each) => each.type === 'pin' && each.mention === mention);
+  return (title === '' || made.title !== '') && pins.every(isNamed) && turns.every(hasTurn);
 }
 
 const pinned = (mention: string): JournalRecord => ({ type: 'pin', mention, isPinned: true });

@@ -47,14 +47,26 @@ interface FileState {
 }
 
 /**
+ * What a conversation's file should hold.
+ * @param stored the file's events
+ * @param waiting those that are not written yet
+ * @returns all events of the conversation up to now, with what it lacks of those in the file; undefined: with those that wait the
+ * file has them all.
+ */
+export type Rebuilt = (
+  stored: readonly JournalRecord[],
+  waiting: readonly JournalRecord[],
+) => readonly JournalRecord[] | undefined;
+
+/**
  * Appends events to a conversation's file in order. Buffers streamed text for a short time and writes everything else at once.
- * A killed process loses at most the buffered text. Writes the whole file again if it was removed, replaced, cut or changed in
- * place meanwhile, or if an event could not be written.
+ * A killed process loses at most the buffered text. If something removed, replaced, cut or changed the file in place meanwhile, or
+ * an event could not be written, and the file lacks some of the conversation, writes the whole file again.
  */
 export class Journal {
   readonly #path: string;
   readonly #onError: (error: unknown) => void;
-  readonly #rebuilt: ((stored: readonly JournalRecord[]) => readonly JournalRecord[]) | undefined;
+  readonly #rebuilt: Rebuilt | undefined;
   #file: FileHandle | undefined;
   #left: FileState | undefined;
   #hasFailed = false;
@@ -66,15 +78,8 @@ export class Journal {
   #gathered: Extract<JournalRecord, { type: 'delta' }> | undefined;
   #timer: NodeJS.Timeout | undefined;
 
-  /**
-   * `rebuilt`: all events of the conversation up to now, with what it lacks of those in the file. Without it the file is taken as
-   * it is.
-   */
-  constructor(
-    path: string,
-    onError: (error: unknown) => void,
-    rebuilt?: (stored: readonly JournalRecord[]) => readonly JournalRecord[],
-  ) {
+  /** Without `rebuilt` the file is taken as it is. */
+  constructor(path: string, onError: (error: unknown) => void, rebuilt?: Rebuilt) {
     this.#path = path;
     this.#onError = onError;
     this.#rebuilt = rebuilt;
@@ -102,7 +107,8 @@ export class Journal {
 
   async close(): Promise<void> {
     await this.flush();
-    if (this.#hasFailed && this.#rebuilt !== undefined) await this.#writeWhole(this.#rebuilt).catch(this.#onError);
+    if (this.#rebuilt !== undefined && !(await this.#isAsLeft(true)))
+      await this.#mend(this.#rebuilt).catch(this.#onError);
     await this.#closeFile();
   }
 
@@ -142,11 +148,17 @@ export class Journal {
     // Not at every piece of an answer: a disk that is full would be written to all the time.
     if (this.#hasFailed && this.#rebuilt !== undefined && !isMilestone(record)) return void this.#waiting.shift();
     try {
-      if (this.#rebuilt !== undefined && !(await this.#isAsLeft(record))) return await this.#writeWhole(this.#rebuilt);
+      if (
+        this.#rebuilt !== undefined &&
+        !(await this.#isAsLeft(isMilestone(record))) &&
+        (await this.#mend(this.#rebuilt))
+      )
+        return;
       this.#waiting.shift();
       this.#file ??= await openForAppend(this.#path);
       await this.#file.appendFile(lineOf(record));
-      await this.remember();
+      // Of the file that was written to: another may have its name by now.
+      this.#left = await this.#file.stat();
     } catch (error) {
       this.#hasFailed = true;
       await this.#closeFile();
@@ -154,39 +166,51 @@ export class Journal {
     }
   }
 
-  /** Another window may have appended to it. */
-  async #isAsLeft(record: JournalRecord): Promise<boolean> {
+  /** Another window may have appended to it. `isThorough`: a file that has only another date is not as it was left. */
+  async #isAsLeft(isThorough: boolean): Promise<boolean> {
     if (this.#hasFailed) return false;
     if (this.#left === undefined) return true;
     const { ino, size, mtimeMs } = this.#left;
     const now = await stat(this.#path).catch(() => undefined);
     if (now === undefined || now.ino !== ino || now.size < size) return false;
     if (now.size === size && now.mtimeMs !== mtimeMs) this.#isSuspect = true;
-    // Some file systems date a write late, so the file is not written again at every piece of an answer.
-    return !this.#isSuspect || !isMilestone(record);
+    // Some file systems date a write late, so the file is not read again at every piece of an answer.
+    return !(isThorough && this.#isSuspect);
   }
 
-  async #writeWhole(rebuilt: (stored: readonly JournalRecord[]) => readonly JournalRecord[]): Promise<void> {
+  /**
+   * Writes the whole file again if it lacks something, with the events that wait.
+   * @returns whether it lacked something
+   */
+  async #mend(rebuilt: Rebuilt): Promise<boolean> {
+    await this.remember();
     const stored = await readJournal(this.#path).catch(() => undefined);
-    const lines = rebuilt(stored?.records ?? []).map(lineOf);
+    const waiting = this.#gathered === undefined ? this.#waiting : [...this.#waiting, this.#gathered];
+    const records = rebuilt(stored?.records ?? [], waiting);
+    // The name may be another file's by now.
+    await this.#closeFile();
+    if (records !== undefined) await this.#writeWhole(records);
+    this.#hasFailed = false;
+    this.#isSuspect = false;
+    return records !== undefined;
+  }
+
+  async #writeWhole(records: readonly JournalRecord[]): Promise<void> {
     // The conversation has these already.
     this.#waiting = [];
     this.#taken();
     // Until it is written.
     this.#hasFailed = true;
-    await this.#closeFile();
     await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
-    const fresh = `${this.#path}.new`;
+    const fresh = `${this.#path}.${process.pid}.new`;
     try {
-      await writeFile(fresh, lines.join(''), { mode: 0o600 });
+      await writeFile(fresh, records.map(lineOf).join(''), { mode: 0o600 });
+      this.#left = await stat(fresh);
       await rename(fresh, this.#path);
     } catch (error) {
       await rm(fresh, { force: true });
       throw error;
     }
-    this.#hasFailed = false;
-    this.#isSuspect = false;
-    await this.remember();
   }
 
   async #closeFile(): Promise<void> {

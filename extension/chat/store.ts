@@ -8,13 +8,14 @@ import {
   apply,
   type Conversation,
   emptyConversation,
+  isWhole,
   type JournalRecord,
   recordsUpTo,
   replay,
   titleOf,
   wholeRecords,
 } from './conversation.ts';
-import { Journal, readJournal } from './journal.ts';
+import { Journal, type Rebuilt, readJournal } from './journal.ts';
 
 /** File with the id of the conversation on screen. VS Code's workspaceState reaches the disk seconds later. */
 const pointer = 'current';
@@ -197,7 +198,8 @@ export class ChatStore {
 
   /** It makes the file again from the conversation if something else changed it. */
   #journalOf(conversation: Conversation): Journal {
-    const rebuilt = (stored: readonly JournalRecord[]): JournalRecord[] => {
+    const rebuilt: Rebuilt = (stored, waiting) => {
+      if (isWhole(conversation, [...stored, ...waiting])) return undefined;
       this.#log.warn(`Chat history: the file of ${conversation.id} was changed or removed and is made again.`);
       if (conversation === this.#current) void this.#point(conversation.id);
       return wholeRecords(conversation, stored);

@@ -205,7 +205,8 @@ export class Editor {
       return false;
     };
     const state = async () => {
-      if (await opened().catch(() => false)) await input.press('Enter', { timeout: openMs });
+      // By mouse: a key would go elsewhere if the input closed just now.
+      if (await opened().catch(() => false)) await row.click({ timeout: openMs });
       else return 'not chosen';
       // The command may reuse the same input.
       await row.waitFor({ state: 'hidden', timeout: openMs });

@@ -53,6 +53,9 @@ describeInEditor('a server that only completes', completing, (editor) => {
     await editor().statusItem('SmolLM2').waitFor();
     await editor().command("Hearth: Set the Server's Token");
     await fillBox(editor(), `Token for ${host}`, token);
+    // Until the server answers, the chat model completes.
+    const connected = `.statusbar-item a[aria-label*="scripted on ${host} completes code"]`;
+    await page.locator(connected).waitFor({ state: 'attached' });
     await page.keyboard.type('const b = ');
     const ghost = page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first();
     // Of "the middle", what may stand there.

@@ -79,6 +79,7 @@ describeInEditor(
       await editor().openFile('sums.py');
       await page.keyboard.press('Control+Z');
       await page.keyboard.press('Control+S');
+      await page.locator('.tab.active.dirty').waitFor({ state: 'detached' });
     });
 
     test('of a branch is about its commits, whose pull request can be described', async () => {

@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -108,7 +108,7 @@ async function twoIndexers({ indexer }: Product, folder: string): Promise<string
   }
 }
 
-const journalTurns = 60;
+const journalTurns = 120;
 const journalText = (writer: string, turn: number): string => `${writer}${turn} `.repeat(400);
 
 /** In a process of its own: questions and answers into a conversation that both have open. */
@@ -133,7 +133,10 @@ async function twoWindows(_: Product, folder: string): Promise<string[]> {
   const windows = ['a', 'b'].map((writer) =>
     fork(fileURLToPath(import.meta.url), ['--journal', folder, writer], { execArgv: ['--import', stub] }),
   );
+  // A program that only dates the file makes both read it again.
+  const dating = setInterval(() => utimesSync(path, new Date(), new Date()), 3);
   const statuses = await Promise.all(windows.map((window: ChildProcess) => once(window, 'exit')));
+  clearInterval(dating);
   const problems = statuses.flatMap(([status]) => (status === 0 ? [] : [`a window ended with ${status}`]));
   const { skipped } = (await readJournal(path)) ?? { skipped: -1 };
   if (skipped !== 0) problems.push(`${skipped} lines are damaged`);
