@@ -28,11 +28,11 @@ export interface Sequence {
 /** The largest length up to `length` that all parts of a sequence can be truncated to. */
 export function reachableByAll(parts: readonly Pick<Sequence, 'reachable'>[], length: number): number {
   const reached = parts.reduce((least, part) => part.reachable(least), length);
-  // A part may no longer reach what a later one goes back to.
+  // An earlier part may not be able to reach the length that a later part fell back to.
   return reached === length ? length : reachableByAll(parts, reached);
 }
 
-/** The sequence as the backend's own type. @throws Error if it is none of the decoder's live ones. */
+/** The sequence as the backend's own type. @throws Error if it was disposed or belongs to another decoder. */
 export function requireOwn<Own extends Sequence>(own: Own | undefined): Own {
   if (!own) throw new Error('The sequence was disposed or belongs to another decoder.');
   return own;
@@ -120,14 +120,14 @@ export interface BlockStorage {
   /** Names the byte layout of `read`: everything that it depends on besides weights and spec. */
   readonly format: string;
   readonly groups: readonly BlockGroup[];
-  /** For each layer its group, and the bytes of one block. */
+  /** The group of each layer, and the bytes of one of its blocks. */
   readonly layers: readonly { readonly group: number; readonly blockBytes: number }[];
   readonly capacityBytes: number;
   /** Bytes of all blocks of a sequence in one layer, by position. */
   read(sequence: CachedSequence, layer: number): Promise<Uint8Array>;
   /** Takes ownership of the bytes that `read` returned for a sequence with the same ranges. */
   write(sequence: CachedSequence, layer: number, bytes: Uint8Array): Promise<void>;
-  /** `from`: it is a fork of this sequence. */
+  /** `from`: the sequence that it was forked from. */
   created?(sequence: CachedSequence, from?: CachedSequence): void;
   /** The sequence has lost blocks. */
   changed?(sequence: CachedSequence): void;
@@ -165,7 +165,9 @@ export class CachedSequence implements Sequence {
     for (const table of this.tables) table.setCheckpoints(lengths);
   }
 
-  /** Most tokens of a pass from `length` on that ends where a state is to be kept, or before. */
+  /**
+   * Most tokens of a pass that starts at `length` and ends no later than the next position whose state must be kept.
+   */
   tokensUntilCheckpoint(length: number): number {
     const states = this.tables.find((table) => table instanceof StateTable);
     return states?.tokensUntilCheckpoint(length) ?? Number.POSITIVE_INFINITY;

@@ -8,7 +8,7 @@ import { HearthError } from '../errors.ts';
 export interface BlockGroup {
   /** Query i attends to key j iff `0 <= i - j < slidingWindow`; undefined: to every earlier key. */
   readonly slidingWindow?: number | undefined;
-  /** A block is not of keys and values but the state after a token (states.ts); `blockTokens` is 1 then. */
+  /** A block holds the state after a token (states.ts) instead of keys and values; `blockTokens` is then 1. */
   readonly isState?: boolean;
   readonly blockTokens: number;
   /** Bytes of one block in all layers of the group. */
@@ -28,7 +28,7 @@ export interface BlockCopy {
   readonly to: number;
 }
 
-/** Blocks for so many consecutive tokens. */
+/** Blocks that this many consecutive tokens need. */
 export function blocksFor(tokens: number, group: Pick<BlockGroup, 'blockTokens' | 'contiguous'>): number {
   const { blockTokens, contiguous } = group;
   return Math.ceil((contiguous ? tokens + tokens / 8 : tokens) / blockTokens);
@@ -47,7 +47,7 @@ export const checkpointInterval = (slidingWindow: number): number => Math.max(51
 /** Most requested checkpoints of one sequence; bounds their memory. */
 export const maxCheckpoints = 8;
 
-/** Of the requested lengths the first, which conversations share, and the last ones. */
+/** The first requested length, which conversations share, and the last ones: at most `maxCheckpoints`. */
 export function selectCheckpoints(lengths: readonly number[]): number[] {
   const ascending = [...new Set(lengths)].filter((length) => length > 0).sort((a, b) => a - b);
   return ascending.length > maxCheckpoints
@@ -128,7 +128,7 @@ export class BlockPool {
   }
 }
 
-/** In the place of a block that no later token attends to. */
+/** Stands for a block that was released because no later token attends to it. */
 const released = -1;
 
 /** The blocks of one sequence in one window group, by position. */

@@ -31,7 +31,7 @@ export interface IdleSequence {
   readonly owner: string | undefined;
 }
 
-/** Owner of what a model has read to draft for a larger one: of no use after the answer, so never stored. */
+/** Owner of a draft model's sequences. They are useless after the answer, so they are never saved. */
 export const draftOwner = 'draft';
 
 /** A shorter shared prefix is prefilled again, which is cheaper than copying the KV cache. */
@@ -115,7 +115,7 @@ export class PrefixCache {
     for (const idle of this.#idle) this.#drop(idle);
   }
 
-  /** Of unused restored sequences, drops the last: they were restored most recently used first. */
+  /** Picks the last of the unused restored sequences: they were restored most recently used first. */
   #nextToEvict(): IdleSequence | undefined {
     const [oldest] = this.#idle;
     return [...this.#idle].findLast(({ owner }) => owner === undefined) ?? oldest;
@@ -165,8 +165,8 @@ export class PrefixCache {
 }
 
 /**
- * The entries that share most, in their order, and how many tokens that is; none if nobody shares any.
- * All are compared: a model has a few idle sequences and snapshots, and most differ from a prompt early.
+ * The entries with the longest shared prefix, in their order, and its length in tokens; no entries if none shares a
+ * token. Compares all entries: a model has few idle sequences and snapshots, and most differ from a prompt early.
  */
 export function longestShared<Entry>(
   entries: Iterable<Entry>,

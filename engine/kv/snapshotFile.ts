@@ -5,9 +5,9 @@
  *     "HEARTHKV" · version u32 · header bytes u32 · header JSON · sha256 of everything before
  *     pieces · CRC-32 of each block of each piece, u32 · sha256 of everything before except the pieces
  *
- * The checksums guard against accidents only: whoever can write to the user's folder can write matching checksums.
- * CRC-32 detects every burst error of up to 32 bits and all but one in 2^32 of others, at over twice the speed of
- * SHA-256.
+ * The checksums guard against accidents only: a process that can write to the user's folder can write matching
+ * checksums. CRC-32 detects every burst error of up to 32 bits and all but one in 2^32 of others, at over twice the
+ * speed of SHA-256.
  */
 
 import { createHash } from 'node:crypto';

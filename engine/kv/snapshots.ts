@@ -1,7 +1,7 @@
 /**
- * Saves long sequences of a loaded model to disk, so that after a restart a prompt with a known prefix is read instead
- * of prefilled. Saves while the engine is idle. Restores the most recently used ones right after the model is loaded,
- * as long as the engine is idle, and others when a prompt starts like them.
+ * Saves long sequences of a loaded model to disk, so that after a restart a known prefix is read from disk instead of
+ * prefilled. Saves while the engine is idle. Restores the most recently used snapshots right after the model is loaded,
+ * while the engine is idle, and others when a prompt starts with the same tokens.
  */
 import { createHash } from 'node:crypto';
 import { HearthError } from '../errors.ts';
@@ -156,7 +156,7 @@ export class Snapshots {
   }
 
   /**
-   * @param reserve evicts if needed. @returns whether the sequence fits.
+   * @param reserve evicts if needed, and returns whether the sequence fits.
    * @returns undefined if it doesn't fit, the signal was aborted or the file is unusable. A damaged file is removed.
    */
   async #restored(
@@ -184,7 +184,7 @@ export class Snapshots {
     }
   }
 
-  /** The most recently used ones that fit one context window together: the remaining memory is for requests. */
+  /** The most recently used snapshots that together fit one context window; the remaining memory is for requests. */
   async #mostRecentlyUsed(): Promise<Snapshot[]> {
     let leftTokens = this.#options.decoder.contextTokens;
     const fitting = (await this.#own()).filter(({ header: { tokens } }) => {

@@ -1,17 +1,20 @@
 /**
- * The states of one sequence in recurrent layers. A state holds what all tokens so far have left, so a sequence goes back
- * only to a length at which its state was kept: at checkpoints that were asked for, and every so many tokens.
- * Takes the part of `BlockTable` in a group whose blocks are states; a block is the state of all the group's layers.
+ * The states of one sequence in recurrent layers. A state summarises all tokens so far, so a sequence can be truncated
+ * only to a length at which its state was kept: at requested checkpoints, and at regular intervals. Replaces
+ * `BlockTable` in a group whose blocks are states; a block holds the state of all layers of the group.
  */
 import { type BlockCopy, type BlockPool, maxCheckpoints, selectCheckpoints } from './blocks.ts';
 
-/** Distance of the states that are kept unasked, in tokens. */
+/** Distance of the states that are kept without a request, in tokens. */
 const keptInterval = 1024;
 
-/** Most states that a sequence keeps beside its own: asked ones, and one unasked. One is as large as some thousand tokens of the other layers. */
+/**
+ * Most states that a sequence keeps besides its current one: the requested ones, and one at the interval. A state is as
+ * large as some thousand tokens of the other layers.
+ */
 const maxKept = maxCheckpoints + 1;
 
-/** Most states of a sequence: kept ones, its own, and one that a pass is about to write. */
+/** Most states of a sequence: the kept ones, the current one, and one that a pass is about to write. */
 export const maxStates = maxKept + 2;
 
 interface State {
@@ -40,7 +43,9 @@ export class StateTable {
     return this.#current === undefined || this.#mustCopy(this.#current, length) ? 1 : 0;
   }
 
-  /** Makes the state writable for a pass from `length` to `end`, and keeps the one at `length` if it is wanted. */
+  /**
+   * Makes the state writable for a pass from `length` to `end`. Keeps the state at `length` if a checkpoint needs it.
+   */
   prepare(length: number, end: number): BlockCopy[] {
     const before = this.#current;
     if (before === undefined || this.#mustCopy(before, length)) {
@@ -76,7 +81,7 @@ export class StateTable {
     this.#checkpoints = selectCheckpoints(lengths);
   }
 
-  /** Tokens that a pass from `length` on may take so that it ends where a state is wanted. */
+  /** Tokens from `length` to the next checkpoint. */
   tokensUntilCheckpoint(length: number): number {
     return Math.min(...this.#checkpoints.filter((each) => each > length)) - length;
   }
@@ -100,18 +105,18 @@ export class StateTable {
     this.#kept = kept.slice(0, -1);
   }
 
-  /** For each state the token that it is the state after. */
+  /** For each state, the token that it follows. */
   get ranges(): (readonly [first: number, end: number])[] {
     return this.#all.map(({ length }) => [length - 1, length]);
   }
 
-  /** Of two neighbours only the later one: the ranges of a stored sequence must not touch. */
+  /** Drops the earlier of two adjacent ranges: the ranges of a stored sequence must not touch. */
   get rangesApart(): (readonly [first: number, end: number])[] {
     const { ranges } = this;
     return ranges.filter(([, end], i) => ranges[i + 1]?.[0] !== end);
   }
 
-  /** Of `rangesApart`. */
+  /** The blocks of `rangesApart`. */
   get blocksApart(): readonly number[] {
     const ends = new Set(this.rangesApart.map(([, end]) => end));
     return this.#all.flatMap(({ length, block }) => (ends.has(length) ? [block] : []));

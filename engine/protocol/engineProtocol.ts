@@ -33,8 +33,9 @@ export const protocolVersion = 1;
 export const childNodeOptions = ['--max-semi-space-size=8'];
 
 /**
- * Environment of these processes. glibc keeps what was freed: in an arena for each thread, and large pieces too once it has seen
- * one freed. With one arena and a fixed border they go back to the system. Other C libraries ignore these variables.
+ * Environment of these processes. glibc keeps freed memory in an arena for each thread, and large blocks too once one
+ * was freed. With one arena and a fixed mmap threshold, freed memory returns to the system. Other C libraries ignore
+ * these variables.
  */
 export const childMemoryVariables = {
   MALLOC_ARENA_MAX: '1',
@@ -123,7 +124,7 @@ export const completeParams = z.object({
   candidates: z.number().int().min(1).max(8).default(1),
   /** Required confidence; `eager` shows every completion. */
   confidence: z.enum(['eager', 'balanced', 'quiet']).default('eager'),
-  /** Learned from the user: 1 allows half the distance from certainty, −1 twice. */
+  /** Learned from the user: 1 halves the allowed distance from certainty, −1 doubles it. */
   strictness: z.number().min(-1).max(1).default(0),
   /** Streams the raw model output without trimming; `stream` identifies its deltas. */
   whole: z.boolean().default(false),
@@ -146,10 +147,10 @@ export const completeResult = z.object({
 });
 export type CompleteResult = z.infer<typeof completeResult>;
 
-/** What may be changed next, after some changes. See tasks/nextEdit.ts. */
+/** The next edit that the user is likely to make, given the last ones. See tasks/nextEdit.ts. */
 export const nextEditParams = z.object({
   path: z.string(),
-  /** The last change of a line comes last. Lines count from 0. */
+  /** In order; the last edit comes last. Lines count from 0. */
   edits: z
     .array(
       z.object({
@@ -162,14 +163,14 @@ export const nextEditParams = z.object({
     )
     .min(1)
     .max(limits.nextEdit.edits),
-  /** The lines round the cursor, now and before the last change. `cursor`: characters of `text` before it. */
+  /** The lines around the cursor, now and before the last edit. `cursor`: characters of `text` before the cursor. */
   window: z.object({
     firstLine: z.number().int().min(0),
     text: z.string(),
     before: z.string(),
     cursor: z.number().int().min(0),
   }),
-  /** Lines that may want the same change, the likeliest first. */
+  /** Lines that may need the same change, the likeliest first. */
   places: z
     .array(z.object({ line: z.number().int().min(0), above: z.string(), text: z.string() }))
     .max(limits.nextEdit.places),
@@ -178,8 +179,8 @@ export type NextEditParams = z.input<typeof nextEditParams>;
 
 export const nextEditResult = z.object({
   /**
-   * What `lines` lines from `line` on are to become: one or several lines, or nothing, if `text` is empty. `logProbability` is of the
-   * least likely token. Absent: nothing is sure enough.
+   * Replaces `lines` lines from `line` on by `text`: one or several lines; empty: deletes them. `logProbability` is
+   * that of the least likely token. Absent: no edit is likely enough.
    */
   edit: z.object({ line: z.number(), lines: z.number(), text: z.string(), logProbability: z.number() }).optional(),
   finish: finishReason,
@@ -276,12 +277,12 @@ export const chatParams = z.object({
   thinkingTokens: z.number().int().min(0).optional(),
   tools: z.array(tool).default([]),
   toolChoice: toolChoice.default('auto'),
-  /** False: the first call ends the turn. One that `toolChoice` demands does in any case. */
+  /** False: the first call ends the turn. A call that `toolChoice` requires always does. */
   parallelToolCalls: z.boolean().default(true),
   responseFormat: responseFormat.default({ kind: 'text' }),
   maxTokens: z.number().int().min(1).optional(),
   stop: z.array(z.string()).default([]),
-  /** Ends an answer that goes round in a circle, as `repetition`. */
+  /** Ends an answer that repeats itself in a cycle, with `repetition`. */
   endRepetition: z.boolean().default(false),
   ...endFields,
   logprobs,
@@ -461,8 +462,8 @@ export const clientNotices = {
   delta,
   progress,
   modelChange,
-  /** A model was downloaded or removed by any window, or an attempt at it failed. */
+  /** A window downloaded or removed a model, or tried to. */
   modelsChanged: none,
-  /** A line of the engine's log, where several windows share the engine. */
+  /** A line of the engine's log, if several windows share the engine. */
   log: z.object({ line: z.string() }),
 } satisfies Notices;

@@ -68,7 +68,7 @@ export type IndexState = z.infer<typeof indexState>;
 export const searchParams = z.object({
   question: z.string(),
   limit,
-  /** Also searches by embeddings, if there are any. This embeds the question first. */
+  /** Also searches by embeddings, if there are any; the question is embedded first. */
   meaning: z.boolean().default(false),
 });
 export type SearchParams = z.input<typeof searchParams>;
@@ -80,9 +80,12 @@ export const passage = z.object({
   lastLine: z.number(),
   /** Higher is better. Comparable only within one result list. */
   score: z.number(),
-  /** Share of the question's words, each by its rarity, that the passage and its path hold; 1 for a place the question names. */
+  /**
+   * Share of the question's words, weighted by rarity, that the chunk and its path contain; 1 for a place that the
+   * question names.
+   */
   coverage: z.number(),
-  /** First lines of the definitions that enclose it, from outside in, joined by ` › `; '' for none. */
+  /** First lines of the enclosing definitions, outermost first, joined by ` › `; '' for none. */
   within: z.string(),
   text: z.string(),
 });

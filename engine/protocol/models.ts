@@ -1,4 +1,4 @@
-/** Models as clients see them: what is on this machine, how one is loaded, and what the loaded ones have done. */
+/** Models as clients see them: which are on this machine, how to load one, and the counters of the loaded ones. */
 import * as z from 'zod';
 import { limits } from '../limits.ts';
 
@@ -27,7 +27,7 @@ export const modelCard = z.object({
   /** Supported thinking modes. `['off']`: the model cannot think. */
   thinkingModes: z.array(thinkingMode),
   fillInTheMiddle: z.boolean(),
-  /** Trained to foresee edits. */
+  /** Trained to predict the next edit. */
   foreseesEdits: z.boolean().optional(),
   chat: z.boolean(),
   /** The prompt format supports tools. */
@@ -100,7 +100,7 @@ export const modelEntry = z.object({
   family: z.string(),
   /** An embedding model: for search only, not for chat or completion. */
   embedding: z.boolean(),
-  /** Trained to complete between what stands before and after the cursor. */
+  /** Trained to fill in the middle. */
   fillInTheMiddle: z.boolean(),
   /** Context that the model was trained for. The model card of the loaded model has the actual context. */
   contextTokens: z.number(),
@@ -112,14 +112,14 @@ export const modelEntry = z.object({
   /** The program whose folder has the files; absent for Hearth's own. Hearth neither changes nor removes them. */
   owner: z.string().optional(),
   fit: modelFit,
-  /** Of the pair of models that suits this machine best. */
+  /** The roles that this model has in the pair that suits this machine best. */
   recommendedFor: z.array(z.enum(['chat', 'completion'])),
-  /** The highest is chosen if the user named none. Absent: chosen only by name. */
+  /** If the user names no model, the highest is chosen. Absent: chosen only by name. */
   suitability: z.object({ chat: z.number().optional(), completion: z.number().optional() }),
 });
 export type ModelEntry = z.infer<typeof modelEntry>;
 
-/** Those that may be taken for the role without being named, the most suitable first. */
+/** The models that may be chosen for the role without being named, the most suitable first. */
 export function bySuitability(entries: readonly ModelEntry[], role: keyof ModelEntry['suitability']): ModelEntry[] {
   const able = entries.filter(({ suitability }) => suitability[role] !== undefined);
   return able.sort((a, b) => (b.suitability[role] ?? 0) - (a.suitability[role] ?? 0));

@@ -8,7 +8,7 @@ import { type CancellationToken, ErrorCodes, type MessageConnection, ResponseErr
 import * as z from 'zod';
 import { HearthError, isErrorCode } from '../errors.ts';
 
-/** Environment variable that names the descriptor which a child process writes a byte to twice a second. */
+/** Environment variable with the file descriptor to which a child process writes a byte twice a second. */
 export const heartbeatVariable = 'HEARTH_HEARTBEAT_FD';
 
 export interface Request {
@@ -127,7 +127,7 @@ export function notifier<Table extends Notices>(
   };
 }
 
-/** The receivers of what running requests stream, by the stream's name. */
+/** The receivers of running requests' streams, by the stream's name. */
 export class Streams<Receiver> {
   readonly #receivers = new Map<string, Receiver>();
 
@@ -150,7 +150,7 @@ export class Streams<Receiver> {
     this.#receivers.delete(stream);
   }
 
-  /** Calls `ask` with the name of a stream that is open until the request ends. */
+  /** Calls `ask` with the name of a stream that stays open until the request ends. */
   async with<Result>(receiver: Receiver, ask: (stream: string) => Promise<Result>): Promise<Result> {
     const stream = this.open(receiver);
     try {

@@ -1,7 +1,7 @@
 /**
- * Where the windows of one user find the engine that they share: a folder that only this user can open. The engine that holds
- * the folder's lock writes its address there. A window opens two connections: one for requests, and one that tells the engine
- * that the window lives, and the window that the engine does. Both begin with the token, on a line of its own.
+ * The folder in which the windows of one user find the engine that they share; only this user can open it. The engine
+ * that holds the folder's lock writes its address there. A window opens two connections: one for requests, and one by
+ * which engine and window know that the other is alive. On both, the window first sends the token as a line.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { tmpdir, userInfo } from 'node:os';
@@ -14,9 +14,9 @@ export const sharedVariable = 'HEARTH_SHARED';
 export const sharedParams = z.object({
   /** The windows' folder. */
   folder: z.string(),
-  /** What the process writes to stderr. */
+  /** File with the stderr of the process. */
   log: z.string(),
-  /** How long the engine stays after the last window closed, so that one that reloads finds it warm. */
+  /** How long the engine stays after the last window has closed, so that a window that reloads finds it warm. */
   graceMs: z.number().int().min(0),
 });
 export type SharedParams = z.infer<typeof sharedParams>;
@@ -39,17 +39,17 @@ export const takenStatus = 75;
 /** Sent to the life connection by a window that closes; one that is killed sends nothing. */
 export const goodbye = 'bye\n';
 
-/** Above this, a socket's path fits into no `sockaddr_un` (104 bytes on macOS, 108 on Linux). */
+/** Longest path of a socket: it must fit into `sockaddr_un` (104 bytes on macOS, 108 on Linux). */
 export const socketPathBytes = 103;
 
-/** Takes as long for a wrong token as for the right one. */
+/** Compares in constant time. */
 export const sameToken = (given: string, token: string): boolean => timingSafeEqual(digestOf(given), digestOf(token));
 
 const digestOf = (text: string): Buffer => createHash('sha256').update(text).digest();
 
 /**
- * The parent of such folders: of the session where there is one, or below the temporary folder, whose owner and mode must then
- * be checked.
+ * The parent of such folders: the login session's runtime folder if there is one, else a folder in the temporary
+ * folder, whose owner and mode must then be checked.
  */
 export function sharedRoot(): string {
   const local = process.env[process.platform === 'win32' ? 'LOCALAPPDATA' : 'XDG_RUNTIME_DIR'];

@@ -11,9 +11,9 @@ import type { FromGrammarThread, ToGrammarThread } from './grammarThread.ts';
 
 /** One walk through a grammar. */
 export interface GrammarWalk {
-  /** `[⌈vocabulary / 32⌉]`, a bit for every token that may come next; `undefined`: the grammar has ended. */
+  /** `[⌈vocabulary / 32⌉]`, a bit for every token that may come next; `undefined` once the grammar has ended. */
   readonly allowed: Int32Array | undefined;
-  /** Once it has ended: the part of the schema that could not be enforced and that the answer breaks. */
+  /** After the end: the part of the schema that could not be enforced and that the answer breaks. */
   readonly violation: string | undefined;
   /** Resolves when `allowed` is the mask after this token. */
   take(token: number): Promise<void>;
@@ -36,7 +36,7 @@ interface Followed {
   readonly id: number;
   readonly grammar: AnswerGrammar;
   readonly taken: number[];
-  /** The thread that has opened it. */
+  /** The thread that opened the walk. */
   worker?: Worker;
 }
 

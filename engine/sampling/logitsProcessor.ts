@@ -1,4 +1,4 @@
-/** Logits processors constrain an answer while it is generated. Their answers alone decide where the device may sample. */
+/** Logits processors constrain an answer while it is generated. They alone decide where the device may sample. */
 
 import { HearthError } from '../errors.ts';
 import { type OutputParser, type OutputPiece, piece } from '../prompt/conversation.ts';

@@ -94,7 +94,10 @@ export function argmax(logits: Float32Array): number {
   return best;
 }
 
-/** Weights under this share of the largest are dropped: 200,000 of them together weigh less than 1e-15. */
+/**
+ * Natural logarithm of the share of the largest weight under which weights are dropped: 200,000 of them together weigh
+ * less than 1e-15.
+ */
 const negligibleLogarithm = -48;
 
 function distribution(logits: Float32Array, settings: SamplerSettings): Candidates {

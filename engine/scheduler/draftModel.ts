@@ -3,8 +3,8 @@
  * speculative decoding"). It decodes greedily and the larger model verifies, as for prompt lookup (tokensPerStep.ts), so
  * answers are sampled from the larger model's distribution. The smaller one sees only the end of the text.
  *
- * Measured times and the acceptance rate decide: how long a draft is, and whether there is any. Reading the text costs the
- * smaller model a prefill, so an answer gets its first draft once it has taken as long as that prefill will.
+ * Measured times and the acceptance rate decide whether to draft, and how many tokens. The smaller model has to prefill
+ * the text first, so an answer gets its first draft only after it has taken as long as that prefill will take.
  */
 import { draftOwner } from '../kv/prefixCache.ts';
 import { type FreeTokens, free } from '../sampling/logitsProcessor.ts';
@@ -14,17 +14,17 @@ import type { Submitter } from './scheduler.ts';
 import { Speculation } from './tokensPerStep.ts';
 
 const parameters = {
-  /** Most tokens that the smaller model reads; its cache also serves completions. */
+  /** Most tokens that the smaller model prefills; its cache also serves completions. */
   windowTokens: 2048,
-  /** Of its context, the window takes no more than this share. */
+  /** Largest share of its context for the window. */
   windowShare: 0.25,
   /** The longest pass, drafting included, as a multiple of a pass without draft tokens. */
   maxCost: 12,
   /** At least one pass in this many has no draft tokens; its time is the unit for the others. */
   plainInterval: 32,
-  /** Where drafts don't pay, one is tried after this many passes, since costs and texts change. */
+  /** If drafts don't pay, one is tried after this many passes, because costs and texts change. */
   probeInterval: 128,
-  /** Before any was measured; weighted like this many tokens. */
+  /** The acceptance rate before any measurement, weighted like this many tokens. */
   initialAcceptance: { rate: 0.7, tokens: 8 },
   /** Weight of older tokens in the acceptance rate. */
   decay: 0.98,
@@ -37,7 +37,7 @@ export class DraftModel {
   readonly #source: Submitter;
   readonly #vocabularySize: number;
   readonly #now: () => number;
-  /** Of passes with draft tokens, drafting included. */
+  /** Costs of passes with draft tokens, drafting included. */
   readonly #costs = new Speculation();
   #predicted: number = parameters.initialAcceptance.tokens;
   #accepted = parameters.initialAcceptance.rate * parameters.initialAcceptance.tokens;
@@ -58,7 +58,10 @@ export class DraftModel {
     return new ModelDrafter(this, request, this.#now);
   }
 
-  /** Where the part of a text of so many tokens begins that the smaller model reads. It moves in strides, so that the rest stays cached. */
+  /**
+   * First token that the smaller model reads of a text with `tokens` tokens. It moves in strides, so that the cache
+   * stays valid in between.
+   */
   windowStart(tokens: number): number {
     const { windowTokens, windowShare } = parameters;
     const most = Math.min(windowTokens, Math.floor(this.#source.decoder.contextTokens * windowShare));
@@ -66,18 +69,21 @@ export class DraftModel {
     return tokens <= most ? 0 : Math.ceil((tokens - most) / stride) * stride;
   }
 
-  /** Expected milliseconds of a prefill. @param plainMs of a pass of the larger model. */
+  /** Expected milliseconds of a prefill. @param plainMs milliseconds of a pass of the larger model. */
   readMs(tokens: number, plainMs: number): number {
     return tokens * (this.#readMsPerToken ?? parameters.assumedReadShare * plainMs);
   }
 
-  /** The draft length that yields the most tokens a millisecond; 0: none pays. @param probes tries one that isn't known to pay. */
+  /**
+   * The draft length that yields the most tokens a millisecond; 0: none pays. @param probes tries the next longer
+   * length.
+   */
   bestLength(probes: boolean): number {
     const best = this.#costs.bestLength(Math.min(0.98, this.#accepted / this.#predicted), parameters.maxCost);
     return probes ? this.#costs.longer(best, parameters.maxCost) : best;
   }
 
-  /** Computes the text into the smaller model's cache. @returns whether it did. */
+  /** Prefills the text into the smaller model's cache. @returns whether that succeeded. */
   async read(tokens: readonly number[], request: TokenRequest): Promise<boolean> {
     const startMs = this.#now();
     const outcome = await this.#ask(tokens, 0, request);
@@ -98,7 +104,10 @@ export class DraftModel {
     return drafts;
   }
 
-  /** A pass verified draft tokens: `accepted` of `drafts`, in `cost` times the time of a pass without. */
+  /**
+   * Records that a pass accepted `accepted` of `drafts` draft tokens and took `cost` times as long as a pass without
+   * drafts.
+   */
   verified(drafts: number, accepted: number, cost: number): void {
     const judged = Math.min(drafts, accepted + 1);
     const kept = parameters.decay ** judged;
@@ -107,7 +116,7 @@ export class DraftModel {
     this.#costs.measured(drafts, cost);
   }
 
-  /** @returns undefined if the smaller model refused or failed: it may just be being unloaded. */
+  /** @returns undefined if the smaller model refused or failed, for example because it is being unloaded. */
   async #ask(
     prompt: readonly number[],
     maxTokens: number,
@@ -134,7 +143,7 @@ export class DraftModel {
   }
 }
 
-/** `argmax` as rules for a device that samples. */
+/** `argmax` as sampling rules for the device. */
 const likeliest: SamplingState = {
   rules: greedy,
   history: emptyHistory,
@@ -167,9 +176,9 @@ export class ModelDrafter {
   }
 
   /**
-   * @param tokens prompt and answer so far
-   * @param spentMs what the answer has taken so far; `plainMs`: a pass of it without draft tokens.
-   * @returns undefined where the answer goes on without a draft.
+   * @param tokens prompt and answer so far.
+   * @param spentMs duration of the answer so far. `plainMs`: duration of one of its passes without draft tokens.
+   * @returns undefined if the answer continues without a draft.
    */
   propose(
     tokens: readonly number[],
@@ -179,7 +188,7 @@ export class ModelDrafter {
       plainMs,
     }: { readonly most: number; readonly spentMs: number; readonly plainMs: number | undefined },
   ): Promise<number[]> | undefined {
-    // The answer goes on without the draft that it did not get.
+    // The answer continues without a draft that didn't come.
     if (plainMs === undefined || this.#askedAt === tokens.length) return undefined;
     const probes = ++this.#sinceDraft >= parameters.probeInterval;
     const length = Math.min(most, this.#model.bestLength(probes));
@@ -194,12 +203,12 @@ export class ModelDrafter {
     return this.#model.draft(tokens.slice(this.#window?.start), length, this.#request);
   }
 
-  /** A pass has verified the draft tokens: `accepted` of `drafts`. */
+  /** Records that a pass accepted `accepted` of `drafts` draft tokens. */
   verified(drafts: number, accepted: number, plainMs: number): void {
     this.#model.verified(drafts, accepted, (this.#now() - this.#askedMs) / plainMs);
   }
 
-  /** Begins to read beside the answer where that is worth it. */
+  /** Starts the smaller model's prefill alongside the answer if that pays. */
   #hasRead(tokens: readonly number[], spentMs: number, plainMs: number): boolean {
     const start = this.#model.windowStart(tokens.length);
     if (this.#window?.start === start) return this.#window.state === 'read';

@@ -16,11 +16,11 @@ export type RequestClass = (typeof requestClasses)[number];
 
 export interface Candidate {
   readonly requestClass: RequestClass;
-  /** It holds a sequence, so its cached length is known. */
+  /** The request holds a sequence, so its cached length is known. */
   readonly admitted: boolean;
   /** Known tokens that are not yet in the cache: the rest of the prompt, or the last sampled token. */
   readonly waitingTokens: number;
-  /** Verified in the same pass; 0 during prefill. */
+  /** Draft tokens to verify in the same pass; 0 during prefill. */
   readonly draftTokens: number;
   /** False for a warm-up. */
   readonly samples: boolean;
@@ -31,7 +31,7 @@ export interface StepLimits {
   readonly chunkTokens: number;
   /** Sequences in one forward pass. */
   readonly maxSequences: number;
-  /** Passes that are submitted and not yet computed when another request or a cancellation comes; absent: 1. */
+  /** Most passes that are submitted but not yet computed when a request or a cancellation arrives. Default 1. */
   readonly passesInFlight?: number;
 }
 
@@ -89,10 +89,10 @@ function sliceOf<Request extends Candidate>(request: Request, roomTokens: number
 
 export interface TokenRequest {
   readonly requestClass: RequestClass;
-  /** The window that asks; absent: all such requests are of one. */
+  /** The window that asks. Requests without an owner count as one window. */
   readonly owner?: object | undefined;
   readonly prompt: readonly number[];
-  /** Whose sequences of the cache it continues and leaves; absent: those of its class. */
+  /** Owner of the cached sequences that the request continues and leaves behind. Default: its class. */
   readonly cacheOwner?: string;
   /** Prompt lengths at which later prompts may diverge; absent: only the end. */
   readonly boundaries?: readonly number[] | undefined;
@@ -128,7 +128,7 @@ export interface TokenOutcome {
   readonly endedMs: number;
 }
 
-/** Where an answer ends besides its own limit, and what its tokens are sampled from. */
+/** Where an answer ends apart from its own token limit, and the width of its logits. */
 export interface AnswerEnds {
   readonly contextTokens: number;
   /** Logits of a row. */
@@ -173,7 +173,7 @@ export class Job implements QueuedRequest {
   drafts: readonly number[] = [];
   drafter: Drafter | undefined;
   modelDrafter: ModelDrafter | undefined;
-  /** Whose the draft tokens are. */
+  /** Source of the draft tokens. */
   draftedBy: 'lookup' | 'model' = 'lookup';
   /** Tokens that the drafter already knows. */
   verifiedTokens = 0;

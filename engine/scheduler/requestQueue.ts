@@ -2,9 +2,9 @@
  * The queue of requests and their order. Time is an argument and nothing is computed here, so that a simulation with a
  * virtual clock can show that no request starves.
  *
- * The better class goes first, but a class that has waited for its patience gets one step. Windows share the time of a class
- * equally, and so do the requests of a window: the least served goes first, and a new one starts at the virtual time of an
- * ideal shared processor (start-time fair queueing with weights: Goyal, Vin and Cheng 1996).
+ * A better class goes first, but a class that has waited longer than its patience gets one step. Windows share the time
+ * of a class equally, and so do the requests of a window: the least served goes first, and a new one starts at the
+ * virtual time of an ideal shared processor (start-time fair queueing with weights: Goyal, Vin and Cheng 1996).
  */
 import { HearthError } from '../errors.ts';
 import {
@@ -17,7 +17,7 @@ import {
   type StepSlice,
 } from './job.ts';
 
-/** While somebody types, the next key comes within this interval. */
+/** While the user types, the next key comes within this interval. */
 const typing = { soonestMs: 60, latestMs: 2000 };
 
 export interface QueueLimits extends StepLimits {
@@ -25,12 +25,12 @@ export interface QueueLimits extends StepLimits {
   readonly maxPendingPerClass: number;
   /** How long better classes may delay the next step of a class. */
   readonly patienceMs: Readonly<Record<RequestClass, number>>;
-  /** When a request of each class last arrived, at this queue or at another one of the same device. Absent: this queue's own. */
+  /** When a request of each class last arrived at any queue of the device. Absent: this queue keeps its own times. */
   readonly arrivals?: Map<RequestClass, number>;
 }
 
 export interface QueuedRequest extends Candidate {
-  /** The window that asked; absent: all such requests are of one. */
+  /** The window that asked. Requests without an owner count as one window. */
   readonly owner?: object | undefined;
   /** On the queue's clock. */
   readonly deadlineMs?: number | undefined;
@@ -39,16 +39,16 @@ export interface QueuedRequest extends Candidate {
 interface Turn {
   readonly arrival: number;
   servedMs: number;
-  /** It waits for memory. */
+  /** The request waits for memory. */
   blocked: boolean;
-  /** Its next token waits for a grammar. */
+  /** The request's next token waits for a grammar. */
   held: boolean;
 }
 
 interface ClassState {
   /** By window; windows without requests are absent. */
   readonly pending: Map<object | undefined, number>;
-  /** Service time of a request that had always been here, times the requests of its window. */
+  /** Service time that a request present from the beginning would have had, times the requests of its window. */
   virtualMs: number;
   /** When the class was last served or started to wait. */
   servedAtMs: number;
@@ -127,7 +127,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   #chunkTokens(first: Request | undefined, nowMs: number): number {
     const isTyping = first !== undefined && this.isTypingBefore(first, nowMs);
     const { chunkTokens: fullTokens, passesInFlight = 1 } = this.#limits;
-    // While somebody types, passes are waited for one by one.
+    // While the user types, only one pass is in flight.
     return chunkTokens({ fullTokens, msPerToken: this.#msPerToken * (isTyping ? 1 : passesInFlight), isTyping });
   }
 
@@ -138,7 +138,9 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     this.#unblock();
   }
 
-  /** Whether a request of a better class is likely to arrive during the next step of `request`, because somebody types. */
+  /**
+   * Whether a request of a better class is likely to arrive during the next step of `request`, because the user types.
+   */
   isTypingBefore(request: Request, nowMs: number): boolean {
     return requestClasses.slice(0, rank(request)).some((name) => {
       const sinceMs = nowMs - (this.#arrivals.get(name) ?? Number.NEGATIVE_INFINITY);
@@ -160,7 +162,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
       if (!turn) continue;
       const ms = (tookMs * (tokens + drafts)) / allTokens;
       const state = this.#classOf(request);
-      // A request's share is one of its window's; a window's is one of all windows'.
+      // Requests share their window's time; windows share the class's time.
       turn.servedMs += ms * (state.pending.get(request.owner) ?? 1);
       state.virtualMs += ms / state.pending.size;
       state.servedAtMs = nowMs;
@@ -247,9 +249,12 @@ const tokensOf = (slices: readonly StepSlice<unknown>[]): number =>
 
 const rank = ({ requestClass }: Candidate): number => requestClasses.indexOf(requestClass);
 
-// Sets the prompt tokens of one forward pass by the measured time of passes on this device. Nothing else decides it.
+// Sets the number of prompt tokens in one forward pass, from the measured time of passes on this device. Nothing else
+// sets it.
 
-/** While somebody types, the next key waits for a pass to end. Smaller passes would waste the reading of the weights. */
+/**
+ * While the user types, the next key waits for a pass to end. Smaller passes would read all weights for too few tokens.
+ */
 const typingPass = { passMs: 100, leastTokens: 16 };
 
 /**
@@ -273,5 +278,5 @@ function chunkTokens({ fullTokens, msPerToken, isTyping }: ChunkConditions): num
   return Math.min(fullTokens, Math.max(leastTokens, timely));
 }
 
-/** Shorter passes mostly measure the reading of the weights, not prefill. */
+/** Shorter passes mostly measure how long it takes to read the weights, not prefill. */
 const leastMeasuredTokens = typingPass.leastTokens;

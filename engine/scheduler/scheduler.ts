@@ -1,6 +1,6 @@
 /**
- * The one loop that drives a decoder: `schedule → run → sample → deliver`. The queue (requestQueue.ts) decides whose
- * turn it is; the scheduler carries that out.
+ * The one loop that drives a decoder: `schedule → run → sample → deliver`. The queue (requestQueue.ts) decides which
+ * request is next; the scheduler runs it.
  */
 
 import { setImmediate } from 'node:timers/promises';
@@ -39,11 +39,14 @@ export interface Machine {
 }
 
 export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits | 'arrivals'> {
-  /** The device that other schedulers use too. Absent: this one is alone. */
+  /** The device that this scheduler shares with others. Absent: it has a device to itself. */
   readonly device?: SharedDevice | undefined;
   /** Times variants of the decoder's kernels while there are no requests. */
   readonly tunesWhileIdle?: boolean | undefined;
-  /** After `device-lost`, gives another machine, on which every request continues from its tokens. Absent: the requests fail. */
+  /**
+   * Returns another machine after `device-lost`; every request continues on it from its tokens. Absent: the requests
+   * fail.
+   */
   readonly recover?: (loss: HearthError, lost: Decoder) => Promise<Machine>;
   /** Monotonic milliseconds. */
   readonly now: () => number;
@@ -73,13 +76,13 @@ export class Scheduler implements DeviceUser {
   readonly #room: MemoryRoom;
   readonly #draftTokens: DraftTokens;
   #inFlight: PassInFlight | undefined;
-  /** End of the last pass: a pass that was submitted before it did not start earlier. */
+  /** End of the last pass. A pass submitted before that time started then, not earlier. */
   #lastEndMs = Number.NEGATIVE_INFINITY;
-  /** The next step of tuning is compiled. */
+  /** The next tuning step is compiled and can run. */
   #tunes = false;
   #working: Promise<void> | undefined;
   #closed = false;
-  /** Tokens that wait for a grammar. */
+  /** Requests whose next token waits for a grammar. */
   readonly #held = new Set<Promise<void>>();
 
   constructor(options: SchedulerOptions) {
@@ -136,7 +139,9 @@ export class Scheduler implements DeviceUser {
     });
   }
 
-  /** The same queue for one window: windows share the time of a class equally, however much each of them asks. */
+  /**
+   * The same queue for one window. Windows share the time of a class equally, however many requests each of them has.
+   */
   for(owner: object): Submitter {
     const decoder = (): Decoder => this.decoder;
     return {
@@ -147,7 +152,7 @@ export class Scheduler implements DeviceUser {
     };
   }
 
-  /** Answers get draft tokens of this smaller model from now on, or of none. */
+  /** From now on, answers get draft tokens from this smaller model; undefined: from none. */
   draftWith(model: DraftModel | undefined): void {
     this.#draftTokens.model = model;
   }
@@ -166,7 +171,7 @@ export class Scheduler implements DeviceUser {
     await this.#options.yieldToEventLoop();
     await this.#device.calls.during(this.#machine.snapshots?.onRequest());
     for (;;) {
-      // Nothing of this scheduler is left on the device that another one gets.
+      // The device must be empty before another scheduler gets it.
       if (this.#device.isWanted) await this.#settleInFlight();
       await this.#device.enter(this);
       const nowMs = this.#options.now();
@@ -193,14 +198,14 @@ export class Scheduler implements DeviceUser {
     }
   }
 
-  /** Compiles beside requests; the loop then takes the step when it has nothing else to do. */
+  /** Compiles the next tuning step while requests run; the loop runs the step when it is idle. */
   async #prepareTuning(): Promise<void> {
     const { tuner } = this.decoder;
     if (!tuner?.isDue || this.#closed) return;
     try {
       this.#tunes = await tuner.ready();
     } catch {
-      // The device goes on untuned; whatever ails it is told to the next request.
+      // The device stays untuned. The next request reports the fault.
       return;
     }
     if (this.#tunes) this.#working ??= this.#work();
@@ -255,14 +260,14 @@ export class Scheduler implements DeviceUser {
     else await this.#compute(fitting, startMs);
   }
 
-  /** Nobody else waits for the device, nor is likely to. */
+  /** No other request waits for the device, and none is expected. */
   #mayRunAhead(slices: readonly Slice[]): boolean {
     const [first] = slices;
     if (!first || this.#queue.size > slices.length || this.#device.isWanted) return false;
     return !this.#queue.isTypingBefore(first.request, this.#options.now());
   }
 
-  /** A part of prompts that go on, while nobody types: what comes next then does not depend on it. */
+  /** A chunk in the middle of prompts, while the user doesn't type: the next pass doesn't depend on its result. */
   #mayBeInFlight(slices: readonly Slice[]): boolean {
     const [first] = slices;
     if (!first || !this.decoder.submit || this.#device.isWanted) return false;
@@ -270,7 +275,7 @@ export class Scheduler implements DeviceUser {
     return slices.every(({ request, tokens, logits }) => logits === 'none' && tokens < request.waitingTokens);
   }
 
-  /** Submits before the pass before is waited for, and leaves it in flight. */
+  /** Submits a pass before the previous one has ended, and leaves it in flight. */
   async #submitPass(slices: readonly Slice[], startMs: number): Promise<void> {
     let done: Promise<void> | undefined;
     let failure: unknown;
@@ -286,7 +291,7 @@ export class Scheduler implements DeviceUser {
     else await this.#failed(slices, failure);
   }
 
-  /** Waits for the pass in flight. @returns false if the device was lost, and with it whatever was submitted after. */
+  /** Waits for the pass in flight. @returns false if the device was lost; passes submitted after it are lost too. */
   async #settleInFlight(): Promise<boolean> {
     const flight = this.#inFlight;
     if (!flight) return true;
@@ -330,7 +335,7 @@ export class Scheduler implements DeviceUser {
       this.#deliverSampled(request, sampled[i] ?? [], step.slices[i]?.forbidden ?? []);
   }
 
-  /** @param forbidden the tokens that the device left out; tokens sampled after that list has changed are dropped. */
+  /** @param forbidden the tokens that the device excluded. Tokens sampled after that list has changed are dropped. */
   #deliverSampled(job: Job, tokens: readonly number[], forbidden: readonly number[]): void {
     try {
       let finish: TokenOutcome['finish'] | undefined;
@@ -359,7 +364,7 @@ export class Scheduler implements DeviceUser {
 
   async #compute(slices: readonly Slice[], loopMs: number): Promise<void> {
     const running = this.decoder.run(slices.map(inputOf));
-    // A failure is handled below, after the pass before.
+    // A failure is handled below, after the previous pass.
     running.catch(() => {});
     if (!(await this.#settleInFlight())) return;
     let logits: Float32Array[];
@@ -379,7 +384,7 @@ export class Scheduler implements DeviceUser {
     }
   }
 
-  /** @param work of the device on the slices. */
+  /** Watches `work`, a pass of the device over the slices, for a hang. */
   #watched<Result>(slices: readonly Slice[], work: Result | Promise<Result>): Promise<Result> {
     const tokens = slices.reduce((sum, slice) => sum + slice.tokens + slice.drafts, 0);
     return this.#device.calls.during(work, { decoder: this.decoder, tokens });
@@ -401,7 +406,7 @@ export class Scheduler implements DeviceUser {
     this.#held.add(held);
   }
 
-  /** Every request keeps its tokens and is admitted again; its cache is computed again. */
+  /** Every request keeps its tokens, is admitted again, and is prefilled again. */
   async #recover(loss: HearthError): Promise<void> {
     const { decoder, cache } = this.#machine;
     this.#inFlight = undefined;
@@ -472,7 +477,10 @@ export class Scheduler implements DeviceUser {
     if (this.#end(job)) this.#reject(job, job.timeout());
   }
 
-  /** Removes the request; its sequence goes to the cache. @returns false if the cache refused it, which fails the request. */
+  /**
+   * Removes the request and gives its sequence to the cache. @returns false if the cache refused the sequence; the
+   * request then fails.
+   */
   #end(job: Job): boolean {
     this.#queue.delete(job);
     try {

@@ -1,4 +1,4 @@
-/** Divides the KV cache between requests, and the device between two models; notices calls into the device that hang. */
+/** Divides the KV cache between requests and the device between models, and detects device calls that hang. */
 import type { PrefixCache } from '../kv/prefixCache.ts';
 import { limits } from '../limits.ts';
 import { type Job, type RequestClass, requestClasses, type StatisticsRecorder, type StepSlice } from './job.ts';
@@ -18,12 +18,12 @@ export class MemoryRoom {
     this.#statistics = statistics;
   }
 
-  /** Whether every admitted request has memory. If not, requests of worse classes give theirs up, or this one waits. */
+  /** Whether every admitted request has memory. If not, requests of worse classes give up theirs, or this one waits. */
   hasRoomFor(job: Job): boolean {
     const admitted = [...this.#queue].filter((other) => other.admitted);
     for (;;) {
       const demands = admitted.map(({ sequence, waitingTokens }) => ({ sequence, tokens: waitingTokens }));
-      // A single request always runs: if memory is short, the decoder has the better error message.
+      // A single request always runs: if memory is short, the decoder's error message says more.
       if (this.#cache().evictFor(demands) || admitted.length === 1) return true;
       const victim = this.#queue.victimFor(job);
       this.#suspend(victim && victim.requestClass !== job.requestClass ? victim : job);
@@ -72,7 +72,7 @@ const demand = ({ request, tokens, drafts }: Slice) => ({ sequence: request.sequ
 // Two models on one device: their schedulers run one pass at a time, and the better class of request goes first.
 
 export interface DeviceUser {
-  /** The best class that waits for a pass; undefined: none does. */
+  /** The best class that waits for a pass; undefined if none waits. */
   readonly waitingClass: () => RequestClass | undefined;
 }
 
@@ -94,7 +94,7 @@ export class SharedDevice {
   readonly arrivals = new Map<RequestClass, number>();
   readonly calls = new CallWatch();
   readonly #options: SharedDeviceOptions;
-  /** The one that waits longest first. */
+  /** The longest waiting first. */
   readonly #waiting: Waiting[] = [];
   #holder: DeviceUser | undefined;
 
@@ -150,10 +150,10 @@ export class SharedDevice {
   }
 }
 
-// Notices calls into native code (Dawn, ONNX Runtime, ggml) that never return. Time is counted in looks, one a second, so that
-// time in which the process was stopped or the computer slept does not count. Whoever looks ends the process.
+// Detects calls into native code (Dawn, ONNX Runtime, ggml) that never return. Time is counted in checks, one a second,
+// so time while the process was stopped or the computer slept does not count. The caller of `look` ends the process.
 
-/** A forward pass is compared with the earlier ones of its decoder. */
+/** A forward pass, whose time is compared with earlier passes of its decoder. */
 export interface WatchedPass {
   readonly decoder: object;
   readonly tokens: number;
@@ -161,14 +161,14 @@ export interface WatchedPass {
 
 /** A call that has not returned. */
 export interface WatchedCall {
-  /** It has told its progress. */
+  /** Reports progress, which restarts the count. */
   goesOn(): void;
   end(): void;
 }
 
 interface Slowest {
   looks: number;
-  /** Of the largest pass. */
+  /** Most tokens of one pass. */
   tokens: number;
 }
 
@@ -199,7 +199,7 @@ export class CallWatch {
     }
   }
 
-  /** To be called every second. @returns the seconds that a call has taken which won't return any more. */
+  /** Call every second. @returns the seconds that a call has taken if it counts as hung. */
   look(): number | undefined {
     let hung: number | undefined;
     for (const call of this.#running) if (++call.looks > call.most) hung = call.looks;
@@ -210,7 +210,7 @@ export class CallWatch {
     const { callSeconds, passSeconds, slowerPass } = limits.hang;
     const slowest = pass && this.#slowest.get(pass.decoder);
     if (!slowest) return callSeconds;
-    // A pass of under a second was never looked at.
+    // A pass shorter than a second was never checked, so its count is 0.
     const expected = (slowest.looks + 1) * Math.max(1, pass.tokens / slowest.tokens);
     return Math.max(passSeconds, slowerPass * expected);
   }

@@ -5,17 +5,20 @@ import type { DraftModel } from './draftModel.ts';
 import type { Job, StatisticsRecorder, StepSlice } from './job.ts';
 import type { RequestQueue } from './requestQueue.ts';
 
-// Decides whether the device samples the next tokens itself, and how many before the host sees them. Nothing else decides it.
+// Decides whether the device samples the next tokens, and how many before the host sees them. Nothing else decides
+// this.
 
-/** The longest wait of a cancellation or of a request of a better class, unless a single token takes longer; tokens ahead included. */
+/**
+ * Longest wait of a cancellation or of a better class, unless a single token takes longer. Includes the tokens ahead.
+ */
 const stepMs = 25;
 
 export interface DeviceStep {
   readonly slices: readonly SamplingSlice[];
   readonly steps: number;
-  /** Tokens that the device goes on with while these are delivered. */
+  /** Tokens that the device already computes while these are delivered. */
   readonly ahead: number;
-  /** The device began with them in the step before. */
+  /** The device began these tokens in the previous step. */
   readonly begun: boolean;
 }
 
@@ -32,7 +35,7 @@ export class DeviceSampler {
   }
 
   /**
-   * @param mayRunAhead nobody else waits for the device
+   * @param mayRunAhead no other request waits for the device.
    * @returns the step for these slices if the device can sample all their tokens; undefined if the host needs logits.
    */
   plan(slices: readonly StepSlice<Job>[], mayRunAhead: boolean): DeviceStep | undefined {
@@ -105,7 +108,7 @@ function samplingSlice(
 // draft. The length of a draft depends on measured pass times and on the measured acceptance rate, which is known even
 // for tokens that were predicted but not drafted.
 
-/** A draft may add this much to a forward pass, for which a request of a better class waits: the larger of both. */
+/** How much a draft may lengthen a forward pass, and so the wait of a better class: the larger of both values. */
 interface DelayBudget {
   readonly ms: number;
   /** As a share of a pass without draft tokens. */
@@ -118,13 +121,13 @@ const parameters = {
   /** The longest drafts serve mixture-of-experts models, whose passes cost by the experts that they touch. */
   draftLengths: [2, 4, 8, 16, 32, 48],
   idleBudget: { ms: 40, share: 1 } satisfies DelayBudget,
-  /** Nobody notices this delay while they type. */
+  /** A user who types doesn't notice this delay. */
   typingBudget: { ms: 10, share: 0.9 } satisfies DelayBudget,
   /** The median of this many measurements counts, so that a single slow pass changes nothing. */
   measurements: 5,
-  /** With fewer samples, a length is assumed to be as cheap as shorter lengths predict. */
+  /** With fewer measurements, the cost of a length is extrapolated from shorter lengths. */
   minSamples: 3,
-  /** A draft must be faster than plain decoding by this factor, because its cost is not known more exactly. */
+  /** A draft must be faster than plain decoding by this factor, because its cost is known only roughly. */
   minSpeedup: 1.05,
   /** One draft in this many has the next longer length, because its measured cost may be wrong or out of date. */
   probeInterval: 64,
@@ -157,8 +160,8 @@ class Measurements {
 }
 
 /**
- * The cost of draft tokens on one decoder, as a multiple of a pass without them by the same request at about the same
- * time. Passes take longer with a longer context and on a busy machine, but this ratio hardly changes.
+ * The cost of draft tokens on one decoder, as a multiple of a pass of the same request without draft tokens at about
+ * the same time. Passes take longer with a longer context and on a busy machine, but this ratio hardly changes.
  */
 export class Speculation {
   /** By the number of draft tokens in the pass. */
@@ -170,7 +173,7 @@ export class Speculation {
     return new Drafter(this, tokens);
   }
 
-  /** A pass with this many draft tokens took `cost` times as long as one without. */
+  /** Records that a pass with this many draft tokens took `cost` times as long as one without. */
   measured(draftTokens: number, cost: number): void {
     // The end of the answer cuts a draft to another length.
     if (!parameters.draftLengths.some((length) => length === draftTokens)) return;
@@ -181,7 +184,7 @@ export class Speculation {
 
   /**
    * The draft length that yields the most tokens a millisecond if each draft token is accepted with probability `rate`; 0: none.
-   * @param maxCost of a pass, as a multiple of one without draft tokens.
+   * @param maxCost highest cost of a pass, as a multiple of one without draft tokens.
    */
   bestLength(rate: number, maxCost: number): number {
     let best = 0;
@@ -227,7 +230,10 @@ export class Speculation {
 export class Drafter {
   readonly #speculation: Speculation;
   readonly #tokens: number[] = [];
-  /** Hash of the last `matchTokens` tokens → position of the token after them. A hash collision costs a rejected draft, no more. */
+  /**
+   * Hash of the last `matchTokens` tokens → position of the token after them. A hash collision costs a rejected draft,
+   * nothing else.
+   */
   readonly #followers = new Map<number, number>();
   readonly #plainMs = new Measurements();
   /** Tokens that were predicted, drafted or not, and how many of the predictions were right; both decay. */
@@ -276,7 +282,7 @@ export class Drafter {
     return Array.from({ length }, (_, i) => this.#tokens[from + (i % period)] ?? 0);
   }
 
-  /** A pass of this sequence alone, with this many draft tokens, took `tookMs`. */
+  /** Records that a pass of this sequence alone, with this many draft tokens, took `tookMs`. */
   ran(draftTokens: number, tookMs: number): void {
     if (draftTokens > 0) {
       this.#sincePlain++;
@@ -320,7 +326,7 @@ export class Drafter {
   }
 }
 
-// Gives each request its draft tokens, and measures their cost and their acceptance. A smaller model is asked where the text
+// Gives each request its draft tokens, and measures their cost and acceptance. Asks a smaller model where the text
 // repeats nothing.
 
 interface Machine {
@@ -332,7 +338,7 @@ export class DraftTokens {
   readonly #machine: () => Machine;
   readonly #queue: Pick<RequestQueue<Job>, 'isTypingBefore' | 'size'>;
   readonly #statistics: StatisticsRecorder;
-  /** A smaller one on the same device, if there is one. */
+  /** A smaller model on the same device, if one is loaded. */
   model: DraftModel | undefined;
 
   /** @param machine the current one; it is replaced after a device loss. */
@@ -355,7 +361,7 @@ export class DraftTokens {
 
   /**
    * Before a step without draft tokens: asks the smaller model for some.
-   * @returns undefined where the step goes on without them; else the request must be held until they are there.
+   * @returns undefined if the step runs without them; else hold the request until the promise resolves.
    */
   ask([first, second]: readonly StepSlice<Job>[], nowMs: number): Promise<void> | undefined {
     const { speculation } = this.#machine();
@@ -392,7 +398,7 @@ export class DraftTokens {
     job.draftedBy = 'lookup';
   }
 
-  /** The longest draft. */
+  /** Most draft tokens that fit the answer's limit and the context. */
   #room({ request, generatedTokens, tokens }: Job): number {
     const { contextTokens } = this.#machine().decoder;
     return Math.max(0, Math.min(request.maxTokens - generatedTokens, contextTokens - tokens.length));
