@@ -1,6 +1,6 @@
 /**
  * `node scripts/families.ts [FIGURES …]` writes docs/families.md: how far each family is from its golden logits on each
- * backend, and what Hearth says of files that it can't run. FIGURES are files that golden tests wrote with
+ * backend, and the messages for files that Hearth can't run. FIGURES are files that golden tests wrote with
  * HEARTH_FIGURES; figures that they lack keep their value and date. A test fails if the sentences are outdated.
  */
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -80,7 +80,7 @@ function goldenTable(figures: Figures): string[] {
 
 /** Opens each file that Hearth can't run. */
 export async function sentenceTable(): Promise<string[]> {
-  const rows = ['| what is opened | what Hearth says |', '| --- | --- |'];
+  const rows = ['| file or folder | message |', '| --- | --- |'];
   for (const { kind, write } of unusableModels) {
     const folder = await mkdtemp(join(tmpdir(), 'hearth-families-'));
     try {
@@ -105,7 +105,7 @@ async function refusal(path: string): Promise<string> {
 
 async function familiesDocument(figures: Figures): Promise<string> {
   return [
-    '# Model families, and files that are none',
+    '# Model families, and files that Hearth cannot run',
     '',
     '<!-- made by scripts/families.ts -->',
     '',
@@ -119,9 +119,9 @@ async function familiesDocument(figures: Figures): Promise<string> {
     'GLM-4.5 to GLM-4.7 `glm4-moe`, GLM-4.7-Flash `glm4-moe-lite`, MiniMax-M2.1 and M2.5 `minimax-m2`, Devstral Small 2 and Ministral 3 `mistral3`.',
     '`node scripts/templates.ts` renders the published chat templates with tools and reads the calls back.',
     '',
-    '## What Hearth says of files that it can’t run',
+    '## Messages for files that Hearth cannot run',
     '',
-    'Made by opening such a file. Paths are shortened.',
+    'Each message comes from opening such a file. Paths are shortened.',
     '',
     ...(await sentenceTable()),
     '',
