@@ -33,8 +33,13 @@ export type Target = keyof typeof targets;
 const developmentKeys = ['scripts', 'dependencies', 'devDependencies', 'allowScripts'];
 /** Files to omit: source maps, typings, and duplicates of libraries that npm packed instead of symbolic links. */
 const unused = /\.map$|\.d\.ts$|libonnxruntime\.\d+\.\d+\.\d+\.dylib$/;
-/** Of ggml's package: the libraries that the engine opens. */
-const ggmlLibrary = /ggml-(base|cpu)[\w.-]*\.(so|dylib|dll)$/;
+/**
+ * Of ggml's package: the libraries that the engine opens. Of those for x64, four stay out that differ little from the next one down in what
+ * they use, for processors that are rare: 2 MB.
+ */
+const ggmlLibrary = /ggml-(base|cpu(?!-(cannonlake|cooperlake|ivybridge|piledriver)))[\w.-]*\.(so|dylib|dll)$/;
+/** Of koffi's package: onnxruntime-node has no binary for musl either. */
+const muslLibrary = /[\\/]musl_\w+$/;
 const documents = /^(README\.md|CHANGELOG\.md|LICENSE|\.vscodeignore|media|l10n|package\.nls(\.[\w-]+)?\.json)$/;
 
 /** The gallery has no suffixes of versions: odd minor versions are pre-releases, even ones releases, as VS Code's documentation advises. */
@@ -115,7 +120,8 @@ async function copyGgml(target: Target, ggml: string, nodeModules: string): Prom
     copied.push({ name, folder: relative(projectRoot, folder) });
     cpSync(folder, join(nodeModules, name), {
       recursive: true,
-      filter: (from) => !from.includes(`${sep}bins${sep}${ggml}${sep}`) || ggmlLibrary.test(from),
+      filter: (from) =>
+        !muslLibrary.test(from) && (!from.includes(`${sep}bins${sep}${ggml}${sep}`) || ggmlLibrary.test(from)),
     });
   }
   return copied;
