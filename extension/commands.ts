@@ -1,5 +1,3 @@
-/** The commands. */
-
 import * as vscode from 'vscode';
 import type { EngineHost } from './client/host.ts';
 import { acceptedCommand, type CompletionProvider } from './completion/provider.ts';
@@ -17,7 +15,7 @@ import { canThink, modeLabel, type Thinking } from './thinking.ts';
 
 type CommandTable = Readonly<Record<string, (...args: unknown[]) => unknown>>;
 
-/** Every command that package.json declares, by its id. */
+/** Every command by its id: those in package.json, and the one that VS Code runs after an accepted suggestion. */
 export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
   const { log, engine, remote, server, thinking, models, firstRun, completion, index, status } = parts;
   const show = async () => {
@@ -110,7 +108,7 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
   };
 }
 
-/** Over a remote connection the machine's settings are only in that machine's list. */
+/** Over a remote connection, machine settings are only in the remote settings list. */
 function openSettings(query: string): Thenable<unknown> {
   const list = vscode.env.remoteName === undefined ? 'openSettings' : 'openRemoteSettings';
   return vscode.commands.executeCommand(`workbench.action.${list}`, { query });

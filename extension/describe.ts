@@ -1,4 +1,4 @@
-/** What the model writes about changes: the message of a commit, and the description of a pull request. */
+/** Commit messages and descriptions of pull requests. */
 import * as vscode from 'vscode';
 import * as z from 'zod';
 import { contextBudget, plan } from '../engine/index/question/planner.ts';
@@ -12,7 +12,7 @@ import { limits } from './limits.ts';
 
 const maxTokens = 200;
 
-/** Writes a message for what is staged, or else for what has changed, into the box of source control. */
+/** Writes a message for the staged changes, or for all changes if none are staged, into source control's box. */
 export async function writeCommitMessage(engine: EngineHost, view: unknown): Promise<void> {
   const repository = await gitRepository(rootOf(view));
   const diff = repository === undefined ? '' : await changesOf(repository);
@@ -52,7 +52,7 @@ async function writeInto(box: MessageBox, chat: (handlers: StreamHandlers) => Pr
   }
 }
 
-/** As much of the diff as fits, from its beginning. */
+/** The beginning of the diff, as much as fits. */
 async function fitting(engine: EngineHost, diff: string): Promise<{ text: string; isWhole: boolean }> {
   const [tokens = 0] = await countTokens(engine, [diff]);
   const lines = diff.split('\n');
@@ -82,7 +82,7 @@ const pairs = [
 
 const subjectChars = 72;
 
-/** The form of the answer, which the sampler enforces: git's one line of at most 72 characters. */
+/** The answer's schema, which the sampler enforces: one line of at most 72 characters, as git advises. */
 export const subjectFormat: ResponseFormat = {
   kind: 'json-schema',
   schema: {
@@ -93,7 +93,7 @@ export const subjectFormat: ResponseFormat = {
   },
 };
 
-/** The subject as far as it is written. Servers that ignore the form answer as they like: the first line counts. */
+/** The subject as far as it is written: the first line, since some servers ignore the schema. */
 export function subjectOf(answer: string): string {
   const [, written] = /^\s*\{\s*"subject"\s*:\s*"((?:[^"\\]|\\.)*)/.exec(answer) ?? [];
   if (written === undefined) return answer.trimStart().startsWith('{') ? '' : (messageOf(answer).split('\n')[0] ?? '');
@@ -101,7 +101,7 @@ export function subjectOf(answer: string): string {
   return String(JSON.parse(`"${whole}"`)).trim();
 }
 
-/** The message alone, without what models put around it. Marks within it are the author's. */
+/** The message without the marks that models put around it. Marks inside it stay. */
 export function messageOf(answer: string): string {
   const blocks = lexMarkdown(answer.trim()).filter(({ type }) => type !== 'space');
   const start = blocks.findIndex(({ raw }) => !preamble.test(raw.trim()));
@@ -114,14 +114,14 @@ export function messageOf(answer: string): string {
   return unwrapped(rest.join('\n').replace(label, '').trim());
 }
 
-/** Without the one pair of marks that encloses the whole message; `"a" and "b"` are two. */
+/** Removes one pair of marks if it encloses the whole message; `"a" and "b"` has two pairs. */
 function unwrapped(message: string): string {
   for (const [open, close] of pairs) {
     if (message.length <= open.length + close.length) continue;
     if (!message.startsWith(open) || !message.endsWith(close)) continue;
     const inner = message.slice(open.length, -close.length);
     const next = inner.search(new RegExp(`[${open[0]}${close[0]}]`));
-    // A mark after a blank opens a pair of its own; after a word it closes the first.
+    // A mark after a blank opens another pair; after a word it closes the first one.
     if (next < 0 || (next > 0 && /[\s(]/.test(inner.charAt(next - 1)))) return inner.trim();
     return message;
   }
@@ -151,7 +151,7 @@ export class DraftedMessage {
   write(message: string): void {
     if (message === '' || this.#box.value !== this.#written) return;
     this.#box.value = message;
-    // Read back, since the box may hold it in another form.
+    // Read back, because the box may normalise it.
     this.#written = this.#box.value;
   }
 
@@ -165,7 +165,7 @@ export class DraftedMessage {
 const { titleChars, summaryChars, points, pointChars } = limits.pullRequest;
 const line = (maxLength: number) => ({ type: 'string', pattern: '^\\S(.*\\S)?$', minLength: 3, maxLength });
 
-/** The form of the answer, which the sampler enforces. */
+/** The answer's schema, which the sampler enforces. */
 export const descriptionFormat: ResponseFormat = {
   kind: 'json-schema',
   schema: {
@@ -182,7 +182,7 @@ export const descriptionFormat: ResponseFormat = {
 
 const description = z.object({ title: z.string(), summary: z.string(), changes: z.array(z.string()) });
 
-/** As Markdown, with the title as its heading; undefined if the answer does not have the form. */
+/** As Markdown, with the title as its heading; undefined if the answer does not fit the schema. */
 export function descriptionOf(answer: string): string | undefined {
   try {
     const { title, summary, changes } = description.parse(JSON.parse(answer));

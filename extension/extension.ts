@@ -40,7 +40,7 @@ const chatViewId = 'hearth.chat';
 
 let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | undefined;
 
-/** Registers everything and starts nothing: the engine starts with the first key or question. */
+/** Registers everything and starts nothing: the engine starts at the first keystroke or question. */
 export function activate(context: vscode.ExtensionContext): void {
   const log = vscode.window.createOutputChannel('Hearth', { log: true });
   const engine = new EngineHost(() => createClient(context, log, (url) => remote.token(url)));
@@ -104,7 +104,7 @@ export function activate(context: vscode.ExtensionContext): void {
       status.refresh();
     }),
     vscode.window.onDidChangeTextEditorSelection(({ kind }) => {
-      // Typing moves the cursor too, with the keyboard's kind.
+      // Typing moves the cursor too, but has kind Keyboard.
       const { Mouse, Command } = vscode.TextEditorSelectionChangeKind;
       if (kind === Mouse || kind === Command) warmUp.moved();
     }),
@@ -115,7 +115,7 @@ export function activate(context: vscode.ExtensionContext): void {
     vscode.window.registerWebviewViewProvider(chatViewId, {
       resolveWebviewView: async (view) => (await chat.open()).view.pages.attach(view),
     }),
-    // Of a window before.
+    // A tab that was open before the window was reloaded.
     vscode.window.registerWebviewPanelSerializer(chatViewId, {
       deserializeWebviewPanel: async (panel) => void (await chat.open()).view.pages.attachTab(panel),
     }),
@@ -194,15 +194,15 @@ function createChanges(
   return new ChangeSets(new ChangeStore(folder, log), proposals, log);
 }
 
-/** The index takes this embedding model; chosen once more, it tries again. */
+/** Makes the index use this embedding model. Choosing the same model again retries. */
 async function searchWith(index: RepositoryIndex, model: string): Promise<void> {
   if (indexEmbeddings() === model) await index.reopen();
   else await writeSetting('index.embeddings', model);
 }
 
 /**
- * Unless the user names a folder, models are where the engine keeps them for the command line too (engine/store), and
- * not in VS Code's storage for extensions: a model of many gigabytes is on this computer once, for every editor.
+ * Unless the user names a folder, models go where the command line keeps them too (engine/catalogue/files.ts), not into VS
+ * Code's storage for extensions: a model of many gigabytes is on this computer only once.
  */
 function engineEnvironment(): Record<string, string> {
   const folder = modelsDirectory();
@@ -240,7 +240,7 @@ const loadSettings = [
 ].map((key) => `hearth.${key}`);
 let reloading: NodeJS.Timeout | undefined;
 
-/** The address and the model of a server are two settings and one wish. */
+/** Waits, because a server's address and model are two settings that are changed together. */
 function reloadSoon(parts: Parts, report: (error: unknown) => void): void {
   clearTimeout(reloading);
   reloading = setTimeout(() => void parts.engine.current?.reload().catch(report), limits.remote.settleMs);
@@ -252,11 +252,11 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
   const report = (error: unknown) => parts.log.warn(`Applying a changed setting failed: ${sentence(error)}`);
   if (event.affectsConfiguration('hearth.modelsDirectory')) {
     parts.firstRun.again();
-    // The process has the folder from its environment.
+    // The process reads the folder from its environment.
     if (parts.engine.current) parts.engine.current.restart().catch(report);
     if (indexEmbeddings() !== '') parts.index.reopen().catch(report);
   } else if ([...networkSettings, 'hearth.shareEngine'].some((key) => event.affectsConfiguration(key))) {
-    // So has it proxies and certificates.
+    // The process reads these from its environment too.
     if (parts.engine.current) parts.engine.current.restart().catch(report);
   } else if (loadSettings.some((key) => event.affectsConfiguration(key))) {
     parts.firstRun.again();

@@ -23,7 +23,7 @@ export function percent(done: number, total: number): number | undefined {
   return total > 0 ? Math.min(100, Math.floor((done / total) * 100)) : undefined;
 }
 
-/** How long ago, in the largest whole unit. */
+/** An age in its largest whole unit. */
 export function formatAge(ms: number): string {
   const minutes = Math.floor(ms / 60_000);
   if (minutes < 1) return vscode.l10n.t('now');

@@ -10,7 +10,7 @@ export interface GitRepository {
   readonly inputBox: { value: string };
   /** `name` is absent if no branch is checked out. */
   readonly state: { readonly HEAD: { readonly name?: string } | undefined };
-  /** `cached`: of what is staged. */
+  /** `cached`: of the staged changes. */
   diff(cached?: boolean): Promise<string>;
   diffBetween(from: string, to: string): Promise<readonly { readonly uri: vscode.Uri }[]>;
   diffBetween(from: string, to: string, path: string): Promise<string>;
@@ -19,7 +19,7 @@ export interface GitRepository {
   log(options: { range: string; maxEntries: number }): Promise<readonly { readonly message: string }[]>;
 }
 
-/** The repository of a file or source-control view, else the first; undefined where there is none, or no git. */
+/** The repository of a file or source-control view, otherwise the first one; undefined without a repository or git. */
 export async function gitRepository(uri: vscode.Uri | undefined): Promise<GitRepository | undefined> {
   const extension = vscode.extensions.getExtension<GitExtension>('vscode.git');
   if (extension === undefined) return undefined;
@@ -27,7 +27,7 @@ export async function gitRepository(uri: vscode.Uri | undefined): Promise<GitRep
   return (uri && api.getRepository(uri)) ?? api.repositories[0];
 }
 
-/** Of what a menu of source control was opened on. */
+/** The repository on which a source-control menu was opened. */
 export const rootOf = (view: unknown): vscode.Uri | undefined =>
   typeof view === 'object' && view !== null && 'rootUri' in view && view.rootUri instanceof vscode.Uri
     ? view.rootUri
@@ -39,25 +39,25 @@ export async function changesOf(repository: GitRepository): Promise<string> {
   return staged.trim() === '' ? repository.diff() : staged;
 }
 
-/** A branch since it left another one. */
+/** The commits of a branch since it left its base. */
 export interface BranchChanges {
-  /** The other branch. */
+  /** The base branch. */
   readonly base: string;
-  /** The commit that both have. */
+  /** The merge base. */
   readonly from: string;
   readonly diff: string;
 }
 
 const usualBases = ['main', 'master', 'origin/main', 'origin/master', 'develop'];
 
-/** The commits of the branch that is checked out, against the branch that it began at; undefined: no base was found. */
+/** The commits of the checked-out branch against its base branch; undefined if no base is found. */
 export async function branchChanges(repository: GitRepository): Promise<BranchChanges | undefined> {
   const branch = repository.state.HEAD?.name;
   const known = branch === undefined ? undefined : await repository.getBranchBase?.(branch).catch(() => undefined);
   const own = [known?.remote, known?.name].filter((part) => part !== undefined).join('/');
   const bases = [...(own === '' ? [] : [own]), ...usualBases].filter((base) => base !== branch);
   for (const base of new Set(bases)) {
-    // Git fails where there is no such branch.
+    // Git fails if there is no such branch.
     const from = await repository.getMergeBase(base, 'HEAD').catch(() => undefined);
     if (from === undefined) continue;
     const files = await repository.diffBetween(from, 'HEAD');

@@ -1,6 +1,6 @@
 /**
- * Messages between the extension and the chat page. Both sides validate what they receive. The page
- * (media/) may import nothing else of the extension.
+ * Messages between the extension and the chat page. Both sides validate what they receive. Of the
+ * extension, the page (media/) imports only this file and answerMarkup.ts.
  */
 import * as z from 'zod';
 import { limits } from './limits.ts';
@@ -17,7 +17,7 @@ export const chip = z.object({
   tokens: z.number(),
   /** The mention as written in the question. Absent if the chip is not a mention. */
   mention: z.string().optional(),
-  /** The mention that keeps it with every question of the chat. Absent if it can't be pinned. */
+  /** The mention that pins it to the chat. Absent if it can't be pinned. */
   pin: z.string().optional(),
   isPinned: z.boolean().optional(),
 });
@@ -49,7 +49,7 @@ export const figures = z.object({
 export type Figures = z.infer<typeof figures>;
 
 export const outcome = z.discriminatedUnion('kind', [
-  /** Runs after the answers before it; `held`: only once the user sends it. */
+  /** Waits for the answers before it; `held`: waits until the user sends it. */
   z.object({ kind: z.literal('queued'), held: z.boolean() }),
   /** `note`: progress before the first text. `share`: 0 to 1, if known. */
   z.object({ kind: z.literal('running'), note: z.string(), share: z.number().optional() }),
@@ -80,19 +80,19 @@ export const citation = z.object({
 });
 export type Citation = z.infer<typeof citation>;
 
-/** Something that the agent did, does or asks for. */
+/** A step of the agent: done, running, or waiting for permission. */
 export const step = z.object({
   id: z.string(),
   title: z.string(),
   /** All that the user must read before allowing it; '' if it asks for nothing. */
   text: z.string(),
   state: z.enum(['running', 'asks', 'done', 'refused', 'failed']),
-  /** Cut. */
+  /** Shortened. */
   result: z.string(),
 });
 export type Step = z.infer<typeof step>;
 
-/** This time, whenever it is asked again in this chat, or not at all in this chat. */
+/** Allowed once, allowed for this chat, or refused for this chat. */
 export const permission = z.enum(['once', 'chat', 'never']);
 export type Permission = z.infer<typeof permission>;
 
@@ -106,7 +106,7 @@ export const turn = z.object({
   omitted: z.array(z.string()),
   thinking: z.string(),
   answer: z.string(),
-  /** Of the agent. Older journals have none. */
+  /** Steps of the agent. Older journals have none. */
   steps: z.array(step).default([]),
   /** Name of the model that answered. */
   model: z.string(),
@@ -118,7 +118,7 @@ export const turn = z.object({
 });
 export type Turn = z.infer<typeof turn>;
 
-/** What an answer would do to a file, or did. */
+/** A proposed or accepted change of a file. */
 export const changedFile = z.object({
   id: z.string(),
   kind: z.enum(['change', 'create', 'delete', 'rename']),
@@ -132,7 +132,7 @@ export const changedFile = z.object({
 });
 export type ChangedFile = z.infer<typeof changedFile>;
 
-/** All that an answer would change. */
+/** All changes that an answer proposes. */
 export const changes = z.object({ files: z.array(changedFile), isRestorable: z.boolean() });
 export type Changes = z.infer<typeof changes>;
 
@@ -172,7 +172,7 @@ export const context = z.object({
   addable: z.string().optional(),
   /** The folder is not trusted, so it is not searched. */
   restricted: z.boolean(),
-  /** Of what is pinned and is not in the conversation yet, estimated. */
+  /** Estimated tokens of pins that are not in the conversation yet. */
   pinnedTokens: z.number(),
 });
 export type Context = z.infer<typeof context>;
@@ -228,7 +228,7 @@ export const turnEvent = z.discriminatedUnion('type', [
     /** Tokens of the answer so far. Not journaled. */
     tokens: z.number().optional(),
   }),
-  /** A new step, or how one went on. */
+  /** A new step, or an update of one. */
   z.object({ type: z.literal('step'), turn: id, step }),
   /** The final text, if it differs from the sum of the deltas. */
   z.object({ type: z.literal('text'), turn: id, thinking: z.string(), answer: z.string() }),
@@ -294,18 +294,18 @@ export const toPage = z.discriminatedUnion('type', [
   /** A new turn, or a queued one whose question was edited. */
   z.object({ type: z.literal('turn'), turn }),
   turnEvent,
-  /** The changes that a turn proposes; they follow the conversation. */
+  /** The changes that a turn proposes; sent after the conversation. */
   z.object({ type: z.literal('changes'), turn: id, changes }),
   z.object({ type: z.literal('notice'), notice }),
   z.object({ type: z.literal('controls'), controls }),
   z.object({ type: z.literal('context'), context }),
-  /** For the query that the page sent. */
+  /** The answer to `suggest`, with its query. */
   z.object({ type: z.literal('suggestions'), query: z.string(), items: z.array(suggestion) }),
   /** The draft when the page or the window closed. */
   z.object({ type: z.literal('draft'), draft }),
-  /** The draft as it is being written in the chat's other page. */
+  /** The draft as it is typed in the chat's other page. */
   z.object({ type: z.literal('mirror'), draft }),
-  /** Mentions of what was dropped, for the box, and the names of what cannot be attached. */
+  /** Mentions of the dropped files, for the box, and the names of those that cannot be attached. */
   z.object({ type: z.literal('dropped'), text: z.string(), refused: z.array(z.string()) }),
   z.object({ type: z.literal('focus') }),
 ]);
@@ -321,19 +321,19 @@ export const toHost = z.discriminatedUnion('type', [
   /** The page is loaded. */
   z.object({ type: z.literal('ready') }),
   z.object({ type: z.literal('send'), text: z.string().min(1).max(limits.chat.questionChars) }),
-  /** In the same words, or in others: replaces that turn and all after it, or edits a queued question. */
+  /** With the same text or a new one: replaces that turn and all later ones, or edits a queued question. */
   z.object({ type: z.literal('resend'), turn: name, text: z.string().min(1).max(limits.chat.questionChars) }),
   z.object({ type: z.literal('copy'), text: code }),
   z.object({ type: z.literal('insert'), text: code }),
   /** Shows the code as a change of the file that the turn is about. */
   z.object({ type: z.literal('apply'), turn: name, text: code }),
-  /** The answer to what a step asks. */
+  /** The user's answer to a step that asks for permission. */
   z.object({ type: z.literal('permit'), turn: name, step: name, answer: permission }),
-  /** Of the turn's changes: one, or all. */
+  /** Acts on one of the turn's changes, or on all. */
   z.object({ type: z.literal('changes'), turn: name, act: changesAct, file: name.optional() }),
   /** Puts a command into the terminal, without running it. */
   z.object({ type: z.literal('run'), text: code }),
-  /** The draft: for chips of its mentions, and restored on the next page. */
+  /** The draft: its mentions become chips, and the next page restores it. */
   z.object({ type: z.literal('draft'), draft }),
   /** The text after `@` or `#`. */
   z.object({ type: z.literal('suggest'), query: name }),
@@ -346,7 +346,7 @@ export const toHost = z.discriminatedUnion('type', [
   /** Addresses of files and folders that were dropped into the box. */
   z.object({ type: z.literal('drop'), uris: z.array(name).max(limits.webview.droppedFiles) }),
   z.object({ type: z.literal('remove-chip'), id: name }),
-  /** Keeps what a mention names with every question of the chat, or no longer. */
+  /** Pins a mention to the chat, or unpins it. */
   z.object({ type: z.literal('pin'), mention: name, isPinned: z.boolean() }),
   z.object({ type: z.literal('add-context') }),
   z.object({ type: z.literal('download'), model: name }),

@@ -44,7 +44,7 @@ export interface Log {
   debug(message: string): void;
 }
 
-/** The chat, made when the view is first shown or a command needs it. */
+/** The chat, created when the view is first shown or a command needs it. */
 export class LazyChat {
   readonly #parts: Parts;
   #opening: Promise<Chat> | undefined;

@@ -8,7 +8,7 @@ import type { ChatMessage, ResponseFormat } from '../engine/protocol/engineProto
 import type { EngineHost } from './client/host.ts';
 import { limits } from './limits.ts';
 
-/** The form of the answer, which the sampler enforces: names as programs have them. */
+/** The answer's schema, which the sampler enforces: identifiers. */
 export const namesFormat: ResponseFormat = {
   kind: 'json-schema',
   schema: {
@@ -28,7 +28,7 @@ export const namesFormat: ResponseFormat = {
 
 const answered = z.object({ names: z.array(z.string()) });
 
-/** Names of an answer that a program can have, without the one that it has. */
+/** The valid identifiers of an answer, without the current name. */
 export function namesOf(answer: string, current: string): string[] {
   try {
     const { names } = answered.parse(JSON.parse(answer));
@@ -75,7 +75,7 @@ interface Named {
   readonly range: vscode.Range;
 }
 
-/** Undefined where no language extension can rename. */
+/** Undefined if no language extension can rename here. */
 async function symbolAt({ document, selection }: vscode.TextEditor): Promise<Named | undefined> {
   const found = await vscode.commands
     .executeCommand<{ range: vscode.Range; placeholder: string } | undefined>(
@@ -83,7 +83,7 @@ async function symbolAt({ document, selection }: vscode.TextEditor): Promise<Nam
       document.uri,
       selection.start,
     )
-    // So it tells that nothing can be renamed.
+    // The provider rejects if nothing can be renamed.
     .then(
       (place) => place,
       () => undefined,

@@ -1,4 +1,4 @@
-/** Servers with OpenAI's API: the remote one that answers instead of this computer, and this computer's own for other programs. */
+/** OpenAI-compatible servers: a remote one that answers instead of this computer, and this computer's own for other programs. */
 
 import { randomBytes } from 'node:crypto';
 import * as vscode from 'vscode';
@@ -116,14 +116,14 @@ export class Remote {
 }
 
 const secretKey = (url: string): string => `hearth.remote.token ${new URL(url).origin}`;
-/** As the ids of its models begin: without user, password and query. */
+/** The prefix of its models' ids: without user, password and query. */
 export function bareAddress(url: string): string {
   if (!URL.canParse(url)) return url;
   const { origin, pathname } = new URL(url);
   return origin + pathname.replace(/\/$/, '');
 }
 
-/** Never user and password, even of what is no address. */
+/** Without user and password, even if `url` is invalid. */
 export const hostOf = (url: string): string => (URL.canParse(url) ? new URL(url).host : url.replace(/^.*@/s, ''));
 
 function item({ id, contextTokens }: RemoteModel, chosen: string | undefined) {
@@ -144,7 +144,7 @@ async function askAddress(value: string): Promise<string | undefined> {
   return url?.trim();
 }
 
-/** Asks where they are of different origins, each of which has a token of its own. */
+/** Asks if they have different origins: each origin has its own token. */
 async function oneOf(addresses: readonly string[]): Promise<string | undefined> {
   const origins = new Map(addresses.map((url) => [new URL(url).origin, url]));
   if (origins.size === 1) return addresses[0];
@@ -155,7 +155,7 @@ async function oneOf(addresses: readonly string[]): Promise<string | undefined> 
 /** '' leaves the stored token unchanged. */
 async function askToken(url: string, isNew: boolean): Promise<string | undefined> {
   const address = new URL(url);
-  // What goes to this computer itself, nobody else can read.
+  // Nobody else can read traffic to this computer itself.
   const open = address.protocol === 'http:' && !isLoopback(address);
   const kept = vscode.l10n.t('Leave empty to use the stored token.');
   const none = vscode.l10n.t("Stored in VS Code's secret storage. Leave empty if the server needs no token.");
@@ -173,14 +173,14 @@ async function askToken(url: string, isNew: boolean): Promise<string | undefined
 
 const tokenKey = 'hearth.server.token';
 
-/** The OpenAI-compatible server of this computer's engine, for other programs: off unless the user's settings want it. */
+/** The OpenAI-compatible server of this computer's engine, for other programs: off unless the user's settings turn it on. */
 export class Server {
   readonly #secrets: vscode.SecretStorage;
   readonly #engine: EngineHost;
   readonly #log: Log;
   readonly #subscription: vscode.Disposable;
   #address: string | undefined;
-  /** The engine's process in which it runs or is being started; another one has none. */
+  /** Id of the engine process in which it runs or is starting. */
   #startedIn: number | undefined;
   #retry: NodeJS.Timeout | undefined;
 
@@ -188,13 +188,13 @@ export class Server {
     this.#secrets = secrets;
     this.#engine = engine;
     this.#log = log;
-    // A process that was started again serves again, once its model is loaded.
+    // A restarted process serves again once its model is loaded.
     this.#subscription = engine.onView(({ state }) => {
       if (state.kind === 'ready' && serverSettings() !== undefined) this.#startHere();
     });
   }
 
-  /** As the settings want it now. Loads the model, so that there is something to serve. */
+  /** Applies the current settings. Loads the model, so that there is something to serve. */
   async apply(): Promise<void> {
     clearTimeout(this.#retry);
     this.#address = undefined;
@@ -233,12 +233,12 @@ export class Server {
   #startHere(): void {
     const client = this.#engine.current;
     if (client?.pid === undefined || client.pid === this.#startedIn) return;
-    // A remote server answers: this computer has nothing to serve.
+    // If a remote server answers, this computer has nothing to serve.
     if (client.warmModel?.host !== undefined) return;
     this.#startedIn = client.pid;
     this.#start().catch((error: unknown) => {
       this.#log.warn(`The server was not started: ${sentence(error)}`);
-      // Another window has the port, until it is closed.
+      // Another window may hold the port until it is closed.
       this.#retry = setTimeout(() => {
         this.#startedIn = undefined;
         this.#startHere();
@@ -275,5 +275,5 @@ export class Server {
   }
 }
 
-/** 256 bits, as the command line's own. */
+/** 256 bits, like the command line's tokens. */
 const newToken = (): string => randomBytes(32).toString('base64url');

@@ -21,7 +21,7 @@ export interface EngineSettings {
   remote: RemoteSettings | undefined;
   /** Catalogue id, absolute path, or '' for the automatic choice. */
   model: string;
-  /** The same for the model that completes; 'chat': the model that answers. */
+  /** The same for the completion model; 'chat': the chat model completes. */
   completionModel: string;
   backend: Backend;
   /** Undefined: as trained, limited by memory. */
@@ -45,10 +45,10 @@ export interface ChatSettings {
   instructions: string;
   includeActiveFile: boolean;
   searchWorkspace: boolean;
-  /** Rules that the repository gives to assistants go along. */
+  /** Send the repository's rules for assistants with a question. */
   useRules: boolean;
   maxTokens: number | undefined;
-  /** Undefined: as long as the mode and the model take. */
+  /** Undefined: limited only by the mode and the model. */
   thinkingTokens: number | undefined;
   sampling: Sampling;
 }
@@ -66,10 +66,10 @@ const oneOf =
   (value): value is T =>
     choices.some((choice) => choice === value);
 
-/** These settings send code to a model. A workspace may turn them off, but not on against its user. */
+/** These settings send code to a model. A workspace may turn them off, but not on if the user turned them off. */
 const ofUser = new Set(['chat.includeActiveFile', 'chat.searchWorkspace', 'chat.useRules']);
 
-/** settings.json may hold anything. A value that does not fit counts as not set: package.json declares the default. */
+/** settings.json may hold anything. An invalid value counts as not set, and package.json's default applies. */
 function read<T>(key: string, fits: Fits<T>): T {
   const configuration = vscode.workspace.getConfiguration(section);
   const isOff = ofUser.has(key) && configuration.inspect(key)?.globalValue === false;
@@ -100,7 +100,7 @@ export function engineSettings(): EngineSettings {
 /** Whether a setting or an input is the address of a server. */
 export const isAddress = (text: string): boolean => /^https?:\/\//.test(text) && URL.canParse(text);
 
-/** The servers of the settings, that for questions first. */
+/** The configured servers, the one for questions first. */
 export function serverAddresses(): string[] {
   const { remote, completionModel } = engineSettings();
   return [...(remote ? [remote.url] : []), ...(isAddress(completionModel) ? [completionModel] : [])];
@@ -130,7 +130,7 @@ export const networkSettings = [
   'hearth.remote.certificates',
 ];
 
-/** Undefined: this computer serves no other programs. */
+/** Undefined: the server for other programs is off. */
 export function serverSettings(): { port: number } | undefined {
   const port = Math.floor(read('server.port', number));
   return read('server.enabled', flag) ? { port } : undefined;

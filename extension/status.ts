@@ -12,7 +12,7 @@ interface StatusText {
   problem: boolean;
 }
 
-/** Whether the active editor gets completions; a language id: they are off for it. */
+/** Whether the active editor gets completions; `offFor`: the language for which they are off. */
 export type Completions = 'on' | 'paused' | 'off' | { offFor: string };
 
 /** Text of the status bar. Pure. */
@@ -82,7 +82,7 @@ function restSentence(completions: Exclude<Completions, 'on'>): string {
   return vscode.l10n.t('Completions are off for {0}.', completions.offFor);
 }
 
-/** Which model completes, if the chat model does not or does it badly. */
+/** Which model completes, if the chat model does not or was not trained to. */
 function completionLines({ completion }: EngineView, chat: ModelCard): string[] {
   if (completion && 'card' in completion) {
     const { name, host } = completion.card;
@@ -202,7 +202,7 @@ function embeddingSentence({ embeddings }: IndexState): string {
   return vscode.l10n.t('{0} of {1} chunks embedded ({2}).', done, total, model);
 }
 
-/** Shows while there is something to see: work, a pause, a problem. */
+/** Shown during work, a pause or a problem. */
 export class IndexStatus {
   readonly #item = vscode.window.createStatusBarItem('hearth.index', vscode.StatusBarAlignment.Right, 98);
   readonly #subscription: vscode.Disposable;

@@ -30,7 +30,7 @@ export async function summaryRequest(target: unknown): Promise<SummaryRequest | 
   };
 }
 
-/** The workspace's folders and those within, for who named none; undefined: nothing was chosen. */
+/** Asks for a workspace folder or one of its subfolders; undefined: nothing was chosen. */
 export async function chosenFolder(): Promise<vscode.Uri | undefined> {
   const items = (vscode.workspace.workspaceFolders ?? []).map(({ name, uri }) => ({ label: name, uri }));
   const inner = new Map<string, vscode.Uri>();
@@ -49,10 +49,10 @@ export async function chosenFolder(): Promise<vscode.Uri | undefined> {
   return (await vscode.window.showQuickPick(items, { title, placeHolder: vscode.l10n.t('Folder to summarise') }))?.uri;
 }
 
-/** The files of a folder that have text in them. */
+/** The text files of a folder. */
 async function folderRequest(uri: vscode.Uri): Promise<SummaryRequest | undefined> {
   const relative = vscode.workspace.asRelativePath(uri);
-  // The workspace's own folder is relative to nothing.
+  // The workspace folder itself has no relative path.
   const inside = relative === uri.fsPath || relative === uri.path ? '' : relative;
   const documents = await Promise.all((await filesIn(inside)).sort(byPath).map(textDocument));
   const files = documents.flatMap((document) => {
@@ -79,7 +79,7 @@ async function folderRequest(uri: vscode.Uri): Promise<SummaryRequest | undefine
 
 const byPath = (a: vscode.Uri, b: vscode.Uri): number => (a.path < b.path ? -1 : 1);
 
-/** Zero-based lines, end inclusive; empty where no language extension knows the file. */
+/** Zero-based lines, end inclusive; empty if no language extension knows the file. */
 async function topLevelSymbols(uri: vscode.Uri): Promise<SummaryRequest['symbols']> {
   const found = await vscode.commands.executeCommand<(vscode.DocumentSymbol | vscode.SymbolInformation)[] | undefined>(
     'vscode.executeDocumentSymbolProvider',
@@ -108,7 +108,7 @@ export function taskQuestion(task: Task, problems: readonly string[]): string {
   return questions[task] + listed;
 }
 
-/** Selects what the task is about, where nothing is: the innermost symbol around the cursor. Returns its problems. */
+/** If nothing is selected, selects the innermost symbol around the cursor. Returns its problems. */
 export async function prepareTask(
   task: Task,
   range: vscode.Range | undefined,
@@ -139,7 +139,7 @@ function enclosing(symbols: readonly FoundSymbol[], range: vscode.Range): FoundS
 const wholeLines = (document: vscode.TextDocument, start: number, end: number): vscode.Selection =>
   new vscode.Selection(new vscode.Position(start, 0), document.lineAt(end).range.end);
 
-/** The light bulb: every task on a selection, and a fix wherever there is a problem. */
+/** The light bulb: all tasks for a selection, and a fix at a problem. */
 export class TaskActions implements vscode.CodeActionProvider {
   provideCodeActions(
     _document: vscode.TextDocument,

@@ -4,18 +4,18 @@ import { EngineFailure } from './client/failure.ts';
 import { limits } from './limits.ts';
 import type { Log } from './parts.ts';
 
-/** A command that ended with another exit code than 0. */
+/** A command with an exit code other than 0. */
 export interface Failure {
   readonly command: string;
   readonly exitCode: number;
-  /** The end of what it wrote. */
+  /** The end of its output. */
   readonly output: string;
 }
 
 /** Ctrl+C: 128 and SIGINT. */
 const interrupted = 130;
 
-/** Keeps the last command that failed in a terminal. Nothing is kept of a folder that is not trusted. */
+/** Keeps the last command that failed in a terminal, but nothing in an untrusted folder. */
 export class FailureWatch {
   readonly #log: Log;
   readonly #outputs = new WeakMap<vscode.TerminalShellExecution, ReturnType<typeof outputOf>>();
@@ -25,7 +25,7 @@ export class FailureWatch {
   constructor(log: Log) {
     this.#log = log;
     this.#subscriptions = vscode.Disposable.from(
-      // What was written before it is read is lost.
+      // Output that is written before the first read is lost.
       vscode.window.onDidStartTerminalShellExecution(({ execution }) => {
         if (vscode.workspace.isTrusted) this.#outputs.set(execution, outputOf(execution.read()));
       }),
@@ -51,7 +51,7 @@ export class FailureWatch {
   }
 }
 
-/** A command as short as a chip. */
+/** A command shortened for a chip. */
 export function failureLabel({ command }: Failure): string {
   const [line = ''] = command.split('\n', 1);
   return line.length > limits.failures.labelChars ? `${line.slice(0, limits.failures.labelChars)}…` : line;
@@ -60,7 +60,7 @@ export function failureLabel({ command }: Failure): string {
 export const failureText = ({ command, exitCode, output }: Failure): string =>
   `$ ${command}\n${output}\n(exit code ${exitCode})`;
 
-/** Undefined, and the user is told why, if there is nothing to explain. */
+/** Undefined if there is nothing to explain; tells the user why. */
 export function failureQuestion({ last }: Pick<FailureWatch, 'last'>): string | undefined {
   if (last !== undefined) return `${vscode.l10n.t('Why did this command fail, and what fixes it?')} @failure`;
   const text = vscode.workspace.isTrusted
@@ -70,13 +70,13 @@ export function failureQuestion({ last }: Pick<FailureWatch, 'last'>): string | 
   return undefined;
 }
 
-// Runs a command that the user allowed in a terminal that the user sees, and reads what commands write.
+// Runs an allowed command in a visible terminal, and reads the output of commands.
 
-/** Why a command is not even shown to the user; undefined: it may be asked for. */
+/** Why a command is refused without asking the user; undefined: the user may be asked. */
 export function flawOf(command: string): string | undefined {
   if (command.trim() === '') return 'The command is empty.';
   if (command.length > limits.agent.commandChars) return 'The command is too long. Write a script file instead.';
-  // They are keys to a terminal, or hide what the command does.
+  // These act as keys in a terminal, or hide what the command does.
   if (/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}]/u.test(command))
     return 'A command is one line of visible characters: join several with && or write a script file.';
   return undefined;
@@ -84,7 +84,7 @@ export function flawOf(command: string): string | undefined {
 
 const name = 'Hearth';
 
-/** @returns what it wrote, and its exit code where the shell tells it. */
+/** @returns its output, and its exit code if the shell reports it. */
 export async function runInTerminal(
   command: string,
   cwd: vscode.Uri | undefined,
@@ -120,12 +120,12 @@ export async function runInTerminal(
   }
 }
 
-/** What is written at the end arrives after the end. */
+/** The last output arrives after the end event. */
 const outputMs = 2_000;
 
 const after = (ms: number): Promise<'late'> => new Promise((resolve) => setTimeout(() => resolve('late'), ms).unref());
 
-/** Undefined where the shell has no integration with VS Code. */
+/** Undefined if the shell has no integration with VS Code. */
 function shellOf(
   terminal: vscode.Terminal,
   token: vscode.CancellationToken,
@@ -164,7 +164,7 @@ function endOf(execution: vscode.TerminalShellExecution): { code: Promise<number
   return { code, dispose: () => subscription?.dispose() };
 }
 
-/** Reads what a command writes. `text` is what came so far, `whole` waits for the end; both keep its end alone. */
+/** Reads a command's output. `text` returns the output so far, `whole` waits for the end; both keep only the last part. */
 export function outputOf(parts: AsyncIterable<string>): { whole(): Promise<string>; text(): string } {
   let written = '';
   const read = async () => {
@@ -175,21 +175,21 @@ export function outputOf(parts: AsyncIterable<string>): { whole(): Promise<strin
   return { text, whole: () => Promise.race([reading, after(outputMs)]).then(text) };
 }
 
-/** Without what moves the cursor, colours text or talks to the terminal. */
+/** Without sequences that move the cursor, colour text or control the terminal. */
 export function plain(output: string): string {
   return (
     output
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is removed.
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are removed.
       .replaceAll(/\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|\u001b\[[0-?]*[ -/]*[@-~]|\u001b[ -/]*[0-~]/g, '')
       .replaceAll(/\r+\n/g, '\n')
       // A progress bar overwrites its line.
       .replaceAll(/[^\n]*\r(?=[^\n])/g, '')
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is removed.
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are removed.
       .replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '')
       .trim()
   );
 }
 
-/** A command says at its end what became of it. */
+/** The end of an output usually has the result. */
 const tail = (text: string): string =>
   text.length <= limits.agent.outputChars ? text : `…${text.slice(-limits.agent.outputChars)}`;

@@ -59,7 +59,7 @@ export class Thinking {
     this.#changed.fire();
   }
 
-  /** Two modes: switches over. More: asks. A model that cannot think: says so. */
+  /** Toggles two modes, asks among more, and tells the user if the model cannot think. */
   async pick(): Promise<void> {
     const card = this.#engine.current?.warmModel ?? (await this.#loadForPick());
     if (card === undefined) return;

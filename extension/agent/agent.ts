@@ -10,33 +10,33 @@ import { limits } from '../limits.ts';
 import type { Permission, Step } from '../messages.ts';
 import { agentTools, type Prepared, type Workplace } from './tools.ts';
 
-/** A question of a chat whose agent is on. */
+/** A question in a chat whose agent is on. */
 export interface AgentQuestion {
   readonly chat: string;
   readonly turn: string;
-  /** As the user wrote it. */
+  /** The user's own text. */
   readonly text: string;
   readonly client: EngineClient;
   readonly card: ModelCard;
   readonly params: Unnamed<ChatParams>;
   readonly handlers: StreamHandlers;
   readonly token: vscode.CancellationToken;
-  /** Shows a step, or how it went on. */
+  /** Shows a new step or an update of one. */
   tell(step: Step): void;
 }
 
 /**
- * Answers with tools, in chats whose user switched that on. It reads and searches by itself; files change only by proposals
- * that the user accepts, and commands and tools of others run only after a click on all of their text.
+ * Answers with tools, in chats where the user turned the agent on. It reads and searches without asking. Files change only
+ * by proposals that the user accepts. Commands and other extensions' tools run only after the user has seen and allowed them.
  */
 export class Agent {
   readonly #changes: ChangeSets;
   readonly #repository: Pick<Repository, 'searchByMeaning'>;
   readonly #changed = new vscode.EventEmitter<void>();
   readonly onChange = this.#changed.event;
-  /** Chats, until the window closes. */
+  /** Chats with the agent on, until the window closes. */
   readonly #on = new Set<string>();
-  /** What the user decided for a whole chat, by chat and what is asked. */
+  /** Decisions for a whole chat, by chat and request. */
   readonly #decided = new Map<string, 'allow' | 'refuse'>();
   readonly #waiting = new Map<string, (answer: Permission) => void>();
 
@@ -82,7 +82,7 @@ export class Agent {
     });
   }
 
-  /** Shows the call as a step and, where it needs that, asks. */
+  /** Shows the call as a step and asks for permission if it needs one. */
   async #run(id: string, call: ToolCall, input: object, question: AgentQuestion, at: Workplace): Promise<string> {
     const base: Step = { id, title: call.name, text: '', state: 'running', result: '' };
     let step = base;
@@ -134,7 +134,7 @@ export class Agent {
   }
 }
 
-/** Code has about so many characters a token; fewer would be cut too late. */
+/** Characters a token in code, at the low end: a higher figure would cut too late. */
 const charsOfToken = 3;
 
 const shown = (text: string): string =>

@@ -1,4 +1,4 @@
-/** What the agent can do. Reading is free; edits are proposals; whatever runs something asks the user first. */
+/** The agent's tools. Reading needs no permission; edits are proposals; everything that runs something asks the user first. */
 import * as vscode from 'vscode';
 import * as z from 'zod';
 import type { Tool } from '../../engine/protocol/engineProtocol.ts';
@@ -11,21 +11,21 @@ import { isChangeable } from '../edits/target.ts';
 import { limits } from '../limits.ts';
 import { flawOf, runInTerminal } from '../terminal.ts';
 
-/** What the tools of one answer work on. */
+/** The context in which the tools of one answer run. */
 export interface Workplace {
   readonly turn: string;
-  /** Of the changes that are proposed. */
+  /** Title of the proposed changes. */
   readonly title: string;
   readonly changes: Pick<ChangeSets, 'propose' | 'proposed'>;
   readonly repository: Pick<Repository, 'searchByMeaning'>;
-  /** What one result may take of the context. */
+  /** Limit of one result. */
   readonly resultChars: number;
   readonly token: vscode.CancellationToken;
 }
 
-/** A call that can be run now. */
+/** A validated call. */
 export interface Prepared {
-  /** For the list of steps. */
+  /** Shown in the list of steps. */
   readonly title: string;
   /** All that the user must read before allowing it; absent: it needs no permission. */
   readonly asks?: { readonly text: string; readonly key: string };
@@ -34,7 +34,7 @@ export interface Prepared {
 
 interface AgentTool {
   readonly offer: Tool;
-  /** @throws Error for arguments that can't be meant. */
+  /** @throws Error for invalid arguments. */
   prepare(input: unknown, at: Workplace): Prepared;
 }
 
@@ -182,14 +182,14 @@ async function propose(at: Workplace, draft: Draft): Promise<string> {
   return 'Proposed. The user sees it and decides; the file is not written yet.';
 }
 
-/** @throws Error unless the path is a file inside the workspace, also by links, and not Git's. */
+/** @throws Error unless the path is inside the workspace after following links, and not in Git's folder. */
 async function inside(file: string): Promise<vscode.Uri> {
   const uri = await uriOf(file);
   if (uri === undefined || !(await isChangeable(uri))) throw new Error(`There is no file '${file}' in the workspace.`);
   return uri;
 }
 
-/** A file as it would be with what is proposed so far. */
+/** A file with the changes proposed so far. */
 async function source(file: string, { turn, changes }: Workplace): Promise<{ draft: Draft; text: string }> {
   const created = await createdUri(file);
   const draft = created && changes.proposed(turn, created);

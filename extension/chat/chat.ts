@@ -58,10 +58,10 @@ export class Chat {
     return new Chat(parts, store);
   }
 
-  /** Shows an answer that changes several files as one set. */
+  /** Proposes the changes of an answer that changes several files as one set. */
   async #propose(turn: string, { changes, index }: Parts): Promise<void> {
     const asked = findTurn(this.session.conversation, turn);
-    // The agent proposes by its tools.
+    // The agent's tools make its proposals.
     if (asked?.view.kind !== 'chat' || asked.view.steps.length > 0) return;
     const drafts = await draftsOf(asked.view.answer, asked.attachments, index);
     if (drafts.length > 0) await changes.propose(turn, asked.view.question.trim().split('\n', 1)[0] ?? '', drafts);
@@ -83,7 +83,7 @@ export interface ChatViewParts extends Pick<Parts, 'engine' | 'proposals' | 'cha
   gatherer: ContextGatherer;
   suggester: MentionSuggester;
   log: Log;
-  /** State of this workspace. */
+  /** The workspace's stored state. */
   memory: vscode.Memento;
 }
 
@@ -104,9 +104,9 @@ export class ChatView {
   readonly #parts: ChatViewParts;
   readonly #subscriptions: vscode.Disposable;
   readonly pages: ChatPages;
-  /** As the page was told last. */
+  /** The state that the page shows. */
   #shownState: EngineState | undefined;
-  /** What the engine does before it answers, as the running turn shows it. */
+  /** The engine's progress before it answers, shown in the running turn. */
   #progress = '';
   #draft: Draft;
   /** Opens questions in the order in which they were asked. */
@@ -120,7 +120,7 @@ export class ChatView {
     this.#subscriptions = vscode.Disposable.from(
       parts.session.onMessage(this.pages.post),
       parts.session.onMessage((message) => {
-        // The last question may have taken the pins along.
+        // The last question may have included the pins.
         if (message.type === 'end' && parts.session.conversation.pins.length > 0) this.#measure();
         if (message.type !== 'conversation') return;
         this.#postEngine();
@@ -129,7 +129,7 @@ export class ChatView {
       }),
       parts.agent.onChange(this.#postEngine),
       parts.changes.onChange((turn) => this.#postChanges([turn])),
-      // Requests that begin and end change the view, too, but nothing that the page shows.
+      // The view also changes when requests begin and end, but the page does not show that.
       parts.engine.onView(({ state }) => state !== this.#shownState && this.#postEngine()),
       parts.tracker.onChange(() => this.#onContext()),
       parts.thinking.onChange(this.#postEngine),
@@ -213,7 +213,7 @@ export class ChatView {
     }
   }
 
-  /** Only what the page shows on its welcome card; the list of models asks before any other download. */
+  /** Downloads only a model offered on the welcome card; for others the list of models asks first. */
   #download(id: string): Promise<void> | undefined {
     const { state } = this.#parts.engine.view;
     const offer = state.kind === 'no-model' ? state.offers.find(({ entry }) => entry.id === id) : undefined;
@@ -284,7 +284,7 @@ export class ChatView {
     await session.ask(question, attachments, omitted);
   }
 
-  /** A changed question gets new context; an unchanged one, or a queued one with the same mentions, keeps its own. */
+  /** A changed question gets new context; an unchanged one, or a queued one with the same mentions, keeps its context. */
   async #resend(id: string, question: string): Promise<void> {
     const { session, gatherer } = this.#parts;
     const old = findTurn(session.conversation, id);
@@ -323,7 +323,7 @@ export class ChatView {
   #onContext(): void {
     const { memory, tracker } = this.#parts;
     const pasted = tracker.pasted.map(({ text }) => text);
-    // Most changes are of the editor.
+    // Most changes concern only the editor.
     if (pasted.length > 0 || memory.get(pastedKey) !== undefined)
       void memory.update(pastedKey, pasted.length > 0 ? pasted : undefined);
     this.#postContext();

@@ -18,7 +18,7 @@ export type FindPlace = (path: string) => Promise<Place | undefined>;
 
 /** A place that an answer names. */
 export interface Mention extends Citation {
-  /** The text can only be a file, so it is missing if the workspace has none. */
+  /** The text can only name a file, so it is missing if the workspace has no such file. */
   certain: boolean;
 }
 
@@ -120,7 +120,7 @@ interface Span {
 function* spans(tokens: readonly Token[]): Generator<Span> {
   let prose = '';
   for (const token of tokens) {
-    // An escaped character belongs to the text around it.
+    // An escaped character is part of the surrounding text.
     if ((token.type === 'text' || token.type === 'escape') && !hasChildren(token)) {
       prose += token['text'];
       continue;

@@ -6,19 +6,19 @@ import type { ModelCard } from '../../engine/protocol/models.ts';
 import { limits } from '../limits.ts';
 import { applyEvent, type Chip, chip, type Turn, turnEvent } from '../messages.ts';
 
-/** A chip with the text that the model got. */
+/** A chip with the text that was sent to the model. */
 export const attachment = chip.extend({
   path: z.string(),
   languageId: z.string(),
   text: z.string(),
   /** First line in its file, from 1; 0 if it is not part of a file or the journal is older than this field. */
   firstLine: z.number().default(0),
-  /** First lines of the definitions that enclose it, which it doesn't show. */
+  /** First lines of the enclosing definitions, if they are not part of it. */
   within: z.string().optional(),
 });
 export type Attachment = z.infer<typeof attachment>;
 
-/** The ids of rules that the repository gives begin so. */
+/** Id prefix of the repository's rules. */
 export const rulesId = 'rules:';
 
 export const chipOf = ({ id, label, detail, tokens }: Attachment): Chip => ({ id, label, detail, tokens });
@@ -31,11 +31,11 @@ export interface StoredTurn {
 
 export interface Conversation {
   id: string;
-  /** Given by the user; if empty, the first question is the title. */
+  /** Set by the user; if empty, the first question is the title. */
   title: string;
   /** Queued turns come last. */
   turns: StoredTurn[];
-  /** Mentions that go along with every question. */
+  /** Mentions that are attached to every question. */
   pins: string[];
 }
 
@@ -128,14 +128,14 @@ function turnOf({ turn, kind, question, attachments, omitted, queued = false }: 
   };
 }
 
-/** Events that make the conversation up to a turn again; queued questions are not part of it. */
+/** Events that recreate the conversation up to a turn, without queued questions. */
 export function recordsUpTo({ turns, pins }: Conversation, id: string): JournalRecord[] {
   const asked = turns.filter((turn) => !isQueued(turn));
   const end = asked.findIndex(({ view }) => view.id === id) + 1;
   return [...asked.slice(0, end).flatMap(recordsOf), ...pins.map(pinned)];
 }
 
-/** Events that make the whole conversation again, followed by the turns of its journal that it lacks: another window's. */
+/** Events that recreate the whole conversation, followed by the turns that only its journal has (another window's). */
 export function wholeRecords(conversation: Conversation, stored: readonly JournalRecord[]): JournalRecord[] {
   const { id, title, turns, pins } = conversation;
   const others = replay(id, stored).turns.filter(({ view }) => findTurn(conversation, view.id) === undefined);
@@ -147,7 +147,7 @@ export function wholeRecords(conversation: Conversation, stored: readonly Journa
   ];
 }
 
-/** Whether events make a conversation again. They may add to it: another window's turns, pins and title. */
+/** Whether events recreate a conversation. They may contain more: another window's turns, pins and title. */
 export function isWhole({ id, title, turns, pins }: Conversation, records: readonly JournalRecord[]): boolean {
   const made = emptyConversation(id);
   for (const record of records) apply(made, record);
@@ -191,7 +191,7 @@ export function filledTokens(conversation: Conversation): number {
   return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
 }
 
-/** Replays a journal. Marks a turn without an end as interrupted, and holds queued ones. */
+/** Replays a journal. Marks an unfinished turn as interrupted and holds queued ones. */
 export function replay(id: string, records: Iterable<JournalRecord>): Conversation {
   const conversation = emptyConversation(id);
   for (const record of records) apply(conversation, record);
@@ -208,7 +208,7 @@ export function distinctLabels<T extends { readonly label: string; readonly path
   const paths = [...new Set(items.map(({ path }) => path))];
   return items.map((item) => {
     const name = segments(item.path, 1);
-    // Symbols and maps are not labelled by file name.
+    // Labels of symbols and maps are not file names.
     if (!item.label.startsWith(name)) return item;
     const isShared = (count: number) =>
       paths.some((path) => path !== item.path && segments(path, count) === segments(item.path, count));
@@ -218,12 +218,12 @@ export function distinctLabels<T extends { readonly label: string; readonly path
   });
 }
 
-/** The same for every turn, so that the prefix cache applies. */
+/** Constant for all turns, so that the prefix cache applies. */
 const system = [
   "You are Hearth, a coding assistant that runs on the user's own computer.",
   'Answer briefly and precisely, in Markdown. Put code into fenced blocks that name their language.',
 ].join(' ');
-/** Smaller models do not follow it, and write longer for it. */
+/** Only for larger models: smaller ones ignore it and write longer answers. */
 const pathsRule = ' Above each block that changes a file, name the path of the file.';
 const leastParameters = 1e9;
 
@@ -263,7 +263,7 @@ export function beforeQuestion(turns: readonly StoredTurn[], instructions: strin
 
 const ruleTitle = (path: string): string => `Follow what the repository says in ${path}:`;
 
-/** Sends an attachment once. A repeated attachment is only named. */
+/** Includes an attachment's text once; a repeated attachment is only named. */
 function question(turn: StoredTurn, sent: Set<string>): string {
   const parts = turn.attachments
     .filter((attached) => attached.text !== '')

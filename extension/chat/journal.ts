@@ -28,7 +28,7 @@ function parseLine(line: string): JournalRecord | undefined {
   return parsed.success ? parsed.data : undefined;
 }
 
-/** Reads a journal; undefined where there is none. */
+/** Reads a journal; undefined if there is none. */
 export async function readJournal(path: string): Promise<{ records: JournalRecord[]; skipped: number } | undefined> {
   try {
     if ((await stat(path)).size > limits.chat.journalBytes) return { records: [], skipped: 1 };
@@ -39,7 +39,7 @@ export async function readJournal(path: string): Promise<{ records: JournalRecor
   }
 }
 
-/** A file as a journal left it. */
+/** State of a file after the journal's last write. */
 interface FileState {
   readonly ino: number;
   readonly size: number;
@@ -49,9 +49,9 @@ interface FileState {
 /**
  * What a conversation's file should hold.
  * @param stored the file's events
- * @param waiting those that are not written yet
- * @returns all events of the conversation up to now, with what it lacks of those in the file; undefined: with those that wait the
- * file has them all.
+ * @param waiting events that are not written yet
+ * @returns all events of the conversation, plus those that only the file has; undefined if the file and the waiting events
+ * contain the whole conversation.
  */
 export type Rebuilt = (
   stored: readonly JournalRecord[],
@@ -60,8 +60,8 @@ export type Rebuilt = (
 
 /**
  * Appends events to a conversation's file in order. Buffers streamed text for a short time and writes everything else at once.
- * A killed process loses at most the buffered text. If something removed, replaced, cut or changed the file in place meanwhile, or
- * an event could not be written, and the file lacks some of the conversation, writes the whole file again.
+ * A killed process loses at most the buffered text. If another program removed, replaced, truncated or changed the file, or a write
+ * failed, and the file lacks part of the conversation, writes the whole file again.
  */
 export class Journal {
   readonly #path: string;
@@ -70,7 +70,7 @@ export class Journal {
   #file: FileHandle | undefined;
   #left: FileState | undefined;
   #hasFailed = false;
-  /** Someone else wrote to it, and not only at its end. */
+  /** Another program changed it other than by appending. */
   #isSuspect = false;
   #writing: Promise<void> = Promise.resolve();
   /** Not yet written. */
@@ -78,14 +78,14 @@ export class Journal {
   #gathered: Extract<JournalRecord, { type: 'delta' }> | undefined;
   #timer: NodeJS.Timeout | undefined;
 
-  /** Without `rebuilt` the file is taken as it is. */
+  /** Without `rebuilt` the file is never repaired. */
   constructor(path: string, onError: (error: unknown) => void, rebuilt?: Rebuilt) {
     this.#path = path;
     this.#onError = onError;
     this.#rebuilt = rebuilt;
   }
 
-  /** Call when the file was read: a change from now on is noticed. */
+  /** Call after reading the file: later changes are then noticed. */
   async remember(): Promise<void> {
     this.#left = await stat(this.#path).catch(() => undefined);
   }
@@ -143,9 +143,9 @@ export class Journal {
 
   async #writeNext(): Promise<void> {
     const [record] = this.#waiting;
-    // It was part of a file that was written again.
+    // Rewriting the file has written it already.
     if (record === undefined) return;
-    // Not at every piece of an answer: a disk that is full would be written to all the time.
+    // Only at milestones: a full disk would otherwise be written to for every delta.
     if (this.#hasFailed && this.#rebuilt !== undefined && !isMilestone(record)) return void this.#waiting.shift();
     try {
       if (
@@ -157,7 +157,7 @@ export class Journal {
       this.#waiting.shift();
       this.#file ??= await openForAppend(this.#path);
       await this.#file.appendFile(lineOf(record));
-      // Of the file that was written to: another may have its name by now.
+      // Of the open file: another file may have its name by now.
       this.#left = await this.#file.stat();
     } catch (error) {
       this.#hasFailed = true;
@@ -166,7 +166,7 @@ export class Journal {
     }
   }
 
-  /** Another window may have appended to it. `isThorough`: a file that has only another date is not as it was left. */
+  /** True even if another window appended. `isThorough`: false also if only the date differs. */
   async #isAsLeft(isThorough: boolean): Promise<boolean> {
     if (this.#hasFailed) return false;
     if (this.#left === undefined) return true;
@@ -174,12 +174,12 @@ export class Journal {
     const now = await stat(this.#path).catch(() => undefined);
     if (now === undefined || now.ino !== ino || now.size < size) return false;
     if (now.size === size && now.mtimeMs !== mtimeMs) this.#isSuspect = true;
-    // Some file systems date a write late, so the file is not read again at every piece of an answer.
+    // Some file systems update the date late, so the file is not read again for every delta.
     return !(isThorough && this.#isSuspect);
   }
 
   /**
-   * Writes the whole file again if it lacks something, with the events that wait.
+   * Writes the whole file again, with the waiting events, if it lacks something.
    * @returns whether it lacked something
    */
   async #mend(rebuilt: Rebuilt): Promise<boolean> {
@@ -196,10 +196,10 @@ export class Journal {
   }
 
   async #writeWhole(records: readonly JournalRecord[]): Promise<void> {
-    // The conversation has these already.
+    // The rewritten file contains these.
     this.#waiting = [];
     this.#taken();
-    // Until it is written.
+    // True until the write succeeds.
     this.#hasFailed = true;
     await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
     const fresh = `${this.#path}.${process.pid}.new`;

@@ -15,7 +15,7 @@ const chatViewId = 'hearth.chat';
 /** A webview that shows the chat: the view's, or the editor tab's. */
 export interface ChatPage {
   readonly view: vscode.WebviewView | vscode.WebviewPanel;
-  /** It sent `ready`. */
+  /** The page has sent `ready`. */
   isListening: boolean;
   focusWanted: boolean;
 }
@@ -27,7 +27,7 @@ export class ChatPages {
   readonly #all = new Set<ChatPage>();
   #view: ChatPage | undefined;
   #tab: ChatPage | undefined;
-  /** VS Code has not made the view yet. */
+  /** VS Code has not created the view yet. */
   #isViewAwaited = false;
 
   constructor(extensionUri: vscode.Uri, onMessage: (message: unknown, from: ChatPage) => void) {
@@ -67,7 +67,7 @@ export class ChatPages {
     this.focus(this.#tab ?? this.attachTab(vscode.window.createWebviewPanel(chatViewId, 'Hearth', column)));
   }
 
-  /** Brings the chat up where the user has it, with the question box focused once its page listens. */
+  /** Shows the chat in the view or tab where the user has it, and focuses the question box once the page listens. */
   async reveal(): Promise<void> {
     if (this.#tab) return this.focus(this.#tab);
     this.#isViewAwaited = this.#view === undefined;
@@ -81,7 +81,7 @@ export class ChatPages {
     postTo(page, { type: 'focus' });
   }
 
-  /** With the current texts. */
+  /** Loads the pages again with the current texts. */
   redraw(): void {
     for (const page of this.#all) this.#draw(page);
   }
@@ -90,7 +90,7 @@ export class ChatPages {
     for (const { view } of this.#all) void view.webview.postMessage(message);
   };
 
-  /** To the pages that `from` is not. */
+  /** Sends to all pages except `from`. */
   tellOthers(from: ChatPage, message: ToPage): void {
     for (const page of this.#all) if (page !== from) postTo(page, message);
   }
@@ -177,7 +177,7 @@ function progress(text: string, { done, total }: { done: number; total: number }
   return { kind: 'progress', text: `${text} (${share}%)`, share: share / 100 };
 }
 
-/** `isAgentOn`: of the chat on screen, with this model. */
+/** `isAgentOn`: for the chat on screen with this model. */
 export function controlsOf(
   { state }: EngineView,
   thinking: Thinking,
@@ -263,7 +263,7 @@ function whereItGoes({ remote, completionModel }: EngineSettings): string {
   );
 }
 
-/** The page's texts in the user's language. Called when the page is made: `l10n` is not ready before activation. */
+/** The page's texts in the user's language. Called when the page is created: `l10n` is not ready before activation. */
 export function pageTexts(): Texts {
   return {
     conversation: vscode.l10n.t('Conversation'),

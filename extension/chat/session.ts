@@ -41,16 +41,16 @@ export interface FileAccess {
   find(path: string, attachments: readonly Attachment[]): Promise<Place | undefined>;
 }
 
-/** Answers with tools, in chats whose user switched that on. */
+/** Answers with tools, in chats where the user turned the agent on. */
 export type Answering = Pick<Agent, 'isOn' | 'answer'>;
 
 type Answer = Omit<ChatResult, 'toolCalls' | 'finish'> & Pick<SummariseResult, 'finish'>;
 
-/** Of a question that is not a new one of the chat. */
+/** For a question that is not a new one of the chat. */
 type Asking = Partial<Pick<Asked, 'kind' | 'turn' | 'queued'>>;
 
 /**
- * The open chat: asks the engine and tells the store and the page what happens. It runs one answer at a time. Questions
+ * The open chat: asks the engine and reports events to the store and the page. It runs one answer at a time. Questions
  * asked meanwhile are queued; each runs when the answer before it is complete. After a stop, a failure or a restart the
  * queue is held: a question then waits until the user sends it.
  */
@@ -97,8 +97,8 @@ export class ChatSession {
   }
 
   /**
-   * Adds a turn, or changes a queued one, and answers it unless it is to wait. Resolves when the answer, and those queued
-   * behind it, ended; at once if the question is queued. Never rejects.
+   * Adds a turn, or changes a queued one, and answers it unless it must wait. Resolves when the answer and those queued
+   * behind it have ended; at once if the question is queued. Never rejects.
    */
   async ask(
     question: string,
@@ -134,13 +134,13 @@ export class ChatSession {
     const client = this.#engine.current;
     const card = client?.warmModel;
     if (!client || !card?.chat || this.busy || this.#closed) return;
-    // Its prompt begins with tools.
+    // The agent's prompt begins with tools.
     if (this.#agent?.isOn(this.conversation.id, card)) return;
     const messages = beforeQuestion(this.conversation.turns, chatSettings().instructions, card);
     await client.warm({ kind: 'chat', messages, thinking: this.#thinking.mode(card) }, token);
   }
 
-  /** Stops the answer and holds the queue. What is asked after this runs. */
+  /** Stops the answer and holds the queue. Later questions run. */
   stop(): void {
     if (this.#running === undefined) return;
     this.#running.source.cancel();
@@ -154,7 +154,7 @@ export class ChatSession {
     await left;
   }
 
-  /** Goes on after that turn in a new conversation. This one stays as it is. */
+  /** Continues after that turn in a new conversation. This one stays unchanged. */
   async fork(turn: string): Promise<void> {
     if (findTurn(this.conversation, turn) === undefined) return;
     if (this.busy) {
@@ -165,7 +165,7 @@ export class ChatSession {
     this.#showConversation();
   }
 
-  /** Keeps what a mention names with every question of this conversation, or no longer. */
+  /** Pins a mention to this conversation, or unpins it. */
   pin(mention: string, isPinned: boolean): void {
     const { pins } = this.conversation;
     if (isPinned === pins.includes(mention) || (isPinned && pins.length >= limits.chat.pins)) return;
@@ -182,8 +182,8 @@ export class ChatSession {
   }
 
   /**
-   * Replaces that turn and all later ones that were asked with a new question, or edits a queued one. `gathered`: new attachments. A turn
-   * whose answer has just begun is past editing: the new question is queued.
+   * Replaces that turn and all later ones except queued ones with a new question, or edits a queued one. `gathered`: new
+   * attachments. If the turn's answer has just begun, the new question is queued instead.
    */
   async resend(id: string, question: string, gathered?: Gathered): Promise<void> {
     const { turns } = this.conversation;
@@ -200,7 +200,7 @@ export class ChatSession {
     await this.#askAgain(old, question, gathered);
   }
 
-  /** Repeats a question. Replaces an attempt without text. */
+  /** Asks a question again. Replaces an answer without text. */
   async retry(id: string): Promise<void> {
     const old = findTurn(this.conversation, id);
     if (old === undefined || this.busy) return;
@@ -208,7 +208,7 @@ export class ChatSession {
     await this.#askAgain(old, old.view.question);
   }
 
-  /** Runs a held question, or puts it back into the queue while another is answered. */
+  /** Runs a held question, or queues it again while another is answered. */
   async send(id: string): Promise<void> {
     const turn = findTurn(this.conversation, id);
     if (turn === undefined || !isQueued(turn)) return;
@@ -246,7 +246,7 @@ export class ChatSession {
     if (request !== undefined) await this.summarise(request, true);
   }
 
-  /** Stores an event and shows it. Ignores those of a conversation that is closed or no longer open. */
+  /** Stores an event and shows it. Ignores events of a conversation that is no longer open. */
   #tell(event: TurnEvent): void {
     if (this.#closed || findTurn(this.conversation, event.turn) === undefined) return;
     this.#store.record(event);
@@ -334,7 +334,7 @@ export class ChatSession {
     const answer = this.#agent?.isOn(chat, card)
       ? await this.#agent.answer({ chat, turn, text: question, client, card, params, handlers, token, tell })
       : await client.chat(params, handlers, token);
-    // Calls of the last answer are not run.
+    // Tool calls of the last answer are not run.
     return { ...answer, finish: answer.finish === 'tool-calls' ? 'stop' : answer.finish };
   }
 
@@ -346,7 +346,7 @@ export class ChatSession {
   ): Promise<Answer> {
     const request = this.#requests.get(turn) ?? (await this.#files.reread(attachments[0]?.id ?? ''));
     this.#requests.delete(turn);
-    // Reading it has told the user why there is nothing to summarise.
+    // `reread` has told the user why there is nothing to summarise.
     if (request === undefined) throw new EngineFailure('cancelled', 'Nothing to summarise.');
     const { uri: _, ...params } = request;
     const result = await client.summarise(params, handlers, token);
@@ -376,7 +376,7 @@ export class ChatSession {
   }
 }
 
-/** In the queue, and not held. */
+/** Queued and not held. */
 const isWaiting = ({ view: { outcome } }: StoredTurn): boolean => outcome.kind === 'queued' && !outcome.held;
 
 function finished(answer: Answer): Outcome {

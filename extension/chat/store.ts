@@ -17,7 +17,7 @@ import {
 } from './conversation.ts';
 import { Journal, type Rebuilt, readJournal } from './journal.ts';
 
-/** File with the id of the conversation on screen. VS Code's workspaceState reaches the disk seconds later. */
+/** File with the id of the conversation on screen. VS Code writes workspaceState to disk only seconds later. */
 const pointer = 'current';
 /** Ids become part of a path. */
 const validId = /^[a-z0-9-]{1,64}$/;
@@ -28,7 +28,7 @@ export interface ChatEntry {
   id: string;
   title: string;
   questions: number;
-  /** Milliseconds since 1970, of its last line. */
+  /** Milliseconds since 1970 of its last event. */
   changedAt: number;
   /** Full text of the conversation, for searching. */
   text: string;
@@ -75,7 +75,7 @@ export class ChatStore {
     await this.#point('');
   }
 
-  /** Starts a conversation with the turns up to one of those on screen, which stay in theirs. */
+  /** Starts a conversation with copies of the turns up to one of those on screen. */
   async fork(turn: string, title: string): Promise<void> {
     const records = recordsUpTo(this.#current, turn);
     const left = this.#begin();
@@ -84,7 +84,7 @@ export class ChatStore {
     await this.#journal.flush();
   }
 
-  /** An empty conversation is on screen at once. Resolves when the one that was there is on the disk. */
+  /** Shows an empty conversation at once. Resolves when the previous one is on disk. */
   #begin(): Promise<void> {
     const left = this.#journal;
     this.#current = emptyConversation(newId());
@@ -186,7 +186,7 @@ export class ChatStore {
     return join(this.#folder, `${id}${extension}`);
   }
 
-  /** One that cannot be read stays where it is: the others are not to suffer for it. */
+  /** Skips one that cannot be read and leaves it in place, so that the others still open. */
   async #journalAt(id: string): ReturnType<typeof readJournal> {
     try {
       return await readJournal(this.#pathOf(id));
@@ -196,7 +196,7 @@ export class ChatStore {
     }
   }
 
-  /** It makes the file again from the conversation if something else changed it. */
+  /** It rewrites the file from the conversation if another program changed it. */
   #journalOf(conversation: Conversation): Journal {
     const rebuilt: Rebuilt = (stored, waiting) => {
       if (isWhole(conversation, [...stored, ...waiting])) return undefined;

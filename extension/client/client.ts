@@ -93,12 +93,12 @@ export class EngineClient {
     return this.#models.warmModel;
   }
 
-  /** The loaded model that completes: its own, or the chat model. */
+  /** The loaded model for completions: a separate one, or the chat model. */
   get completionModel(): ModelCard | undefined {
     return this.#models.completionModel;
   }
 
-  /** The model that completes, which may be there before the chat model. Fails as `ready` does. */
+  /** The model for completions, which may be loaded before the chat model. Fails as `ready` does. */
   readyToComplete(): Promise<ModelCard> {
     return this.#models.readyToComplete();
   }
@@ -123,7 +123,7 @@ export class EngineClient {
     return this.#engine.remoteModels(server);
   }
 
-  /** For other programs of this computer. */
+  /** Serves other programs on this computer. */
   startServer(params: StartServerParams): Promise<ServerAddress> {
     return this.#engine.startServer(params);
   }
@@ -132,7 +132,7 @@ export class EngineClient {
     await this.#engine.stopServer();
   }
 
-  /** @param onText is called with pieces of the model's text, before it is cut. */
+  /** @param onText gets the model's text piece by piece, before it is cut. */
   async complete(
     params: CompleteParams,
     token: CancellationToken,
@@ -148,14 +148,14 @@ export class EngineClient {
     }
   }
 
-  /** Does nothing while no model is loaded; waits while another request runs. @returns undefined if nothing is sure enough */
+  /** Does nothing while no model is loaded; waits while another request runs. @returns undefined if the model is not sure enough */
   async nextEdit(params: NextEditParams, token: CancellationToken): Promise<NextEditResult['edit']> {
     if (this.completionModel === undefined) return undefined;
     const { edit } = await this.#engine.nextEdit(params, token);
     return edit;
   }
 
-  /** Does nothing while no model is loaded: a warm-up is not worth loading one. @returns whether all was read. */
+  /** Does nothing while no model is loaded: a warm-up is no reason to load one. @returns whether the whole prompt was prefilled. */
   async warm(params: WarmParams, token: CancellationToken): Promise<boolean> {
     const model = params.kind === 'completion' ? this.completionModel : this.warmModel;
     if (model === undefined || this.view.running > 0) return false;
@@ -206,7 +206,7 @@ export class EngineClient {
     return token === undefined ? {} : { token };
   }
 
-  /** Downloads, or resumes; `onStep` gets the progress. */
+  /** Downloads or resumes; `onStep` gets the progress. */
   async pull(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
     const before = this.#state;
     this.#downloads.set(entry.id, (step) => {
@@ -276,7 +276,7 @@ export class EngineClient {
     this.#shown.dispose();
   }
 
-  /** Figures are shown of the model that answers questions. */
+  /** Shows statistics only for the model that answers questions. */
   async #counting<T extends { statistics: Statistics }>(run: () => Promise<T>, card = this.warmModel): Promise<T> {
     this.#shown.count(1);
     let last: Statistics | undefined;
@@ -314,7 +314,7 @@ export class EngineClient {
     else (this.#downloads.get(step.subject) ?? this.#showOthersDownload)(step);
   }
 
-  /** Of another window, while this one waits for a model too. */
+  /** Another window's download, shown while this one waits for a model too. */
   readonly #showOthersDownload = (step: Progress): void => {
     const state = this.#state;
     if (state.kind !== 'no-model' && !(state.kind === 'downloading' && this.#downloads.size === 0)) return;

@@ -29,7 +29,7 @@ export interface Launch {
   shared?: { readonly graceMs: number };
 }
 
-/** With the options and variables that keep the process's memory small. */
+/** Adds options and variables that keep the process's memory small. */
 export const sparing = ({ env, ...rest }: Launch): Launch => ({
   ...rest,
   env: { ...childMemoryVariables, ...env },
@@ -41,20 +41,20 @@ export interface Wire {
   readonly pid: number | undefined;
   readonly reader: MessageReader;
   readonly writer: MessageWriter;
-  /** Settles when the process is gone, or this window has left it, and everything it said has been delivered. */
+  /** Settles when the process has ended, or this window has left it, and all its messages have been delivered. */
   readonly ended: Promise<string>;
   /** The folder of a shared engine. */
   readonly folder?: string;
   /** Calls `beat` at every sign of life. */
   watch(beat: () => void): void;
-  /** This window needs the process no more. */
+  /** This window no longer needs the process. */
   leave(): void;
   kill(): void;
 }
 
 /** One life of the engine process and the typed channel to it. It is never reused after the process ended. */
 export class EngineConnection {
-  /** Settles when the process has ended and everything it said has been delivered. */
+  /** Settles when the process has ended and all its messages have been delivered. */
   readonly ended: Promise<string>;
   readonly #wire: Wire;
   readonly #rpc: MessageConnection;
@@ -95,7 +95,7 @@ export class EngineConnection {
     listen(this.#rpc, table, handlers, (line) => this.#log.warn(line));
   }
 
-  /** One request of a protocol, whose answer is not yet validated. @throws EngineFailure */
+  /** One request; its result is not yet validated. @throws EngineFailure */
   request(method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> {
     return this.#raceEnd(this.#send(method, params, token));
   }
@@ -108,7 +108,7 @@ export class EngineConnection {
     });
   }
 
-  /** Leaves the process, which ends unless other windows share it. One that does not end by itself is killed. */
+  /** Leaves the process, which ends unless other windows share it. Kills it if it does not end by itself. */
   async stop(): Promise<void> {
     if (this.#over) return;
     this.#stopping = true;
@@ -117,7 +117,7 @@ export class EngineConnection {
     if (gone === undefined) this.kill();
   }
 
-  /** Ends the process, whoever else shares it. */
+  /** Ends the process, even if other windows share it. */
   async end(): Promise<void> {
     this.#stopping = true;
     this.kill();
@@ -138,7 +138,7 @@ export class EngineConnection {
     });
   }
 
-  /** Rejects as soon as the process is gone: the connection itself would leave the request pending for ever. */
+  /** Rejects as soon as the process has ended: the connection itself would leave the request pending for ever. */
   #raceEnd<T>(answer: Promise<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       this.#pending.add(reject);
@@ -148,7 +148,7 @@ export class EngineConnection {
 
   async #whenEnded(): Promise<string> {
     const how = await this.#wire.ended;
-    // The connection hands messages on one per turn of the event loop.
+    // The connection delivers one message per turn of the event loop.
     await new Promise((resolve) => setTimeout(resolve, 0));
     this.#over = true;
     for (const reject of [...this.#pending]) reject(this.#gone());
@@ -161,7 +161,7 @@ export class EngineConnection {
     return this.#stopping ? new EngineFailure('cancelled', 'The engine was stopped.') : engineEnded();
   }
 
-  /** Kills a process that was stopped (SIGSTOP, a frozen container), so that it is replaced. Watches from the first beat on. */
+  /** Kills a stopped process (SIGSTOP, a frozen container), so that it is replaced. Watches from the first heartbeat on. */
   #watchHeartbeat(): void {
     let silentLooks = 0;
     let timer: NodeJS.Timeout | undefined;
@@ -182,10 +182,10 @@ export class EngineConnection {
 /** After stdin, stdout, stderr and the channel. */
 const heartbeatFd = 4;
 
-/** A child process of this window's own, which inherits its channel. */
+/** A child process of this window with an inherited channel. */
 export function childWire(launch: Launch, log: Log): Wire {
   const child = fork(launch.entry, [], {
-    // The extension host is Electron on the desktop and Node in a remote; both run a script as plain Node this way.
+    // The extension host is Electron on the desktop and Node in a remote; both run a script as Node this way.
     execPath: process.execPath,
     execArgv: [...(launch.nodeOptions ?? [])],
     env: { ...process.env, ...launch.env, ELECTRON_RUN_AS_NODE: '1', [heartbeatVariable]: `${heartbeatFd}` },
@@ -241,7 +241,7 @@ function isChannelError(error: unknown): boolean {
   return code === 'ERR_IPC_CHANNEL_CLOSED' || code === 'ERR_IPC_DISCONNECTED' || code === 'EPIPE';
 }
 
-/** The value, or undefined when it takes longer than `ms`. */
+/** The value, or undefined if it takes longer than `ms`. */
 export async function withTimeout<T>(value: Promise<T>, ms: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {

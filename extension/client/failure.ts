@@ -4,14 +4,14 @@ import type { Progress } from '../../engine/protocol/engineProtocol.ts';
 import { formatDuration } from '../format.ts';
 import type { Action, Outcome } from '../messages.ts';
 
-/** Why a request to the engine failed: the engine's own codes, and what only the extension can say. */
+/** Why a request to the engine failed: the engine's codes, and those of the extension itself. */
 export type FailureCode =
   | ErrorCode
   /** The process ended while the request was running. */
   | 'engine-ended'
-  /** The process ended too often; it is not started again by itself. */
+  /** The process ended too often and is not restarted automatically. */
   | 'engine-given-up'
-  /** The engine said something that the protocol does not allow. */
+  /** The engine sent something that the protocol does not allow. */
   | 'protocol'
   /** There is no model on this machine yet. */
   | 'no-model'
@@ -32,8 +32,7 @@ export class EngineFailure extends Error {
 export const isCancelled = (error: unknown): boolean => error instanceof EngineFailure && error.code === 'cancelled';
 
 /**
- * A failure that the engine reports. The engine writes English, as its command line and server do; in another language
- * the kind of failure stands before its text.
+ * A failure that the engine reports. Its text is English; in other languages the translated kind of failure precedes it.
  */
 export function reportedFailure(code: ErrorCode, message: string, cause: unknown): EngineFailure {
   const kind = vscode.env.language.startsWith('en') ? '' : kinds()[code];
@@ -77,7 +76,7 @@ const remedies: Partial<Record<FailureCode, Action[]>> = {
   'out-of-memory': ['choose-model', 'settings'],
   'context-overflow': ['new-chat', 'settings'],
   unavailable: ['retry', 'show-log'],
-  // The engine has tried once itself; only a fresh process loads the model again.
+  // The engine has retried once itself; now only a new process loads the model again.
   'device-lost': ['restart', 'retry', 'show-log'],
 };
 
@@ -115,7 +114,7 @@ interface Note {
   share: number | undefined;
 }
 
-/** Notes of one answer's progress: which part of how many, and, once a part is done, about how long it still takes. */
+/** Progress notes of one answer: part N of M and, once a part is done, the estimated time left. */
 export function progressNotes(nowMs = () => performance.now()): (step: Progress) => Note {
   const startMs = nowMs();
   return ({ message, done, total, unit }) => {

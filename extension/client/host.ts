@@ -7,7 +7,7 @@ import type { ProcessState } from './process.ts';
 
 /**
  * Creates the engine's client when it is first needed. Its code (protocol schemas, RPC) is evaluated only
- * then, so that a window in which Hearth is not used pays nothing for it.
+ * then, so that it costs nothing in a window that does not use Hearth.
  */
 export class EngineHost {
   readonly #create: () => Promise<EngineClient>;
@@ -38,7 +38,7 @@ export class EngineHost {
     return this.#opening;
   }
 
-  /** Resolves when the view is so. */
+  /** Resolves when the condition holds. */
   until(isSo: (view: EngineView) => boolean): Promise<void> {
     return untilView(this, isSo);
   }
@@ -55,16 +55,16 @@ export class EngineHost {
 
 /** State of the engine, for status bar and chat view. */
 export type EngineState =
-  /** Nothing has asked for it yet, or it was stopped. */
+  /** Not needed yet, or stopped. */
   | { kind: 'idle' }
   | { kind: 'starting' }
-  /** No model on disk; these are worth downloading. `problem`: why the last download failed; its model comes first. */
+  /** No model on disk. `offers`: models to download. `problem`: why the last download failed; its model comes first. */
   | { kind: 'no-model'; offers: Offer[]; problem?: string }
   /** Bytes. */
   | { kind: 'downloading'; name: string; done: number; total: number }
   /** Bytes; total 0 until the engine says. */
   | { kind: 'loading'; name: string; done: number; total: number }
-  /** A server is asked what it has. */
+  /** Asking a server for its models. */
   | { kind: 'connecting'; host: string }
   | { kind: 'ready'; card: ModelCard }
   | { kind: 'restarting'; delayMs: number }
@@ -72,13 +72,13 @@ export type EngineState =
 
 export interface EngineView {
   state: EngineState;
-  /** The model that completes beside the chat model, or why the chosen one does not. */
+  /** The separate completion model, or why the chosen one is not used. */
   completion?: { card: ModelCard } | { problem: string };
-  /** Requests that generate now. */
+  /** Number of requests that are generating. */
   running: number;
   /** Statistics of the last request that generated with the model in `state`. */
   last: Statistics | undefined;
-  /** Why the server that answers did not, last time. */
+  /** Why the server did not answer the last time. */
   away?: string;
 }
 
@@ -105,7 +105,7 @@ export function stateOf(process: ProcessState, before: EngineState): EngineState
   }
 }
 
-/** Resolves when the view is so. */
+/** Resolves when the condition holds. */
 function untilView(
   { view, onView }: Pick<ViewKeeper, 'view' | 'onView'>,
   isSo: (view: EngineView) => boolean,
@@ -127,7 +127,7 @@ export class ViewKeeper {
   readonly #changed = new vscode.EventEmitter<EngineView>();
   readonly onView = this.#changed.event;
   #current = idleView;
-  /** Id of the model that `last` is of. */
+  /** Id of the model whose statistics `last` has. */
   #lastOf: string | undefined;
 
   get view(): EngineView {
@@ -136,13 +136,13 @@ export class ViewKeeper {
 
   show(state: EngineState): void {
     const { away: _, ...current } = this.#current;
-    // Figures of another model would stand beside this one's name.
+    // Otherwise another model's figures would appear beside this one's name.
     const last = state.kind === 'ready' && state.card.id !== this.#lastOf ? undefined : current.last;
     this.#current = { ...current, state, last };
     this.#changed.fire(this.#current);
   }
 
-  /** The server did not answer; `undefined`: it did again. */
+  /** Why the server did not answer; undefined: it answers again. */
   showAway(away: string | undefined): void {
     if (away === this.#current.away) return;
     const { away: _, ...current } = this.#current;
@@ -156,7 +156,7 @@ export class ViewKeeper {
     this.#changed.fire(this.#current);
   }
 
-  /** A request that generates began, or ended with these statistics of the model that answers questions. */
+  /** A generating request began, or ended with these statistics of the chat model. */
   count(change: 1 | -1, last = this.#current.last): void {
     if (this.#current.state.kind === 'ready') this.#lastOf = this.#current.state.card.id;
     this.#current = { ...this.#current, running: this.#current.running + change, last };

@@ -1,4 +1,4 @@
-/** Decides which models are loaded, by the settings and by what is on disk, and loads them. */
+/** Decides from the settings and the models on disk which models to load, and loads them. */
 import * as vscode from 'vscode';
 import type { CancellationToken } from 'vscode-jsonrpc/node';
 import type { EngineRequests, Progress } from '../../engine/protocol/engineProtocol.ts';
@@ -19,7 +19,7 @@ export type TokenFor = (url: string) => Promise<string | undefined>;
 /** Id prefix of a remote server's model. */
 const remoteId = 'remote:';
 
-/** Identifies the model that the settings choose. */
+/** Key of the model that the settings choose. */
 const choiceOf = ({ model, remote }: EngineSettings): string => JSON.stringify([model, remote]);
 
 interface LocalModel {
@@ -29,7 +29,7 @@ interface LocalModel {
 
 interface Plan {
   readonly chat: LocalModel | RemoteSettings;
-  /** The chat model's, if it is listed. */
+  /** The chat model's entry, if it is listed. */
   readonly entry: ModelEntry | undefined;
   readonly entries: readonly ModelEntry[];
   readonly completion: ReturnType<typeof chooseCompletionModel>;
@@ -38,7 +38,7 @@ interface Plan {
 interface Loading {
   readonly key: string;
   readonly card: Promise<ModelCard>;
-  /** Resolves once completions can be asked for, which may be before the chat model is loaded. Never rejects. */
+  /** Resolves once completions are possible, which may be before the chat model is loaded. Never rejects. */
   readonly completion: Promise<ModelCard | undefined>;
 }
 
@@ -75,15 +75,15 @@ export class ModelLoader {
     return state.kind === 'ready' ? state.card : undefined;
   }
 
-  /** The loaded model that completes: its own, or the chat model. */
+  /** The loaded model for completions: a separate one, or the chat model. */
   get completionModel(): ModelCard | undefined {
     const { completion } = this.#shown.view;
     return completion && 'card' in completion ? completion.card : this.warmModel;
   }
 
   /**
-   * Makes sure that the chosen model is loaded. Fails with code `no-model` when there is none on this machine, and with
-   * the engine's own failure when it cannot be loaded. Calls that ask for the same share one load.
+   * Makes sure that the chosen model is loaded. Fails with code `no-model` if there is none on this machine, and with
+   * the engine's own failure if it cannot be loaded. Calls for the same model share one load.
    */
   readonly ready = (): Promise<ModelCard> => {
     const settings = engineSettings();
@@ -95,7 +95,7 @@ export class ModelLoader {
       (found) => this.#loadCompletion(found.completion),
       () => undefined,
     );
-    // The model that completes comes first: it is small, and the chat model takes what memory is left.
+    // The completion model is loaded first: it is small, and the chat model takes the remaining memory.
     const card = completion.then(async () => this.#load(await plan));
     this.#loading = { key, card, completion };
     card.catch(() => {
@@ -104,7 +104,7 @@ export class ModelLoader {
     return card;
   };
 
-  /** The model that completes: its own, or the chat model. @throws EngineFailure as `ready` */
+  /** The model for completions: a separate one, or the chat model. @throws EngineFailure as `ready` */
   async readyToComplete(): Promise<ModelCard> {
     const card = this.ready();
     // Its failure is reported below if there is no other model.
@@ -161,7 +161,7 @@ export class ModelLoader {
       const card = 'load' in chat ? await this.#loadHere(chat) : await this.#connect(chat);
       this.#logCard(card);
       this.#shown.show({ kind: 'ready', card });
-      // Whether a file or a server's model fills in is known only now.
+      // Only now is it known whether a file or a server's model was trained to fill in code.
       if (completion === undefined && entry === undefined)
         await this.#loadCompletion(chooseCompletionModel(engineSettings().completionModel, card, entries));
       return card;
@@ -172,13 +172,13 @@ export class ModelLoader {
   }
 
   async #loadHere({ load, name }: LocalModel): Promise<ModelCard> {
-    // Another model replaces the one that answers now.
+    // Another model replaces the current chat model.
     await this.#shown.untilIdle();
     this.#shown.show({ kind: 'loading', name, done: 0, total: 0 });
     return this.#parts.engine.load(load);
   }
 
-  /** Without one, or if it fails, the chat model completes. */
+  /** If there is none, or loading it fails, the chat model completes. */
   async #loadCompletion(choice: ReturnType<typeof chooseCompletionModel>): Promise<ModelCard | undefined> {
     const before = this.#shown.view.completion;
     if (choice === undefined) {
@@ -204,7 +204,7 @@ export class ModelLoader {
     }
   }
 
-  /** A server that is not there comes back by itself. */
+  /** Retries an unreachable server later. */
   #connectLater(choice: ReturnType<typeof chooseCompletionModel>): void {
     const loading = this.#loading;
     const again = () => this.#loading === loading && void this.#loadCompletion(choice);
@@ -218,7 +218,7 @@ export class ModelLoader {
     return this.#parts.engine.connect(params);
   }
 
-  /** The token goes to its own process alone, so that has to run. */
+  /** Only a running engine process gets the token. */
   async #serverParams({ url, model }: { readonly url: string; readonly model?: string | undefined }) {
     const { contextTokens } = engineSettings();
     const token = await this.#parts.tokenFor(url);
@@ -230,7 +230,7 @@ export class ModelLoader {
     };
   }
 
-  /** @throws EngineFailure `not-found` when the settings name another server by now. */
+  /** @throws EngineFailure `not-found` if the settings name another server by now. */
   async #useRemote(model: string): Promise<ModelCard> {
     this.#named = undefined;
     const card = await this.ready();
@@ -253,7 +253,7 @@ export class ModelLoader {
 
   #showLoadFailure(error: unknown): void {
     const code = error instanceof EngineFailure ? error.code : 'internal';
-    // The view already says these: what to download, or that the process is being started again.
+    // The view already shows these: what to download, or that the process is restarting.
     if (code === 'no-model' || code === 'engine-ended' || code === 'engine-given-up') return;
     this.#log.error(`Loading the model: ${sentence(error)}`);
     const again = code === 'internal' || code === 'device-lost' || engineSettings().remote !== undefined;
@@ -287,7 +287,7 @@ export class ModelLoader {
     this.#shown.show({ ...state, done: step.done, total: step.total });
   }
 
-  /** Nothing is loaded any more. */
+  /** Call when nothing is loaded any more. */
   forget(): void {
     this.#loading = undefined;
   }

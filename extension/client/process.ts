@@ -9,12 +9,12 @@ import { childWire, EngineConnection, type Launch, type Wire } from './connectio
 import { EngineFailure, engineEnded, engineGivenUp, sentence } from './failure.ts';
 import { joinEngine, sharedFolder } from './sharedEngine.ts';
 
-/** How long to wait before the engine is started again after it ended unasked. Pure: the caller brings the clock. */
+/** How long to wait before restarting the engine after a crash. Pure: the caller passes the time. */
 export class Backoff {
   #crashes = 0;
 
   /**
-   * The wait in milliseconds after a crash of a run that lasted `ranMs`, or undefined when trying again is hopeless.
+   * Wait in milliseconds after a crash of a run that lasted `ranMs`; undefined: give up.
    */
   next(ranMs: number): number | undefined {
     if (ranMs >= limits.engine.healthyAfterMs) this.#crashes = 0;
@@ -32,9 +32,9 @@ export type ProcessState =
   | { kind: 'stopped' }
   | { kind: 'starting' }
   | { kind: 'running' }
-  /** It crashed and restarts after the delay. */
+  /** Crashed; restarts after the delay. */
   | { kind: 'waiting'; delayMs: number }
-  /** It stays down until `restart` is called. */
+  /** Stays stopped until `restart` is called. */
   | { kind: 'failed'; message: string };
 
 /** The requests of `table` to a process. */
@@ -42,9 +42,9 @@ type ClientOf = <Table extends Requests>(table: Table) => Client<Table, Cancella
 
 /** The purpose of a process. */
 interface ProcessRole {
-  /** In the log. */
+  /** Name in the log. */
   name: string;
-  /** Its first request. A process of the wrong version, or one that cannot work here, is not started again. */
+  /** The first request to it. A process of the wrong version, or one that cannot work here, is not restarted. */
   greet(clientOf: ClientOf): Promise<unknown>;
 }
 
@@ -53,8 +53,8 @@ const engineRole: ProcessRole = { name: 'The engine', greet: checkVersion };
 type Subscription = (connection: EngineConnection) => void;
 
 /**
- * Keeps the engine's process, or another child, alive: starts it on the first use, starts it again after a crash with growing delays, stops
- * trying after the last one, and ends it with the extension.
+ * Keeps the engine, or another child process, alive: starts it on first use, restarts it after a crash with growing delays,
+ * gives up after the last delay, and ends it with the extension.
  */
 export class EngineProcess {
   readonly #launch: () => Launch;
@@ -71,10 +71,10 @@ export class EngineProcess {
   #ready: Promise<EngineConnection> | undefined;
   #cancelWait: (() => void) | undefined;
   #startedAtMs = 0;
-  /** A start that was overtaken by a stop finds another number here. */
+  /** Incremented by a stop, so that a start still under way notices it. */
   #attempts = 0;
 
-  /** `launch` is asked at every start, so that changed settings take effect with the next process. */
+  /** `launch` is called at every start, so that changed settings take effect with the next process. */
   constructor(launch: () => Launch, log: Log, role: ProcessRole = engineRole) {
     this.#launch = launch;
     this.#log = log;
@@ -99,17 +99,17 @@ export class EngineProcess {
     if (this.#live !== undefined) subscribe(this.#live);
   }
 
-  /** The requests of `table` to the process that runs, which each of them starts where there is none. @throws EngineFailure */
+  /** A client for the requests of `table`. Each request starts the process if none runs. @throws EngineFailure */
   client<Table extends Requests>(table: Table): Client<Table, CancellationToken> {
     return this.#clientOf(table, () => this.start());
   }
 
-  /** To the running process, if there is one. */
+  /** Notifies the running process, if there is one. */
   notify(method: string, params: unknown): void {
     this.#live?.notify(method, params);
   }
 
-  /** The running process; starts it where there is none, waits where a restart is due, fails after the last one. */
+  /** The running process. Starts it if there is none, waits for a pending restart, fails after the last one. */
   start(): Promise<EngineConnection> {
     if (this.#current.kind === 'failed')
       return Promise.reject(new EngineFailure('engine-given-up', this.#current.message));
@@ -117,7 +117,7 @@ export class EngineProcess {
     return this.#ready;
   }
 
-  /** Forgets past crashes and starts a fresh process. One that other windows share ends too, unless this window shall use another. */
+  /** Forgets past crashes and starts a new process. Ends a shared process too, unless this window is to use another one. */
   async restart(): Promise<void> {
     const connection = this.#live;
     if (connection?.folder !== undefined && connection.folder === folderOf(this.#launch(), this.#log)) {
@@ -224,7 +224,7 @@ export class EngineProcess {
         reject(engineEnded());
       };
     }).then(() => this.#open());
-    // A process that does not start ends, and `afterEnd` deals with every end.
+    // A process that fails to start ends, and `afterEnd` handles every end.
     this.#ready.catch((error: unknown) => this.#log.debug(`${this.#role.name} starts: ${sentence(error)}`));
     this.#become({ kind: 'waiting', delayMs });
   }
@@ -248,7 +248,7 @@ export class EngineProcess {
   }
 }
 
-/** @throws EngineFailure `protocol` when the engine is of another version than the extension. */
+/** @throws EngineFailure `protocol` if engine and extension have different versions. */
 async function checkVersion(clientOf: ClientOf): Promise<unknown> {
   const status = await clientOf(engineRequests).status();
   if (status.protocolVersion === protocolVersion) return status;
@@ -258,7 +258,7 @@ async function checkVersion(clientOf: ClientOf): Promise<unknown> {
   );
 }
 
-/** The folder of the engine that windows share; undefined: this window has its own. */
+/** The folder of the shared engine; undefined: this window has its own engine. */
 function folderOf(launch: Launch, log: Log): string | undefined {
   if (launch.shared === undefined) return undefined;
   try {

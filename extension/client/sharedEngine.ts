@@ -1,4 +1,4 @@
-/** The windows' end of an engine that they share (engine/protocol/sharedEngine.ts): finds it, or starts it. */
+/** Finds or starts the engine that windows share (engine/protocol/sharedEngine.ts). */
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { closeSync, lstatSync, mkdirSync, openSync, rmSync, statSync } from 'node:fs';
@@ -24,13 +24,13 @@ import { limits } from '../limits.ts';
 import type { Log } from '../parts.ts';
 import { type Launch, type Wire, withTimeout } from './connection.ts';
 
-/** Variables that change what an engine does. Windows where one of them differs do not share. */
+/** Variables that change how an engine works. Windows with different values do not share an engine. */
 const engineVariables =
   /^((HEARTH|HF|OLLAMA|PIP|VK)_\w+|NODE_OPTIONS|NODE_EXTRA_CA_CERTS|XDG_(CACHE|CONFIG)_HOME|HOME|LOCALAPPDATA|\w+_proxy)$/i;
 
 /**
- * The folder where windows meet that would start the same engine: same program, same settings of its environment.
- * @throws Error with the reason where they cannot share one.
+ * The folder of windows that would start the same engine: same program, same environment.
+ * @throws Error with the reason if they cannot share one.
  */
 export function sharedFolder({ entry, env, nodeOptions = [] }: Launch): string {
   if (!isBuiltin('node:sqlite')) throw new Error(`Node.js ${process.versions.node} has no SQLite.`);
@@ -47,17 +47,17 @@ export function sharedFolder({ entry, env, nodeOptions = [] }: Launch): string {
   return folder;
 }
 
-/** @throws Error where others may open the folder, or own it. */
+/** @throws Error if other users own the folder or may open it. */
 function makePrivate(path: string): void {
   mkdirSync(path, { recursive: true, mode: 0o700 });
-  // Windows has access lists instead; the folder of the user's data is the user's.
+  // Windows has access lists instead; %LOCALAPPDATA% belongs to the user.
   if (process.platform === 'win32') return;
   const found = lstatSync(path);
   if (found.isDirectory() && found.uid === process.getuid?.() && (found.mode & 0o077) === 0) return;
   throw new Error(`${path} is not a folder that only this user can open.`);
 }
 
-/** Connects to the engine of `folder`, which is started if there is none. @throws Error if it does not start. */
+/** Connects to the engine of `folder`; starts it if there is none. @throws Error if it does not start. */
 export async function joinEngine(launch: Launch, folder: string, log: Log): Promise<Wire> {
   const untilMs = performance.now() + limits.engine.handshakeMs;
   for (;;) {
@@ -65,7 +65,7 @@ export async function joinEngine(launch: Launch, folder: string, log: Log): Prom
     if (wire) return wire;
     if (performance.now() > untilMs) throw new Error('no engine could be reached');
     const started = await start(launch, folder, log);
-    // Another window's is starting.
+    // Another window's engine is starting.
     for (let left = 20; started === 'taken' && left > 0; left--) {
       await sleep(limits.engine.pollMs);
       const theirs = await connectTo(folder, log);
@@ -74,7 +74,7 @@ export async function joinEngine(launch: Launch, folder: string, log: Log): Prom
   }
 }
 
-/** Several windows may do this at once: all engines but one find the folder taken. @throws Error if it ends otherwise. */
+/** Several windows may do this at once: all engines but one find the folder taken. @throws Error if it ends for another reason. */
 async function start(launch: Launch, folder: string, log: Log): Promise<'ready' | 'taken'> {
   const path = join(folder, `${randomBytes(6).toString('hex')}.log`);
   const output = openSync(path, 'w', 0o600);
@@ -102,7 +102,7 @@ async function start(launch: Launch, folder: string, log: Log): Promise<'ready' 
   throw new Error(typeof end === 'number' ? `exit status ${end}` : end);
 }
 
-/** Undefined where no engine answers. One that is stopped is killed. */
+/** Undefined if no engine answers. Kills a stopped (SIGSTOP) engine. */
 async function connectTo(folder: string, log: Log): Promise<Wire | undefined> {
   const address = await readAddress(folder);
   const life = address && (await opened(address.life));
@@ -131,7 +131,7 @@ async function readAddress(folder: string): Promise<SharedAddress | undefined> {
   try {
     return sharedAddress.parse(JSON.parse(await readFile(addressFile(folder), 'utf8')));
   } catch {
-    // There is no engine yet, or another one is writing its address.
+    // There is no engine yet, or it is still writing its address.
     return undefined;
   }
 }
@@ -148,14 +148,14 @@ function opened(path: string): Promise<Socket | undefined> {
   });
 }
 
-/** An error, as of a reset connection, is followed by 'close'. */
+/** An error, such as a reset connection, is followed by 'close'. */
 const closed = (socket: Socket): Promise<void> => new Promise((resolve) => socket.once('close', () => resolve()));
 
 function kill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
-    // It is gone already.
+    // The process has ended already.
   }
 }
 
@@ -183,12 +183,12 @@ class SharedWire implements Wire {
   }
 
   watch(beat: () => void): void {
-    // The first one has come.
+    // The first heartbeat has arrived.
     beat();
     this.#sockets.life.on('data', beat);
   }
 
-  /** The process goes on for other windows, or for a while. */
+  /** The process stays for other windows, or for the grace period. */
   leave(): void {
     this.#left = true;
     const { life, requests } = this.#sockets;
@@ -198,7 +198,7 @@ class SharedWire implements Wire {
 
   kill(): void {
     const { life, requests } = this.#sockets;
-    // Another process may have its id by now.
+    // Another process may have its id by now, so kill only while a socket is open.
     if (!life.destroyed && !requests.destroyed) kill(this.pid);
   }
 
@@ -206,7 +206,7 @@ class SharedWire implements Wire {
     const { life, requests } = this.#sockets;
     const both = [life, requests].map(closed);
     await Promise.race(both);
-    // What the process said last is read before its socket closes.
+    // The process's last messages are read before its socket closes.
     await withTimeout(Promise.all(both), limits.engine.drainMs);
     life.destroy();
     requests.destroy();
@@ -216,7 +216,7 @@ class SharedWire implements Wire {
   }
 }
 
-/** The last lines that a process wrote. */
+/** Logs the last lines that a process wrote. */
 async function logTail(path: string, log: Log): Promise<void> {
   const { logLineChars } = limits.engine;
   try {
@@ -233,6 +233,6 @@ async function logTail(path: string, log: Log): Promise<void> {
       await file.close();
     }
   } catch {
-    // Another engine has swept it away.
+    // Another engine has removed the file.
   }
 }

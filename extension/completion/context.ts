@@ -6,9 +6,9 @@ import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
 import { farParts, fitting, keepOrder, namesNear, type Snippet, SnippetLists, similarStretches } from './moment.ts';
 
 /**
- * What goes before the file in a completion's prompt: definitions of names near the cursor, recently edited places, stretches
- * of the file itself that the prompt lacks, of the repository and of recently visited files that resemble the cursor's lines.
- * It is gathered when a file is first completed, never waited for longer than a deadline, and again when nobody types.
+ * The context before the file in a completion's prompt: definitions of names near the cursor, recently edited places, parts
+ * of the file itself that the prompt lacks, and parts of the repository and of recently visited files that resemble the
+ * cursor's lines. It is gathered at a file's first completion, with a deadline, and again when the user pauses.
  */
 export class CompletionContext {
   readonly #index: RepositoryIndex;
@@ -32,7 +32,7 @@ export class CompletionContext {
     ];
   }
 
-  /** What the file's prompt has; of a file without a list, what is found within the deadline. What comes later serves the next key. */
+  /** The snippets in the file's prompt; for a new file, those found within the deadline. Later results serve the next key. */
   async snippets(document: vscode.TextDocument, position: vscode.Position, maxChars: number): Promise<Snippet[]> {
     const key = document.uri.toString();
     const kept = this.#lists.of(key);
@@ -42,7 +42,7 @@ export class CompletionContext {
   }
 
   /**
-   * Finds what suits the cursor's place now. The file's prompt has it once `read` says that the engine has read it.
+   * Gathers snippets for the cursor's current place. The file's prompt uses them once `read` reports that they are prefilled.
    * @throws what `read` throws
    */
   async refresh(
@@ -63,7 +63,7 @@ export class CompletionContext {
     this.#gathering.set(key, gathering);
     const snippets = await gathering;
     this.#gathering.delete(key);
-    // A pause of typing may have been faster.
+    // A refresh during a pause may have been faster.
     if (!this.#lists.of(key)) this.#lists.keep(key, snippets);
     return snippets;
   }
@@ -134,7 +134,7 @@ export class CompletionContext {
 
   #edit(document: vscode.TextDocument, line: number): void {
     if (document.uri.scheme !== 'file') return;
-    // One place a file and ten lines: typing goes on at the same one.
+    // One place per file and ten lines, because typing continues at the same place.
     const key = `${document.uri.toString()} ${Math.floor(line / 10)}`;
     this.#edits.delete(key);
     this.#edits.set(key, { document, line });

@@ -1,10 +1,10 @@
 import { importsIn } from '../../engine/index/question/planner.ts';
 import { limits } from '../limits.ts';
 
-/** Everything about the place of the cursor that decides whether to ask, and what. */
+/** Everything about the cursor's place that decides whether to ask the engine, and with what prompt. */
 export interface Moment {
   languageId: string;
-  /** Text before and after the cursor, cut to what the engine gets. */
+  /** Text before and after the cursor, cut to the engine's limits. */
   prefix: string;
   suffix: string;
   /** The cursor's line, before and after the cursor. */
@@ -23,8 +23,8 @@ interface Lines {
 }
 
 /**
- * `inserted`: text that stands in for what is between its start and the cursor, when the suggestion widget has an item
- * selected. The suggestion then continues that item.
+ * `inserted`: the item selected in the suggestion widget, which replaces the text from its start to the cursor. The
+ * suggestion then continues that item.
  */
 export function momentAt(
   document: Document,
@@ -49,7 +49,7 @@ export function momentAt(
   };
 }
 
-/** Names of the cursor's line, then of the one above, each once, the nearest to the line's end first. */
+/** Names on the cursor's line, then on the one above, each once, those nearest to the line's end first. */
 export function namesNear(
   document: Pick<Lines, 'lineAt'>,
   line: number,
@@ -90,7 +90,7 @@ function cutFront(text: string): string {
   return text.slice(Math.ceil(excess / step) * step).replace(/^[\uDC00-\uDFFF]/, '');
 }
 
-/** No character of two halves is cut into them. */
+/** Never cuts between the halves of a surrogate pair. */
 const cutEnd = (text: string): string => text.slice(0, limits.completion.suffixChars).replace(/[\uD800-\uDBFF]$/, '');
 
 function linesOf(document: Lines, start: number, end: number): string[] {
@@ -103,8 +103,8 @@ const closersOnly = /^[\s)\]}>"'`;,:]*$/;
 const word = /[\p{L}\p{N}_$]/u;
 
 /**
- * Whether it could be worth asking the engine, which looks closer. Not in the middle of a word, not before more text on the
- * line unless the model can fill a gap, and not in an empty file.
+ * A first check whether to ask the engine, which decides in detail. Not in the middle of a word, not before more text on the
+ * line unless the model was trained to fill in code, and not in an empty file.
  */
 export function worthAsking({ linePrefix, lineSuffix, prefix, suffix }: Moment, fillInTheMiddle: boolean): boolean {
   if (word.test(linePrefix.at(-1) ?? '') && word.test(lineSuffix[0] ?? '')) return false;
@@ -112,7 +112,7 @@ export function worthAsking({ linePrefix, lineSuffix, prefix, suffix }: Moment, 
   return prefix.trim() !== '' || suffix.trim() !== '';
 }
 
-// Stretches of other files that resemble the lines at the cursor, and how a list of them changes as little as it can.
+// Parts of other files that resemble the lines at the cursor, in lists that change as little as possible.
 
 export interface Snippet {
   path: string;
@@ -120,10 +120,10 @@ export interface Snippet {
 }
 
 const windowLines = 20;
-/** Below, two stretches share no more than the language's own words. */
+/** Below this, two parts share only the language's keywords. */
 const leastLikeness = 0.2;
 
-/** The stretch of each file that is most like `around`, the best file first, at most `count`. */
+/** The part of each file that is most like `around`, the best file first, at most `count`. */
 export function similarStretches(around: string, files: readonly Snippet[], count: number): Snippet[] {
   const wanted = wordsOf(around);
   const best = files.map(({ path, text }) => ({ path, ...bestWindow(wanted, text.split('\n')) }));
@@ -150,14 +150,14 @@ function bestWindow(
 
 const wordsOf = (text: string): Set<string> => new Set(text.match(/[\p{L}\p{N}_$]{2,}/gu) ?? []);
 
-/** Jaccard, 1912: what both share, of all that either has. */
+/** Jaccard index (1912): size of the intersection over size of the union. */
 function jaccard(a: ReadonlySet<string>, b: ReadonlySet<string>): number {
   let shared = 0;
   for (const word of a) if (b.has(word)) shared += 1;
   return shared / Math.max(1, a.size + b.size - shared);
 }
 
-/** As many as have room; of one that has none, as many lines as fit, those that are most like `around`. */
+/** As many snippets as fit; of the first that does not, the lines most like `around` that fit. */
 export function fitting(snippets: readonly Snippet[], around: string, maxChars: number): Snippet[] {
   const wanted = wordsOf(around);
   let room = maxChars;
@@ -169,14 +169,14 @@ export function fitting(snippets: readonly Snippet[], around: string, maxChars: 
   });
 }
 
-/** Fewer lines seldom hold a whole statement. */
+/** Line counts to try. Fewer lines seldom hold a whole statement. */
 const cutLines = [windowLines, 14, 10, 7, 5];
 
 function cutTo(room: number, text: string, wanted: ReadonlySet<string>): string | undefined {
   if (text.length <= room) return text;
   const lines = text.split('\n');
   for (const count of cutLines.filter((own) => own < lines.length)) {
-    // Where none has a word in common, the beginning says what it is.
+    // If no window shares a word, the beginning shows best what the file is.
     const best = bestWindow(wanted, lines, count).text || lines.slice(0, count).join('\n');
     if (best.length <= room) return best;
   }
@@ -184,8 +184,8 @@ function cutTo(room: number, text: string, wanted: ReadonlySet<string>): string 
 }
 
 /**
- * What the prompt lacks of the open file: its text below the cursor, of which models that fill in get a few lines and others
- * none, and the text far above. Both begin on a grid from the file's end, so that lines typed at the cursor move neither.
+ * The parts of the open file that the prompt lacks: the text below the cursor (fill-in-the-middle models get a few lines of it,
+ * others none) and the text far above. Both start on a grid counted from the file's end, so that typing at the cursor moves neither.
  */
 export function farParts(document: Lines, line: number): string[] {
   const { nearLines, visitedLines } = limits.completion;
@@ -198,8 +198,8 @@ export function farParts(document: Lines, line: number): string[] {
 }
 
 /**
- * The new list in the old one's order: what stays keeps its place and what is new comes last, so that the prompt's
- * beginning, and with it the engine's cache, stays.
+ * The new list in the old order: kept snippets keep their place and new ones come last, so that the prompt's beginning stays
+ * the same and the prefix cache matches.
  */
 export function keepOrder(before: readonly Snippet[], now: readonly Snippet[]): Snippet[] {
   const same = (a: Snippet) => (b: Snippet) => a.path === b.path && a.text === b.text;
@@ -208,8 +208,8 @@ export function keepOrder(before: readonly Snippet[], now: readonly Snippet[]): 
 }
 
 /**
- * The snippets of each file's prompt. They stay while keys are typed, because the engine reads everything after a changed
- * one again. A pause brings those of the cursor's new place, once the engine has read the prompt with them.
+ * The snippets of each file's prompt. They stay the same while the user types, because the engine prefills everything after a
+ * changed snippet again. After a pause they change to those of the cursor's new place, once the engine has prefilled these.
  */
 export class SnippetLists {
   /** By document, most recent last. */

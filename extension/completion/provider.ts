@@ -25,7 +25,7 @@ import {
 /** URI schemes of documents that are not the user's source code. */
 const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment', 'walkThrough', 'search-editor']);
 
-/** Run by VS Code after one of our suggestions went into the file; no one else needs to find it. */
+/** VS Code runs this command after a suggestion was accepted; it is not in the palette. */
 export const acceptedCommand = 'hearth.completionAccepted';
 
 /** Offers the engine's suggestions unchanged. */
@@ -41,7 +41,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   /** Paused until the user resumes or the window closes. */
   paused = false;
 
-  /** `warmUp` loads a model if one can be loaded. It is called when there is something to complete and no model is loaded. */
+  /** `warmUp` loads a model if possible. Called when there is something to complete and no model is loaded. */
   constructor(
     engine: EngineHost,
     log: Log,
@@ -65,7 +65,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return languageEnabled(languages, document.languageId) ? 'on' : { offFor: document.languageId };
   }
 
-  /** Another model answers differently. */
+  /** Call when the model changes: another model answers differently. */
   forget(): void {
     this.#cache.clear();
   }
@@ -100,22 +100,22 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return offered.map((suggestion) => item(suggestion, position, selected));
   }
 
-  /** The model, once it is loaded: VS Code does not ask again for keys that were typed meanwhile. */
+  /** Waits until the model is loaded, because VS Code does not ask again for keys typed meanwhile. */
   async #loaded(wanted: boolean, token: vscode.CancellationToken): Promise<ModelCard | undefined> {
     if (!wanted) return undefined;
     await orOnceCancelled(this.#warmUp(), token, undefined);
     return this.#engine.current?.completionModel;
   }
 
-  /** A suggestion of ours went into the active editor. */
+  /** The user accepted a suggestion in the active editor. */
   async accepted(): Promise<void> {
     this.#acceptance.accepted();
     await this.computeAhead(vscode.window.activeTextEditor);
   }
 
   /**
-   * A suggestion was accepted and the cursor stands behind it: the next one is computed at once and over the line's end, so
-   * that it is there when VS Code asks, and after Enter too. The next key ends it like any other.
+   * After an accepted suggestion, computes the next one at once and beyond the end of the line, so that it is ready when VS
+   * Code asks, also after Enter. The next key cancels it like any other request.
    */
   async computeAhead(editor: vscode.TextEditor | undefined): Promise<void> {
     const card = this.#engine.current?.completionModel;
@@ -132,7 +132,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     if (this.#remembered(card.id, question) === undefined) await this.#begin(question).answer;
   }
 
-  /** Warms up the completion prompt at the cursor: as the next key would send it, then with what suits the place better. */
+  /** Warms up the completion prompt at the cursor: with the current snippets, then with those of the cursor's new place. */
   async warm(editor: vscode.TextEditor | undefined, token: vscode.CancellationToken): Promise<void> {
     const client = this.#engine.current;
     const settings = completionSettings();
@@ -180,12 +180,12 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return languageEnabled(settings.languages, document.languageId);
   }
 
-  /** An invoked result may serve an automatic request, but not the reverse. */
+  /** The result of an explicit request may serve an automatic one, but not the reverse. */
   #remembered(model: string, { document, moment, place }: Pick<Question, 'document' | 'moment' | 'place'>) {
     return this.#cache.get(placeOf(model, document, moment, true)) ?? this.#cache.get(place);
   }
 
-  /** The suggestions; none where there are none, it failed or it is not wanted any more. */
+  /** The suggestions; empty if there are none, the request failed, or VS Code cancelled it. */
   async #ask(question: Question, token: vscode.CancellationToken): Promise<readonly Suggestion[]> {
     const { place } = question;
     const earlier = this.#running?.leadsTo(place) ? this.#running : undefined;
@@ -243,7 +243,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   }
 }
 
-/** The moment at the cursor; in a notebook, the code cells of its language are one file. */
+/** The moment at the cursor; in a notebook, the code cells of one language count as one file. */
 function momentIn(
   document: vscode.TextDocument,
   position: vscode.Position,
@@ -272,12 +272,12 @@ interface Question {
   delayed: boolean;
 }
 
-/** A request under way. Keys that agree with what the model writes wait for it: on a slow CPU none would ever be answered. */
+/** A request in progress. Keys that agree with the model's text join it; otherwise a slow CPU would never answer one. */
 class Running {
   readonly place: Place;
   /** Never rejects. */
   readonly answer: Promise<readonly string[]>;
-  /** The engine has it; until then another key costs nothing. */
+  /** Sent to the engine. Before that, another key costs nothing. */
   sent = false;
   readonly #source = new vscode.CancellationTokenSource();
   /** Text of the model so far. */
@@ -295,7 +295,7 @@ class Running {
     return this.#source.token;
   }
 
-  /** Whether what was typed since may be what it writes. */
+  /** Whether the text typed since agrees with the model's text so far. */
   leadsTo(place: Place): boolean {
     const typed = typedBetween(this.place, place)?.typed;
     return typed !== undefined && !this.token.isCancellationRequested && this.#agreesWith(typed);
@@ -310,7 +310,7 @@ class Running {
     this.#source.cancel();
   }
 
-  /** Nobody waits longer than VS Code does; it ends where nobody else comes soon. */
+  /** The answer for one caller, until VS Code cancels it. Without another caller soon after, the request is cancelled. */
   async wanted(place: Place, token: vscode.CancellationToken): Promise<readonly string[]> {
     this.#typed = typedBetween(this.place, place)?.typed ?? '';
     this.#waiting++;
@@ -346,7 +346,7 @@ const insertion = (selected: vscode.SelectedCompletionInfo): { text: string; sta
   startCharacter: selected.range.start.character,
 });
 
-/** Where the suggestion widget has an item selected, VS Code shows only what extends that item over the same range. */
+/** If the suggestion widget has an item selected, VS Code shows only text that extends that item over the same range. */
 function item(
   { text, replaces }: Suggestion,
   position: vscode.Position,
@@ -358,7 +358,7 @@ function item(
   return new vscode.InlineCompletionItem(text, range, accepted);
 }
 
-/** The value, or `otherwise` as soon as VS Code waits no longer. */
+/** The value, or `otherwise` as soon as VS Code cancels. */
 async function orOnceCancelled<T>(value: Promise<T>, token: vscode.CancellationToken, otherwise: T): Promise<T> {
   let subscription: vscode.Disposable | undefined;
   const cancelled = new Promise<T>((resolve) => {
@@ -399,7 +399,7 @@ export class WarmUp {
     this.#timer = setTimeout(() => void this.#run(), idleMs);
   }
 
-  /** The cursor is elsewhere, which may be the place of the next key. */
+  /** Call when the cursor moved: the next key may come there. */
   moved(): void {
     this.touch(limits.completion.restMs);
   }

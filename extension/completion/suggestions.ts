@@ -1,6 +1,6 @@
 /**
- * Suggestions after they were made: kept for the places that typing along them leads to, and shown more or less
- * readily by how often the user accepts. Pure.
+ * Past suggestions: cached for the places that typing along them leads to, and an acceptance threshold learned from the user.
+ * Pure.
  */
 import { limits } from '../limits.ts';
 import type { Confidence } from '../settings.ts';
@@ -12,7 +12,7 @@ export interface Place {
 }
 
 interface Entry extends Place {
-  /** As the engine gave them, the likeliest first. */
+  /** As returned by the engine, likeliest first. */
   texts: readonly string[];
 }
 
@@ -23,8 +23,8 @@ export interface Suggestion {
 }
 
 /**
- * Past suggestions, least recently used first out. A suggestion also answers for the places that typing along it leads
- * to, closing brackets that the editor puts behind the cursor included.
+ * Past suggestions (LRU). A suggestion also serves the places that typing along it leads to, including closing brackets
+ * that the editor adds after the cursor.
  */
 export class CompletionCache {
   /** Most recently used last. */
@@ -96,7 +96,7 @@ function addedMarks(before: string, now: string): string | undefined {
   return undefined;
 }
 
-/** VS Code shows a text in grey over a range as long as it holds the range's characters in their order. */
+/** VS Code shows ghost text over a range only if the text contains the range's characters in order. */
 function containsInOrder(text: string, marks: string): boolean {
   let at = 0;
   for (const mark of marks) {
@@ -110,8 +110,8 @@ function containsInOrder(text: string, marks: string): boolean {
 const newest = 0.3;
 
 /**
- * Delay after a key before a request. At least the user's setting; half of the recent latency if that is
- * longer, because a slow machine should not begin work that the next key cancels.
+ * Delay after a key before a request: the user's setting, or half of the recent latency if that is longer, because a slow
+ * machine should not start work that the next key cancels.
  */
 export class AdaptiveDebounce {
   #meanMs = 0;
@@ -125,15 +125,15 @@ export class AdaptiveDebounce {
   }
 }
 
-/** Share of shown suggestions that the user is meant to take. `eager` shows every suggestion, so there is nothing to adapt. */
+/** Share of shown suggestions that the user should accept. `eager` shows every suggestion, so there is nothing to adapt. */
 const wantedShare: Readonly<Record<Exclude<Confidence, 'eager'>, number>> = { balanced: 0.3, quiet: 0.6 };
-/** Change of the strictness by one suggestion; some 50 suggestions move it from one end to the other. */
+/** Change of the strictness per suggestion; some 50 suggestions move it from one end to the other. */
 const step = 0.08;
-/** The strictness lies between its negative and itself (`strictness` of the engine's protocol). */
+/** The strictness is between -1 and 1 (`strictness` of the engine's protocol). */
 const strictest = 1;
-/** Entries by model and language; the ones used last are kept. */
+/** Entries by model and language; the most recently used are kept. */
 const mostKept = 200;
-/** A user who types on sooner has not read the suggestion. */
+/** A user who continues typing sooner has not read the suggestion. */
 const readMs = 400;
 const storageKey = 'hearth.completionStrictness';
 
@@ -152,14 +152,14 @@ interface Shown {
 }
 
 /**
- * Learns by model and language how sure the model must be for this user. Each suggestion that was shown moves the strictness:
- * down if it was taken, up if it was not, in a ratio at which it stands still when the wanted share is taken (stochastic
- * approximation; Robbins and Monro 1951).
+ * Learns by model and language how sure the model must be for this user. Each shown suggestion moves the strictness: down if
+ * it was accepted, up if not, in a ratio that balances when the wanted share is accepted (stochastic approximation;
+ * Robbins and Monro 1951).
  */
 export class Acceptance {
   readonly #memory: Memory;
   readonly #now: () => number;
-  /** Last used last. */
+  /** Most recently used last. */
   readonly #strictness: Map<string, number>;
   #shown: Shown | undefined;
 
@@ -169,7 +169,7 @@ export class Acceptance {
     this.#strictness = new Map(Object.entries(memory.get<Record<string, number>>(storageKey, {})));
   }
 
-  /** 0 until something was learned. */
+  /** 0 until something is learned. */
   strictness(model: string, languageId: string): number {
     return this.#strictness.get(keyOf(model, languageId)) ?? 0;
   }
@@ -185,8 +185,8 @@ export class Acceptance {
   }
 
   /**
-   * The user asks for a suggestion elsewhere. A suggestion that was typed to its end was as good as taken; one that is still being typed
-   * says nothing yet.
+   * The user is at another place. A suggestion typed to its end counts as accepted; one that is still being typed says nothing
+   * yet.
    */
   movedTo(place: Place): void {
     const shown = this.#shown;

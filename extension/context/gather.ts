@@ -26,7 +26,7 @@ export async function countTokens(engine: EngineHost, texts: readonly string[]):
   const client = engine.current;
   if (texts.length === 0) return [];
   if (client?.warmModel === undefined) return texts.map(estimatedTokens);
-  // An engine that cannot count can still answer.
+  // Even if counting fails, the engine can still answer.
   return client.countTokens([...texts]).catch(() => texts.map(estimatedTokens));
 }
 
@@ -59,7 +59,7 @@ export class ContextGatherer {
     this.#repository = repository;
   }
 
-  /** Uses the editor's state at the call, however long the search takes. */
+  /** Uses the editor's state at the time of the call, however long the search takes. */
   async gather(question: string, conversation: Conversation, pasted: readonly Pasted[] = []): Promise<Gathered> {
     const settings = chatSettings();
     const mentions = parseMentions(question);
@@ -135,7 +135,7 @@ export class ContextGatherer {
     ];
   }
 
-  /** Estimates what the pins take. True if that has changed. */
+  /** Estimates the tokens of the pins. True if they have changed. */
   async measure(pins: readonly string[]): Promise<boolean> {
     const before = JSON.stringify([...this.#pinTokens]);
     for (const text of pins) {
@@ -153,7 +153,7 @@ export class ContextGatherer {
     return JSON.stringify([...this.#pinTokens]) !== before;
   }
 
-  /** Of the pins that did not go with the last question: they are in no figure of an answer yet. */
+  /** Tokens of pins that were not sent with the last question, so that no answer's figures contain them yet. */
   unsentTokens({ pins, turns }: Conversation): number {
     const attachments = turns.findLast(({ view }) => view.kind === 'chat' && view.answer !== '')?.attachments ?? [];
     const labels = attachments.flatMap(({ id, path, label }) => [id.replace(/^mention:/, ''), path, label]);
@@ -162,7 +162,7 @@ export class ContextGatherer {
     return unsent.reduce((sum, text) => sum + (this.#pinTokens.get(text) ?? 0), 0);
   }
 
-  /** The repository's rules for the file in focus, and its prompt that the question names. */
+  /** The repository's rules for the file in focus, and the prompt that the question names. */
   async #rules(question: string, focus: Focus | undefined, { useRules }: ChatSettings): Promise<Source[]> {
     const prompt = await promptSource(question, focus);
     const rules = useRules ? await ruleSources(focus) : [];
@@ -239,6 +239,6 @@ export function attachmentOf({ candidate, start, end, tokens, text }: Chosen): A
   };
 }
 
-/** `of`: lines of the whole file; 0: not known. */
+/** `of`: number of lines of the whole file; 0: unknown. */
 const lineRange = (first: number, last: number, of: number): string =>
   of === 0 ? vscode.l10n.t('lines {0} to {1}', first, last) : vscode.l10n.t('lines {0} to {1} of {2}', first, last, of);

@@ -1,4 +1,4 @@
-/** Mentions in a question, such as `@file:src/a.ts` and `#selection`: their syntax, and what is suggested while one is typed. */
+/** Mentions in a question, such as `@file:src/a.ts` and `#selection`: their syntax and suggestions. */
 import * as vscode from 'vscode';
 import { limits } from '../limits.ts';
 import { mentionKinds, type Suggestion } from '../messages.ts';
@@ -11,7 +11,7 @@ export type MentionKind = (typeof mentionKinds)[number];
 /** These take a value after a colon. */
 export const valued: ReadonlySet<MentionKind> = new Set(['file', 'folder', 'symbol']);
 
-/** What can go along with every question; the others are about the moment of one. */
+/** Kinds that can be pinned; the others describe the moment of one question. */
 const lasting: ReadonlySet<MentionKind> = new Set(['file', 'folder', 'symbol', 'problems', 'diff']);
 
 export interface Mention {
@@ -44,7 +44,7 @@ export function parseMentions(question: string): Mention[] {
   return [...found.values()];
 }
 
-/** The mention as a pin keeps it; undefined if it is none, or can't be pinned. */
+/** The mention in the form of a pin; undefined if it is not a mention or can't be pinned. */
 export function pinOf(text: string): string | undefined {
   const [mention, ...others] = parseMentions(text);
   if (mention === undefined || others.length > 0 || !lasting.has(mention.kind)) return undefined;
@@ -57,7 +57,7 @@ export function mentionText(kind: MentionKind, value = ''): string {
   return /[\s"]|[.,;:!?)\]]$/.test(value) ? `@${kind}:"${value.replaceAll('"', '')}"` : `@${kind}:${value}`;
 }
 
-/** Match of the characters of `query` in order in `text`: smaller is better, Infinity is no match. */
+/** How badly the characters of `query` match `text`, in order: smaller is better, Infinity is no match. */
 export function mismatch(query: string, text: string): number {
   const wanted = query.toLowerCase();
   const whole = text.toLowerCase();
@@ -76,10 +76,10 @@ export function mismatch(query: string, text: string): number {
   return 2 + gaps;
 }
 
-/** A model sees no pictures. */
+/** Models cannot see images. */
 const picture = /\.(?:png|jpe?g|gif|webp|bmp|ico|tiff?|avif|heic)$/i;
 
-/** Mentions of files and folders that were dropped, and the names of pictures and of what is outside the workspace. */
+/** Mentions of dropped files and folders; `refused`: names of images and of files outside the workspace. */
 export async function mentionsOf(uris: readonly string[]): Promise<{ text: string; refused: string[] }> {
   const mentions: string[] = [];
   const refused: string[] = [];
@@ -97,7 +97,7 @@ async function kindAt(uri: vscode.Uri): Promise<'file' | 'folder' | undefined> {
     const { type } = await vscode.workspace.fs.stat(uri);
     return (type & vscode.FileType.Directory) === 0 ? 'file' : 'folder';
   } catch {
-    // It is gone, or nothing that can be read.
+    // It no longer exists, or cannot be read.
     return undefined;
   }
 }
@@ -146,7 +146,7 @@ export class MentionSuggester {
   }
 
   #paths(query: string, paths: readonly string[], kind: 'file' | 'folder'): Suggestion[] {
-    // Open files come first, the active one before all; then those that were open.
+    // The active file first, then open files, then recently open ones.
     const recent = kind === 'file' ? this.#openPaths().filter((path) => paths.includes(path)) : [];
     const fitting = [
       ...new Set([...recent.filter((path) => fits(query, path)), ...nearest(query, paths, (path) => path)]),
@@ -169,7 +169,7 @@ export class MentionSuggester {
   }
 }
 
-/** The prompts of the folder of the active file. */
+/** The prompts of the active file's folder. */
 async function promptSuggestions(query: string): Promise<Suggestion[]> {
   const uri = vscode.window.activeTextEditor?.document.uri.toString();
   const names = await promptsOffered(uri === undefined ? undefined : { uri });

@@ -29,7 +29,7 @@ export function focusSource(focus: Focus): Source {
   };
 }
 
-/** The sources of a mention; empty if nothing has that name. The planner handles `repository`. */
+/** The sources of a mention; empty if nothing matches. The planner handles `repository`. */
 export async function mentionSources(
   mention: Mention,
   focus: Focus | undefined,
@@ -166,14 +166,14 @@ export async function textDocument(uri: vscode.Uri): Promise<vscode.TextDocument
 
 export const nameOf = (path: string): string => path.split('/').at(-1) ?? path;
 
-// Rules that a repository gives to assistants, and prompts that it names. Formats: https://agents.md (AGENTS.md, the nearest
+// The repository's rules for assistants, and its named prompts. Formats: https://agents.md (AGENTS.md, the nearest
 // wins) and VS Code's custom instructions and prompt files (code.visualstudio.com/docs/copilot/customization).
 
 /** Reads the rules' files. Paths are relative to the workspace folder. */
 export interface RuleFiles {
-  /** The text; undefined where there is no such file. */
+  /** The text; undefined if there is no such file. */
   read(path: string): Promise<string | undefined>;
-  /** Files below a folder whose names end so. */
+  /** Files below a folder whose names have that ending. */
   list(folder: string, ending: string): Promise<readonly string[]>;
 }
 
@@ -182,7 +182,7 @@ export interface Rule {
   readonly text: string;
 }
 
-/** Rules for work on `file` (absent: on the folder as a whole): the general ones first, the nearest last. */
+/** Rules for `file` (absent: for the whole folder): the general ones first, the nearest last. */
 export async function rulesFor(file: string | undefined, files: RuleFiles): Promise<Rule[]> {
   const rules: Rule[] = [];
   const add = (path: string, text: string | undefined): void => {
@@ -221,7 +221,7 @@ const splitOutsideBraces = (globs: string): string[] =>
     .map((glob) => glob.trim().replace(/^\.?\//, ''))
     .filter((glob) => glob !== '');
 
-/** `*.{ts,tsx}` as `*.ts` and `*.tsx`, which gitignore patterns have no braces for. */
+/** `*.{ts,tsx}` as `*.ts` and `*.tsx`, because gitignore patterns have no braces. */
 function withoutBraces(glob: string): string[] {
   const braces = /\{([^{}]*)\}/.exec(glob);
   if (braces === null) return [glob];
@@ -239,10 +239,10 @@ function withoutFrontMatter(text: string): { fields: ReadonlyMap<string, string>
   return { fields: new Map(fields), body: text.slice(block[0].length) };
 }
 
-/** A prompt that the repository names: `/name` at the beginning of a question. */
+/** A named prompt of the repository: `/name` at the beginning of a question. */
 export const namedPrompt = /^\/([\w.-]+)(?=\s|$)/;
 
-/** The text of `.github/prompts/NAME.prompt.md`; undefined where there is none. */
+/** The text of `.github/prompts/NAME.prompt.md`; undefined if there is none. */
 export async function promptOf(name: string, files: RuleFiles): Promise<Rule | undefined> {
   const path = `.github/prompts/${name}.prompt.md`;
   const text = await files.read(path);
@@ -253,7 +253,7 @@ export async function promptOf(name: string, files: RuleFiles): Promise<Rule | u
 export const promptNames = async (files: RuleFiles): Promise<string[]> =>
   (await files.list('.github/prompts', '.prompt.md')).map((path) => nameOf(path).replace(/\.prompt\.md$/, '')).sort();
 
-/** The rules that go with a question about the file in focus; none from a folder that the user does not trust. */
+/** The rules for a question about the file in focus; none from an untrusted folder. */
 export async function ruleSources(focus: Focus | undefined): Promise<Source[]> {
   const folder = folderOf(focus);
   if (folder === undefined || !vscode.workspace.isTrusted) return [];
@@ -261,7 +261,7 @@ export async function ruleSources(focus: Focus | undefined): Promise<Source[]> {
   return rules.map(({ path, text }) => sourceOf(folder, path, text));
 }
 
-/** A named prompt as what the user asked for. */
+/** A named prompt as a source that the user asked for. */
 export async function promptSource(question: string, focus: Focus | undefined): Promise<Source | undefined> {
   const folder = folderOf(focus);
   const name = namedPrompt.exec(question)?.[1];
@@ -276,14 +276,14 @@ function folderOf(focus: Pick<Focus, 'uri'> | undefined): vscode.WorkspaceFolder
   return own ?? vscode.workspace.workspaceFolders[0];
 }
 
-/** Undefined for a file of no folder. */
+/** Undefined for a file outside all folders. */
 function pathIn(folder: vscode.WorkspaceFolder, { uri }: Focus): string | undefined {
   const root = `${folder.uri.path.replace(/\/$/, '')}/`;
   const { path } = vscode.Uri.parse(uri, true);
   return path.startsWith(root) ? path.slice(root.length) : undefined;
 }
 
-/** The names of the prompts of a file's folder; none where the user does not trust it. */
+/** The names of the prompts of a file's folder; none if it is untrusted. */
 export async function promptsOffered(focus: Pick<Focus, 'uri'> | undefined): Promise<string[]> {
   const folder = folderOf(focus);
   return folder === undefined || !vscode.workspace.isTrusted ? [] : promptNames(filesOf(folder));
@@ -316,7 +316,7 @@ function sourceOf(folder: vscode.WorkspaceFolder, path: string, text: string): S
     path,
     languageId: 'markdown',
     lines,
-    // Its front matter is left out, so its lines are not those of the file.
+    // Without its front matter, its line numbers differ from the file's.
     firstLine: 0,
     fileLines: lines.length,
     centre: 0,

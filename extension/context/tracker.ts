@@ -30,7 +30,7 @@ export function focusOf(editor: vscode.TextEditor | undefined): Focus | undefine
   };
 }
 
-/** Editors that don't show the user's files. Looking at the log keeps the file in focus. */
+/** Schemes of editors that don't show the user's files. Opening the log does not change the focus. */
 const foreignSchemes = new Set(['output', 'debug', 'vscode-scm', 'comment']);
 
 /** A long text that was pasted into the question box. */
@@ -78,7 +78,7 @@ export class ContextTracker {
     return this.#removed.has(id);
   }
 
-  /** Goes with the next question. */
+  /** Pasted texts for the next question. */
   get pasted(): readonly Pasted[] {
     return this.#texts;
   }
@@ -88,7 +88,7 @@ export class ContextTracker {
     this.#changed.fire();
   }
 
-  /** They go with one question. */
+  /** Returns and clears them: pasted texts belong to one question. */
   takePasted(): readonly Pasted[] {
     const taken = this.#texts;
     this.#texts = [];

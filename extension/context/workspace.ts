@@ -29,7 +29,7 @@ export async function uriOf(path: string): Promise<vscode.Uri | undefined> {
   return undefined;
 }
 
-/** The only file whose path ends so; undefined if there is none or more than one. */
+/** The only file whose path ends with `path`; undefined if there is none or more than one. */
 export async function meantFile(path: string): Promise<vscode.Uri | undefined> {
   const exact = await uriOf(path);
   if (exact !== undefined) return exact;
@@ -50,7 +50,7 @@ const isFile = (uri: vscode.Uri): Promise<boolean> =>
     () => false,
   );
 
-/** Files below a folder, without those of `files.exclude` and common build folders. '' is the workspace. */
+/** Files below a folder, without `files.exclude` and common build folders. '' is the workspace. */
 export async function filesIn(folder: string): Promise<vscode.Uri[]> {
   const below = folder === '' || folder === '.' ? '**/*' : `${escapeGlob(folder)}/**/*`;
   return vscode.workspace.findFiles(below, hidden, limits.context.listedFiles);
@@ -165,7 +165,7 @@ const markStyle = (): vscode.TextEditorDecorationType =>
   vscode.window.createTextEditorDecorationType({
     isWholeLine: true,
     backgroundColor: new vscode.ThemeColor('editor.rangeHighlightBackground'),
-    // High contrast themes have no background for it.
+    // High contrast themes have no background colour for it.
     borderStyle: 'solid',
     borderWidth: '0 0 0 2px',
     borderColor: new vscode.ThemeColor('focusBorder'),

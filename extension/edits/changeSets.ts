@@ -20,8 +20,8 @@ import { countsOf } from './hunks.ts';
 import { type Proposals, requireTrust } from './proposals.ts';
 
 /**
- * The changes that answers propose for several files, by turn. Nothing is written before the user accepts; what the files
- * were is on the disk before the first is written, so that they can be restored, also after a restart.
+ * The changes that answers propose for several files, by turn. Nothing is written before the user accepts. The checkpoint of
+ * the files is on disk before the first file is written, so that they can be restored, also after a restart.
  */
 export class ChangeSets {
   readonly #store: ChangeStore;
@@ -29,10 +29,10 @@ export class ChangeSets {
   readonly #log: Log;
   readonly #sets = new Map<string, ChangeSet>();
   readonly #changed = new vscode.EventEmitter<string>();
-  /** Of a turn. */
+  /** Fires with a turn's id. */
   readonly onChange = this.#changed.event;
   #isWriting = false;
-  /** One thing is done at a time. */
+  /** Operations run one after the other. */
   #queue: Promise<unknown> = Promise.resolve();
 
   constructor(store: ChangeStore, proposals: Pick<Proposals, 'present' | 'close'>, log: Log) {
@@ -41,20 +41,20 @@ export class ChangeSets {
     this.#log = log;
   }
 
-  /** What the turn proposes, read from the disk where that is not known yet. */
+  /** The turn's proposals, read from disk if not yet known. */
   async viewOf(turn: string): Promise<Changes | undefined> {
     const set = await this.#find(turn);
     if (set === undefined) return undefined;
     const files = set.files.map(({ id, kind, uri, to, added, removed, state }) => ({
       ...{ id, kind, path: pathOf(uri), added, removed },
       ...(to !== undefined && { to: pathOf(to) }),
-      // What was being written when the process ended can be restored.
+      // A file that was being written when the process ended can be restored.
       state: state !== 'writing' ? state : this.#isWriting ? ('proposed' as const) : ('accepted' as const),
     }));
     return { files, isRestorable: set.files.some(({ checkpoint }) => checkpoint !== undefined) };
   }
 
-  /** What the turn proposes for a file so far. */
+  /** The turn's proposal for a file so far. */
   proposed(turn: string, uri: vscode.Uri): Draft | undefined {
     const files = this.#sets.get(turn)?.files ?? [];
     const file = files.findLast((known) => known.uri === uri.toString() && known.state === 'proposed');
@@ -63,7 +63,7 @@ export class ChangeSets {
     return { kind, uri, ...(to !== undefined && { to: parsed(to) }), ...(text !== undefined && { text }) };
   }
 
-  /** Adds to what the turn proposes. A new proposal for a file replaces the old one. */
+  /** Adds to the turn's proposals. A new proposal for a file replaces the old one. */
   propose(turn: string, title: string, drafts: readonly Draft[]): Promise<void> {
     return this.#inTurn(async () => {
       const known = await this.#find(turn);
@@ -81,7 +81,7 @@ export class ChangeSets {
     });
   }
 
-  /** `file`: of the set; absent: all that are still to be decided, or that were written. */
+  /** `file`: id in the set; absent: all that are undecided, or that were written. */
   act(turn: string, act: ChangesAct, file?: string): Promise<void> {
     return this.#inTurn(async () => {
       const set = await this.#find(turn);
@@ -95,7 +95,7 @@ export class ChangeSets {
     });
   }
 
-  /** Asks which changes to take back: also those of chats that are gone. */
+  /** Asks which changes to undo, including those of deleted chats. */
   async chooseRestore(): Promise<void> {
     const sets = (await this.#store.list()).filter(({ files }) => files.some(({ checkpoint }) => checkpoint));
     if (sets.length === 0) {
@@ -129,7 +129,7 @@ export class ChangeSets {
     return done;
   }
 
-  /** Undefined: no checkpoint of the file could be made, so that it is not proposed. */
+  /** Undefined if the file can have no checkpoint; it is then not proposed. */
   async #fileOf({ kind, uri, to, text }: Draft, id: string): Promise<FileChange | undefined> {
     const isNew = kind === 'create';
     const found = isNew ? undefined : await vscode.workspace.fs.stat(uri);
@@ -145,7 +145,7 @@ export class ChangeSets {
     return { id, kind, ...where, ...counts, base: await baseOf({ kind, ...where }), state: 'proposed' };
   }
 
-  /** All of them, or none. */
+  /** Accepts all of them or none. */
   async #accept(set: ChangeSet, files: FileChange[], part?: string): Promise<void> {
     requireTrust();
     const problems = (await Promise.all(files.map(obstacle))).filter((problem) => problem !== undefined);
@@ -162,7 +162,7 @@ export class ChangeSets {
     for (const { uri, state } of files) if (state === 'accepted') await this.#proposals.close(parsed(uri));
   }
 
-  /** Nothing is written unless the checkpoint is on the disk. */
+  /** Writes the checkpoint; nothing else is written before. */
   async #keep(set: ChangeSet, files: readonly FileChange[]): Promise<void> {
     const fresh = files.filter(({ checkpoint }) => checkpoint === undefined);
     try {
@@ -191,7 +191,7 @@ export class ChangeSets {
     }
   }
 
-  /** What is left to be decided is a change of the file as it is now. */
+  /** The undecided rest becomes a change of the current file. */
   async #afterPart(set: ChangeSet, files: FileChange[]): Promise<void> {
     for (const file of files) {
       file.base = await baseOf(file);
@@ -202,7 +202,7 @@ export class ChangeSets {
 
   async #decide(set: ChangeSet, files: FileChange[], state: 'rejected'): Promise<void> {
     for (const file of files) {
-      // A part of it may be written.
+      // A part of it may already be written.
       file.state = file.checkpoint === undefined ? state : 'accepted';
       await this.#proposals.close(parsed(file.uri));
     }
@@ -218,7 +218,7 @@ export class ChangeSets {
     if (answer === undefined) return;
     const left = answer === keep() ? edited : [];
     const restored: FileChange[] = [];
-    // A file may have been changed twice: the last change is taken back first.
+    // A file may have been changed twice: the last change is undone first.
     for (const file of files.toReversed()) {
       if (left.includes(file)) continue;
       if (states.get(file) !== 'before') await restoreFile(file);
@@ -264,19 +264,19 @@ const parsed = (uri: string): vscode.Uri => vscode.Uri.parse(uri, true);
 const pathOf = (uri: string): string => vscode.workspace.asRelativePath(parsed(uri));
 const namesOf = (files: readonly FileChange[]): string => files.map(({ uri }) => pathOf(uri)).join(', ');
 
-/** What a file was before its first change stays its checkpoint. */
+/** The checkpoint stays the one before the first change. */
 const kept = (file: FileChange | undefined): Pick<FileChange, 'checkpoint' | 'written'> => ({
   ...(file?.checkpoint && { checkpoint: file.checkpoint }),
   ...(file?.written !== undefined && { written: file.written }),
 });
 
-/** Undefined for what is no text. */
+/** Undefined if it is not text. */
 const textDocument = (uri: vscode.Uri): Promise<vscode.TextDocument | undefined> =>
   Promise.resolve(vscode.workspace.openTextDocument(uri)).catch(() => undefined);
 
 const keep = (): string => vscode.l10n.t('Keep Them');
 
-/** @returns the button; undefined: nothing is restored. */
+/** @returns the pressed button; undefined: restore nothing. */
 async function askToOverwrite(edited: readonly FileChange[]): Promise<string | undefined> {
   const detail = vscode.l10n.t(
     'These files were edited after Hearth wrote them:\n\n{0}\n\nOverwrite them with what they were before, or restore only the others?',

@@ -1,4 +1,4 @@
-/** What answers propose for files, and how the files were before: on the disk before the first file is written. */
+/** Proposed changes and the checkpoints of their files, on disk before the first file is written. */
 import { createHash } from 'node:crypto';
 import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ import { isChangeable } from './target.ts';
 
 /** A file before its first change. */
 const checkpoint = z.object({
-  /** What was proposed, before a part of it was written. */
+  /** The proposal before a part of it was written. */
   proposal: z.object({ base: z.string(), added: z.number(), removed: z.number() }),
   /** Base64 of the file; absent for one that did not exist. */
   bytes: z.string().optional(),
@@ -29,25 +29,25 @@ const fileChange = z.object({
   id: z.string(),
   kind: z.enum(['change', 'create', 'delete', 'rename']),
   uri: z.string(),
-  /** The new place of a renamed file. */
+  /** The new path of a renamed file. */
   to: z.string().optional(),
   /** The proposed text; absent if the content stays or the file is deleted. */
   text: z.string().optional(),
-  /** Fingerprint of what the proposal was made for. */
+  /** Fingerprint of the content that the proposal was made for. */
   base: z.string(),
   added: z.number(),
   removed: z.number(),
-  /** `writing`: the process ended during it, or does it now. */
+  /** `writing`: being written, or the process ended while writing. */
   state: z.enum(['proposed', 'writing', 'accepted', 'rejected']),
   checkpoint: checkpoint.optional(),
-  /** Fingerprint of what Hearth left. */
+  /** Fingerprint of the content that Hearth wrote. */
   written: z.string().optional(),
 });
 export type FileChange = z.infer<typeof fileChange>;
 
 const changeSet = z.object({
   version: z.literal(1),
-  /** Of the turn. */
+  /** The turn's id. */
   id: z.string(),
   title: z.string(),
   /** Milliseconds since 1970. */
@@ -56,7 +56,7 @@ const changeSet = z.object({
 });
 export type ChangeSet = z.infer<typeof changeSet>;
 
-/** Of a file's bytes, or of the text of an editor that is not saved. '' stands for no file. */
+/** Fingerprint of a file's bytes, or of an editor's unsaved text. '' means no file. */
 export const fingerprintOf = (content: Uint8Array | { unsaved: string }): string => {
   const isText = 'unsaved' in content;
   const hash = createHash('sha256').update(isText ? content.unsaved : content);
@@ -66,7 +66,7 @@ export const fingerprintOf = (content: Uint8Array | { unsaved: string }): string
 /** Ids become part of a path. */
 const validId = /^[\w-]{1,64}$/;
 
-/** One file a set, in one folder of the workspace's storage. */
+/** Stores one file for each set, in a folder of the workspace's storage. */
 export class ChangeStore {
   readonly #folder: string;
   readonly #log: Log;
@@ -87,7 +87,7 @@ export class ChangeStore {
     }
   }
 
-  /** Resolves once the set is on the disk, in whole. */
+  /** Resolves once the whole set is on disk. */
   async write(set: ChangeSet): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     const path = this.#pathOf(set.id);
@@ -98,7 +98,7 @@ export class ChangeStore {
     } finally {
       await file.close();
     }
-    // Its date tells what is oldest, also where the clock was set back or was wrong for a while.
+    // Newer than all others, so that dates tell the oldest even if the clock was set back.
     const [last] = await this.#dated();
     const at = Math.max(Date.now(), (last?.at ?? 0) + 1);
     await utimes(`${path}.new`, at / 1000, at / 1000);
@@ -136,28 +136,28 @@ export class ChangeStore {
   }
 }
 
-// The files of a change set on the disk and in the editors: what they are, how they are kept, written and restored.
+// The files of a change set on disk and in editors: checkpoint, write, restore.
 
 const parsed = (uri: string): vscode.Uri => vscode.Uri.parse(uri, true);
 
 const openDocument = (uri: vscode.Uri): vscode.TextDocument | undefined =>
   vscode.workspace.textDocuments.find((document) => document.uri.toString() === uri.toString());
 
-/** Of the unsaved text, else of the file; '' where there is none. */
+/** Fingerprint of the unsaved text, otherwise of the file; '' if there is none. */
 async function fingerprint(uri: vscode.Uri): Promise<string> {
   const document = openDocument(uri);
   if (document?.isDirty) return fingerprintOf({ unsaved: document.getText() });
   return (await exists(uri)) ? fingerprintOf(await vscode.workspace.fs.readFile(uri)) : '';
 }
 
-/** What a change is made for: the text in the editor where it replaces text, else the file. */
+/** Fingerprint of the content that a change applies to: the editor's text if it replaces text, otherwise the file. */
 export async function baseOf({ kind, uri, text }: Pick<FileChange, 'kind' | 'uri' | 'text'>): Promise<string> {
   if (kind === 'create') return '';
   if (text === undefined) return fingerprint(parsed(uri));
   return fingerprintOf({ unsaved: (await vscode.workspace.openTextDocument(parsed(uri))).getText() });
 }
 
-/** Why the change cannot be written now. */
+/** Why the change cannot be written now; undefined if it can. */
 export async function obstacle(file: FileChange): Promise<string | undefined> {
   const [uri, to] = [parsed(file.uri), file.to === undefined ? undefined : parsed(file.to)];
   const name = vscode.workspace.asRelativePath(uri);
@@ -176,7 +176,7 @@ export async function obstacle(file: FileChange): Promise<string | undefined> {
     : undefined;
 }
 
-/** The file as it is now, and what is proposed for it. */
+/** The current file, and its proposal. */
 export async function checkpointOf({ kind, uri, base, added, removed }: FileChange): Promise<Checkpoint> {
   const proposal = { base, added, removed };
   if (kind === 'create') return { proposal };
@@ -192,8 +192,8 @@ export async function checkpointOf({ kind, uri, base, added, removed }: FileChan
 }
 
 /**
- * Edits texts, then creates, deletes and renames files. A text that was saved before is saved after. `text` of a change is
- * what is written, perhaps a part of what was proposed.
+ * Edits texts, then creates, deletes and renames files. A document that was saved before is saved after. A change's `text` is
+ * written; it may be a part of the proposal.
  */
 export async function writeFiles(files: readonly FileChange[]): Promise<void> {
   const texts = new vscode.WorkspaceEdit();
@@ -209,7 +209,7 @@ export async function writeFiles(files: readonly FileChange[]): Promise<void> {
   for (const file of files) await operate(file);
 }
 
-/** By the file system: a workspace edit would have language servers edit other files, of which there is no checkpoint. */
+/** Uses the file system: a workspace edit would let language servers edit other files, which have no checkpoint. */
 async function operate({ kind, uri, to, text = '' }: FileChange): Promise<void> {
   const { fs } = vscode.workspace;
   if (kind === 'create') await fs.writeFile(parsed(uri), new TextEncoder().encode(text));
@@ -230,11 +230,11 @@ async function save(document: vscode.TextDocument): Promise<void> {
     throw new Error(vscode.l10n.t('{0} could not be saved.', vscode.workspace.asRelativePath(document.uri)));
 }
 
-/** Of what a change leaves: the new file, the renamed one, or nothing. */
+/** Fingerprint of a change's result: the new file, the renamed one, or nothing. */
 export const leftBy = ({ kind, uri, to }: FileChange): Promise<string> =>
   kind === 'delete' ? Promise.resolve('') : fingerprint(parsed(to ?? uri));
 
-/** Whether a file is as it was before its change, as the change left it, or edited since. */
+/** Whether a file is as before its change, as written by the change, or edited since. */
 export async function stateSince(file: FileChange): Promise<'before' | 'written' | 'edited'> {
   const { kind, uri, to, checkpoint, written, text } = file;
   const [source, target] = [parsed(uri), to === undefined ? undefined : parsed(to)];
@@ -244,7 +244,7 @@ export async function stateSince(file: FileChange): Promise<'before' | 'written'
   if (target !== undefined && now !== '') return 'edited';
   if (written !== undefined)
     return (await leftBy(file)) === written && (kind !== 'delete' || now === '') ? 'written' : 'edited';
-  // The process ended while it wrote: nobody knows the bytes, but the text.
+  // The process ended while writing: only the text is known, not the bytes.
   const document = kind === 'delete' ? undefined : await vscode.workspace.openTextDocument(target ?? source);
   return document === undefined || text === undefined || document.getText() === text ? 'written' : 'edited';
 }
@@ -254,7 +254,7 @@ function before({ bytes, unsaved }: Partial<Checkpoint>): string {
   return bytes === undefined ? '' : fingerprintOf(Buffer.from(bytes, 'base64'));
 }
 
-/** Puts a file back as it was before its change, whatever it is now. */
+/** Restores a file to its state before the change, whatever it is now. */
 export async function restoreFile({ kind, uri, to, checkpoint }: FileChange): Promise<void> {
   if (checkpoint === undefined) return;
   const { fs } = vscode.workspace;
@@ -271,7 +271,7 @@ export async function restoreFile({ kind, uri, to, checkpoint }: FileChange): Pr
   if (mode !== undefined) await chmod(place.fsPath, mode);
 }
 
-/** An editor with unsaved text would keep it; the text of others follows the file. */
+/** Replaces the text of an editor with unsaved changes; other editors follow the file. */
 async function rewritten(uri: vscode.Uri, text: string, isSaved: boolean): Promise<void> {
   const document = isSaved ? openDocument(uri) : await vscode.workspace.openTextDocument(uri);
   if (document === undefined || (isSaved && !document.isDirty)) return;
@@ -281,7 +281,7 @@ async function rewritten(uri: vscode.Uri, text: string, isSaved: boolean): Promi
   if (isSaved) await save(document);
 }
 
-/** VS Code reads a file that it shows again a moment after it was written. */
+/** Waits until VS Code has reloaded an open file after it was written. */
 export async function untilRead(file: FileChange): Promise<void> {
   for (let waited = 0; waited < readMs && (await baseOf(file)) !== file.base; waited += stepMs)
     await new Promise((resolve) => setTimeout(resolve, stepMs));

@@ -1,4 +1,4 @@
-/** What an answer would do to the workspace's files. Nothing is written here. */
+/** The file changes that an answer proposes. Nothing is written here. */
 
 import type { Token, Tokens } from 'marked';
 import * as vscode from 'vscode';
@@ -13,7 +13,7 @@ import { isChangeable, mayCreate, newFileUri, targetOf } from './target.ts';
 export interface Draft {
   readonly kind: 'change' | 'create' | 'delete' | 'rename';
   readonly uri: vscode.Uri;
-  /** The new place of a renamed file. */
+  /** The new URI of a renamed file. */
   readonly to?: vscode.Uri;
   /** The new text; absent if the content stays or the file is deleted. */
   readonly text?: string;
@@ -21,7 +21,7 @@ export interface Draft {
 
 type Outlines = Pick<Repository, 'outline'>;
 
-/** Of an answer that changes several files, or renames or deletes one. Empty: its code blocks are offered one by one. */
+/** Drafts of an answer that changes several files, or renames or deletes one. Empty: its code blocks are offered one by one. */
 export async function draftsOf(
   answer: string,
   attachments: readonly Attachment[],
@@ -54,7 +54,7 @@ async function operations(answer: string): Promise<Draft[]> {
   return drafts;
 }
 
-/** Where a new file of that path would be; undefined where it must not be, or is already. */
+/** Where a new file of that path would be; undefined if that is not allowed or the file exists. */
 export async function createdUri(path: string): Promise<vscode.Uri | undefined> {
   const uri = mayCreate(path) ? await newFileUri(path.replace(/^\.\//, '')) : undefined;
   const isFree = uri !== undefined && (await isChangeable(uri)) && !(await exists(uri));
@@ -67,7 +67,7 @@ export const exists = (uri: vscode.Uri): Promise<boolean> =>
     () => false,
   );
 
-/** The blocks that name the one file that they are for. */
+/** The blocks with a clear target file. */
 async function blockTargets(
   answer: string,
   attachments: readonly Attachment[],
@@ -88,7 +88,7 @@ async function blockTargets(
   return found;
 }
 
-/** The draft with the block placed in it; undefined where that changes nothing. */
+/** The draft with the block placed in it; undefined if that changes nothing. */
 async function withBlock(
   known: Draft | undefined,
   uri: vscode.Uri,
@@ -111,15 +111,15 @@ async function withBlock(
 
 const nowhere = { selection: undefined, symbols: [], cursorLine: Number.MAX_SAFE_INTEGER };
 
-/** Of a file that does not exist; undefined: a change that does not fit an empty one. */
+/** The text of a new file; undefined if the block is a patch that does not apply to an empty file. */
 export function newText(block: CodeBlock): string | undefined {
   const code = isPatch(block.code, block.language) ? patched('', block.code) : block.code;
   return code === undefined ? undefined : `${code.replace(/\n+$/, '')}\n`;
 }
 
 /**
- * The text with the block where it belongs. `text`: of the document, or what earlier blocks made of it. Undefined: the
- * block is a diff that does not fit.
+ * The text with the block placed in it. `text`: the document, or the result of earlier blocks. Undefined if the block is a
+ * diff that does not apply.
  */
 export async function placed(
   document: vscode.TextDocument,
@@ -143,7 +143,7 @@ export async function placed(
 const isOf = (path: string, document: vscode.TextDocument): boolean =>
   vscode.workspace.asRelativePath(document.uri) === path;
 
-/** The selection's lines, unless they have changed since. */
+/** The selection's lines if they are unchanged. */
 function stillThere({ firstLine, text }: Attachment, document: vscode.TextDocument): LineRange | undefined {
   const lines = text.split('\n');
   const range = { start: firstLine - 1, end: firstLine + lines.length - 2 };
@@ -159,12 +159,12 @@ function cursorLine(document: vscode.TextDocument): number {
   return editor === undefined ? document.lineCount : editor.selection.active.line + 1;
 }
 
-// What an answer says of files: which file each code block is meant for, and which files it wants deleted or renamed. Pure.
+// Finds in an answer which file each code block is for, and which files to delete or rename. Pure.
 
 export interface CodeBlock {
   /** Without a first line that only names the path. */
   readonly code: string;
-  /** Of the fence, in lower case; '' where it names none. */
+  /** Language of the fence in lower case; '' if it names none. */
   readonly language: string;
   /** The path on the fence, in a heading, in a comment on the first line, or after "create". */
   readonly path: string | undefined;
@@ -179,7 +179,7 @@ const commentedPath = new RegExp(
   'i',
 );
 const titledPath = new RegExp(`(?:title|file|filename|path)=["']?(${pathText})["']?`, 'i');
-/** In code or bold marks, or with a folder: "Node.js" is no path. */
+/** In code or bold marks, or with a folder: "Node.js" is not a path. */
 const quotedPath = new RegExp(
   '(?:`|\\*\\*|["\'])(' +
     pathText +
@@ -188,14 +188,14 @@ const quotedPath = new RegExp(
 );
 const creates = /\b(?:create|creates|add|make|new|save|write|put)\b/i;
 
-/** The block of the answer that has this code. Code that is no block of it has neither language nor path. */
+/** The answer's block with this code. Code that is not one of its blocks has neither language nor path. */
 export function codeBlock(answer: string, code: string): CodeBlock {
   const blocks = flattened(lexMarkdown(answer));
   const at = blocks.findIndex((token) => token.type === 'code' && sameText(textOf(token), code));
   return described(blocks, at, code);
 }
 
-/** All blocks of an answer, in its order. A diff of several files is one block a file. */
+/** All blocks of an answer, in order. A diff of several files is one block per file. */
 export function codeBlocks(answer: string): CodeBlock[] {
   const blocks = flattened(lexMarkdown(answer));
   return blocks.flatMap((token, at) =>
@@ -221,7 +221,7 @@ function described(blocks: readonly Token[], at: number, code: string): CodeBloc
   };
 }
 
-/** A file that an answer wants deleted, or renamed to `to`. */
+/** A file that an answer deletes, or renames to `to`. */
 export interface FileOperation {
   readonly path: string;
   readonly to: string | undefined;
@@ -237,7 +237,7 @@ export function fileOperations(answer: string): FileOperation[] {
 }
 
 const quoted = `(?:\`|\\*\\*|["'])+(${pathText})(?:\`|\\*\\*|["'])+`;
-/** Whatever follows must not make it a part of the file: "remove `a` from `b.ts`" deletes nothing. */
+/** The text after it must not turn it into part of a file: "remove `a` from `b.ts`" deletes nothing. */
 const deletion = new RegExp(
   String.raw`(?<!\b(?:not|never) |n['’]t )\b(?:deleted?|removed?):?\s+(?:(?:the|old|unused|obsolete|empty|file)\s+)*${quoted}(?:\s+file)?(?=\s*(?:$|[.;:,)!—–]|and\b|since\b|because\b|as\b))`,
   'gim',
@@ -271,14 +271,14 @@ function operationsInCode({ text, lang = '' }: Tokens.Code): FileOperation[] {
 
 const shellNames = /^(?:sh|bash|zsh|shell|console|terminal|fish)$/;
 
-/** One patch a file. */
+/** One patch per file. */
 function patchesOf(code: string): string[] {
   if (!isPatch(code, '')) return [code];
   const patches = code.split(/^diff --git /m.test(code) ? /^(?=diff --git )/m : /^(?=--- .+\n\+\+\+ )/m);
   return patches.filter((patch) => patch.trim() !== '');
 }
 
-/** The file that a diff is about, by its header, and whether it is deleted or renamed there. */
+/** The file in a diff's header, and whether the diff deletes or renames it. */
 function patchedFile(patch: string): { path: string; operation: FileOperation[] } | undefined {
   const named = (line: RegExp) => line.exec(patch)?.[1]?.replace(/^[ab]\//, '');
   const [before, after] = [named(/^--- (?:"?)([^\t\n"]+)/m), named(/^\+\+\+ (?:"?)([^\t\n"]+)/m)];
@@ -297,7 +297,7 @@ function fence(info: string): { language: string; path: string | undefined } {
   return { language: language.replace(/[{,].*$/, '').toLowerCase(), path };
 }
 
-/** A line that is nothing but the path, as `**play/util.js**:` is. */
+/** A line with only a path, such as `**play/util.js**:`. */
 function wholeTitle(text: string): string | undefined {
   const last = text.trim().split('\n').at(-1) ?? '';
   const bare = last
@@ -307,14 +307,14 @@ function wholeTitle(text: string): string | undefined {
   return wholePath.test(bare.trim()) ? bare.trim() : undefined;
 }
 
-/** The last paragraph or heading before the block; code in between belongs to other text. */
+/** The last paragraph or heading before the block, unless code is in between. */
 function nearText(before: readonly Token[]): { text: string; heading: boolean } {
   const near = before.findLast(({ type }) => type !== 'space');
   if (near === undefined || near.type === 'code') return { text: '', heading: false };
   return { text: near.raw, heading: near.type === 'heading' };
 }
 
-/** Blocks in the order of the text; those of a list or quotation in its place. */
+/** Blocks in text order, including those inside lists and quotations. */
 function flattened(tokens: readonly Token[]): Token[] {
   return tokens.flatMap((token) => {
     if (token.type === 'list') return (token as Tokens.List).items.flatMap((item) => flattened(item.tokens));

@@ -2,7 +2,7 @@
 import { diffArrays } from 'diff';
 import { indentOf, type LineRange } from './placement.ts';
 
-/** Lines from 0; in the place of `removed` lines from `start` come `added`. */
+/** Replaces `removed` lines from `start` (from 0) with `added`. */
 export interface Hunk {
   readonly start: number;
   readonly removed: number;
@@ -11,7 +11,7 @@ export interface Hunk {
   readonly newStart: number;
 }
 
-/** An edit as editors take it: from one character to another, end exclusive. */
+/** An edit in editor coordinates: from one character to another, end exclusive. */
 export interface Edit {
   readonly start: Point;
   readonly end: Point;
@@ -25,7 +25,7 @@ interface Point {
 
 export const linesOf = (text: string): string[] => text.split(/\r?\n/);
 
-/** In the order of the text; line ends do not count. */
+/** Hunks in text order; line ends are ignored. */
 export function hunks(before: string, after: string): Hunk[] {
   const found: Hunk[] = [];
   let [start, newStart, removed] = [0, 0, 0];
@@ -47,7 +47,7 @@ export function hunks(before: string, after: string): Hunk[] {
   return found;
 }
 
-/** @param lines of the text before; `eol` is its line end. */
+/** @param lines the text before; `eol` is its line end. */
 export function editOf({ start, removed, added }: Hunk, lines: readonly string[], eol: string): Edit {
   const end = start + removed;
   if (end < lines.length) {
@@ -60,14 +60,14 @@ export function editOf({ start, removed, added }: Hunk, lines: readonly string[]
   return { start: before, end: last, text: added.map((line) => eol + line).join('') };
 }
 
-/** The hunk at a line, else the next one, else the last. `side`: which text the line is of. */
+/** The hunk at a line, otherwise the next one, otherwise the last. `side`: which text has the line. */
 export function hunkAt(all: readonly Hunk[], line: number, side: 'before' | 'after'): Hunk | undefined {
   const endOf = (hunk: Hunk) =>
     side === 'before' ? hunk.start + Math.max(1, hunk.removed) : hunk.newStart + Math.max(1, hunk.added.length);
   return all.find((hunk) => line < endOf(hunk)) ?? all.at(-1);
 }
 
-/** The text with some of its hunks made. */
+/** The text with some of its hunks applied. */
 export function withHunks(text: string, wanted: readonly Hunk[]): string {
   const eol = text.includes('\r\n') ? '\r\n' : '\n';
   return wanted
@@ -83,7 +83,7 @@ export function moved<T extends LineRange>(range: T, all: readonly Hunk[]): T {
   return { ...range, start, end: Math.max(start, range.end + shift(all.filter((hunk) => hunk.start <= range.end))) };
 }
 
-/** Lines that a change adds and removes. `undefined` stands for no file. */
+/** Numbers of lines that a change adds and removes. `undefined`: no file. */
 export function countsOf(before: string | undefined, after: string | undefined): { added: number; removed: number } {
   const count = (text: string) => (text === '' ? 0 : linesOf(text.replace(/\r?\n$/, '')).length);
   if (before === undefined || after === undefined) return { added: count(after ?? ''), removed: count(before ?? '') };
@@ -92,7 +92,7 @@ export function countsOf(before: string | undefined, after: string | undefined):
   return { added: sum(({ added }) => added.length), removed: sum(({ removed }) => removed) };
 }
 
-// Lines as they were and as they would be, one text in the editor, until the user decides. Pure.
+// Old and new lines together as one text in the editor, until the user decides. Pure.
 
 type LineKind = 'same' | 'removed' | 'added';
 
@@ -102,8 +102,8 @@ export interface MixedLine {
 }
 
 /**
- * @param after as far as it is written. Until it is `done`, the last change takes away only as many lines as it brings:
- * the others may still come.
+ * @param after the new text as far as it is written. Until it is `done`, the last change removes only as many lines as it adds:
+ * more may follow.
  */
 export function mix(before: readonly string[], after: readonly string[], done: boolean): MixedLine[] {
   const lines: MixedLine[] = [];
@@ -137,7 +137,7 @@ export function mixedHunks(lines: readonly MixedLine[]): MixedHunk[] {
   return found;
 }
 
-/** The text after the user has decided about some lines: what they did not want is gone, the rest stays as it is. */
+/** The text after the user's decision about some lines: rejected lines are removed, the rest stays unchanged. */
 export function decided(lines: readonly MixedLine[], { start, end }: MixedHunk, decision: 'accept' | 'reject') {
   const unwanted = decision === 'accept' ? 'removed' : 'added';
   return lines.flatMap((line, index): MixedLine[] => {
@@ -146,15 +146,15 @@ export function decided(lines: readonly MixedLine[], { start, end }: MixedHunk, 
   });
 }
 
-/** After the user's own edit of `removed` lines from `start`, in whose place `added` are. They are what the user wants. */
+/** After the user's own edit, which replaced `removed` lines from `start` with `added`. These lines count as decided. */
 export function edited(lines: readonly MixedLine[], start: number, removed: number, added: readonly string[]) {
   const kind: LineKind = lines[start]?.kind === 'same' ? 'same' : 'added';
   return [...lines.slice(0, start), ...added.map((text) => ({ kind, text })), ...lines.slice(start + removed)];
 }
 
 /**
- * The code of an answer as far as it is written: its first fenced block, or an answer without one whole. Undefined: none yet.
- * The last line counts once it is finished.
+ * The code of an answer as far as it is written: its first fenced block, or the whole answer if it has none. Undefined: none
+ * yet. The last line counts once it is finished.
  */
 export function codeOf(answer: string, done: boolean): string[] | undefined {
   const fence = /^[ \t]*(`{3,}|~{3,})[^\n]*\n/m.exec(answer);
@@ -165,7 +165,7 @@ export function codeOf(answer: string, done: boolean): string[] | undefined {
   return done ? lines : lines.slice(0, -1);
 }
 
-/** Small models forget the indentation of what they are shown: the first line's is put back before all. */
+/** Adds the original first line's indentation to all lines, because small models drop it. */
 export function reindented(code: readonly string[], before: readonly string[]): string[] {
   const [own, wanted] = [indentOf(code), indentOf(before)];
   if (own === wanted || !wanted.startsWith(own)) return [...code];

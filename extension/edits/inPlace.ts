@@ -7,17 +7,17 @@ import { limits } from '../limits.ts';
 import type { Log } from '../parts.ts';
 import { codeOf, decided, edited, type MixedHunk, type MixedLine, mix, mixedHunks, reindented } from './hunks.ts';
 
-/** A change of some lines that the user has not decided about. Old and new lines stand in the document together. */
+/** An undecided change of some lines. The document has old and new lines together. */
 interface Session {
   readonly document: vscode.TextDocument;
   instruction: string;
   readonly before: readonly string[];
-  /** Of its first line in the document, from 0. */
+  /** First line in the document, from 0. */
   start: number;
   lines: MixedLine[];
-  /** Ends the answer while it is written. */
+  /** Cancels the answer while it is being written. */
   source: vscode.CancellationTokenSource | undefined;
-  /** The first edit begins what one undo takes back. */
+  /** True after the first edit, which starts the undo step. */
   touched: boolean;
   /** Edits of the document are sequential. */
   turn: Promise<unknown>;
@@ -33,13 +33,13 @@ const addedStyle: vscode.DecorationRenderOptions = {
 const removedStyle: vscode.DecorationRenderOptions = {
   isWholeLine: true,
   backgroundColor: new vscode.ThemeColor('diffEditor.removedLineBackground'),
-  // Not by colour alone.
+  // Colour alone must not carry the meaning.
   textDecoration: 'line-through',
   overviewRulerColor: new vscode.ThemeColor('diffEditorOverview.removedForeground'),
 };
 const wholeSession = { start: 0, end: Number.POSITIVE_INFINITY };
 
-/** Edits a selection where it stands: the answer is written as a diff into the document, and the user accepts or rejects it. */
+/** Edits a selection in place: the answer is written into the document as a diff, and the user accepts or rejects it. */
 export class InPlaceEdits implements vscode.CodeLensProvider {
   readonly #engine: EngineHost;
   readonly #log: Log;
@@ -49,7 +49,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
   readonly #lenses = new vscode.EventEmitter<void>();
   readonly onDidChangeCodeLenses = this.#lenses.event;
   readonly #subscriptions: vscode.Disposable;
-  /** Our own edits are no edits of the user's. */
+  /** True during our own edits, which must not count as the user's. */
   #writing = false;
 
   constructor(engine: EngineHost, log: Log) {
@@ -72,7 +72,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
     this.#subscriptions.dispose();
   }
 
-  /** Asks what to do with the selected lines, or the line of the cursor, and does it. */
+  /** Asks for an instruction for the selected lines, or the cursor's line, and carries it out. */
   async start(): Promise<void> {
     const editor = vscode.window.activeTextEditor;
     if (editor === undefined) {
@@ -106,7 +106,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
     await this.#write(session);
   }
 
-  /** All of it, or the change with that number. */
+  /** Decides on all changes, or on the one with that number. */
   decide(decision: 'accept' | 'reject', hunk?: unknown): Promise<void> {
     const session = this.#active();
     if (session === undefined) return Promise.resolve();
@@ -171,7 +171,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
     }
   }
 
-  /** The new code; what is written of it meanwhile is shown. Undefined: the answer has none. */
+  /** The new code, shown as it is written. Undefined: the answer has none. */
   async #ask(session: Session, token: vscode.CancellationToken): Promise<string[] | undefined> {
     const client = await this.#engine.client();
     let answer = '';
@@ -212,7 +212,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
     else this.#show();
   }
 
-  /** `isStep`: what follows is a step of its own for undo. */
+  /** `isStep`: starts a new undo step. */
   async #replace(
     session: Session,
     next: (lines: readonly MixedLine[]) => MixedLine[] | undefined,
@@ -260,7 +260,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
         session.start += added - removed;
         continue;
       }
-      // An undo, or an edit over the border: the text is the user's again.
+      // An undo, or an edit across the border, ends the session.
       if (line < 0 || line + removed > session.lines.length) {
         this.#end(document);
         return;
@@ -277,7 +277,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
   }
 
   #show(): void {
-    // Before anything can be seen: the user's next key may accept it.
+    // Set before anything is visible: the user's next key may accept it.
     void vscode.commands.executeCommand('setContext', editingKey, this.#active() !== undefined);
     for (const editor of vscode.window.visibleTextEditors) {
       const session = this.#sessions.get(editor.document.uri.toString());
@@ -295,7 +295,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
 /** The selected lines, or the cursor's. */
 function linesOf({ document, selection }: vscode.TextEditor): vscode.Range {
   const { start, end } = selection;
-  // A selection that ends at the start of a line does not mean that line.
+  // A selection that ends at the start of a line excludes that line.
   const last = end.line > start.line && end.character === 0 ? end.line - 1 : end.line;
   return new vscode.Range(start.line, 0, last, document.lineAt(last).text.length);
 }
@@ -316,7 +316,7 @@ async function askInstruction(first: number, last: number, value: string): Promi
   return instruction?.trim() === '' ? undefined : instruction?.trim();
 }
 
-/** By the editor that shows the document, so that the steps of one change are one undo step; otherwise by the workspace. */
+/** Edits through the document's editor, so that one change is one undo step; without an editor, through the workspace. */
 async function edit(
   document: vscode.TextDocument,
   range: vscode.Range,
@@ -338,7 +338,7 @@ const system = [
   'Keep the indentation, and keep what the instruction does not name.',
 ].join(' ');
 
-/** The lines to change stand last, because small models follow best what they read last. */
+/** The lines to change come last, because small models follow the end of a prompt best. */
 function messagesOf({ document, before, start, instruction }: Session): ChatMessage[] {
   const { around } = limits.inPlace;
   const lines = document.getText().split(/\r?\n/);

@@ -14,11 +14,11 @@ export interface Surroundings {
   /** The selection that the question was about, if any. */
   selection: LineRange | undefined;
   symbols: readonly NamedRange[];
-  /** Where code goes that replaces nothing: before that line. */
+  /** Code that replaces nothing is inserted before this line. */
   cursorLine: number;
 }
 
-/** The file with the code in it. */
+/** The file with the code inserted. */
 export function place(file: string, code: string, surroundings: Surroundings): string {
   const eol = file.includes('\r\n') ? '\r\n' : '\n';
   const lines = file.split(/\r?\n/);
@@ -33,7 +33,7 @@ export function place(file: string, code: string, surroundings: Surroundings): s
   return lines.toSpliced(at, removed, ...indented).join(eol);
 }
 
-/** A definition of the code, and the lines in whose place it stands; an empty range is before its start. */
+/** A definition in the code, and the lines that it replaces; an empty range inserts before its start. */
 interface Version {
   readonly code: readonly string[];
   readonly start: number;
@@ -41,8 +41,8 @@ interface Version {
 }
 
 /**
- * Of several definitions, where each of them goes: in the place of its own symbol, or behind the one that the code has
- * before it. Empty: they are fewer than two, or stand in each other's way, or the file has none of them.
+ * Where each of several definitions goes: in place of its own symbol, or after the definition before it in the code.
+ * Empty if there are fewer than two, they overlap, or the file has none of them.
  */
 function versionsOf(lines: readonly string[], code: readonly string[], definitions: Definitions): readonly Version[] {
   const parts = definitionsOf(code);
@@ -73,7 +73,7 @@ function withVersions(lines: readonly string[], versions: readonly Version[]): s
   return [...pieces, lines.slice(end)].flat();
 }
 
-/** The code cut before each definition at its left edge; what stands directly above one belongs to it. */
+/** The code split before each definition at its left edge; lines directly above a definition belong to it. */
 function definitionsOf(code: readonly string[]): string[][] {
   const left = indentOf(code);
   const heads = code.flatMap((line, index) =>
@@ -95,8 +95,8 @@ function withoutBlankEnds(lines: readonly string[]): string[] {
 }
 
 /**
- * The lines that the code is a new version of: of the symbol that it defines, of the stretch between its first and last
- * line, of the whole file, of the selection; undefined where it is new.
+ * The lines that the code replaces: the symbol that it defines, the part between its first and last line, the whole file, or
+ * the selection; undefined if the code is new.
  */
 function replaced(
   lines: readonly string[],
@@ -108,7 +108,7 @@ function replaced(
   return definitions.sameSymbol(code) ?? sameEnds(lines, code) ?? (isVersion(lines, code) ? wholeOf(lines) : selection);
 }
 
-/** Without what follows the last line end. */
+/** Without the empty line after the last line end. */
 const wholeOf = (lines: readonly string[]): LineRange => ({
   start: 0,
   end: lines.length - (lines.length > 1 && lines.at(-1) === '' ? 2 : 1),
@@ -133,10 +133,10 @@ export function definedNames(code: string): string[] {
 
 /** Without modifiers, which may differ. */
 const bare = (line: string): string => line.trim().replace(modifiers, '');
-/** A longer line defines nothing. */
+/** A longer line counts as no definition. */
 const headChars = 500;
 
-/** Where a file defines what. Looked up once, since an answer may have as many definitions as the file. */
+/** The definitions of a file. Computed once, since an answer may have as many definitions as the file. */
 class Definitions {
   readonly #lines: readonly string[];
   /** Symbols by the line that names them, up to the end of the name. */
@@ -164,8 +164,8 @@ class Definitions {
   }
 
   /**
-   * The symbol that the code defines first. Comments, decorators and imports may stand before it. Nested symbols are nearer than
-   * what holds them.
+   * The symbol that the code defines first. Comments, decorators and imports may precede it. Prefers nested symbols to those
+   * that contain them.
    */
   sameSymbol(code: readonly string[]): LineRange | undefined {
     const head = headOf(code);
@@ -184,14 +184,14 @@ function add<Value>(map: Map<string, Value[]>, key: string, value: Value): void 
   else map.set(key, [value]);
 }
 
-/** The first line that defines something, else the first that is not empty. */
+/** The first line that defines something, otherwise the first that is not empty. */
 function headOf(code: readonly string[]): string {
   const left = indentOf(code);
   const head = code.find((line) => indentOf([line]) === left && definedName(line) !== undefined);
   return head ?? filled(code)[0] ?? '';
 }
 
-/** Where nobody knows the file's symbols: the only line that defines the name, and what is indented below it. */
+/** If the file's symbols are unknown: the only line that defines the name, and the indented lines below it. */
 function indentedBody(lines: readonly string[], starts: readonly number[]): LineRange | undefined {
   const [start] = starts;
   if (start === undefined || starts.length > 1) return undefined;
@@ -203,7 +203,7 @@ function indentedBody(lines: readonly string[], starts: readonly number[]): Line
     const closes = indentOf([line]).length === width && /^\s*(?:[)\]}{]|end\b)/.test(line);
     if (indentOf([line]).length <= width && !closes) break;
     end = at;
-    // A bracket that opens nothing again is the end, as is `end`.
+    // A closing bracket that opens nothing is the end, as is `end`.
     if (closes && /^\s*(?:[)\]}]+[;,)]*|end)\s*$/.test(line)) break;
   }
   return { start, end };
@@ -222,40 +222,40 @@ function sameEnds(lines: readonly string[], code: readonly string[]): LineRange 
   return end < 0 ? undefined : { start, end };
 }
 
-/** Half of the file's lines are in the code: it is the file, changed. */
+/** If the code has half of the file's lines, it is a new version of the file. */
 function isVersion(lines: readonly string[], code: readonly string[]): boolean {
   const own = filled(lines);
   const known = new Set(filled(code));
   return own.length > 0 && own.filter((line) => known.has(line)).length >= own.length / 2;
 }
 
-/** Of the first line that is not blank. */
+/** Indentation of the first line that is not blank. */
 export const indentOf = (lines: readonly string[]): string =>
   /^\s*/.exec(lines.find((line) => line.trim() !== '') ?? '')?.[0] ?? '';
 
-/** Models write code without base indentation, so adds the indentation of the target. */
+/** Adds the target's indentation, because models write code without base indentation. */
 function reindented(code: readonly string[], indent: string): string[] {
   const own = indentOf(code);
   if (own !== '' || indent === '') return [...code];
   return code.map((line) => (line.trim() === '' ? line : `${indent}${line}`));
 }
 
-// Changes that say what they replace: unified diffs, and blocks of SEARCH and REPLACE.
+// Patches: unified diffs, and blocks of SEARCH and REPLACE.
 
 interface Replacement {
   readonly before: readonly string[];
   readonly after: readonly string[];
-  /** Where a diff says that it is, from 0; models count badly. */
+  /** The line given by the diff, from 0. It may be wrong: models count badly. */
   readonly line: number | undefined;
 }
 
 const diffHeader = /^(?:diff |index |--- |\+\+\+ |old mode|new mode|new file|deleted file|similarity|rename )/;
 
-/** Whether code of that fence is a change and not the new text. */
+/** Whether a block with that fence is a patch and not the new text. */
 export const isPatch = (code: string, language: string): boolean =>
   /^(?:diff|patch|udiff)$/.test(language) || /^diff --git |^--- .+\n\+\+\+ |^<{5,9} ?SEARCH\r?$/m.test(code);
 
-/** The file with the patch's changes; undefined if a part of it is not in the file, or more than once. */
+/** The file with the patch applied; undefined if a part of it is not in the file, or more than once. */
 export function patched(file: string, patch: string): string | undefined {
   const eol = file.includes('\r\n') ? '\r\n' : '\n';
   let lines = file === '' ? [] : file.split(/\r?\n/);
@@ -311,7 +311,7 @@ function hunksOf(lines: readonly string[]): Replacement[] {
 const isEmpty = (part: Replacement | undefined): boolean =>
   part === undefined || part.before.length + part.after.length === 0;
 
-/** The only place of these lines, or of several the one next to `line`. Blanks at the ends of lines do not count. */
+/** The only place of these lines, or the one nearest to `line` of several. Ignores trailing blanks. */
 function foundAt(lines: readonly string[], wanted: readonly string[], line: number | undefined): number | undefined {
   const isAt = (start: number) => wanted.every((text, index) => lines[start + index]?.trimEnd() === text.trimEnd());
   const places = wanted.length === 0 ? [] : lines.flatMap((_, start) => (isAt(start) ? [start] : []));

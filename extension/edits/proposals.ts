@@ -12,25 +12,25 @@ export const proposalScheme = 'hearth-proposal';
 /** Writes a proposal in place of `Proposals`. */
 interface Owner {
   accept(): Promise<void>;
-  /** `text`: the file with one change of the proposal made. */
+  /** `text`: the file with one hunk of the proposal applied. */
   acceptPart(text: string): Promise<void>;
   reject(): Promise<void>;
 }
 
 interface Proposal {
   target: vscode.Uri;
-  /** Of the document that it was made for; undefined: the file is new. */
+  /** Version of the document that it was made for; undefined: the file is new. */
   version: number | undefined;
   text: string;
-  /** Of the diff; absent: by the file's name. */
+  /** Title of the diff; absent: made from the file's name. */
   title?: string | undefined;
-  /** Without one, what is accepted is an edit of the document that is left unsaved. */
+  /** Without an owner, accepting edits the document and leaves it unsaved. */
   owner?: Owner;
 }
 
 /**
- * Changes that a model proposes: shown in VS Code's diff editor beside the file as it is. Nothing is written before the
- * user accepts, and what is accepted is an edit that can be undone.
+ * Proposed changes, shown in VS Code's diff editor beside the current file. Nothing is written before the user accepts, and
+ * accepting is an edit that can be undone.
  */
 export class Proposals {
   readonly #repository: Pick<Repository, 'outline'>;
@@ -48,7 +48,7 @@ export class Proposals {
     );
   }
 
-  /** Shows the code of an answer where it belongs, by what the answer says of it; asks where that is unclear. */
+  /** Shows the code of an answer as a change of its target file; asks for the file if it is unclear. */
   async show(code: string, answer: string, attachments: readonly Attachment[]): Promise<void> {
     const block = codeBlock(answer, code);
     const target = await chosenTarget(block, attachments, this.#repository);
@@ -85,7 +85,7 @@ export class Proposals {
     await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(target));
   }
 
-  /** Writes the one change of the proposal at the cursor, and leaves the others to be decided. */
+  /** Writes the proposal's hunk at the cursor and leaves the others undecided. */
   async acceptHunk(): Promise<void> {
     const shown = this.#active();
     if (shown === undefined) return;
@@ -125,21 +125,21 @@ export class Proposals {
     this.#subscriptions.dispose();
   }
 
-  /** Opens the diff of a file as it is and as it would be. */
+  /** Opens the diff of the current and the proposed file. */
   async present(proposal: Proposal): Promise<void> {
     const name = nameOf(proposal.target.path);
     const uri = vscode.Uri.from({ scheme: proposalScheme, path: proposal.target.path, query: String(this.#count++) });
     this.#open.set(uri.toString(), proposal);
     const isNew = proposal.version === undefined;
     const title = isNew ? vscode.l10n.t('{0}: new file', name) : vscode.l10n.t('{0}: proposed change', name);
-    // No proposal has this address, so its text is empty.
+    // No proposal has this URI, so its text is empty.
     const before = isNew ? uri.with({ query: 'empty' }) : proposal.target;
     await vscode.commands.executeCommand('vscode.diff', before, uri, proposal.title ?? title, { preview: false });
   }
 
   async #presentChange(path: string, block: CodeBlock, attachments: readonly Attachment[]): Promise<void> {
     const uri = await uriOf(path);
-    // A file outside of the workspace is named by its whole path.
+    // A file outside the workspace has its whole path.
     const document = await vscode.workspace.openTextDocument(uri ?? vscode.Uri.file(path));
     const text = await placed(document, document.getText(), block, attachments, this.#repository);
     if (text === undefined) {
@@ -184,7 +184,7 @@ export function requireTrust(): void {
 
 const close = (tab: vscode.Tab): Thenable<boolean> => vscode.window.tabGroups.close(tab);
 
-/** The document, if it is still as it was when the proposal was made. */
+/** The document, if it has not changed since the proposal was made. */
 async function unchanged({ target, version }: Proposal): Promise<vscode.TextDocument | undefined> {
   const document = await vscode.workspace.openTextDocument(target);
   if (document.version === version) return document;
@@ -211,7 +211,7 @@ async function apply(document: vscode.TextDocument, wanted: readonly Hunk[]): Pr
   if (!(await vscode.workspace.applyEdit(edit))) throw new Error(vscode.l10n.t('VS Code could not change the file.'));
 }
 
-/** Never overwrites: the file may have come into being since. */
+/** Never overwrites: the file may have been created since. */
 async function create(target: vscode.Uri, text: string): Promise<void> {
   const inside = await newFileUri(vscode.workspace.asRelativePath(target));
   const edit = new vscode.WorkspaceEdit();

@@ -1,4 +1,4 @@
-/** Where code of an answer goes: a workspace file, which the user chooses if it is unclear, or the terminal. */
+/** The target of an answer's code: a workspace file, which the user chooses if it is unclear, or the terminal. */
 import { realpath } from 'node:fs/promises';
 import { dirname, sep } from 'node:path';
 import * as vscode from 'vscode';
@@ -8,9 +8,9 @@ import { documentSymbols, meantFile, uriOf } from '../context/workspace.ts';
 import type { CodeBlock } from './drafts.ts';
 import { definedNames } from './placement.ts';
 
-// Which file the code of an answer is for. Pure: files are given, and nothing is asked.
+// Chooses the file that an answer's code is for. Pure: gets the files as arguments and asks nothing.
 
-/** A file that the code may be for: it went with the question, or is in the editor. */
+/** A possible target: a file attached to the question, or open in the editor. */
 export interface Candidate {
   readonly path: string;
   readonly languageId: string;
@@ -27,9 +27,9 @@ type Choice =
 type Destination = Choice | { readonly kind: 'ask'; readonly choices: readonly Choice[] };
 
 interface Files {
-  /** What went with the question first, then what is in the editor. */
+  /** Attached files first, then those in the editor. */
   readonly candidates: readonly Candidate[];
-  /** The workspace's file that a path of the answer means; undefined where there is none. */
+  /** The workspace file for each path in the answer. */
   readonly found: ReadonlyMap<string, string>;
 }
 
@@ -65,7 +65,7 @@ const families: readonly (readonly string[])[] = [
   ['bat', 'cmd', 'batch', 'dosbatch'],
 ];
 const shells = new Set(['shellscript', 'powershell', 'bat']);
-/** Of a fence that says nothing of the file: no language, or a change in any. */
+/** Fence languages that say nothing about the file: none, or a patch. */
 const noLanguage = new Set(['', 'text', 'txt', 'plaintext', 'plain', 'code', 'diff', 'patch', 'udiff']);
 
 const family = (name: string): string => families.find((names) => names.includes(name))?.[0] ?? name;
@@ -73,7 +73,7 @@ const endingOf = (path: string): string => /\.(\w+)$/.exec(path)?.[1]?.toLowerCa
 
 const isShell = (language: string): boolean => shells.has(family(language));
 
-/** Whether code of that fence can be in the file; a fence without a language says nothing against it. */
+/** Whether a block with that fence can be code of the file; a fence without a language fits any file. */
 function agrees(language: string, path: string, languageId = ''): boolean {
   const wanted = family(language);
   const ending = endingOf(path);
@@ -84,7 +84,7 @@ function agrees(language: string, path: string, languageId = ''): boolean {
   );
 }
 
-/** A path that may be created: below the workspace's folder, and not in Git's own. */
+/** Whether a path may be created: inside the workspace folder, and not inside `.git`. */
 export function mayCreate(path: string): boolean {
   const parts = path.replace(/^\.\//, '').split(/[\\/]/);
   return (
@@ -130,7 +130,7 @@ const distinct = (choices: readonly Choice[]): Choice[] => [
 
 type Outlines = Pick<Repository, 'outline'>;
 
-/** Undefined: the user chose nothing. */
+/** Asks the user if the target is unclear. Undefined: the user chose nothing. */
 export async function chosenTarget(
   block: CodeBlock,
   attachments: readonly Attachment[],
@@ -140,7 +140,7 @@ export async function chosenTarget(
   return decided.kind === 'ask' ? pick(decided.choices) : decided;
 }
 
-/** Without asking. */
+/** The target, without asking the user. */
 export async function targetOf(
   block: CodeBlock,
   attachments: readonly Attachment[],
@@ -158,7 +158,7 @@ export async function targetOf(
   return destination(block, { candidates: await candidates(attachments, repository), found });
 }
 
-/** Where a file of that path would be created; undefined where a link or the path leads out of the workspace. */
+/** Where a file of that path would be created; undefined if the path or a link leaves the workspace. */
 export async function newFileUri(path: string): Promise<vscode.Uri | undefined> {
   const folders = vscode.workspace.workspaceFolders ?? [];
   const named = folders.find(({ name }) => folders.length > 1 && path.startsWith(`${name}/`));
@@ -168,7 +168,7 @@ export async function newFileUri(path: string): Promise<vscode.Uri | undefined> 
   return vscode.workspace.getWorkspaceFolder(uri) !== undefined && (await staysInside(uri)) ? uri : undefined;
 }
 
-/** Whether an answer may change, create or delete that file: it is inside of the workspace, also by links, and not Git's. */
+/** Whether an answer may change, create or delete that file: inside the workspace after following links, and not in `.git`. */
 export async function isChangeable(uri: vscode.Uri): Promise<boolean> {
   const folder = vscode.workspace.getWorkspaceFolder(uri);
   const root = folder?.uri.path.replace(/\/$/, '') ?? '';
@@ -176,14 +176,14 @@ export async function isChangeable(uri: vscode.Uri): Promise<boolean> {
   return mayCreate(uri.path.slice(root.length + 1)) && (await staysInside(uri));
 }
 
-/** Whether the file, or the nearest folder above it that exists, is below the workspace's folder once links are followed. */
+/** Whether the file, or its nearest existing parent folder, is inside the workspace after following links. */
 async function staysInside(uri: vscode.Uri): Promise<boolean> {
   const folder = vscode.workspace.getWorkspaceFolder(uri);
   if (folder === undefined) return false;
   return uri.scheme !== 'file' || staysBelow(folder.uri.fsPath, uri.fsPath);
 }
 
-/** @param path below `root` by its name; neither file nor folders need to exist. */
+/** @param path lexically below `root`; neither file nor folders need to exist. */
 export async function staysBelow(root: string, path: string): Promise<boolean> {
   const real = await realpath(root);
   for (let at = path; at !== dirname(at); at = dirname(at)) {
@@ -246,11 +246,11 @@ export function terminalLine(code: string): string | undefined {
     .map((line) => line.trim().replace(/^(?:\$|>|PS [^>]*>)\s+/, ''))
     .filter((line) => line !== '' && !line.startsWith('#'));
   const [only] = lines;
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: finds them.
   return lines.length === 1 && only !== undefined && !/[\u0000-\u001f\u007f-\u009f]/.test(only) ? only : undefined;
 }
 
-/** Puts a command where the user can read and run it. Nothing runs by itself. */
+/** Puts a command into the terminal, where the user can read and run it. Runs nothing. */
 export async function putIntoTerminal(code: string): Promise<void> {
   const line = terminalLine(code);
   const terminal = vscode.window.activeTerminal ?? vscode.window.createTerminal();

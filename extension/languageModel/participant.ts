@@ -18,17 +18,17 @@ import { answerOptions, type Thinking } from '../thinking.ts';
 import { InstalledModels, ModelProvider } from './provider.ts';
 import { answerWithTools, invokeHostTool, toTools } from './toolLoop.ts';
 
-/** As package.json contributes them. */
+/** Names in package.json. */
 const vendor = 'hearth';
 const participantId = 'hearth.participant';
 
-/** Stored by the host with each answer, so that the next prompt begins with exactly this text. */
+/** VS Code stores this with each answer, so that the next prompt begins with exactly the same text. */
 const asked = z.object({ question: z.string(), attachments: z.array(attachment) });
 type Asked = z.infer<typeof asked>;
 
 /**
- * @hearth in VS Code's own chat. It answers with Hearth's models whatever model is chosen there: who asks it is promised
- * that nothing leaves the computer, unless to the server that Hearth's own settings name.
+ * @hearth in VS Code's own chat. It uses Hearth's models whatever model is chosen there, because Hearth promises that
+ * questions go only to this computer or to the server in Hearth's settings.
  */
 export class Participant {
   readonly #engine: EngineHost;
@@ -91,7 +91,7 @@ interface Exchange {
   token: vscode.CancellationToken;
 }
 
-/** Thoughts have no place in a participant's answer that this VS Code would let us use: only that it thinks is said. */
+/** A participant cannot show thoughts through VS Code's stable API, so only the fact that the model thinks is shown. */
 function handlersOf(stream: vscode.ChatResponseStream): StreamHandlers {
   let thinks = false;
   return {
@@ -123,7 +123,7 @@ async function askedBy(engine: EngineHost, request: vscode.ChatRequest, card: Mo
 /** Question of each command except /summarise. */
 const taskOf: Readonly<Record<string, Task>> = { explain: 'explain', fix: 'fix', tests: 'tests', doc: 'document' };
 
-/** Problems that the language's own tools report for the attached files. */
+/** Diagnostics of the attached files. */
 function reported(attachments: readonly Attachment[]): string[] {
   const paths = new Set(attachments.map(({ path }) => path));
   return vscode.languages.getDiagnostics().flatMap(([uri, found]) => {
@@ -148,7 +148,7 @@ async function summarise(
   return { metadata: { ...now, command: 'summarise' } };
 }
 
-/** Earlier questions to @hearth with their answers; those of other versions of Hearth as the host tells them. */
+/** An earlier question to @hearth with its answer. If another version of Hearth stored it, uses the host's text. */
 function turnOf(
   turn: vscode.ChatRequestTurn | vscode.ChatResponseTurn,
   index: number,
@@ -181,8 +181,8 @@ function failed(error: unknown): vscode.ChatResult {
 }
 
 /**
- * What the user put into a question by # or by the paper clip, as far as the model has room; where that is nothing and
- * `active` says so, what the active editor shows.
+ * The attachments that the user added with # or the paper clip, as many as fit the context; if there are none and `active` is
+ * set, the active editor.
  */
 async function attachmentsOf(
   engine: EngineHost,
@@ -190,7 +190,7 @@ async function attachmentsOf(
   references: readonly vscode.ChatPromptReference[],
   active: boolean,
 ): Promise<Attachment[]> {
-  // The host lists the last one first.
+  // VS Code lists the last one first.
   const referenced = (await Promise.all([...references].reverse().map(sourcesOf))).flat();
   const sources = referenced.length === 0 && active ? activeSources() : referenced;
   const counts = await countTokens(
@@ -206,7 +206,7 @@ function activeSources(): Source[] {
   return focus === undefined || focus.lines.every((line) => line.trim() === '') ? [] : [focusSource(focus)];
 }
 
-/** None for what is no text: folders, pictures, files that are gone. */
+/** Empty for anything that is not text: folders, images, deleted files. */
 async function sourcesOf({ id, value }: vscode.ChatPromptReference): Promise<Source[]> {
   if (typeof value === 'string') return [textSource(id, id, value)];
   const uri = value instanceof vscode.Location ? value.uri : value;
@@ -239,15 +239,15 @@ export function registerLanguageModels({ context, engine, thinking, log }: Needs
 }
 
 /**
- * Without a GitHub sign-in VS Code's own chat answers only when a model provider was added to its list by hand; this is
- * what *Manage Language Models → Add Models* does, in one step. Its built-in chat extension, which VS Code leaves disabled
- * until then, is for the user to enable.
+ * Without a GitHub sign-in VS Code's own chat works only if a model provider was added to its list. This does in one step
+ * what *Manage Language Models → Add Models* does. The user must enable VS Code's built-in chat extension, which is
+ * disabled until then.
  */
 export async function useInChat(log: Log): Promise<void> {
   const known = await vscode.commands.getCommands(true);
   if (known.includes(addProvider)) {
     const added = vscode.commands.executeCommand(addProvider, { name: 'Hearth', vendor });
-    // It is refused when it was added before, which is as good.
+    // VS Code refuses a provider that was added before, which is fine.
     await added.then(undefined, (error: unknown) => log.info(`VS Code's list of providers: ${sentence(error)}`));
   }
   await vscode.commands.executeCommand('workbench.action.chat.open');

@@ -26,8 +26,8 @@ const listKey = 'hearth.installed';
 const cardsKey = 'hearth.cards';
 
 /**
- * The models on this computer, as they were last known: VS Code asks for them in every window, and no engine is started
- * for that but the very first time. What a model can do is known for certain once it was loaded, and remembered.
+ * The models on this computer as last known. VS Code asks for them in every window; only the very first time starts an engine
+ * for this. A model's abilities are certain once it was loaded, and are then stored.
  */
 export class InstalledModels {
   readonly #storage: vscode.Memento;
@@ -47,7 +47,7 @@ export class InstalledModels {
     });
   }
 
-  /** `afresh`: asks the engine even where the list is known. */
+  /** `afresh`: asks the engine even if the list is known. */
   async list(afresh: boolean): Promise<InstalledModel[]> {
     const known = this.#storage.get<InstalledModel[] | undefined>(listKey, undefined);
     const listed = known === undefined || afresh ? await this.#refresh() : known;
@@ -55,7 +55,7 @@ export class InstalledModels {
     const loaded = this.#engine.current?.warmModel?.id;
     const cards = this.#storage.get<Record<string, InstalledModel>>(cardsKey, {});
     const { remote } = engineSettings();
-    // The user's own file and a server's model are in no list.
+    // The user's own file and a server's model are not in the engine's list.
     const own = Object.values(cards).filter(
       ({ id }) =>
         (isAbsolute(id) && (id === model || id === loaded)) ||
@@ -78,7 +78,7 @@ export class InstalledModels {
     return present;
   }
 
-  /** A model was loaded: its card is the truth, and what is on disk may have changed since the list was made. */
+  /** After a load: the card has the model's real abilities, and the models on disk may have changed. */
   #note(card: ModelCard): void {
     const model = fromCard(card);
     const key = JSON.stringify(model);
@@ -95,7 +95,7 @@ export class InstalledModels {
   }
 }
 
-/** Every model of the catalogue has a prompt format that offers tools. */
+/** Before its first load a model is assumed to call tools. Base models cannot; their card corrects this. */
 const fromEntry = ({ id, name, family, description, contextTokens }: ModelEntry): InstalledModel => ({
   ...{ id, name, family, description, contextTokens },
   toolCalling: true,
@@ -107,7 +107,7 @@ const fromCard = ({ id, name, family, contextTokens, toolCalling, host }: ModelC
   description: host === undefined ? '' : vscode.l10n.t('Answered by {0}; questions are sent there', host),
 });
 
-/** The engine's failure as the error that users of the host's API look for. */
+/** The engine's failure as the error type of VS Code's language model API. */
 function hostError(error: unknown): Error {
   const code = error instanceof EngineFailure ? error.code : 'internal';
   if (code === 'cancelled') return new vscode.CancellationError();
@@ -117,7 +117,7 @@ function hostError(error: unknown): Error {
       ? vscode.l10n.t('{0} Raise hearth.contextTokens, or choose a model with a longer context.', sentence(error))
       : sentence(error);
   const failure = isAbsent ? vscode.LanguageModelError.NotFound(text) : new vscode.LanguageModelError(text);
-  // VS Code shows the stack of an extension's error in its chat.
+  // VS Code would show the stack in its chat.
   delete failure.stack;
   return failure;
 }
@@ -168,7 +168,7 @@ export class ModelProvider implements vscode.LanguageModelChatProvider {
     }
   }
 
-  /** Loads the model where it is not: who counts is about to ask. */
+  /** Loads the model if needed: a caller that counts is about to ask. */
   async provideTokenCount(
     model: vscode.LanguageModelChatInformation,
     text: string | vscode.LanguageModelChatRequestMessage,
@@ -185,7 +185,7 @@ export class ModelProvider implements vscode.LanguageModelChatProvider {
   }
 }
 
-/** The context is split between prompt and answer, because the host adds the two up. */
+/** Splits the context between prompt and answer, because VS Code adds the two. */
 export function informationOf(model: InstalledModel): vscode.LanguageModelChatInformation {
   const { answerShare, answerTokens, agentPromptTokens } = limits.languageModel;
   const longest = chatSettings().maxTokens ?? answerTokens;
@@ -205,13 +205,13 @@ export function informationOf(model: InstalledModel): vscode.LanguageModelChatIn
 }
 
 function pass(piece: Delta, progress: HostProgress): void {
-  // The host takes a call whole, so calls follow at the end.
+  // VS Code takes only complete calls, so calls follow at the end.
   if (piece.kind === 'tool-call') return;
   const part = piece.kind === 'text' ? new vscode.LanguageModelTextPart(piece.text) : thinkingPart(piece.text);
   if (part !== undefined) progress.report(part);
 }
 
-/** Only calls of offered tools reach the host: a server, or a text that the model read, may name others. */
+/** Only calls of offered tools reach VS Code: a server, or text in the prompt, may name others. */
 function finish(
   { toolCalls, statistics }: ChatResult,
   offered: readonly { readonly name: string }[],

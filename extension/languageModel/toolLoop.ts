@@ -12,21 +12,20 @@ interface Question {
   params: Unnamed<ChatParams>;
   handlers: StreamHandlers;
   token: vscode.CancellationToken;
-  /** The first answer must call a tool, because the user named it. */
+  /** The first answer must call a tool, because the user named one. */
   isCallRequired: boolean;
   /** Answers with calls; `tokens` of all answers together. */
   bounds: { readonly rounds: number; readonly tokens: number };
-  /** Runs a call that was offered and whose arguments fit. */
+  /** Runs a call of an offered tool with valid arguments. */
   run(call: ToolCall, input: object): Promise<string>;
   /** A call that was not run, and why. */
   onRefused?(call: ToolCall, reason: string): void;
 }
 
 /**
- * Asks, runs the tools that the model calls, and asks again with their results. The last answer may call none, so that
- * there is an end: after so many rounds or tokens, or when the context is nearly full. A call is run only if it names a
- * tool that was offered for this question, with arguments that fit: whatever the model read may have told it to call
- * something else.
+ * Asks, runs the tools that the model calls, and asks again with their results. After a number of rounds or tokens, or when
+ * the context is nearly full, the last answer may call no tools, so that the loop ends. A call is run only if its tool was
+ * offered for this question and its arguments are valid: text in the prompt may have told the model to call something else.
  */
 export async function answerWithTools(question: Question): Promise<ChatResult> {
   const { client, card, params, handlers, token, bounds } = question;
@@ -50,7 +49,7 @@ export async function answerWithTools(question: Question): Promise<ChatResult> {
   }
 }
 
-/** Reports a tool's failure to the model, which may try another way. */
+/** Reports a tool's failure to the model, so that it may try another way. */
 async function resultOf(call: ToolCall, { params, run, onRefused, token }: Question): Promise<ChatMessage> {
   const answer = (content: string): ChatMessage => ({ role: 'tool', toolCallId: call.id, content });
   const checked = checkedCall(call, params.tools ?? []);
@@ -85,7 +84,7 @@ type OfferedTool = NonNullable<ChatParams['tools']>[number];
 
 type CheckedCall =
   | { readonly kind: 'fits'; readonly input: object }
-  /** Told to the model, which may mend it. */
+  /** Reported to the model, so that it may correct the call. */
   | { readonly kind: 'refused'; readonly reason: string };
 
 /** Whether a call may be run: it names a tool of this question, and its arguments fit that tool's schema. */
@@ -103,7 +102,7 @@ function checkedCall(call: ToolCall, offered: readonly OfferedTool[]): CheckedCa
 
 const refused = (reason: string): CheckedCall => ({ kind: 'refused', reason });
 
-/** The JSON object that a call's arguments are; undefined if they are none. */
+/** The call's arguments as a JSON object; undefined if they are not one. */
 export function objectIn(json: string): object | undefined {
   try {
     const value: unknown = JSON.parse(json.trim() === '' ? '{}' : json);
@@ -114,7 +113,7 @@ export function objectIn(json: string): object | undefined {
 }
 
 function misfitOf(input: object, { parameters = {}, name }: OfferedTool): string | undefined {
-  // A draft that the validator has no copy of is read as draft 7, which VS Code's own tools are written in.
+  // A draft that ajv does not know is read as draft 7, which VS Code's own tools use.
   const { $schema: _, $id: __, ...schema } = parameters;
   const ajv = new Ajv({ strict: false, validateFormats: false, logger: false });
   try {
@@ -128,7 +127,7 @@ function misfitOf(input: object, { parameters = {}, name }: OfferedTool): string
   }
 }
 
-/** VS Code 1.139 has the class and its typings do not. Elsewhere it may be missing, and thinking is not shown. */
+/** VS Code 1.139 has this class, but its typings do not. If it is missing, thinking is not shown. */
 export function thinkingPart(text: string): vscode.LanguageModelResponsePart | undefined {
   const Part = thinkingClass();
   return Part === undefined ? undefined : new Part(text);
@@ -148,7 +147,7 @@ function thinkingClass(): ThinkingClass | undefined {
   return typeof found === 'function' ? (found as ThinkingClass) : undefined;
 }
 
-/** What VS Code's own chat reads the cost of an answer from: OpenAI's `usage` object under this type. */
+/** VS Code's own chat reads an answer's token counts from this: OpenAI's `usage` object under this type. */
 export function usagePart(usage: { promptTokens: number; cachedTokens: number; generatedTokens: number }) {
   const json = {
     prompt_tokens: usage.promptTokens,
@@ -159,7 +158,7 @@ export function usagePart(usage: { promptTokens: number; cachedTokens: number; g
   return new vscode.LanguageModelDataPart(new TextEncoder().encode(JSON.stringify(json)), 'usage');
 }
 
-/** The text of a part of a message or of a tool's result; '' for what is no text. */
+/** The text of a part of a message or tool result; '' if it is not text. */
 function partText(part: unknown): string {
   if (part instanceof vscode.LanguageModelTextPart) return part.value;
   if (part instanceof vscode.LanguageModelDataPart) return dataText(part);
@@ -176,8 +175,8 @@ function dataText({ data, mimeType }: vscode.LanguageModelDataPart): string {
 }
 
 /**
- * The text of a tool's result that was laid out with @vscode/prompt-tsx: nodes that are text (type 2) or have children.
- * The package itself is an alpha, and has no function for this outside its renderer.
+ * The text of a tool result in the format of @vscode/prompt-tsx: nodes that are text (type 2) or have children. The package
+ * itself is an alpha and has no function for this outside its renderer.
  */
 function promptText(node: unknown): string {
   if (typeof node !== 'object' || node === null) return '';
@@ -187,14 +186,14 @@ function promptText(node: unknown): string {
   return Array.isArray(children) ? children.map(promptText).join('') : '';
 }
 
-/** `role` 3 is the system's: VS Code's own chat sends it, and the typings do not name it. */
+/** Role 3 is the system role: VS Code's own chat sends it, but the typings do not have it. */
 const systemRole = 3;
 
 type HostMessage = Pick<vscode.LanguageModelChatRequestMessage, 'role' | 'content'>;
 
 /**
- * The host's conversation as the engine's. Neighbours of one role become one message, because many templates require that
- * user and assistant alternate.
+ * Converts VS Code's conversation to the engine's. Adjacent messages of one role become one, because many templates require
+ * that user and assistant alternate.
  */
 export function toChatMessages(messages: readonly HostMessage[]): ChatMessage[] {
   const merged: ChatMessage[] = [];
@@ -253,7 +252,7 @@ export function messageText(message: HostMessage): string {
 
 const toolName = /^[\w.-]{1,64}$/;
 
-/** The tools that a model can be offered; those whose names no format can write are left out. */
+/** The tools to offer to a model, without those whose names no format can write. */
 export function toTools(tools: readonly vscode.LanguageModelChatTool[]): Tool[] {
   return tools
     .filter(({ name }) => toolName.test(name))

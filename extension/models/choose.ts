@@ -9,7 +9,7 @@ import type { Log } from '../parts.ts';
 import { engineSettings, isAddress } from '../settings.ts';
 import type { ModelManager } from './manager.ts';
 
-/** What one click downloads: a model that answers, and one that completes where the first was not trained to. */
+/** One click downloads a chat model and, if that was not trained to fill in code, a completion model. */
 export interface Offer {
   readonly entry: ModelEntry;
   readonly completes?: ModelEntry | undefined;
@@ -26,19 +26,19 @@ const offerBytes = ({ entry, completes }: Offer): number => entry.downloadBytes 
 type ModelChoice =
   /** A catalogue id or path that can be loaded now. */
   | { kind: 'use'; model: string; name: string }
-  /** Nothing that can be loaded; these are worth downloading, best first. Empty: the catalogue has nothing that fits. */
+  /** No model can be loaded. `offers`: models to download, best first; empty if nothing in the catalogue fits. */
   | { kind: 'download'; offers: Offer[] }
   /** The setting names something that the catalogue does not know. */
   | { kind: 'unknown'; model: string };
 
-/** A server that completes. The model is absent where it is the server's only one. */
+/** A server for completions. The model is absent if the server has only one. */
 interface ServerChoice {
   readonly kind: 'server';
   readonly url: string;
   readonly model?: string;
 }
 
-/** Which model the engine should hold. `setting` is hearth.chat.model; '' leaves it to what is on disk and what fits. */
+/** Which model the engine should load. `setting` is hearth.chat.model; '' chooses from the models on disk and the fit. */
 export function chooseModel(setting: string, entries: readonly ModelEntry[]): ModelChoice {
   if (setting === '') return automatic(entries);
   const entry = entries.find((candidate) => candidate.id === setting);
@@ -51,16 +51,16 @@ export function chooseModel(setting: string, entries: readonly ModelEntry[]): Mo
   return { kind: 'unknown', model: setting };
 }
 
-/** The chat model, as far as its choice of a completion model is concerned. */
+/** The parts of the chat model that decide the completion model. */
 type ChatModel = Pick<ModelEntry, 'id' | 'fillInTheMiddle'>;
 
-/** The setting with which the chat model completes, whatever else there is. */
+/** The setting that makes the chat model complete, whatever other models there are. */
 const chatModelCompletes = 'chat';
 
 /**
- * The model that completes beside the chat model. Undefined: the chat model completes. `setting` is
- * hearth.completion.model, an address is that of a server; '' takes the chat model if it was trained to fill in, otherwise the best model on disk that was.
- * `chat` is undefined if what it was trained for is not known.
+ * The separate completion model. Undefined: the chat model completes. `setting` is hearth.completion.model; an address means
+ * a server; '' takes the chat model if it was trained to fill in code, otherwise the best model on disk that was.
+ * `chat` is undefined if its training is unknown.
  */
 export function chooseCompletionModel(
   setting: string,
@@ -87,11 +87,11 @@ function automatic(entries: readonly ModelEntry[]): ModelChoice {
   return { kind: 'download', offers: offers(entries) };
 }
 
-/** Of the models on this computer. The engine decides what suits. */
+/** The best model on this computer for a role. The engine decides the order. */
 const mostSuitable = (entries: readonly ModelEntry[], role: 'chat' | 'completion'): ModelEntry | undefined =>
   bySuitability(entries, role).find(({ state }) => state === 'present');
 
-/** At most two: the best for this computer, with the model that completes beside it, and the smallest download, which is quick to try. */
+/** At most two: the best model for this computer with its completion model, and the smallest download for a quick try. */
 function offers(entries: readonly ModelEntry[]): Offer[] {
   const [best, ...others] = bySuitability(entries, 'chat');
   if (best === undefined) return [];
@@ -110,14 +110,14 @@ export function fileName(path: string): string {
 
 const declinedKey = 'hearth.offerDeclined';
 
-/** Loads the model in the background for completions, and offers a download once where there is none. */
+/** Loads the completion model in the background, and offers a download once if there is no model. */
 export class FirstRun {
   readonly #engine: EngineHost;
   readonly #models: ModelManager;
   readonly #memory: vscode.Memento;
   readonly #log: Log;
   #loading: Promise<void> | undefined;
-  /** A failed load is not repeated at every key: it stays until a setting changes, the user acts or a model is there. */
+  /** A failed load is not repeated at every key, but only after a changed setting, a user's action or a new model. */
   #failed = false;
 
   constructor(engine: EngineHost, models: ModelManager, memory: vscode.Memento, log: Log) {
@@ -130,7 +130,7 @@ export class FirstRun {
     });
   }
 
-  /** Resolves when the model that completes is downloaded and loaded, or cannot be. */
+  /** Resolves when the completion model is downloaded and loaded, or when that failed. */
   async warmUp(): Promise<void> {
     await this.#engine.until(({ state }) => state.kind !== 'downloading');
     this.#loading ??= this.#load();
@@ -147,13 +147,13 @@ export class FirstRun {
     try {
       const client = await this.#engine.client();
       await client.readyToComplete();
-      // Should the model go away (engine stopped, model removed), the next key loads it again.
+      // If the model is unloaded later (engine stopped, model removed), the next key loads it again.
       this.again();
     } catch (error) {
       this.#failed = true;
       this.#log.info(`No completions yet: ${sentence(error)}`);
       if (error instanceof EngineFailure && error.code === 'no-model') void this.#offer();
-      // A server that is not there comes back by itself.
+      // An unreachable server may come back.
       else if (engineSettings().remote !== undefined) setTimeout(() => this.again(), limits.remote.retryMs).unref();
     }
   }
@@ -184,14 +184,14 @@ export class FirstRun {
 
 // The walkthrough, and the first window.
 
-/** Ticks a step of the walkthrough in package.json: it was done, not only looked at. */
+/** Ticks a step of the walkthrough in package.json once the user has really done it. */
 export function tickStep(step: 'hasModel' | 'hasAccepted' | 'hasAsked' | 'hasSummarised'): void {
   void vscode.commands.executeCommand('setContext', `hearth.${step}`, true);
 }
 
 const firstWindowShown = 'hearth.firstWindowShown';
 
-/** The first window that `npm start` opens, once a profile: the chat and the walkthrough, and not VS Code's own chat, which asks for an account. */
+/** In the first window of `npm start`, once per profile: shows chat and walkthrough, and hides VS Code's own chat, which asks for an account. */
 export async function showFirstWindow(extension: string, memory: vscode.Memento): Promise<void> {
   if (process.env['HEARTH_FIRST_WINDOW'] !== '1' || memory.get(firstWindowShown) === true) return;
   await memory.update(firstWindowShown, true);

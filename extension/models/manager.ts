@@ -26,7 +26,7 @@ export class ModelManager {
   readonly #engine: EngineHost;
   readonly #searchWith: (model: string) => Promise<void>;
 
-  /** `searchWith` hands an embedding model to the index. */
+  /** `searchWith` makes the index use an embedding model. */
   constructor(engine: EngineHost, searchWith: (model: string) => Promise<void>) {
     this.#engine = engine;
     this.#searchWith = searchWith;
@@ -62,7 +62,7 @@ export class ModelManager {
     picker.show();
     try {
       picker.items = this.#items(await client.models());
-      // Enter must not offer to download the largest one.
+      // Preselected, so that Enter does not download the largest one.
       const used = this.#engine.current?.warmModel?.id;
       const advised =
         picker.items.find(({ entry }) => entry !== undefined && entry.id === used) ??
@@ -75,7 +75,7 @@ export class ModelManager {
     picker.busy = false;
   }
 
-  /** One click from the welcome card or the notification: download, choose, load; then the model that completes beside it. */
+  /** One click on the welcome card or the notification: downloads, chooses and loads the model, then its completion model. */
   async download({ entry, completes }: Offer): Promise<void> {
     const client = await this.#engine.client();
     let answers = false;
@@ -167,13 +167,13 @@ export class ModelManager {
 
   async #explain(client: EngineClient, models: string[]): Promise<void> {
     this.#page = await client.inspect(models);
-    // Another address each time: VS Code keeps the text of one that it has opened.
+    // A new URI each time, because VS Code caches the text of an opened one.
     const title = models.length === 1 ? (models[0] ?? '') : vscode.l10n.t('Comparison of models');
     const uri = vscode.Uri.from({ scheme: pageScheme, path: `/${title}`, query: String(Date.now()) });
     await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(uri), { preview: true });
   }
 
-  /** The setting changes only once the model is loaded; if it can't be, the one before answers again. */
+  /** Changes the setting only once the model is loaded; if loading fails, the previous model answers again. */
   async #use(client: EngineClient, model: string): Promise<void> {
     const before = client.warmModel;
     try {
@@ -221,7 +221,7 @@ export class ModelManager {
     if (file !== undefined) await this.#use(client, file.fsPath);
   }
 
-  /** `ask`: not yet confirmed by a button that showed the size. Then it is also no wish for this model in particular. */
+  /** `ask`: the user has not yet confirmed with a button that showed the size, and did not choose this model in particular. */
   async #pullAndUse(client: EngineClient, entry: ModelEntry, ask: boolean): Promise<void> {
     if (ask && !(await confirmDownload(entry))) return;
     const pulled = await this.#pull(client, entry);
@@ -258,7 +258,7 @@ export class ModelManager {
     if (indexEmbeddings() === entry.id) await writeSetting('index.embeddings', undefined);
   }
 
-  /** A failure is shown with a button that does the work again. */
+  /** Shows a failure with a retry button. */
   async #report(work: () => Promise<void>): Promise<void> {
     try {
       await work();
@@ -273,7 +273,7 @@ export class ModelManager {
 }
 
 const buttons = new Map<string, vscode.QuickInputButton>();
-/** One object a button, so that a press can be told by identity. */
+/** A new object for each button, so that a press is recognised by identity. */
 function button(icon: string, tooltip: string): vscode.QuickInputButton {
   const known = buttons.get(icon) ?? { iconPath: new vscode.ThemeIcon(icon), tooltip };
   buttons.set(icon, known);
@@ -345,7 +345,7 @@ function fitLabel({ fit }: Pick<ModelEntry, 'fit'>): string {
 }
 
 function offerItem({ id, label, bytes, fit, licence = vscode.l10n.t('not stated') }: HubOffer) {
-  // Only its files tell the rest.
+  // The rest is only in its files.
   const unknown = { description: '', family: '', contextTokens: 0, parameters: 0 };
   const offer: ModelEntry = {
     ...unknown,
@@ -373,7 +373,7 @@ async function confirmDownload(entry: ModelEntry): Promise<boolean> {
   return answer === download;
 }
 
-/** A notification with percent, and with cancel where `cancellable`. */
+/** A notification with percent, and a cancel button if `cancellable`. */
 async function withProgress<T>(
   title: string,
   cancellable: boolean,
@@ -385,7 +385,7 @@ async function withProgress<T>(
     const onStep = (step: Progress): void => {
       const now = percent(step.done, step.total) ?? shown;
       const sizes = step.unit === 'bytes' ? ` ${formatBytes(step.done)} / ${formatBytes(step.total)}` : '';
-      // A second stage (checking, unpacking) begins anew; the bar only ever grows.
+      // A second stage (checking, unpacking) starts from 0, but the bar never shrinks.
       bar.report({ message: `${step.message}${sizes}`, increment: Math.max(0, now - shown) });
       shown = now;
     };

@@ -10,7 +10,7 @@ import { changeOf, linesLike, nextPlace, type Place, patternOf, placesOf } from 
 /** Context key: true while an edit is offered. package.json binds Tab and Escape to it. */
 const contextKey = 'hearth.nextEdit';
 
-/** The line that the cursor is in, as it was when it came there. */
+/** The cursor's line as it was when the cursor entered it. */
 interface EditedLine {
   readonly document: vscode.TextDocument;
   readonly line: number;
@@ -21,13 +21,13 @@ interface Offer {
   readonly editor: vscode.TextEditor;
   readonly place: Place;
   readonly isForeseen: boolean;
-  /** Offers what follows, once this one is made. */
+  /** Offers the next edit after this one was made. */
   readonly goOn: () => void;
 }
 
 /**
- * Offers to make the last change of a line at the next similar place of its file; where there is none, what the model foresees. It is shown
- * there, in the text; Tab goes to it and then makes it, Escape or going on elsewhere dismisses it.
+ * Offers the last change of a line at the next similar place of its file; if there is none, the model's predicted edit. The
+ * offer is shown in the text. Tab jumps to it, Tab again accepts it; Escape or an edit elsewhere dismisses it.
  */
 export class NextEdit {
   #edited: EditedLine | undefined;
@@ -64,7 +64,7 @@ export class NextEdit {
     ];
   }
 
-  /** Goes to the place, or makes the change when the cursor is in its line, and offers the next. */
+  /** Jumps to the place, or makes the change if the cursor is on its line, and offers the next. */
   async accept(): Promise<void> {
     if (this.#offer === undefined) return;
     const { editor, place, goOn } = this.#offer;
@@ -144,7 +144,7 @@ export class NextEdit {
     suggest();
   }
 
-  /** What the model expects after the change of `line`. */
+  /** Offers the model's predicted edit after the change of `line`. */
   #foresee(editor: vscode.TextEditor, line: number): void {
     this.#foresight.ask(editor.document, line, (place) => {
       if (editor !== vscode.window.activeTextEditor || editor.selection.active.line !== line) return;
@@ -156,7 +156,7 @@ export class NextEdit {
     });
   }
 
-  /** The keys are bound before the text names them: the user's next key may be one of them. */
+  /** Binds the keys before the text names them: the user's next key may be one of them. */
   async #show(offer: Offer): Promise<void> {
     const { editor, place, isForeseen } = offer;
     this.#offer = offer;
@@ -186,7 +186,7 @@ export class NextEdit {
 const rangeOf = ({ line, start, end, endLine = line }: Place): vscode.Range =>
   new vscode.Range(new vscode.Position(line, start), new vscode.Position(endLine, end));
 
-/** Text that is shown, and is not in the document. */
+/** Text that is shown but not in the document. */
 const after = (position: vscode.Position, contentText: string): vscode.DecorationOptions => ({
   range: new vscode.Range(position, position),
   renderOptions: { after: { contentText } },
@@ -194,11 +194,11 @@ const after = (position: vscode.Position, contentText: string): vscode.Decoratio
 
 type LineEdit = NextEditParams['edits'][number];
 
-/** Asks the model for the next edit where the pattern of the last one fits nowhere. The next key ends it. */
+/** Asks the model for the next edit if the pattern of the last one fits nowhere. The next key cancels it. */
 export class Foresight {
   readonly #engine: Pick<EngineHost, 'current'>;
   readonly #log: Pick<Log, 'debug'>;
-  /** The last changes of lines, in any file. */
+  /** The last line edits, in any file. */
   readonly #edits: LineEdit[] = [];
   #running: vscode.CancellationTokenSource | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -208,7 +208,7 @@ export class Foresight {
     this.#log = log;
   }
 
-  /** `line` was changed. A further change of the same line takes the place of the earlier one. */
+  /** Records a changed line. A further change of the same line replaces the earlier one. */
   note(document: vscode.TextDocument, line: number, before: string, now = document.lineAt(line).text): void {
     const path = vscode.workspace.asRelativePath(document.uri);
     const above = line === 0 ? '' : document.lineAt(line - 1).text;
@@ -218,7 +218,7 @@ export class Foresight {
     if (this.#edits.length > limits.nextEdit.edits) this.#edits.shift();
   }
 
-  /** Asks once no key has come for a while. `found` is not called for an edit that is not wanted any more. */
+  /** Asks after a pause in typing. `found` is not called if the request was cancelled meanwhile. */
   ask(document: vscode.TextDocument, line: number, found: (place: Place) => void): void {
     this.cancel();
     this.#timer = setTimeout(() => void this.#ask(document, line, found), limits.nextEdit.idleMs);
@@ -254,7 +254,7 @@ export class Foresight {
   }
 }
 
-/** Undefined where there is nothing to ask about. */
+/** Undefined if there is nothing to ask about. */
 export function paramsAt(
   document: Pick<vscode.TextDocument, 'uri' | 'getText'>,
   line: number,
@@ -277,21 +277,21 @@ export function paramsAt(
       firstLine,
       text: shown.join('\n'),
       before: shown.with(line - firstLine, last.before).join('\n'),
-      // Where the last change ends.
+      // The end of the last change.
       cursor: above.join('').length + changeOf(last.before, lines[line] ?? '').endAfter,
     },
     places,
   };
 }
 
-/** The part of the lines that becomes another; undefined if the document has no such lines. */
+/** The part of the lines to replace; undefined if the document has no such lines. */
 function placeOf(
   document: Pick<vscode.TextDocument, 'lineAt' | 'lineCount'>,
   { line, lines, text }: Pick<NonNullable<NextEditResult['edit']>, 'line' | 'lines' | 'text'>,
 ): Place | undefined {
   const next = line + lines;
   if (next > document.lineCount) return undefined;
-  // Lines go with their breaks.
+  // Removed lines include their line breaks.
   if (text === '' && next < document.lineCount) return { line, start: 0, endLine: next, end: 0, text };
   const own = Array.from({ length: lines }, (_, i) => document.lineAt(line + i).text).join('\n');
   const { start, endBefore, endAfter } = changeOf(own, text);

@@ -1,4 +1,4 @@
-/** What an edit of one line changed, and where the same change applies. Tokens are compared, so spacing may differ. */
+/** The pattern of a one-line edit, and the places where it applies. Compares tokens, so spacing may differ. */
 
 /** Columns count UTF-16 units from 0. */
 export interface Token {
@@ -7,21 +7,21 @@ export interface Token {
   readonly end: number;
 }
 
-/** At `line`, from 0, what stands between the columns is to be replaced by `text`. */
+/** Replaces the text between the columns of `line` (from 0) by `text`. */
 export interface Place {
   readonly line: number;
   readonly start: number;
   readonly end: number;
-  /** Of `end`; absent: `line`. */
+  /** The line of `end`; absent: `line`. */
   readonly endLine?: number;
   readonly text: string;
 }
 
 export type EditPattern =
-  /** A name or an expression was replaced: it is, wherever it stands. */
+  /** A name or an expression was replaced; it is replaced everywhere. */
   | { readonly kind: 'tokens'; readonly tokens: readonly string[]; readonly text: string }
   /**
-   * Behind some tokens (none: at the line's beginning) and before another (undefined: at its end); `text` is all that stands
+   * Inserts after some tokens (none: at the line's beginning) and before another (undefined: at its end); `text` is all that is
    * there afterwards.
    */
   | {
@@ -42,7 +42,7 @@ export type EditPattern =
 
 const word = /[\p{L}\p{N}_$]/u;
 const name = /^[\p{L}_$][\p{L}\p{N}_$]+$/u;
-/** Words of languages, not of programs: alone they say nothing about where a change belongs. */
+/** Keywords of languages: alone they do not identify a place. */
 const keywords = new Set(
   (
     'and as async await bool break case catch char class const continue def default do double elif else enum except export extends ' +
@@ -52,7 +52,7 @@ const keywords = new Set(
   ).split(' '),
 );
 
-/** How far from a change the name may be that tells where it belongs: `retries(`, `limit = -`. */
+/** Maximum distance in tokens between a change and the name that identifies its place: `retries(`, `limit = -`. */
 const nearTokens = 3;
 
 const tells = (text: string | undefined): boolean => text !== undefined && name.test(text) && !keywords.has(text);
@@ -64,10 +64,10 @@ export const tokensOf = (line: string): Token[] =>
     end: index + text.length,
   }));
 
-/** Undefined where nothing can be learnt: writing on at a line's end, blanks, or nothing that tells one place from another. */
+/** Undefined if there is no pattern: typing at a line's end, blanks, or nothing that identifies the place. */
 export function patternOf(before: string, after: string): EditPattern | undefined {
   const pattern = changePattern(before, after);
-  // Otherwise the same edit would be offered repeatedly.
+  // Otherwise the same edit would be offered again and again.
   return pattern && inLine(pattern, after).length < inLine(pattern, before).length ? pattern : undefined;
 }
 
@@ -99,13 +99,13 @@ function changePattern(before: string, after: string): EditPattern | undefined {
   };
 }
 
-/** The last tokens, back to one that tells; undefined where none is near. */
+/** The last tokens, back to one that identifies the place; undefined if none is near. */
 function telling(tokens: readonly Token[]): readonly Token[] | undefined {
   const at = tokens.findLastIndex(({ text }) => tells(text));
   return at < 0 || at < tokens.length - nearTokens ? undefined : tokens.slice(at);
 }
 
-/** The shortest stretch in whose place another stands, in whole words. */
+/** The shortest replaced range, extended to whole words. */
 export function changeOf(before: string, after: string): { start: number; endBefore: number; endAfter: number } {
   const shorter = Math.min(before.length, after.length);
   let start = 0;
@@ -128,7 +128,7 @@ function argumentOf(left: readonly Token[], right: readonly Token[], text: strin
   return { kind: 'argument', callee, at: last ? 'last' : 'first', alone: first && last, text };
 }
 
-/** Index of the bracket that the tokens leave open; -1 if none. */
+/** Index of the unclosed bracket; -1 if there is none. */
 function openBracket(tokens: readonly Token[]): number {
   let closed = 0;
   for (let i = tokens.length - 1; i >= 0; i--) {
@@ -139,7 +139,7 @@ function openBracket(tokens: readonly Token[]): number {
   return -1;
 }
 
-/** In the order of the file; `except` is the line that was edited. */
+/** Places in file order; `except` is the edited line. */
 export function placesOf(pattern: EditPattern, lines: readonly string[], except: number): Place[] {
   const needed = neededWord(pattern);
   return lines.flatMap((line, at) => {
@@ -164,7 +164,7 @@ function inLine(pattern: EditPattern, line: string): Omit<Place, 'line'>[] {
         return here ? [{ start: first.start, end: last.end, text: pattern.text }] : [];
       });
     case 'between':
-      // From before the first token to behind the last.
+      // From before the first token to after the last.
       return Array.from({ length: tokens.length + 1 }, (_, i) => between(pattern, line, tokens, i)).flat();
     case 'argument':
       return tokens.flatMap((_, i) => argumentAt(pattern, line, tokens, i));
@@ -210,15 +210,15 @@ function closeOf(tokens: readonly Token[], open: number): Token | undefined {
   return undefined;
 }
 
-/** The first below the line, else the first from the file's beginning. */
+/** The first place below the line, otherwise the first in the file. */
 export const nextPlace = (places: readonly Place[], line: number): Place | undefined =>
   places.find((place) => place.line > line) ?? places[0];
 
-// Lines that resemble an edited one: a model is asked whether and how they change too.
+// Lines that resemble an edited one. The model is asked whether and how they change too.
 
 /** Lines above and below the edited one that are compared. */
 const nearLines = 400;
-/** Below, two lines share little more than their brackets. */
+/** Below this, two lines share little more than their brackets. */
 const leastLikeness = 0.3;
 
 /** At most `count` lines, the most alike first, then the nearest below. `before`: the edited line as it was. */
@@ -237,7 +237,7 @@ export function linesLike(before: string, lines: readonly string[], edited: numb
 
 const wordsIn = (line: string): Set<string> => new Set(tokensOf(line).map(({ text }) => text));
 
-/** Jaccard's, and 0 where no name is shared. */
+/** Jaccard index; 0 if no name is shared. */
 function likenessOf(a: ReadonlySet<string>, b: ReadonlySet<string>): number {
   const shared = [...a].filter((word) => b.has(word));
   return shared.some(tells) ? shared.length / (a.size + b.size - shared.length) : 0;

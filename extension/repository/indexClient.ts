@@ -13,7 +13,7 @@ import { type Launch, sparing } from '../client/connection.ts';
 import { EngineProcess, type ProcessState } from '../client/process.ts';
 import type { Log } from '../parts.ts';
 
-/** The indexer process and the requests to it. It opens the index anew whenever it is started. */
+/** The indexer process and the requests to it. Each start of the process opens the index again. */
 export class IndexClient {
   readonly #process: EngineProcess;
   readonly requests: Client<IndexRequests, CancellationToken>;
@@ -21,7 +21,7 @@ export class IndexClient {
   readonly onIndexState = this.#states.event;
   readonly onProcessState: vscode.Event<ProcessState>;
 
-  /** `options` is asked at each start. */
+  /** `options` is called at each start. */
   constructor(launch: () => Launch, log: Log, options: () => OpenParams) {
     this.#process = new EngineProcess(() => sparing(launch()), log, {
       name: 'The indexer',

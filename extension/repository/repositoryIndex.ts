@@ -19,14 +19,14 @@ import type { IndexClient } from './indexClient.ts';
 export type IndexView =
   /** Why there is no index, as a sentence. */
   | { kind: 'off'; reason: string }
-  /** Nothing has asked for it yet, or it is being started. */
+  /** Not needed yet, or starting. */
   | { kind: 'starting' }
   | { kind: 'open'; state: IndexState }
   | { kind: 'failed'; message: string };
 
 /**
- * The index of the workspace as the rest of the extension sees it. Its process starts with the first question, or once the
- * window has settled, and comes back after a crash. Where there is no index every answer is empty, and `view` says why.
+ * The index of the workspace as the rest of the extension sees it. Its process starts at the first question, or some seconds
+ * after the window opened, and restarts after a crash. Without an index every result is empty, and `view` says why.
  */
 export class RepositoryIndex {
   readonly #create: (options: () => OpenParams) => Promise<IndexClient>;
@@ -40,8 +40,8 @@ export class RepositoryIndex {
   #paused = false;
 
   /**
-   * `create` is called when the index is first needed; `options` says what to index, or why nothing is, at each start of
-   * the process.
+   * `create` is called when the index is first needed; `options` says what to index, or why nothing is, at each start of the
+   * process.
    */
   constructor(
     create: (options: () => OpenParams) => Promise<IndexClient>,
@@ -72,7 +72,7 @@ export class RepositoryIndex {
     return this.#opened?.pid;
   }
 
-  /** Chunks that share a question's words, best first; at most two of one file. */
+  /** Chunks that share a question's words, best first; at most three of one file. */
   search(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
     return this.#ask(({ search }) => search({ question, limit }, token), []);
   }
@@ -82,12 +82,12 @@ export class RepositoryIndex {
     return this.#ask(({ search }) => search({ question, limit, meaning: true }, token), []);
   }
 
-  /** For a box that one types into: exact names first, then those that begin so, then those of these words. */
+  /** For suggestions while typing: exact names first, then names with that prefix, then names with these words. */
   symbols(name: string, limit: number, token?: CancellationToken): Promise<SymbolPlace[]> {
     return this.#ask(({ symbols }) => symbols({ name, limit }, token), []);
   }
 
-  /** Symbols that a file defines, in order. */
+  /** Symbols that a file defines, in line order. */
   outline(path: string, token?: CancellationToken): Promise<SymbolPlace[]> {
     return this.#ask(({ outline }) => outline({ path }, token), []);
   }
@@ -96,17 +96,17 @@ export class RepositoryIndex {
     return this.#ask(({ map }) => map(params, token), { text: '', files: 0, ofFiles: 0 });
   }
 
-  /** Starts the process where there is something to index. */
+  /** Starts the process if there is something to index. */
   start(): void {
     if (this.available) this.#report(this.#client().then((client) => client.start()));
   }
 
-  /** Files that changed on disk. Where nothing runs, the next start finds them; one that is under way may have passed them. */
+  /** Files that changed on disk. If no process runs, the next start finds them; a scan in progress may have passed them already. */
   update(paths: string[]): void {
     if (this.#opened?.isStarted) this.#report(this.#opened.requests.update({ paths }));
   }
 
-  /** Compares everything with the disk, say after a switch of branches. */
+  /** Compares everything with the disk, for example after a branch switch. */
   rescan(): void {
     if (this.#opened?.isStarted) this.#report(this.#opened.requests.rescan());
   }
@@ -117,7 +117,7 @@ export class RepositoryIndex {
     if (client?.isRunning) await (paused ? client.requests.pause() : client.requests.resume());
   }
 
-  /** Throws the index away and makes it anew, in a fresh process if the last one failed. */
+  /** Deletes the index and builds it again, in a new process if the last one failed. */
   async rebuild(): Promise<void> {
     const { view } = this;
     if (view.kind === 'off') throw new EngineFailure('unavailable', view.reason);
@@ -199,20 +199,20 @@ export function workspaceOptions(storage: vscode.Uri | undefined): OpenParams | 
   const several = (vscode.workspace.workspaceFolders ?? []).length > 1;
   return {
     database: join(storage.fsPath, 'index', 'index.db'),
-    // The names that `asRelativePath` gives to files.
+    // As in the paths of `asRelativePath`.
     folders: folders.map(({ name, uri }) => ({ name: several ? name : '', directory: uri.fsPath })),
     excludes: excludedGlobs(),
     ...(embeddings !== '' && { embeddings: { model: embeddings } }),
   };
 }
 
-/** Unconditional excludes. */
+/** Excludes without a condition. */
 function excludedGlobs(): string[] {
   const excludes = vscode.workspace.getConfiguration('files').get<Record<string, unknown>>('exclude', {});
   return Object.keys(excludes).filter((glob) => excludes[glob] === true);
 }
 
-/** Tells the index what changes on disk, a while after the first change, so that a build is told in one message. */
+/** Reports changes on disk to the index, a moment after the first one, so that a build is one message. */
 export class WorkspaceWatch {
   readonly #index: RepositoryIndex;
   readonly #paths = new Set<string>();
@@ -232,7 +232,7 @@ export class WorkspaceWatch {
       vscode.workspace.onDidChangeWorkspaceFolders(() => void index.reopen()),
       vscode.workspace.onDidGrantWorkspaceTrust(() => index.start()),
     ];
-    // Whoever asks first starts it; else it waits until the window has settled.
+    // The first question starts it earlier.
     this.#timer = setTimeout(() => index.start(), limits.index.startMs);
   }
 
@@ -244,7 +244,7 @@ export class WorkspaceWatch {
   #note(uri: vscode.Uri): void {
     if (uri.scheme !== 'file' || vscode.workspace.getWorkspaceFolder(uri) === undefined) return;
     const path = vscode.workspace.asRelativePath(uri);
-    // A switch of branches; nothing else inside is source.
+    // A branch switch; nothing else inside `.git` is source.
     if (/(^|\/)\.git\/HEAD$/.test(path)) this.#index.rescan();
     if (/(^|\/)(\.git|node_modules)(\/|$)/.test(path)) return;
     if (this.#paths.size === 0) this.#timer = setTimeout(() => this.#tell(), limits.index.settleMs);

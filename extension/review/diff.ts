@@ -1,18 +1,18 @@
-/** A unified diff as lines that can be named one by one, and where such a line is in a document. Pure. */
+/** Parses a unified diff into labelled lines, and finds such a line in a document. Pure. */
 import type * as vscode from 'vscode';
 import { limits } from '../limits.ts';
 
 export interface DiffLine {
   readonly kind: 'same' | 'added' | 'removed';
   readonly text: string;
-  /** Its number in the new file, from 1; of a removed line, the number of the line that follows it there. */
+  /** Line number in the new file, from 1; for a removed line, the number of the next line there. */
   readonly line: number;
-  /** Names a changed line in its file: its number, negative that of the old file if it was removed. 0: not changed. */
+  /** Label of a changed line: its line number; for a removed line, minus its number in the old file. 0: not changed. */
   readonly label: number;
 }
 
 export interface FileDiff {
-  /** Of the new file, from the repository's root. */
+  /** Path of the new file from the repository's root. */
   readonly path: string;
   readonly hunks: readonly (readonly DiffLine[])[];
 }
@@ -38,7 +38,7 @@ export function parseDiff(diff: string): FileDiff[] {
   return files.filter(({ path, hunks }) => path !== '' && hunks.length > 0);
 }
 
-/** Lines are counted, since the text of a removed one may look like a header. */
+/** Counts lines, because a removed line may look like a header. */
 function hunkOf(
   lines: readonly string[],
   start: number,
@@ -61,8 +61,8 @@ function hunkOf(
 }
 
 /**
- * Without git's prefix. Settings of git may change it (`a/`, `b/`; `i/`, `w/`) or leave it out; old and new paths never
- * have the same one. '' for a deleted file.
+ * The path without git's prefix. Git's settings may change the prefix (`a/`, `b/`; `i/`, `w/`) or omit it; old and new path
+ * never have the same one. '' for a deleted file.
  */
 function pathOf(written: string, oldPrefix: string): string {
   const path = unquoted(written.replace(/[\t\r]+$/, ''));
@@ -71,7 +71,7 @@ function pathOf(written: string, oldPrefix: string): string {
   return prefix !== undefined && oldPrefix !== '' && prefix !== oldPrefix ? path.slice(prefix.length) : path;
 }
 
-/** Git quotes paths as C strings, bytes beyond ASCII in octal. */
+/** Git quotes paths as C strings, with non-ASCII bytes in octal. */
 function unquoted(path: string): string {
   if (!path.startsWith('"') || !path.endsWith('"')) return path;
   const escapes: Readonly<Record<string, string>> = { n: '\n', t: '\t', r: '\r' };
@@ -83,7 +83,7 @@ function unquoted(path: string): string {
   return Buffer.from(bytes, /[\u0100-\uffff]/.test(bytes) ? 'utf8' : 'latin1').toString('utf8');
 }
 
-/** What the model reads at once. */
+/** The part of a diff in one prompt. */
 export interface ReviewPart {
   readonly path: string;
   readonly lines: readonly DiffLine[];
@@ -91,7 +91,7 @@ export interface ReviewPart {
 
 const isChanged = ({ kind }: DiffLine): boolean => kind !== 'same';
 
-/** The lines as the model reads them: changed ones begin with their name. */
+/** A line as shown to the model: changed lines begin with their label. */
 export const shownLine = ({ kind, text, label }: DiffLine): string => {
   const { lineChars } = limits.review;
   const shown = text.length > lineChars ? `${text.slice(0, lineChars)}…` : text;
@@ -99,7 +99,7 @@ export const shownLine = ({ kind, text, label }: DiffLine): string => {
   return `${label === 0 ? '' : label}\t${sign}${shown}`;
 };
 
-/** File by file, and hunk by hunk where a file does not fit; a hunk that is larger still is cut between lines. */
+/** Splits by file; a file that does not fit, by hunk; a hunk that does not fit, between lines. */
 export function partsOf(
   files: readonly FileDiff[],
   budgetTokens: number,
@@ -131,9 +131,9 @@ function cut(
   return [...cut(hunk.slice(0, middle), budget, sizeOf), ...cut(hunk.slice(middle), budget, sizeOf)];
 }
 
-// Where a line of a diff is in a document, and where it goes when that is edited. Lines count from 0.
+// Finds a diff's line in a document, and follows it through edits. Lines count from 0.
 
-/** A line with its neighbours, as the diff has them. */
+/** A line with its neighbours in the diff. */
 export interface Anchor {
   readonly before: readonly string[];
   readonly text: string;
@@ -144,14 +144,14 @@ export interface Anchor {
 
 const neighbours = 3;
 
-/** A removed line is not in the document: the line that follows it there stands for it, or else the one before. */
+/** A removed line is not in the document, so the next line replaces it, or else the previous one. */
 export function anchorOf(line: DiffLine, lines: readonly DiffLine[]): Anchor | undefined {
   const current = lines.filter(({ kind }) => kind !== 'removed');
   const found = current.findIndex((own) => own === line || (line.kind === 'removed' && own.line >= line.line));
   const at = found < 0 ? current.length - 1 : found;
   const own = current[at];
   if (own === undefined) return undefined;
-  // Other hunks of a part are elsewhere.
+  // Other hunks of the part are not adjacent.
   const textsOf = (from: number, to: number): string[] =>
     current.flatMap((each, i) =>
       i >= from && i < to && Math.abs(each.line - own.line) === Math.abs(i - at) ? [each.text] : [],
@@ -164,13 +164,13 @@ export function anchorOf(line: DiffLine, lines: readonly DiffLine[]): Anchor | u
   };
 }
 
-/** The line with the same text and most of the same neighbours, the nearest of several; undefined if it is gone. */
+/** The line with the same text and the most equal neighbours, the nearest if several; undefined if there is none. */
 export function locate(anchor: Anchor, lines: readonly string[], near = anchor.line): number | undefined {
   const found = lines.flatMap((text, at) =>
     text === anchor.text ? [{ at, score: agreement(anchor, lines, at) }] : [],
   );
   const [best] = found.sort((a, b) => b.score - a.score || Math.abs(a.at - near) - Math.abs(b.at - near));
-  // Other lines have the same text by chance.
+  // Short lines match by chance.
   const alone = found.length === 1 && /\w{3}/.test(anchor.text);
   return best !== undefined && (best.score > 0 || alone) ? best.at : undefined;
 }
@@ -183,7 +183,7 @@ function agreement({ before, after }: Anchor, lines: readonly string[], at: numb
 
 type Change = Pick<vscode.TextDocumentContentChangeEvent, 'range' | 'text'>;
 
-/** Where a line is after an edit of its document; undefined if the edit took it. */
+/** The line's position after an edit of its document; undefined if the edit removed it. */
 export function moved(line: number, { range: { start, end }, text }: Change): number | undefined {
   const added = text.split('\n').length - 1;
   const isAbove = end.line < line || (end.line === line && end.character === 0);

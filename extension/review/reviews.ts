@@ -20,12 +20,12 @@ import {
   shownLine,
 } from './diff.ts';
 
-/** What became of a review, for the message at its end. */
+/** Result of a review, for its final message. */
 interface Count {
   comments: number;
-  /** Comments on lines that were not changed, or are no longer there. */
+  /** Comments on lines that were not changed or no longer exist. */
   refused: number;
-  /** Parts whose answer could not be read. */
+  /** Parts with an unreadable answer. */
   failed: number;
 }
 
@@ -37,10 +37,10 @@ interface Commented {
 
 const openState = 'open';
 const resolvedState = 'resolved';
-/** Whether there are comments to clear. */
+/** Context key: there are comments to clear. */
 const reviewedKey = 'hearth.reviewed';
 
-/** Reviews a diff and keeps what the model remarks as comments of VS Code, until the next review or until they are cleared. */
+/** Reviews a diff and shows the model's remarks as VS Code comments, until the next review or until they are cleared. */
 export class Reviews {
   readonly #engine: EngineHost;
   readonly #log: Log;
@@ -64,14 +64,14 @@ export class Reviews {
     this.#controller?.dispose();
   }
 
-  /** What is staged, or else all changes. */
+  /** Reviews the staged changes, or all changes if none are staged. */
   async reviewChanges(view: unknown): Promise<void> {
     const repository = await gitRepository(rootOf(view));
     const diff = repository === undefined ? '' : await changesOf(repository);
     await this.#review(repository, diff, vscode.l10n.t('Reviewing the changes'));
   }
 
-  /** The commits of the branch that is checked out. */
+  /** Reviews the commits of the checked-out branch. */
   async reviewBranch(view: unknown): Promise<void> {
     const repository = await gitRepository(rootOf(view));
     const changes = repository === undefined ? undefined : await branchChanges(repository);
@@ -137,7 +137,7 @@ export class Reviews {
     }
   }
 
-  /** Comments appear as soon as their part was read. */
+  /** Comments appear as soon as their part was reviewed. */
   async #readParts(
     client: EngineClient,
     repository: GitRepository,
@@ -176,14 +176,14 @@ export class Reviews {
     return found;
   }
 
-  /** False if the line is not in the file any more. */
+  /** False if the line is no longer in the file. */
   async #comment(root: vscode.Uri, part: ReviewPart, { line, text }: Remark): Promise<boolean> {
     const document = await textDocument(vscode.Uri.joinPath(root, part.path));
     const anchor = anchorOf(line, part.lines);
     const at = document && anchor && locate(anchor, linesOf(document));
     if (document === undefined || anchor === undefined || at === undefined) return false;
     this.#controller ??= vscode.comments.createCommentController('hearth.review', 'Hearth');
-    // The model's text is no markup: it could load pictures.
+    // As plain text: Markdown from the model could load images.
     const body = new vscode.MarkdownString().appendText(text);
     const comment = { body, mode: vscode.CommentMode.Preview, author: { name: 'Hearth' } };
     const thread = this.#controller.createCommentThread(document.uri, rangeOf(at), [comment]);
@@ -228,7 +228,7 @@ export class Reviews {
     return this.#comments.filter(({ thread }) => thread.uri.toString() === uri.toString());
   }
 
-  /** A comment whose line is gone stays near it, and says so. */
+  /** A comment whose line was removed stays near its place and is marked outdated. */
   #place(commented: Commented, line: number | undefined, document: vscode.TextDocument): void {
     const at = line ?? Math.min(commented.line, document.lineCount - 1);
     if (line === undefined) commented.thread.label = vscode.l10n.t('Outdated: the line is gone');
@@ -245,7 +245,7 @@ function rangeOf(line: number): vscode.Range {
 
 const linesOf = (document: vscode.TextDocument): string[] => document.getText().split(/\r?\n/);
 
-// What the model is asked about a part of a diff, and what counts of its answer.
+// The prompt for a part of a diff, and the parsing of its answer.
 
 /** A comment on a changed line. */
 export interface Remark {
@@ -255,7 +255,7 @@ export interface Remark {
 
 const answer = z.object({ comments: z.array(z.object({ line: z.number(), comment: z.string() })) });
 
-/** The form of the answer, which the sampler enforces: only lines that were changed can be named. */
+/** The answer's schema, which the sampler enforces: it allows only labels of changed lines. */
 export function remarksFormat({ lines }: ReviewPart): ResponseFormat {
   const changed = lines.flatMap(({ label }) => (label === 0 ? [] : [label]));
   const { comments, commentChars } = limits.review;
@@ -280,8 +280,8 @@ export function remarksFormat({ lines }: ReviewPart): ResponseFormat {
 }
 
 /**
- * The remarks of an answer. Servers that ignore the form may name other lines, which are refused and counted. Undefined if
- * the answer does not have the form, for example because it was cut off.
+ * The remarks of an answer. Servers that ignore the schema may name other lines, which are refused and counted. Undefined if
+ * the answer is invalid, for example because it was cut off.
  */
 export function remarksOf(text: string, { lines }: ReviewPart): { remarks: Remark[]; refused: number } | undefined {
   const parsed = answer.safeParse(parsedJson(text));
