@@ -2,7 +2,7 @@ import type { ChangedFile, Changes, ChangesAct } from '../extension/messages.ts'
 import { element, fill, type Icon, iconButton, textButton } from './dom.ts';
 import type { Host } from './host.ts';
 
-/** What an answer would change: its files with counts, each of which opens its diff, and the buttons that decide. */
+/** The changes of an answer: its files with line counts, each of which opens its diff, and buttons to decide. */
 export function changesCard(turn: string, { files, isRestorable }: Changes, host: Host): HTMLElement {
   const { texts } = host;
   const act = (name: ChangesAct, file?: string) =>

@@ -1,17 +1,17 @@
 /**
  * The chat view's page. What tests and assistive technology can rely on:
  *
- *   #transcript (role=log)    the turns; #empty is shown in its place while there are none
+ *   #transcript (role=log)    the turns; #empty replaces it while there are none
  *   .turn[data-turn][data-kind=chat|summary][data-state=queued|running|done|stopped|interrupted|failed]
- *     .question .question-text, .edit, .question-form while it is edited, .chips .chip, .passages (details): many that a search found
+ *     .question .question-text, .edit, .question-form while it is edited, .chips .chip, .passages (details): many search results
  *     .answer .thoughts (details), .answer-now, .answer-text with .citation, .progress-line, .turn-footer: .remark, .card.error [data-action],
  *       .again, .figures, .queue-line (queued): [data-action=send|remove]
  *     .code: .code-language, [data-action=apply|insert|copy]
  *     .changes: li[data-kind=change|create|delete|rename][data-state=proposed|accepted|rejected][data-path], [data-act=accept|reject|restore]
- *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
- *   #restricted               the folder is not trusted, so nothing in it is searched
+ *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, offered downloads
+ *   #restricted               the folder is not trusted, so Hearth does not search it
  *   #chips .chip[data-chip]   attachments of the question, each with a remove button
- *   #question                 the text box: Enter sends, Shift+Enter breaks the line, Escape stops, Up recalls
+ *   #question                 the text box: Enter sends, Shift+Enter adds a line, Escape stops, Up recalls
  *   #mentions [role=option]   suggestions for a mention after `@` or `#`
  *   #usage                    context window use
  *   #model, #thinking         open the pickers; #thinking has aria-pressed
@@ -78,7 +78,7 @@ function handle(message: ToPage): void {
 function showState(): void {
   composer.showUsage(transcript.usedTokens);
   composer.setRunning(transcript.running);
-  // Hides buttons that ask again while an answer runs.
+  // While an answer runs, hides the buttons that ask again.
   document.body.classList.toggle('answering', transcript.running);
 }
 

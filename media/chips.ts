@@ -58,7 +58,7 @@ export class ContextChips {
       element('span', { class: 'chip-label', text: chip.label }),
       ...(chip.detail === '' ? [] : [element('span', { class: 'chip-detail', text: chip.detail })]),
       ...pinning,
-      // A pin is taken out by its pin.
+      // The pin button removes a pinned chip.
       ...(isPinned ? [] : [remove]),
     ]);
   }
@@ -109,7 +109,7 @@ function chipTitle({ label, detail, tokens }: Chip, { texts }: Host): string {
   return [label, detail, size].filter((part) => part !== '').join('\n');
 }
 
-/** The prefix of the id tells the kind. */
+/** The prefix of the id is the kind. */
 function chipIcon({ id, mention }: Chip): Icon {
   const kind = (mention ?? id.replace(/^mention:/, '@')).replace(/^[@#]/, '').split(':', 1)[0];
   return contextIcon(kind ?? '');

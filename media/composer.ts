@@ -4,10 +4,10 @@ import { drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts
 import type { Host } from './host.ts';
 import { MentionMenu } from './mentions.ts';
 
-/** A pasted text with as many lines becomes an attachment. */
+/** A pasted text with at least this many lines becomes an attachment. */
 const longLines = 40;
 
-/** As many addresses of dropped files are sent. */
+/** Most addresses of dropped files that are sent. */
 const maxDropped = 50;
 
 /** Debounce of draft reports to the extension. */
@@ -19,7 +19,7 @@ export class Composer {
   readonly #host: Host;
   readonly #notice: HTMLElement;
   readonly #restricted: HTMLElement;
-  /** Why what was pasted or dropped is not in the box. */
+  /** Says why a pasted or dropped item was not attached. */
   readonly #refused: HTMLElement;
   readonly #chips: ContextChips;
   readonly #mentions: MentionMenu;
@@ -61,7 +61,7 @@ export class Composer {
     this.#model = this.#control('model', 'model', texts.chooseModel, () => host.act('choose-model'));
     this.#thinking = this.#control('thinking', 'bulb', texts.cannotThink, () => host.act('thinking'));
     this.#agent = this.#control('agent', 'tools', texts.agentUnavailable, () => this.#toggleAgent());
-    // Until the extension says what the model can do.
+    // Until the extension reports the model's abilities.
     this.#showAgent('unavailable');
     const controls = [
       this.#model,
@@ -101,7 +101,7 @@ export class Composer {
     this.#box.setSelectionRange(start, end);
   }
 
-  /** What the user writes in the other page. Not reported, which would send it back while they write on. */
+  /** Shows the draft of the other page. Not reported, because that would send it back while the user types. */
   mirror(draft: Draft): void {
     if (document.hasFocus() && document.activeElement === this.#box) return;
     this.#box.value = draft.text;
@@ -170,7 +170,7 @@ export class Composer {
     this.#mentions.show(query, items);
   }
 
-  /** Context window use after the last answer, and by what is pinned for the next one. */
+  /** Context window use after the last answer, plus the pins for the next question. */
   showUsage(usedTokens: number): void {
     this.#usage.show(usedTokens + this.#pinnedTokens, this.#contextTokens);
     this.#usedTokens = usedTokens;
@@ -220,8 +220,7 @@ export class Composer {
     });
   }
 
-  /** The models read text: a picture or a file would be lost without a word. */
-  /** A picture from the clipboard, or files from outside of the editor, which tells no address of theirs. */
+  /** Tells the user that an image from the clipboard, or a file from outside VS Code (which has no path here), can't be attached. */
   #refuseFiles(event: Event, data: DataTransfer | null): void {
     const items = [...(data?.items ?? [])].filter(({ kind }) => kind === 'file');
     const names = [...(data?.files ?? [])].map(({ name }) => name);
@@ -246,7 +245,7 @@ export class Composer {
     }
   }
 
-  /** Inserts mentions where the cursor is, apart from other words. */
+  /** Inserts mentions at the cursor, separated from other words. */
   insertDropped(text: string, refused: readonly string[]): void {
     const box = this.#box;
     if (text !== '') {
@@ -258,7 +257,7 @@ export class Composer {
     if (refused.length > 0) this.#refuse(refused);
   }
 
-  /** It would hide the question. */
+  /** Attaches a long pasted text, which would hide the question. */
   #attachLongText(event: ClipboardEvent): void {
     const text = (event.clipboardData?.getData('text/plain') ?? '').replaceAll('\r\n', '\n');
     if (event.defaultPrevented || text.split('\n').length < longLines) return;

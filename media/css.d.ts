@@ -1,2 +1,2 @@
-/** esbuild gathers imported styles into dist/chat.css. */
+/** esbuild bundles imported styles into dist/chat.css. */
 declare module '*.css';

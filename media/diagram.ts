@@ -1,7 +1,7 @@
 import { element, fill, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 
-/** What the page asks the frame, and what it answers. */
+/** Request from the page to the frame. */
 export interface Drawing {
   readonly source: string;
   readonly dark: boolean;
@@ -12,17 +12,17 @@ const scriptName = 'hearthDiagrams';
 
 /** Models' diagrams have some hundred characters; docs/proof.md has times. */
 const maxChars = 4_000;
-/** For one diagram; the first one compiles the script too. */
+/** Time limit of one diagram; the first one compiles the script too. */
 const drawingMs = 20_000;
-/** The frame is a process, which goes when nothing was drawn for so long. */
+/** The frame is a process; it is removed after this idle time. */
 const idleMs = 10_000;
 
-/** Of the page's own script, while it runs: VS Code's webview has others. The attribute is empty, so no style can find it out. */
+/** Nonce of the page's own script while it runs, since VS Code's webview has other scripts. The attribute is empty, so no style can read it. */
 const nonce = document.currentScript instanceof HTMLScriptElement ? document.currentScript.nonce : '';
 
 let loading: Promise<string> | undefined;
 let frame: Frame | undefined;
-/** One diagram after the other. */
+/** Diagrams are drawn one after the other. */
 let last: Promise<unknown> = Promise.resolve();
 
 /** Only the page can load the script: in VS Code a frame of another origin reaches no local file. */
@@ -41,7 +41,7 @@ function loadedScript(): Promise<string> {
   return loading;
 }
 
-/** What a frame does first. Source text: it runs there. */
+/** The frame's start script, as source text because it runs there. */
 const frameStart = `onmessage = ({ data, ports }) => {
   onmessage = null;
   globalThis.hearthPort = ports[0];
@@ -52,8 +52,8 @@ const frameStart = `onmessage = ({ data, ports }) => {
 };`;
 
 /**
- * Draws apart from the page. A sandboxed frame has an origin of its own, so it can reach nothing of the page, and browsers give
- * it a process of its own, so that Mermaid's seconds do not block the page. It is under the page's CSP.
+ * Draws in a sandboxed frame. It has its own origin, so it cannot reach the page, and browsers give it its own process, so that
+ * Mermaid, which may take seconds, does not block the page. The page's CSP applies to it.
  */
 class Frame {
   readonly #element = element('iframe', {
@@ -106,8 +106,8 @@ class Frame {
 }
 
 /**
- * Shows a block of Mermaid as the picture that it describes, once it comes into view. The picture is an image: whatever is
- * in its SVG runs nothing, loads nothing and covers nothing. The source stays where there is an error, and by a button.
+ * Replaces a Mermaid block by its diagram once it comes into view. The diagram is an image, so its SVG cannot run, load or
+ * cover anything. After an error the source stays; otherwise a button shows it.
  */
 export function showDiagram(code: HTMLElement, head: HTMLElement, pre: HTMLElement, host: Host): void {
   const source = code.textContent ?? '';

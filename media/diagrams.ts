@@ -1,9 +1,9 @@
-/** Draws in the frame of diagram.ts. A script of its own, since Mermaid is ten times as large as the page. */
+/** Draws in the frame of diagram.ts. A separate script, since Mermaid is ten times as large as the page. */
 import mermaid from 'mermaid';
 import type { Drawing, Drawn } from './diagram.ts';
 
 const bounds = { maxTextSize: 4_000, maxEdges: 100 };
-/** A diagram may set everything else about its look: it is a picture, which reaches nothing around it. */
+/** Settings that a diagram may not change. It may set everything else about its look, because it is only an image. */
 const secure = [
   'secure',
   'securityLevel',
@@ -16,7 +16,7 @@ const secure = [
 let count = 0;
 
 async function draw({ source, dark }: Drawing, nonce: string): Promise<string> {
-  // What the last diagram set about itself would otherwise be read again, and may be the reason why it failed.
+  // Otherwise the last diagram's settings would apply again, and these may be why it failed.
   mermaid.mermaidAPI.reset();
   mermaid.initialize({
     ...bounds,
@@ -24,7 +24,7 @@ async function draw({ source, dark }: Drawing, nonce: string): Promise<string> {
     startOnLoad: false,
     securityLevel: 'strict',
     suppressErrorRendering: true,
-    // Labels are text of the picture. HTML within an SVG would be laid out by styles that the page's CSP forbids.
+    // Labels are SVG text: HTML inside an SVG would need styles that the page's CSP forbids.
     htmlLabels: false,
     layout: 'dagre',
     theme: dark ? 'dark' : 'default',
@@ -36,8 +36,8 @@ async function draw({ source, dark }: Drawing, nonce: string): Promise<string> {
 }
 
 /**
- * Mermaid measures texts in the document, with a style element for the time and with style attributes. The CSP lets the element
- * apply with our nonce, and styles that are set as properties.
+ * Mermaid measures texts in the document with a temporary style element and style attributes. The CSP allows the element with
+ * our nonce, and styles that are set as properties.
  */
 async function withStyles<T>(nonce: string, work: () => Promise<T>): Promise<T> {
   const { createElement } = Document.prototype;
@@ -59,7 +59,7 @@ async function withStyles<T>(nonce: string, work: () => Promise<T>): Promise<T> 
   }
 }
 
-/** A picture has a size of its own, which Mermaid leaves to its container. */
+/** Sets the image's size, which Mermaid leaves to its container. */
 function sized(svg: string): string {
   const [, width, height] = /^<svg[^>]*? viewBox="\S+ \S+ ([\d.]+) ([\d.]+)"/.exec(svg) ?? [];
   if (width === undefined || height === undefined) throw new Error('The diagram is empty.');

@@ -42,7 +42,7 @@ export function textButton(text: string, secondary: boolean, onClick: () => void
   });
 }
 
-/** Not an anchor, whose address the browser would prefetch, drag or follow, and not a button, which would not wrap. */
+/** Makes an element a link. Not an anchor, because the browser would prefetch, drag or follow it; not a button, because it would not wrap. */
 export function asLink(link: HTMLElement, title: string, onOpen: () => void): HTMLElement {
   link.className = 'link';
   link.title = title;
@@ -55,7 +55,7 @@ export function asLink(link: HTMLElement, title: string, onOpen: () => void): HT
   return link;
 }
 
-/** Briefly shows on a copy button that it worked. */
+/** Briefly shows on a copy button that the text was copied. */
 export function confirmed(button: HTMLButtonElement, done: string): void {
   const label = button.title;
   button.replaceChildren(drawIcon('check'));

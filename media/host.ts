@@ -24,7 +24,7 @@ export class Host {
     this.send({ type: 'action', action, ...(turn !== undefined && { turn }) });
   }
 
-  /** Reports and drops invalid messages, and hears nobody in a sandbox: a diagram. */
+  /** Reports and drops invalid messages. Ignores messages from sandboxed frames (diagrams). */
   listen(handle: (message: ToPage) => void): void {
     window.addEventListener('message', (event: MessageEvent<unknown>) => {
       if (event.origin === 'null') return;

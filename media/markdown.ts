@@ -13,9 +13,9 @@ const allowedTags = [
   ...['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'blockquote', 'pre', 'code', 'span', 'em', 'strong', 'del'],
   ...['ul', 'ol', 'li', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'a', 'div'],
 ];
-/** `name` carries the number of a link or formula from the renderer to what replaces it. */
+/** `name` has the number of a link or formula, by which its placeholder is replaced. */
 const allowedAttributes = ['class', 'start', 'align', 'name'];
-/** One object: DOMPurify reads a new one at each call, which takes longer than a short block. */
+/** Shared, because DOMPurify parses a new options object at each call, which takes longer than a short block. */
 const allowed = {
   ALLOWED_TAGS: allowedTags,
   ALLOWED_ATTR: allowedAttributes,
@@ -95,7 +95,7 @@ function codeMarkup(text: string, info: string, open: boolean): string {
 export const renderBlocks = (blocks: readonly Token[], options: RenderOptions): DocumentFragment =>
   rendered(options, (parser) => parser.parser([...blocks]));
 
-/** Each block in a `div` of its own; the parser and the sanitiser, which cost more than a short block, run once. */
+/** Renders each block into its own `div`. Parser and sanitiser run once, because they cost more than a short block. */
 export const renderEach = (blocks: readonly Token[], options: RenderOptions): HTMLElement[] =>
   [
     ...rendered(options, (parser) =>

@@ -1,9 +1,9 @@
-/** Long work of the page runs at once for this long, and then in slices of the same length between which the page answers. */
+/** Long work runs at once for this long, then in slices of the same length, between which the page handles events. */
 const sliceMs = 12;
 let sliceEndMs: number | undefined;
 const waiting: (() => void)[] = [];
 
-/** Works on an element now or in a later slice, in the order of the calls; not if the element has left the page by then. */
+/** Runs `work` on an element now or in a later slice, in call order, unless the element has been removed by then. */
 export function inSlices(element: Element, work: () => void): void {
   if (sliceEndMs === undefined) {
     sliceEndMs = performance.now() + sliceMs;

@@ -2,7 +2,7 @@ import type { Permission, Step, Turn } from '../extension/messages.ts';
 import { drawIcon, element, fill, type Icon, textButton } from './dom.ts';
 import type { Host } from './host.ts';
 
-/** What the agent did, folded into a line once it is done. What it asks for is not folded, and whole. */
+/** The agent's steps, folded into one line when done. A request for permission is never folded or shortened. */
 export class StepsView {
   readonly element: HTMLElement;
   readonly #host: Host;
@@ -27,7 +27,7 @@ export class StepsView {
     const isRunning = outcome.kind === 'running';
     this.#details.hidden = steps.length === 0;
     this.#label.textContent = fill(this.#host.texts.steps, steps.length);
-    // Who opens or closes it in between is left alone.
+    // Keeps the user's own opening or closing in between.
     if (isRunning !== this.#wasRunning) this.#details.open = isRunning;
     this.#wasRunning = isRunning;
     this.#list.replaceChildren(...steps.map((step) => this.#row(step)));

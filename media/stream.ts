@@ -6,9 +6,9 @@ import { inSlices } from './slices.ts';
 /** A reference definition changes links above it, so the whole text must be rendered again. */
 const definition = /^ {0,3}\[[^\]\n]+\]:/m;
 
-/** A longer text is read and shown in pieces between which the page answers. Few answers are longer. */
+/** A longer text is parsed and shown in pieces, between which the page handles events. Few answers are longer. */
 const pieceChars = 8_000;
-/** A longer list or table is shown as several. */
+/** A longer list or table is split into several. */
 const partItems = 250;
 
 interface Options extends Omit<RenderOptions, 'open'> {
@@ -17,12 +17,12 @@ interface Options extends Omit<RenderOptions, 'open'> {
 }
 
 interface Piece {
-  /** Blocks that no further character changes, and those after them. */
+  /** Blocks that no further character can change, and those after them. */
   readonly settled: readonly Token[];
   readonly open: readonly Token[];
-  /** Of a table whose first rows are settled: the others follow it. */
+  /** Header of a table whose first rows are settled; repeated before the other rows. */
   readonly header: string;
-  /** Nothing follows. */
+  /** True for the last piece. */
   readonly isLast: boolean;
 }
 
@@ -36,14 +36,14 @@ export class StreamingMarkdown {
   #text = '';
   /** Offset of the open blocks' text, and their element. */
   #settled = 0;
-  /** Stands before the text that is not settled. */
+  /** Precedes the text that is not settled. */
   #header = '';
   #tail: HTMLElement | undefined;
   #frame = 0;
-  /** Of a complete text: blocks that are read and not shown yet, and what is called when all are shown. */
+  /** Of a complete text: parsed blocks that are not shown yet, and the callback for when all are shown. */
   #unshown: Token[][] = [];
   #whenShown: (() => void) | undefined;
-  /** Numbers texts, so that no piece of an earlier one is shown. */
+  /** Incremented for each text, so that no piece of an earlier one is shown. */
   #run = 0;
 
   constructor(element: HTMLElement, options: Options) {
@@ -119,7 +119,7 @@ export class StreamingMarkdown {
     this.#tail = undefined;
   }
 
-  /** Of the text that is not settled: all of it, or a beginning of which something is settled. */
+  /** The next piece of the unsettled text: all of it, or a beginning with at least one settled block. */
   #nextPiece(pieceChars: number): Piece {
     const rest = this.#header + this.#text.slice(this.#settled);
     for (let chars = pieceChars; chars < rest.length; chars *= 2) {
@@ -177,7 +177,7 @@ export class StreamingMarkdown {
 const lengthOf = (blocks: readonly Token[]): number => blocks.reduce((length, { raw }) => length + raw.length, 0);
 
 /**
- * How many of the blocks no further character changes: all except the last two and their blank lines. `3.` is a paragraph
+ * Number of blocks that no further character can change: all except the last two and their blank lines. `3.` is a paragraph
  * until the next character makes it an item of the list above.
  */
 function certain(blocks: readonly Token[]): number {
@@ -185,7 +185,7 @@ function certain(blocks: readonly Token[]): number {
   return filled.at(-2) ?? 0;
 }
 
-/** What is certain of the beginning of a text: blocks, or the first items of a long list or rows of a long table. */
+/** The settled part of a beginning of a text: blocks, or the first items of a long list or rows of a long table. */
 function beginningOf(blocks: readonly Token[]): Piece {
   const count = certain(blocks);
   const at = count > 0 ? -1 : blocks.findIndex((block) => isList(block) || isTable(block));
@@ -201,7 +201,7 @@ function firstItems(list: Tokens.List): Token | undefined {
   return { ...list, items, raw: items.map(({ raw }) => raw).join('') };
 }
 
-/** Each row is a line, after two of the header. The last rows may be half there. */
+/** Each row is one line, after two header lines. The last rows may be incomplete. */
 function firstRows(table: Tokens.Table): Token | undefined {
   const count = Math.floor((table.rows.length - 2) / partItems) * partItems;
   if (count <= 0) return undefined;
@@ -210,7 +210,7 @@ function firstRows(table: Tokens.Table): Token | undefined {
 
 const firstLines = (text: string, count: number): string => text.split('\n').slice(0, count).join('\n').concat('\n');
 
-/** Blocks that are shown at once: usual ones together, each part of a long list or table alone. */
+/** Groups of blocks to show at once: normal ones together, each part of a long list or table alone. */
 function partsOf(blocks: readonly Token[]): Token[][] {
   const parts: Token[][] = [[]];
   for (const block of blocks) {

@@ -8,11 +8,11 @@ const followPixels = 48;
 /** Screen readers announce this much of a finished answer. */
 const announcedChars = 1_000;
 
-/** Turns of an opened conversation that are shown at once; those before them follow in slices, so that the page answers keys. */
+/** Turns of an opened conversation that are shown at once; earlier ones follow in slices, so that the page stays responsive. */
 const turnsAtOnce = 12;
 const sliceMs = 12;
 
-/** The conversation, or the welcome where there is none. */
+/** The conversation, or the welcome if it is empty. */
 export class Transcript {
   readonly element: HTMLElement;
   readonly #host: Host;
@@ -22,7 +22,7 @@ export class Transcript {
   readonly #toEnd: HTMLButtonElement;
   readonly #announcer: HTMLElement;
   #turns = new Map<string, TurnView>();
-  /** Turns of the conversation that are not shown yet; they come before all others. */
+  /** The first turns of the conversation, which are not shown yet. */
   #earlier: Turn[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
   #following = true;
@@ -73,7 +73,7 @@ export class Transcript {
     this.#earlier = turns.slice(0, first);
     this.#list.replaceChildren(...turns.slice(first).map((turn) => this.#make(turn)));
     this.#empty.hidden = turns.length > 0;
-    // The layout of many turns is a task of its own.
+    // In another frame, because the layout of many turns takes long.
     requestAnimationFrame(() => this.#scrollToEnd());
     this.#showEarlierLater();
   }
@@ -146,7 +146,7 @@ export class Transcript {
     this.#list.insertBefore(element, queued ? null : this.#list.querySelector(':scope > [data-state="queued"]'));
   }
 
-  /** Who walks to the last control by keyboard is at the end, where no button leads there. */
+  /** Focusing the last control by keyboard scrolls to the end, because the button for that cannot be reached from there. */
   #onFocus(target: EventTarget | null): void {
     const controls = this.#list.querySelectorAll('button, a[href], summary, [tabindex="0"]');
     if (target === controls.item(controls.length - 1)) this.#scrollToEnd();

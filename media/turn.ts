@@ -19,7 +19,7 @@ type Running = Extract<Outcome, { kind: 'running' }>;
 type Queued = Extract<Outcome, { kind: 'queued' }>;
 type Ended = Exclude<Outcome, Running | Queued>;
 
-/** Speed is shown after this time; before, it is noise. */
+/** The speed is shown only after this time; before, it is noise. */
 const leastSeconds = 1;
 
 /** One question and its answer. */
@@ -76,7 +76,7 @@ export class TurnView {
     return this.#answer.markdown;
   }
 
-  /** Context window tokens in use; 0 if unknown. A summary's chunks use it one after the other. */
+  /** Context window tokens in use; 0 if unknown. 0 for a summary, whose parts use the window one after the other. */
   get usedTokens(): number {
     const { kind, outcome } = this.#turn;
     const figures = kind === 'chat' && 'figures' in outcome ? outcome.figures : undefined;

@@ -11,10 +11,10 @@
  * and edit similarity compare the second completion with the rest of the line, as the editor would show it.
  *
  * Every second line is one whose rest names something that another file defines. `--repositories` takes folders and git
- * repositories instead of three packages. `--quality` completes at the cursor only, which says nothing of latency. `--oracle`
- * adds contexts that know the true line, which tell whether retrieval or the model is the limit. `--names`
- * loads no model: it prints how many of the names that the rests need, and the text above the cursor lacks, the context has.
- * `--threads 1` is many times as fast where other work keeps the cores busy, since threads wait for each other.
+ * repositories instead of three packages. `--quality` completes at the cursor only, which gives no latency. `--oracle`
+ * adds contexts made with the true line, which show whether retrieval or the model is the limit. `--names`
+ * loads no model: it counts the names that the rest of a line needs and the text above the cursor lacks, and how many of them the context has.
+ * `--threads 1` is many times as fast on a busy machine, since threads wait for each other.
  */
 import { rmSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
@@ -98,7 +98,7 @@ async function opened(folder: string): Promise<Repository> {
   return repository;
 }
 
-/** Half of them name something that another file defines. */
+/** Half of the lines name something that another file defines. */
 function linesOf(repository: Repository, folder: string): { readonly kind: string; readonly held: HeldOut }[] {
   const random = seededRandom(Number(values.seed));
   const half = Math.ceil(Number(values.lines) / 2);

@@ -1,11 +1,11 @@
 /**
- * How well a question's context holds what answers it: the right file found first, and the right lines in the prompt.
+ * Measures retrieval for questions: how often the right file is found first, and the right lines are in the prompt.
  *
  *     npm run bench:context [-- --questions N] [--seed N] [--repositories A,B] [--held-back] [--beside DIR] [--plain] [--embeddings]
  *
  * Questions are made with a seed from the sources of clones (context/repositories.ts) and the messages of their commits.
- * `--repositories` takes names of that list, folders and git repositories. `--held-back` measures those that no rule was looked
- * at with. `--beside` measures another checkout of Hearth on the same questions. `--misses` prints the questions without a right
+ * `--repositories` takes names of that list, folders and git repositories. `--held-back` measures the repositories that no rule was
+ * tuned on. `--beside` measures another checkout of Hearth on the same questions. `--misses` prints the questions without a right
  * line on the CPU. `--plain` adds the files that plain FTS5 and ripgrep (`rg`) find, `--embeddings` the index with vectors by a small
  * published model (context/miniLm.ts), which takes minutes a repository.
  */
@@ -22,7 +22,7 @@ import { type Prompted, promptedOf, type Shown } from './context/prompted.ts';
 import { makeQuestions, type Question, questionKinds } from './context/questions.ts';
 import { type CheckedOut, cloned, contextSources, copied } from './context/repositories.ts';
 
-/** The budgets that the extension gives: a model of 2k, the CPU's 1,200 tokens, a GPU's share of 8k. */
+/** The extension's budgets: for a context of 2k, the CPU's 1,200 tokens, and a GPU's share of 8k. */
 const readers = {
   '2k': { contextTokens: 2048, backend: 'onnx' },
   CPU: { contextTokens: 32_768, backend: 'onnx' },
@@ -49,7 +49,7 @@ interface Result {
   readonly repository: string;
   readonly kind: string;
   readonly subject: string;
-  /** In the order of `figures`. */
+  /** Values in the order of `figures`. */
   readonly values: readonly (number | undefined)[];
 }
 
@@ -84,14 +84,14 @@ async function measure(source: CheckedOut): Promise<Result[]> {
   try {
     const random = seededRandom(Number(options.seed));
     const perKind = Number(options.questions);
-    // The second changes files.
+    // Last, because it changes files.
     const asked = await commitQuestions(source, perKind);
     const questions = [...asked, ...(await makeQuestions(folder, perKind, random))];
     const opened = [...new Set(questions.flatMap(({ files }) => [...files]))];
     const results: Result[] = [];
     for (const subject of await subjectsOf(folder)) {
       for (const [at, question] of questions.entries()) {
-        // Of another question: what happens to be open answers nothing.
+        // A file of another question, so that the open file does not contain the answer.
         const open = opened.filter((path) => !question.files.has(path))[at % Math.max(1, opened.length - 1)];
         const values = await valuesOf(subject, question, open);
         results.push({ repository: name, kind: question.kind, subject: subject.name, values });

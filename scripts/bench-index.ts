@@ -53,7 +53,7 @@ async function questionsOf(indexer: IndexProcess): Promise<string[]> {
   });
 }
 
-/** By the clock, and of the process. */
+/** Wall time and CPU time. */
 interface Times {
   readonly wallMs: number[];
   readonly processorMs: number[];

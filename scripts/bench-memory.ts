@@ -1,10 +1,10 @@
 /**
- * Memory of the engine process over many requests, against what the list of models says before a download.
+ * Measures the engine's memory over many requests and compares it with the model list's estimate before a download.
  *
  *     npm run build && npm run bench:memory [-- --requests N] [--seed N] [--model ID] [--backend NAME]
  *
- * The requests are an hour's of one user: completions and warm-ups at changing places of this project's files, chats that
- * grow, and summaries, on the CPU.
+ * The requests are those of one user in an hour: completions and warm-ups at changing places of this project's files, growing
+ * chats, and summaries, on the CPU.
  */
 import { readFileSync } from 'node:fs';
 import { glob } from 'node:fs/promises';
@@ -36,7 +36,7 @@ await requests.load({ model: values.model, backend: backendChoice.parse(values.b
 
 const statedBytes = memoryNeededBytes(requireEntry(values.model), 'processor');
 const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(0);
-/** The machine may be busy. */
+/** Long, because the machine may be busy. */
 const timeoutMs = 600_000;
 let mostBytes = 0;
 async function sample(done: number): Promise<void> {

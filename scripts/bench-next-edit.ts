@@ -1,12 +1,12 @@
 /**
- * Replays histories of git repositories: after each line that an author changed, what the pattern and what the model offer next, and whether
- * the author made just this change in the same commit.
+ * Replays histories of git repositories. After each line that an author changed: what the pattern and the model offer next, and
+ * whether the author made exactly this change in the same commit.
  *
  *     npm run bench:next-edit -- --repository DIR… [--model ID] [--events N] [--commits N] [--seed N] [--show]
  *
  * `--model none` measures the pattern alone, which takes a thousandth of the time.
  *
- * Each file of a commit counts in which only single lines changed, its last change too, after which nothing is to be offered.
+ * Uses the files of a commit in which only single lines changed. After a file's last change nothing should be offered.
  */
 import { basename, dirname } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -39,7 +39,7 @@ const { values } = parseArgs({
 interface Event {
   readonly repository: string;
   readonly file: FileChanges;
-  /** So many of its changes were made. */
+  /** Number of changes made so far. */
   readonly made: number;
 }
 
@@ -54,7 +54,7 @@ function eventsOf(directory: string): Event[] {
   return ranked.slice(0, Number(values.events)).map(({ event }) => event);
 }
 
-/** The file with the first changes made. */
+/** The file with the first `made` changes. */
 function linesAfter({ file, made }: Event): string[] {
   const lines = [...file.lines];
   for (const { line, after } of file.changes.slice(0, made)) lines[line] = after;
@@ -63,7 +63,7 @@ function linesAfter({ file, made }: Event): string[] {
 
 type Verdict = 'none' | 'equal' | 'other';
 
-/** Whether the author made this change of a line, then or later in the commit. */
+/** Whether the author made this change, next or later in the commit. */
 function judged({ file, made }: Event, offered: { line: number; text: string } | undefined): Verdict {
   if (offered === undefined) return 'none';
   const left = file.changes.slice(made);
@@ -126,7 +126,7 @@ const rows: Row[] = [];
 const count = (own: readonly Row[], is: (row: Row) => boolean): number => own.filter(is).length;
 const share = (part: number, whole: number): string => (whole === 0 ? '–' : `${((100 * part) / whole).toFixed(0)} %`);
 
-/** `least`: of the model's suggestions, which are shown where the pattern has none. */
+/** `least`: the lowest log-probability of the model's suggestions, which are shown if the pattern has none. */
 function line(name: string, own: readonly Row[], least = leastEditLogProbability): string {
   const isShown = (row: Row): boolean => row.pattern === 'none' && row.model !== 'none' && row.logProbability >= least;
   const pattern = count(own, (row) => row.pattern !== 'none');
@@ -164,7 +164,7 @@ function report(): void {
 }
 
 const queue = values.repository.map((directory) => eventsOf(directory));
-// In turns, so that a run that is stopped has seen all repositories.
+// Alternates, so that a stopped run has seen all repositories.
 for (let i = 0; i < Number(values.events); i++) {
   for (const event of queue.flatMap((events) => events[i] ?? [])) {
     const pattern = byPattern(event);

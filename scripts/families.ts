@@ -1,7 +1,7 @@
 /**
  * `node scripts/families.ts [FIGURES …]` writes docs/families.md: how far each family is from its golden logits on each
  * backend, and the messages for files that Hearth can't run. FIGURES are files that golden tests wrote with
- * HEARTH_FIGURES; figures that they lack keep their value and date. A test fails if the sentences are outdated.
+ * HEARTH_FIGURES; figures that they lack keep their value and date. A test fails if the messages are outdated.
  */
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -22,7 +22,7 @@ interface Cell {
   readonly deviation: number;
   readonly date: string;
 }
-/** By golden (`qwen3 GGUF`), then by backend. */
+/** Figures by golden (`qwen3 GGUF`), then by backend. */
 type Figures = Map<string, Partial<Record<Backend, Cell>>>;
 
 const figureLine = z.object({ test: z.string(), golden: z.string(), deviation: z.number() });

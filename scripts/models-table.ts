@@ -46,7 +46,7 @@ const shown = (speed: number): string => (speed < 10 ? speed.toFixed(1) : Math.r
 
 function context(entry: CatalogueEntry, { kind }: Device, hardware: Hardware): string {
   const { downloadBytes, cacheBytesPerToken, contextTokens } = entry;
-  // Layers are placed beside so much.
+  // Layers are placed beside a cache of this size.
   if (kind === 'split') return Math.min(usualContextTokens, contextTokens).toLocaleString('en');
   const cacheBytes = (tokens: number): number => tokens * cacheBytesPerToken;
   const needs = { weightBytes: downloadBytes, cacheBytes, longestTokens: contextTokens };

@@ -24,8 +24,8 @@ export function notices(inputs: readonly string[], shipped: readonly string[]): 
 }
 
 /**
- * What is compiled into the grammars and native libraries, whose packages do not bring these texts: from the grammars' own
- * packages, the sources that dawn.node is linked from, and ONNX Runtime's release. Windows' compiler brings its own.
+ * Licences of code that is compiled into the grammars and native libraries, whose packages lack these texts: from the grammars'
+ * own packages, the sources that dawn.node is linked from, and ONNX Runtime's release.
  */
 export function linkedNotices(shipped: readonly string[]): string[] {
   const read = (name: string): string => readFileSync(join(projectRoot, 'scripts', 'notices', name), 'utf8').trim();

@@ -1,11 +1,11 @@
 /**
- * Builds the command line as an npm package of one platform, which runs in an empty folder without a network, and the package
- * `hearth`, for which npm takes this machine's among all platforms' (as esbuild's):
+ * Builds the command line as an npm package for one platform, which runs in an empty folder without a network, and the package
+ * `hearth`, with which npm chooses the platform's package (as esbuild does):
  *
  *     npm run package:cli [-- --target linux-x64] [--out FOLDER]
  *     npx --yes --package=./hearth-linux-x64-0.1.0.tgz hearth doctor
  *
- * The native modules are bundled (`bundleDependencies`), with that platform's binaries alone: `overrides` don't apply to a
+ * The native modules are bundled (`bundleDependencies`), with only that platform's binaries: `overrides` don't apply to a
  * published package, so the install script of onnxruntime-node would download CUDA libraries.
  */
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -34,7 +34,7 @@ const nativeSchema = z.object({
   license: z.string().optional(),
 });
 
-/** Of the built files, what VS Code alone runs. */
+/** Built files that only VS Code runs. */
 const editorOnly = /^(extension\.cjs|chat\.(js|css)|diagrams\.js|fonts|engine\.mjs|inputs\.json|node_modules)$|\.map$/;
 
 /** @returns the path of `hearth-TARGET-VERSION.tgz` in `folder`. */
@@ -97,7 +97,7 @@ async function pack(staging: string, folder: string, own: Manifest): Promise<str
   return join(folder, `${own.name}-${own.version}.tgz`);
 }
 
-/** Without scripts, and without dependencies that the command line does not load. */
+/** Removes scripts, and dependencies that the command line does not load. */
 function silence(path: string): void {
   writeFileSync(path, `${JSON.stringify(nativeSchema.parse(readJson(path)), null, 2)}\n`);
 }

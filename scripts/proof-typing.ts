@@ -4,8 +4,8 @@
  *     npm run proof:typing -- [--repository FOLDER] [--commits N] [--minutes N] [--seed N] [--speed TOKENS_A_SECOND] [--tokenizer FOLDER]
  *
  * The recording replays the last commits of a git repository (by default this one) key by key: `completion/typing.ts`.
- * The index is of the commit before them, and prompts, snippets, pauses and cache are the product's own; only the model is
- * replaced by its speed.
+ * The index is of the commit before them. Prompts, snippets, pauses and cache are the product's own; only the model is
+ * simulated, by its speed.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';

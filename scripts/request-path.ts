@@ -3,9 +3,9 @@
  *
  * A frame is one of our functions that is on the (asynchronous) stack where the request leaves our own code or changes hands:
  * VS Code is asked, a process is sent to, text becomes tokens, the scheduler takes the request, the model computes, a token is
- * delivered, code is parsed, the page is told; and, in the indexer, a query. Functions that only help such a frame are counted
- * among those that ran. The model is the default one on the CPU; VS Code is the stub of the unit tests. All is warm: the
- * second request is counted.
+ * delivered, code is parsed, the page gets an event; and, in the indexer, a query. Functions that only help such a frame are counted
+ * among those that ran. The model is the default one on the CPU; VS Code is the stub of the unit tests. The second request
+ * is counted, when everything is warm.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { registerHooks } from 'node:module';

@@ -1,6 +1,6 @@
 /**
  * `npm run sbom` writes dist/sbom.cdx.json: every package of the lock file as CycloneDX, by npm's own `sbom`. Those that do not
- * ship are marked as development. (Its `--omit=dev` also omits what both need.)
+ * ship are marked as development. (Its `--omit=dev` also omits packages that both need.)
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

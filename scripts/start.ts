@@ -104,7 +104,7 @@ async function startInBrowser(folder: string, port: number, openBrowser: boolean
   const options = { entry, userDataDir, extensionsDir, port, password, workspaceTrust: true, openBrowser };
   await installExtension({ entry, userDataDir, extensionsDir }, vsix);
   const onOutput = (line: string) => {
-    // Natives that code-server goes without were named when it was installed.
+    // The missing native modules were already reported at installation.
     const isKnown = line.includes('Could not locate the bindings file');
     if (!isKnown && /error|EADDRINUSE/i.test(line)) console.error(line);
   };
@@ -131,7 +131,7 @@ The same without an editor:
 
 const secondsToAnswer = 10;
 
-/** None where a model is there already. */
+/** Empty if there is a model already. */
 async function modelsToDownload(): Promise<string[]> {
   const models = await openStore().list();
   if (models.some(({ state, entry }) => state === 'present' && entry.roles.includes('chat'))) return [];

@@ -43,7 +43,7 @@ export async function measureLoad(report: Report, settings: Settings): Promise<v
   }
 }
 
-/** Packed weights are kept for models of the store. */
+/** In a store, because packed weights are kept only for models of a store. */
 async function stored(model: string, directory: string): Promise<string> {
   const folder = modelFolder(directory, await hashFile(model));
   await mkdir(folder, { recursive: true });

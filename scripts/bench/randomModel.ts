@@ -18,7 +18,7 @@ export interface BenchShape {
   readonly contextTokens: number;
 }
 
-/** Dimensions from the models' published config.json, but for `tiny`. Tied embeddings, qwen3 architecture. */
+/** Dimensions from the models' published config.json, except `tiny`. Tied embeddings, qwen3 architecture. */
 export const benchShapes: Readonly<Record<string, BenchShape>> = {
   // For the benchmark's own test.
   tiny: {
@@ -63,16 +63,16 @@ export const benchShapes: Readonly<Record<string, BenchShape>> = {
 const blocks = {
   Q4_0: { id: 2, values: 32, bytes: 18, scaleAt: 0, spread: 16 / Math.sqrt(12) },
   Q8_0: { id: 8, values: 32, bytes: 34, scaleAt: 0, spread: 256 / Math.sqrt(12) },
-  // The minimum is subtracted, and has scales as large as the values' own.
+  // The minimum is subtracted; its scales are as large as those of the values.
   Q4_K: { id: 12, values: 256, bytes: 144, scaleAt: 0, spread: 150, minimumAt: 2, minimum: 7.5 },
-  // Its sixteen scales of a byte each are all 8: the f16 scale would be too small beside random ones.
+  // All of its sixteen byte scales are 8: with random ones the f16 scale would be too small.
   Q6_K: { id: 14, values: 256, bytes: 210, scaleAt: 208, spread: 8 * 18.5, eightsAt: 192 },
   // A power of two in one byte.
   MXFP4: { id: 39, values: 32, bytes: 17, exponentAt: 0, spread: 3 },
 } as const;
 type Block = keyof typeof blocks;
 
-/** Quantised alike; `Q4_K_M`: Q4_K, with values, down projections and the embedding in Q6_K, where llama.cpp keeps half of them in Q4_K. */
+/** One type for all weights; `Q4_K_M`: Q4_K, with values, down projections and the embedding in Q6_K, where llama.cpp keeps half of them in Q4_K. */
 const benchTypes = ['Q4_0', 'Q8_0', 'Q6_K', 'Q4_K_M', 'MXFP4'] as const;
 export type BenchType = (typeof benchTypes)[number];
 

@@ -1,4 +1,4 @@
-/** How much of a completion's prompt the prefix cache holds at each key of a recording. */
+/** Measures how much of a completion's prompt is in the prefix cache at each key of a recording. */
 import type { DecoderMemory } from '../../engine/backend/backend.ts';
 import { usualContextTokens } from '../../engine/backend/memoryPlan.ts';
 import type { Sequence } from '../../engine/kv/blockCache.ts';
@@ -12,7 +12,7 @@ import type { Key } from './typing.ts';
 
 export interface Typist {
   readonly tokenizer: Tokenizer;
-  /** Speed of prefill. A request that the next key cancels keeps what it has read. */
+  /** Prefill speed. A request that the next key cancels keeps its prefilled tokens. */
   readonly tokensPerSecond: number;
   readonly languageOf: (path: string) => string;
   /** What the extension would find for this place; `before` is the list that it replaces. */
@@ -24,7 +24,7 @@ export interface CachedShare {
   readonly keys: number;
   /** Of these, how many had more than 95 % of their prompt cached. */
   readonly cached: number;
-  /** Prompt tokens that were not cached, a number for each key. */
+  /** Uncached prompt tokens at each key. */
   readonly missing: number[];
   readonly minutes: number;
 }
@@ -70,7 +70,7 @@ export function cachedShare(recording: Iterable<Key>, typist: Typist): CachedSha
   }
   return { keys, cached, missing, minutes: lastMs / 60_000 };
 
-  /** The answer, then what comes after the next cut. @returns when both were done. */
+  /** Prefills for the answer, then for the prompt after the next cut. @returns when both were done */
   function readOn(untilMs: number): number {
     const readMs = reader.readUntil(untilMs);
     const ids = readMs < untilMs ? afterwards() : undefined;
@@ -80,7 +80,7 @@ export function cachedShare(recording: Iterable<Key>, typist: Typist): CachedSha
     return reader.readUntil(untilMs);
   }
 
-  /** What happens between a key and the next one. */
+  /** The extension's work between a key and the next one. */
   function pause(key: Key, untilMs: number): void {
     const idleMs = key.isJump ? limits.completion.restMs : limits.completion.idleMs;
     const freeMs = Math.max(key.atMs + idleMs, readOn(untilMs));
@@ -94,11 +94,11 @@ export function cachedShare(recording: Iterable<Key>, typist: Typist): CachedSha
   }
 }
 
-/** The default model's. */
+/** The default model's context. */
 const contextTokens = 8192;
 const debounceMs = 50;
 
-/** Reads prompts into the engine's prefix cache at a constant speed. */
+/** Prefills prompts into the engine's prefix cache at a constant speed. */
 class Reader {
   readonly #msPerToken: number;
   readonly #cache = new PrefixCache({
@@ -166,7 +166,7 @@ class CountedSequence implements Sequence {
   }
 }
 
-/** Memory that is counted in tokens, with the limit of the CPU backend. */
+/** Memory counted in tokens, with the CPU backend's limit. */
 class CountedMemory {
   readonly #live = new Set<CountedSequence>();
 

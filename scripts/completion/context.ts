@@ -12,7 +12,7 @@ import { limits } from '../../extension/limits.ts';
 import { type HeldOut, namesIn } from './heldOut.ts';
 
 const visitedFiles = 3;
-/** An oracle that took the first of several would often take the wrong one. */
+/** Definitions per name, because the first of several is often the wrong one. */
 const definitionsPerName = 2;
 
 type Place = Pick<HeldOut, 'path' | 'line' | 'lines'>;
@@ -20,7 +20,7 @@ type Place = Pick<HeldOut, 'path' | 'line' | 'lines'>;
 export const snippetsFor = (repository: Repository, folder: string, held: HeldOut, maxChars: number): Snippet[] =>
   fitting(foundSnippets(repository, folder, held), aroundOf(held), maxChars);
 
-/** What no retrieval knows: where the names of the true rest are defined that the prompt's part of the file doesn't show. */
+/** The definitions of names in the true rest of the line that the prompt's part of the file lacks. Real retrieval cannot know these. */
 export function oracleSnippets(
   repository: Repository,
   folder: string,
@@ -36,7 +36,7 @@ export function oracleSnippets(
   });
 }
 
-/** The likeliest to help first. */
+/** Snippets that the extension would find, most useful first. */
 export function foundSnippets(repository: Repository, folder: string, place: Place): Snippet[] {
   const { indexHits, similarSnippets } = limits.completion;
   const { path, line } = place;

@@ -34,7 +34,7 @@ const languages: Readonly<Record<string, string>> = {
 };
 const comment = /^(\/\/|\/\*|\*|#|"""|''')/;
 
-/** Of a file whose lines are seldom of the kind that is wanted. */
+/** Tries per file, because wanted lines may be rare in it. */
 const triesPerFile = 20;
 
 /** `count` random lines of code for which `isWanted` is true, each from a different file. */
@@ -69,7 +69,7 @@ export function foreignNames(repository: Repository, { path, expected }: HeldOut
   });
 }
 
-/** Long enough to be telling. */
+/** Names that are long enough to be distinctive. */
 export const namesIn = (text: string): string[] => [...new Set(text.match(/[\p{L}_$][\p{L}\p{N}_$]{3,}/gu) ?? [])];
 
 function holdOut(path: string, languageId: string, all: string[], random: () => number): HeldOut | undefined {

@@ -1,15 +1,15 @@
 /** Figures of completions on held-out lines: shares with 95 % intervals, and thresholds of the log-probability. */
 import { seededRandom } from '../../engine/sampling/random.ts';
 
-/** `oracle`: the definitions of what the true line names; `oracle and with`: those, then what was found. */
+/** `oracle`: definitions of the names in the true line; `oracle and with`: those, then the retrieved snippets. */
 export type Context = 'without' | 'with' | 'oracle' | 'oracle and with';
 
-/** Of one line in one context. */
+/** The result of one line in one context. */
 export interface Result {
   readonly repository: string;
-  /** What the rest of the line names. */
+  /** Kind of name in the rest of the line. */
   readonly kind: string;
-  /** Equal of all results of a line. */
+  /** Id of the line, the same in all its results. */
   readonly place: string;
   readonly context: Context;
   readonly exact: number;
@@ -19,7 +19,7 @@ export interface Result {
   /** Absent: the start of the line was not completed. */
   readonly newPlaceMs: number | undefined;
   readonly nextKeyMs: number;
-  /** Of the next key, from the engine's receipt of the request; and what it had to read. */
+  /** Latency of the next key from the engine's receipt of the request, and the prefilled tokens. */
   readonly firstTokenMs: number;
   readonly readTokens: number;
 }
@@ -73,7 +73,7 @@ export function printTimes(all: readonly Result[]): void {
   }
 }
 
-/** Pairs of the same line. */
+/** Results of the same line in two contexts. */
 interface Pair {
   readonly without: number;
   readonly with: number;
@@ -86,7 +86,7 @@ function pairsOf(all: readonly Result[], wanted: Context): Pair[] {
   );
 }
 
-/** Exact matches by kind of line, with Wilson's interval (1927) and that of the ratio by resampling lines (Efron, 1979). */
+/** Exact matches by kind of line, with Wilson's interval (1927) and the ratio's interval by bootstrap over lines (Efron, 1979). */
 export function printExact(all: readonly Result[]): void {
   printRow('line', 'context', 'n', 'exact without', 'exact with', 'ratio', 'only with', 'only without');
   console.log('|---|---|---:|---:|---:|---:|---:|---:|');
@@ -116,7 +116,7 @@ const sumOf = (pairs: readonly Pair[], context: 'with' | 'without'): number =>
 
 const samples = 2000;
 
-/** Without samples that have no exact match at all. */
+/** Skips samples without any exact match. */
 function resampledRatios(pairs: readonly Pair[]): number[] {
   const random = seededRandom(1);
   const ratios = Array.from({ length: samples }, () => {

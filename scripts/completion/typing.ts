@@ -1,4 +1,4 @@
-/** Recordings of typing: changes of real files, typed key by key with slips, pauses, cursor jumps and file switches. */
+/** Simulated typing: changes of real files, key by key with typing errors, pauses, cursor jumps and file switches. */
 import { hunks, linesOf } from '../../extension/edits/hunks.ts';
 
 export interface FileChange {
@@ -14,19 +14,19 @@ export interface Key {
   readonly lines: readonly string[];
   readonly line: number;
   readonly character: number;
-  /** The cursor was moved and nothing typed. */
+  /** The cursor moved without typing. */
   readonly isJump: boolean;
 }
 
 /**
  * Medians in milliseconds. Keys: Dhakal et al. 2018 ("Observations on typing from 136 million keystrokes") found 238 ms on
- * average. Before a line, and between moving the cursor and typing: hand to the keyboard, 0.4 s, and a thought of 1.35 s,
- * which does not always come (Card, Moran and Newell 1980, "The keystroke-level model"). Looking for another place takes longer.
+ * average. Before a line, and between moving the cursor and typing: 0.4 s for the hand to reach the keyboard and, not always,
+ * 1.35 s of thought (Card, Moran and Newell 1980, "The keystroke-level model"). Looking for another place takes longer.
  */
 const pausesMs = { key: 160, word: 300, line: 900, place: 3_000, file: 6_000 } as const;
-/** Standard deviation of a pause's logarithm: the longest of a hundred lasts five times the median. */
+/** Standard deviation of a pause's logarithm: the longest of a hundred is five times the median. */
 const spread = 0.7;
-/** Share of keys that hit a wrong letter, which Backspace then removes. */
+/** Share of keys with a wrong letter, which Backspace then removes. */
 const slips = 0.03;
 
 /** The keys that turn each file's `before` into its `after`, one change after the other. */
@@ -143,7 +143,7 @@ class Editor {
     return this.#key(false);
   }
 
-  /** Of the cursor's line, before the cursor. */
+  /** Removes characters before the cursor on its line. */
   remove(characters: number): Key {
     const { before, after } = this.#split();
     this.#character = before.length - characters;

@@ -15,7 +15,7 @@ export interface Finder {
   readonly close: () => Promise<void>;
 }
 
-/** The same index with vectors: by words and by meaning, fused. */
+/** The same index with embedding search: both rankings fused. */
 export async function embeddingFinder(folder: string, name: string, embedder: Embedder): Promise<Finder> {
   const repository = await indexed(folder);
   // Not closed, because the next repository uses the same embedder.

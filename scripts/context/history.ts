@@ -1,4 +1,4 @@
-/** Questions in natural language, from the messages of commits: the files that a commit changed, and what is left of its lines. */
+/** Natural-language questions from commit messages. The answers are the commit's files, and those of its lines that still exist. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { grammarOf } from '../../engine/index/syntax/grammars.ts';
@@ -21,7 +21,7 @@ interface Commit {
   readonly files: readonly string[];
 }
 
-/** At most `perKind` about sources and as many about documents. */
+/** At most `perKind` questions about sources and as many about documents. */
 export async function commitQuestions({ folder, history }: CheckedOut, perKind: number): Promise<Question[]> {
   if (history === undefined) return [];
   const questions: Question[] = [];
@@ -57,7 +57,7 @@ async function commitsOf({ directory, commit }: History): Promise<Commit[]> {
     });
 }
 
-/** Without numbers of issues, kinds of commits and who wrote it. */
+/** The message without issue numbers, commit prefixes and authors. */
 function messageOf(subject: string, body: string): string {
   const plain = subject.replaceAll(/\(?#\d+\)?/g, '').replace(/^\w+(?:\([^)]*\))?!?:\s*/, '');
   const paragraph = body.split(/\n\s*\n/)[0] ?? '';

@@ -1,4 +1,4 @@
-/** Which lines of a repository reach the model with a question: the index and the planner as the extension joins them. */
+/** Finds which lines of a repository reach the model with a question: index and planner, combined as in the extension. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -19,7 +19,7 @@ export interface Shown {
 }
 
 export interface Prompted {
-  /** Files, the best first. */
+  /** Files, best first. */
   readonly find: (question: string, limit: number) => string[];
   /** `open`: the path of the file in the editor. */
   readonly shown: (question: string, reader: Reader, open: string | undefined) => Promise<Shown[]>;
@@ -57,7 +57,7 @@ export async function promptedOf(folder: string): Promise<Prompted> {
   };
 }
 
-/** As `focusSource` of the extension. */
+/** Like `focusSource` of the extension. */
 function editorSource(folder: string, path: string): Source {
   const lines = readFileSync(join(folder, path), 'utf8').split(/\r?\n/);
   const about = { label: path, path, languageId: '', lines, firstLine: 1, fileLines: lines.length };

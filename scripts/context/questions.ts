@@ -1,6 +1,6 @@
 /**
  * Generates questions from code, with the files that answer them: the definition, a caller or a test of a name, the subject of
- * a comment, the file of a held-out line, a trace, and an issue in a form.
+ * a comment, the file of a held-out line, a stack trace, and an issue in a template.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -27,7 +27,7 @@ export interface Question {
   readonly text: string;
   /** Any of these files answers the question. */
   readonly files: ReadonlySet<string>;
-  /** Showing any of these lines answers it; from 1. */
+  /** Any of these lines answers it; line numbers from 1. */
   readonly places: readonly Place[];
 }
 
@@ -63,7 +63,7 @@ export async function makeQuestions(folder: string, perKind: number, random: () 
       const callers = filesCalling(files, own).filter(({ path }) => !isTest(path));
       // Calls in the name's own file answer too.
       if (callers.length > 0 && callsOf([own.file], own).length > 0) callers.push(own.file);
-      // Of a name that is called everywhere, any answer would be right.
+      // If a name is called everywhere, any answer would be right.
       if (callers.length > 3) return undefined;
       return { text: `What calls ${own.name}?`, places: callsOf(callers, own) };
     }),
@@ -138,7 +138,7 @@ function callsOf(files: readonly SourceFile[], { name, file, definition }: Named
   );
 }
 
-/** Nine frames as the language writes them, eight of other functions; paths of another machine. */
+/** A stack trace of nine frames in the language's format, eight of other functions, with another machine's paths. */
 function traceOf(own: Named, named: readonly Named[], random: () => number): string {
   const others = shuffled(
     named.filter(({ file }) => file !== own.file),
@@ -171,7 +171,7 @@ const frames: Readonly<Record<string, Frame>> = {
   cs: (path, line, name) => `   at App.${name}() in ${path}:line ${line}`,
 };
 
-/** The form that hosts of repositories offer, filled in. */
+/** A filled-in issue template, as on repository hosts. */
 const issueOf = (text: string): string => `### Checklist
 - [x] I have searched the existing issues for duplicates
 - [x] I have read the documentation and the contributing guide
@@ -222,7 +222,7 @@ function heldOutLines(folder: string, files: readonly SourceFile[], count: numbe
     if (questions.length === count) break;
     const lines = text.split('\n');
     const candidates = lines.flatMap((line, at) =>
-      // A row of numbers is in no question.
+      // Excludes rows of numbers, which nobody asks about.
       line.trim().length >= 30 &&
       (line.match(/[\p{L}_]{3,}/gu) ?? []).length >= 3 &&
       seen.get(lineKey(line)) === 1 &&
@@ -234,7 +234,7 @@ function heldOutLines(folder: string, files: readonly SourceFile[], count: numbe
     if (at === undefined) continue;
     const places = [{ path, line: Math.max(1, at) }];
     questions.push({ kind: 'held-out line', text: (lines[at] ?? '').trim(), files: new Set([path]), places });
-    // The numbers of other lines stay.
+    // Keeps the numbers of other lines.
     writeFileSync(join(folder, path), lines.with(at, '').join('\n'));
   }
   return questions;

@@ -1,4 +1,4 @@
-/** The repositories that context is measured on: clones with their history, each at one commit. */
+/** The repositories of the context benchmark: clones with their history, each at one commit. */
 import { existsSync, mkdtempSync } from 'node:fs';
 import { cp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ export interface ContextSource {
   readonly name: string;
   readonly language: string;
   readonly commit: string;
-  /** No rule was looked at with it; it is measured once a release. */
+  /** No rule was tuned on it; it is measured once per release. */
   readonly heldBack: boolean;
 }
 
@@ -40,16 +40,16 @@ export const contextSources: readonly ContextSource[] = [
   heldBack('App-vNext/Polly', 'C#', '173d6d1d2e28a4697f1ac1d22da68f77ff19a0c9'),
 ];
 
-/** A copy of a repository's files that may be changed, and where its history is. */
+/** A writable copy of a repository's files, and its history. */
 export interface CheckedOut {
   readonly name: string;
   readonly folder: string;
-  /** Absent: there is none. */
+  /** Absent if there is none. */
   readonly history?: History;
 }
 
 export interface History {
-  /** Of git. */
+  /** Git's directory. */
   readonly directory: string;
   readonly commit: string;
 }

@@ -52,7 +52,7 @@ function metadata({ layers, experts, vocabularySize }: Size): Record<string, Met
   };
 }
 
-/** Names of GGUF's gpt-oss architecture: `../shared/specs/decoders.md`. */
+/** Names of GGUF's gpt-oss architecture (llama.cpp, gguf-py, `constants.py`). */
 function tensors({ layers, experts, vocabularySize }: Size, random: () => number): WrittenTensor[] {
   const tensor = (type: Type, name: string, ...shape: readonly number[]) => made(type, name, shape, random);
   const layer = (index: number): WrittenTensor[] => {

@@ -82,7 +82,7 @@ export class IndexProcess {
     return 1024 * Number(/VmHWM:\s*(\d+)/.exec(status)?.[1]);
   }
 
-  /** Finer than `processorSeconds`; of the threads that run now. */
+  /** Finer than `processorSeconds`, but only for threads that still run. */
   processorMs(): number {
     const tasks = `/proc/${this.#child.pid}/task`;
     const nanoseconds = readdirSync(tasks).map((task) => {

@@ -46,7 +46,7 @@ export interface CardResult {
   readonly failures: Readonly<Record<string, string>>;
   /** Dispatches per decoded token, by model. */
   readonly dispatches: Readonly<Record<string, number>>;
-  /** The engine takes it for a rasteriser on the CPU, and would refuse it. */
+  /** The engine takes it for a CPU rasteriser, which it would refuse. */
   readonly software: boolean;
   readonly seconds: number;
 }

@@ -1,8 +1,8 @@
-/** Changes of single lines in the history of a git repository, in the order in which their file shows them. */
+/** Changes of single lines in a git history, in file order. */
 import { execFileSync } from 'node:child_process';
 
 export interface LineChange {
-  /** In the file before the commit, from 0. */
+  /** Line number in the file before the commit, from 0. */
   readonly line: number;
   readonly before: string;
   readonly after: string;
@@ -19,7 +19,7 @@ export interface FileChanges {
 const source = /\.(?:[cm]?[jt]sx?|py|go|rs|java|rb|c|h|cc|cpp|cs|kt|swift|php)$/;
 const most = { lines: 3_000, changes: 12 };
 
-/** Files of which a commit changed single lines only, the newest commit first. */
+/** Files in which a commit changed only single lines, newest commit first. */
 export function* lineChangesOf(repository: string, commits: number): Generator<FileChanges> {
   const git = (...args: string[]): string =>
     execFileSync('git', ['-C', repository, ...args], { encoding: 'utf8', maxBuffer: 1e8 });
@@ -36,7 +36,7 @@ export function* lineChangesOf(repository: string, commits: number): Generator<F
   }
 }
 
-/** Hunks that put one line in another's place; runs of them count line by line. None if the commit did more to the file. */
+/** Hunks that replace single lines; longer ones of equal length count line by line. Empty if the commit changed the file in another way. */
 function changesIn(patch: string): LineChange[] {
   const changes: LineChange[] = [];
   for (const hunk of patch.split(/^@@ /m).slice(1)) {

@@ -1,4 +1,4 @@
-/** Loaded before engine or indexer: observes it between two SIGUSR2, and writes what it saw to HEARTH_OBSERVED. */
+/** Loaded before engine or indexer: observes it between two SIGUSR2, and writes the result to HEARTH_OBSERVED. */
 import { writeFileSync } from 'node:fs';
 import { StatementSync } from 'node:sqlite';
 import treeSitter from '@vscode/tree-sitter-wasm';

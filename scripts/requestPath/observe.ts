@@ -1,4 +1,4 @@
-/** Watches one request on its way through a process: the stacks where it is handed over, and every function that runs. */
+/** Observes one request in a process: the stacks where it is handed over, and every function that runs. */
 import { Session } from 'node:inspector/promises';
 import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1,4 +1,4 @@
-/** Which models `npm start` downloads on a machine that has none: the small one, or the best pair if the user says so. */
+/** Which models `npm start` downloads on a machine without models: the small one, or the best pair if the user agrees. */
 import type { CatalogueEntry } from '../../engine/catalogue/catalogue.ts';
 import type { Choice } from '../../engine/catalogue/choice.ts';
 import { showBytes } from '../../engine/errors.ts';
@@ -6,7 +6,7 @@ import { showBytes } from '../../engine/errors.ts';
 export interface Asking {
   readonly small: CatalogueEntry;
   readonly pair: Choice;
-  /** The answer that was typed; undefined: none came in time. Absent: there is no terminal to ask on. */
+  /** Asks on the terminal. Resolves to undefined if no answer came in time. Absent without a terminal. */
   readonly ask?: (question: string) => Promise<string | undefined>;
   readonly say: (line: string) => void;
 }

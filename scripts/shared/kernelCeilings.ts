@@ -5,7 +5,7 @@
 
 type CompiledCard = 'Ada' | 'navi31' | 'polaris10' | 'M1';
 
-/** Instructions a weight of the loop over columns, decoding one token, by kind and type of kernel. */
+/** Instructions per weight in the loop over columns when decoding one token, by kernel and weight type. */
 export const ceilings: Readonly<Record<string, Readonly<Record<CompiledCard, number>>>> = {
   'expertsDown F8_E4M3': { Ada: 5.7, navi31: 3.8, polaris10: 5.5, M1: 4.5 },
   'expertsDown MXFP4': { Ada: 5.8, navi31: 4.2, polaris10: 6.0, M1: 4.8 },
