@@ -21,9 +21,6 @@ export class ComputeThreads {
     this.#pool = ggml.ggml_threadpool_new(parameters);
     ggml.ggml_backend_cpu_set_n_threads(this.backend, threads);
     ggml.ggml_backend_cpu_set_threadpool(this.backend, this.#pool);
-    // Attention otherwise sums in another order, and in another precision, for one token, for a few and for 64 or more: a prompt's logits
-    // would depend on how it was cut into passes. Prompts cost it: behind 4,096 tokens twice the time (docs/proof.md).
-    ggml.ggml_backend_cpu_set_use_ref(this.backend, true);
     this.#granted = new GrantedThreads(threads);
   }
 

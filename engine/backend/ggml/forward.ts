@@ -11,9 +11,11 @@ import type {
   QueryTemperature,
   RopeSpec,
 } from '../../model/spec/spec.ts';
+import type { LayerCacheSpec } from '../processor/messages.ts';
+import { Attention, attentionNodes, maskRows } from './attention.ts';
 import type { Ggml, GgmlModel, Pointer } from './library.ts';
 import { Operators } from './operators.ts';
-import { cacheTypes, float32, int32, int64 } from './types.ts';
+import { float32, int32, int64 } from './types.ts';
 
 /** Nodes and leaves of a layer, at most: a layer of experts takes some eighty and three for each expert of a token. */
 const nodesPerLayer = 256;
@@ -36,7 +38,18 @@ export interface PassShape {
   /** For each window group, how many rows of the cache attention reads. */
   readonly visible: readonly number[];
   /** Where each layer's keys and values are. */
-  readonly ranges: readonly { readonly keys: Pointer; readonly values: Pointer }[];
+  readonly ranges: readonly { readonly keys: Pointer; readonly values: Pointer; readonly columns: number }[];
+  /** For each window group the column that the first token is written to, if there are several tokens. */
+  readonly starts: readonly number[];
+}
+
+/** Where the elements of a token's values are written to. */
+export interface ValueTargets {
+  readonly group: number;
+  readonly width: number;
+  readonly columns: number;
+  /** `[width]` i32 */
+  readonly elements: Pointer;
 }
 
 export interface PassGraph {
@@ -50,10 +63,12 @@ export interface PassGraph {
   readonly queryFactors: readonly { readonly temperature: QueryTemperature; readonly factors: Pointer }[];
   /** Which tokens' logits are wanted, if not all. `[rows]` i32 */
   readonly rows: Pointer;
-  /** For each window group: −∞ where a token doesn't see a row of the cache. `[columns, tokens]` f16 */
+  /** For each window group: −∞ where a token doesn't see a row of the cache. `[columns, maskRows(tokens)]` f32 */
   readonly masks: readonly Pointer[];
-  /** For each window group the rows of the cache that the tokens are written to. `[tokens]` i64 */
+  /** For each window group the rows of the cache's keys that the tokens are written to. `[tokens]` i64 */
   readonly targets: readonly Pointer[];
+  /** In a pass of one token. */
+  readonly valueTargets: readonly ValueTargets[];
   /** `[vocabulary or hidden, rows]` f32; null: none is wanted. */
   readonly output: Pointer;
 }
@@ -84,6 +99,8 @@ class PassBuilder {
   readonly #queryFactors = new Map<string, PassGraph['queryFactors'][number]>();
   readonly #masks: Pointer[];
   readonly #targets: Pointer[];
+  readonly #valueTargets = new Map<string, ValueTargets>();
+  readonly #outputs = new Map<number, Pointer>();
 
   constructor(loaded: Loaded, shape: PassShape) {
     const { ggml, model } = loaded;
@@ -91,13 +108,17 @@ class PassBuilder {
     this.#loaded = loaded;
     this.#model = model;
     this.#shape = shape;
-    const nodes = nodesPerLayer * model.spec.layers.length + nodesBeside;
+    const nodes = model.spec.layers.reduce((sum, { attention }, index) => {
+      const visible = shape.visible[model.layers[index]?.group ?? 0] ?? 0;
+      const own = attention.kind === 'grouped-query' ? attentionNodes(attention, shape.tokens, visible) : 0;
+      return sum + nodesPerLayer + own;
+    }, nodesBeside);
     const bytes = nodes * ggml.ggml_tensor_overhead() + ggml.ggml_graph_overhead_custom(nodes, false);
     this.#context = ggml.ggml_init({ mem_size: bytes, mem_buffer: null, no_alloc: true });
     this.#graph = ggml.ggml_new_graph_custom(this.#context, nodes, false);
     this.#operators = new Operators(ggml, this.#context, loaded.tensors);
     this.#positions = this.#input(int32, shape.tokens);
-    this.#masks = shape.visible.map((count) => this.#input(cacheTypes.float16, count, shape.tokens));
+    this.#masks = shape.visible.map((count) => this.#input(float32, count, maskRows(shape.tokens)));
     this.#targets = shape.visible.map(() => this.#input(int64, shape.tokens));
   }
 
@@ -138,6 +159,7 @@ class PassBuilder {
       rows: wanted,
       masks: this.#masks,
       targets: this.#targets,
+      valueTargets: [...this.#valueTargets.values()],
       output,
     };
   }
@@ -197,39 +219,63 @@ class PassBuilder {
     const target = this.#targets[layer.group] ?? null;
     // Expanded before attention is, so that the rows are there when the graph comes to read them.
     this.#expand(ggml.ggml_set_rows(context, cache.keys, ggml.ggml_reshape_2d(context, keys, width, tokens), target));
-    this.#expand(ggml.ggml_set_rows(context, cache.values, values, target));
+    this.#storeValues(values, cache, layer, width);
     if (onlyCache) return null;
 
     const query = this.#sharpened(spec, this.#rotated(spec, heads('query', numAttentionHeads)));
-    const elementBytes = layer.type === 'float16' ? 2 : 4;
-    const perHead = (stored: Pointer): Pointer =>
-      ggml.ggml_view_3d(
-        context,
-        stored,
-        headDim,
-        this.#shape.visible[layer.group] ?? 0,
-        numKeyValueHeads,
-        width * elementBytes,
-        headDim * elementBytes,
-        0,
-      );
-    const mixed = ggml.ggml_flash_attn_ext(
+    const attention = new Attention(
+      ggml,
       context,
-      ggml.ggml_permute(context, query, 0, 2, 1, 3),
-      perHead(cache.keys),
-      perHead(cache.values),
-      this.#masks[layer.group] ?? null,
-      spec.softmaxScale,
-      0,
-      0,
+      spec,
+      {
+        ...cache,
+        type: layer.type,
+        visible: this.#shape.visible[layer.group] ?? 0,
+        mask: this.#masks[layer.group] ?? null,
+      },
+      spec.sinks ? this.#operators.tensor(`${key}.sinks`) : null,
     );
-    if (spec.sinks) ggml.ggml_flash_attn_ext_add_sinks(mixed, this.#operators.tensor(`${key}.sinks`));
-    let output = ggml.ggml_reshape_2d(context, mixed, numAttentionHeads * headDim, tokens);
+    let output = tokens === 1 ? attention.ofOne(query) : this.#scratch(numAttentionHeads * headDim);
+    if (tokens > 1) for (const node of attention.ofSeveral(query, tokens, output)) this.#expand(node);
     if (spec.outputGate) {
       const gate = ggml.ggml_sigmoid(context, this.#operators.linear(`${key}.gate`, input));
       output = ggml.ggml_mul(context, output, gate);
     }
     return this.#operators.linear(`${key}.output`, output);
+  }
+
+  /** What attention of every layer in turn writes its outputs to. `[width, tokens]` */
+  #scratch(width: number): Pointer {
+    const scratch = this.#outputs.get(width) ?? this.#input(float32, width, this.#shape.tokens);
+    this.#outputs.set(width, scratch);
+    return scratch;
+  }
+
+  /** @param values `[width, tokens]` */
+  #storeValues(
+    values: Pointer,
+    cache: PassShape['ranges'][number],
+    { group, type }: LayerCacheSpec,
+    width: number,
+  ): void {
+    const { ggml_cpy, ggml_reshape_2d, ggml_set_rows, ggml_transpose, ggml_view_2d } = this.#ggml;
+    const { tokens, starts } = this.#shape;
+    const context = this.#context;
+    const bytes = type === 'float16' ? 2 : 4;
+    const { columns } = cache;
+    if (tokens > 1) {
+      const place = ggml_view_2d(context, cache.values, tokens, width, columns * bytes, (starts[group] ?? 0) * bytes);
+      this.#expand(ggml_cpy(context, ggml_transpose(context, values), place));
+      return;
+    }
+    const key = `${group} ${width} ${columns}`;
+    let elements = this.#valueTargets.get(key)?.elements;
+    if (elements === undefined) {
+      elements = this.#input(int32, width);
+      this.#valueTargets.set(key, { group, width, columns, elements });
+    }
+    const each = ggml_view_2d(context, cache.values, 1, columns * width, bytes, 0);
+    this.#expand(ggml_set_rows(context, each, ggml_reshape_2d(context, values, 1, width), elements));
   }
 
   #headNormed(heads: Pointer, key: string): Pointer {

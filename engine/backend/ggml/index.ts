@@ -77,7 +77,7 @@ export function createGgmlBackend({
           weightBytes,
           thread,
           ...(!spec.stage && { embedding: weights.embedding }),
-          cacheOrder: 'rows of 64',
+          cacheOrder: 'rows of keys, columns of values, of 64',
         });
       } catch (error) {
         thread.tell({ kind: 'end' });

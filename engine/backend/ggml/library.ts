@@ -118,6 +118,8 @@ const declarations = {
   ggml_sum_rows: 'void *ggml_sum_rows(void *ctx, void *a)',
   ggml_sigmoid: 'void *ggml_sigmoid(void *ctx, void *a)',
   ggml_soft_max: 'void *ggml_soft_max(void *ctx, void *a)',
+  ggml_soft_max_ext: 'void *ggml_soft_max_ext(void *ctx, void *a, void *mask, float scale, float max_bias)',
+  ggml_soft_max_add_sinks: 'void ggml_soft_max_add_sinks(void *a, void *sinks)',
   ggml_norm: 'void *ggml_norm(void *ctx, void *a, float eps)',
   ggml_rms_norm: 'void *ggml_rms_norm(void *ctx, void *a, float eps)',
   ggml_mul_mat: 'void *ggml_mul_mat(void *ctx, void *a, void *b)',
@@ -128,17 +130,18 @@ const declarations = {
   ggml_set_rows: 'void *ggml_set_rows(void *ctx, void *a, void *b, void *c)',
   ggml_argsort_top_k: 'void *ggml_argsort_top_k(void *ctx, void *a, int k)',
   ggml_cont: 'void *ggml_cont(void *ctx, void *a)',
+  ggml_cpy: 'void *ggml_cpy(void *ctx, void *a, void *b)',
+  ggml_transpose: 'void *ggml_transpose(void *ctx, void *a)',
+  ggml_repeat_4d: 'void *ggml_repeat_4d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)',
   ggml_permute: 'void *ggml_permute(void *ctx, void *a, int axis0, int axis1, int axis2, int axis3)',
   ggml_reshape_2d: 'void *ggml_reshape_2d(void *ctx, void *a, int64_t ne0, int64_t ne1)',
   ggml_reshape_3d: 'void *ggml_reshape_3d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2)',
+  ggml_view_1d: 'void *ggml_view_1d(void *ctx, void *a, int64_t ne0, size_t offset)',
   ggml_view_2d: 'void *ggml_view_2d(void *ctx, void *a, int64_t ne0, int64_t ne1, size_t nb1, size_t offset)',
   ggml_view_3d:
     'void *ggml_view_3d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2, size_t nb1, size_t nb2, size_t offset)',
   ggml_rope_ext:
     'void *ggml_rope_ext(void *ctx, void *a, void *b, void *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow)',
-  ggml_flash_attn_ext:
-    'void *ggml_flash_attn_ext(void *ctx, void *q, void *k, void *v, void *mask, float scale, float max_bias, float logit_softcap)',
-  ggml_flash_attn_ext_add_sinks: 'void ggml_flash_attn_ext_add_sinks(void *a, void *sinks)',
   ggml_gallocr_new: 'void *ggml_gallocr_new(void *buft)',
   ggml_gallocr_free: 'void ggml_gallocr_free(void *galloc)',
   ggml_gallocr_alloc_graph: 'bool ggml_gallocr_alloc_graph(void *galloc, void *graph)',
@@ -165,7 +168,6 @@ const declarations = {
 const kernelDeclarations = {
   ggml_backend_cpu_init: 'void *ggml_backend_cpu_init()',
   ggml_backend_cpu_set_n_threads: 'void ggml_backend_cpu_set_n_threads(void *backend, int n_threads)',
-  ggml_backend_cpu_set_use_ref: 'void ggml_backend_cpu_set_use_ref(void *backend, bool use_ref)',
   ggml_backend_cpu_set_threadpool: 'void ggml_backend_cpu_set_threadpool(void *backend, void *threadpool)',
   ggml_threadpool_new: 'void *ggml_threadpool_new(void *params)',
   ggml_threadpool_free: 'void ggml_threadpool_free(void *threadpool)',

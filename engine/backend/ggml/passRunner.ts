@@ -3,13 +3,11 @@ import { queryFactor } from '../../model/spec/rope.ts';
 import type { CacheLayout, ThreadSlice, TokenRange, WindowGroup } from '../processor/messages.ts';
 import { bytesOf, type LayerCacheSpec } from '../processor/messages.ts';
 import type { LayerRange, LayerRanges, NewRange } from '../processor/threadCache.ts';
+import { maskRows } from './attention.ts';
 import type { ComputeThreads } from './computeThreads.ts';
 import { buildPass, type Loaded, type PassGraph, type PassShape } from './forward.ts';
 import { addressOf, type Pointer } from './library.ts';
 import { cacheTypes } from './types.ts';
-
-/** −∞ in f16. */
-const negativeInfinity = 0xfc00;
 
 /** The graph of the last pass of a kind, and the memory of its activations. */
 interface Slot {
@@ -49,9 +47,10 @@ export class PassRunner {
     cache.arrange(layout, first);
     const rows = logits === 'all' ? tokens.length : logits === 'last' ? 1 : 0;
     const visible = model.windowGroups.map((_, group) => visibleColumns(tailOf(layout, group), first + tokens.length));
+    const starts = tokens.length > 1 ? model.windowGroups.map((_, group) => first - tailOf(layout, group).first) : [];
     const pass = this.#pass(
       model.layers.map((_, layer) => cache.writable(layer)),
-      { tokens: tokens.length, rows, visible },
+      { tokens: tokens.length, rows, visible, starts },
     );
     if (!hidden) throw new Error('A pass takes hidden states.');
     this.#set(pass.hidden, hidden);
@@ -77,6 +76,13 @@ export class PassRunner {
         attentionMask({ first: tail.first, columns: visible[group] ?? 0, length: first, count: tokens.length }, window),
       );
     }
+    for (const { group, width, columns, elements } of pass.valueTargets) {
+      const column = first - tailOf(layout, group).first;
+      this.#set(
+        elements,
+        Int32Array.from({ length: width }, (_, i) => i * columns + column),
+      );
+    }
     this.#threads.compute(pass.graph);
     cache.length += tokens.length;
     if (pass.output === null) return new Float32Array();
@@ -91,18 +97,24 @@ export class PassRunner {
 
   #pass(ranges: readonly GgmlRange[], shape: Omit<PassShape, 'ranges'>): PassGraph {
     const slot = shape.tokens === 1 ? this.#one : this.#many;
-    const key = [shape.tokens, shape.rows, ...shape.visible, ...ranges.map((range) => this.#idOf(range))].join();
+    const key = [
+      shape.tokens,
+      shape.rows,
+      ...shape.visible,
+      ...shape.starts,
+      ...ranges.map((range) => this.#idOf(range)),
+    ].join();
     if (slot.built?.key === key) return slot.built.pass;
     this.#release(slot);
     const { ggml, model } = this.#loaded;
     const bytes = 2 * ranges.length * ggml.ggml_tensor_overhead();
     const context = ggml.ggml_init({ mem_size: bytes, mem_buffer: null, no_alloc: true });
     const buffers: Pointer[] = [];
-    const placed = (memory: Uint8Array, type: number, width: number, columns: number): Pointer => {
+    const placed = (memory: Uint8Array, type: number, rowLength: number, rows: number): Pointer => {
       const address = addressOf(memory);
       const buffer = ggml.ggml_backend_cpu_buffer_from_ptr(address, memory.byteLength);
       buffers.push(buffer);
-      const tensor = ggml.ggml_new_tensor_2d(context, type, width, columns);
+      const tensor = ggml.ggml_new_tensor_2d(context, type, rowLength, rows);
       ggml.ggml_backend_tensor_alloc(buffer, tensor, address);
       return tensor;
     };
@@ -112,7 +124,8 @@ export class PassRunner {
       const type = cacheTypes[spec.type];
       return {
         keys: placed(range.keys, type, spec.keyValueHeads * spec.keyDim, range.columns),
-        values: placed(range.values, type, spec.keyValueHeads * spec.valueDim, range.columns),
+        values: placed(range.values, type, range.columns, spec.keyValueHeads * spec.valueDim),
+        columns: range.columns,
       };
     });
     const pass = buildPass(this.#loaded, { ...shape, ranges: caches });
@@ -168,18 +181,19 @@ interface MaskDims {
   readonly count: number;
 }
 
-/** In f16: 0 where the row's new token may attend to the token in the column, −∞ elsewhere. `[count, columns]` */
-function attentionMask({ first, columns, length, count }: MaskDims, { slidingWindow }: WindowGroup): Uint16Array {
-  const mask = new Uint16Array(count * columns).fill(negativeInfinity);
-  for (let row = 0; row < count; row++) {
-    const position = length + row;
+/** 0 where the row's new token may attend to the token in the column, −∞ elsewhere; the last row may be there twice. `[maskRows(count), columns]` */
+function attentionMask({ first, columns, length, count }: MaskDims, { slidingWindow }: WindowGroup): Float32Array {
+  const rows = maskRows(count);
+  const mask = new Float32Array(rows * columns).fill(Number.NEGATIVE_INFINITY);
+  for (let row = 0; row < rows; row++) {
+    const position = length + Math.min(row, count - 1);
     const least = Math.max(first, position - (slidingWindow ?? Number.POSITIVE_INFINITY) + 1);
     mask.fill(0, row * columns + least - first, row * columns + position - first + 1);
   }
   return mask;
 }
 
-// How keys and values of a range lie in memory for ggml's kernels: a row a token, keys before values.
+// How keys and values of a range lie in memory for ggml's kernels: keys a row a token, then values a column a token.
 
 export type SequenceCache = LayerRanges<GgmlRange>;
 
@@ -193,7 +207,7 @@ function alignedMemory(byteLength: number, addressOf: (bytes: Uint8Array) => big
   return bytes.subarray(alignment - beyond, alignment - beyond + byteLength);
 }
 
-/** Keys `[columns, kvHeads · keyDim]`, then values `[columns, kvHeads · valueDim]`; the first row is of token `first`. */
+/** Keys `[columns, kvHeads · keyDim]`, then values `[kvHeads · valueDim, columns]`; the first row or column is of token `first`. */
 export class GgmlRange implements LayerRange<GgmlRange> {
   readonly first: number;
   readonly columns: number;
@@ -212,12 +226,13 @@ export class GgmlRange implements LayerRange<GgmlRange> {
   }
 
   copy(source: GgmlRange, first: number, count: number): void {
-    for (const [own, others] of [
-      [this.keys, source.keys],
-      [this.values, source.values],
-    ] as const) {
-      const [rowBytes, sourceRowBytes] = [own.byteLength / this.columns, others.byteLength / source.columns];
-      own.set(others.subarray(first * sourceRowBytes, (first + count) * rowBytes));
+    const keyBytes = this.keys.byteLength / this.columns;
+    this.keys.set(source.keys.subarray(first * keyBytes, (first + count) * keyBytes));
+    const bytes = elementBytes(this.#spec);
+    const [rowBytes, sourceRowBytes] = [this.columns * bytes, source.columns * bytes];
+    for (let row = 0; row * rowBytes < this.values.byteLength; row++) {
+      const start = row * sourceRowBytes + first * bytes;
+      this.values.set(source.values.subarray(start, start + count * bytes), row * rowBytes);
     }
   }
 
@@ -226,8 +241,9 @@ export class GgmlRange implements LayerRange<GgmlRange> {
   }
 }
 
-export const keyRowBytes = ({ type, keyValueHeads, keyDim }: LayerCacheSpec): number =>
-  keyValueHeads * keyDim * (type === 'float16' ? 2 : 4);
+const elementBytes = ({ type }: LayerCacheSpec): number => (type === 'float16' ? 2 : 4);
+
+const keyRowBytes = (spec: LayerCacheSpec): number => spec.keyValueHeads * spec.keyDim * elementBytes(spec);
 
 export const newGgmlRange =
   (addressOf: (bytes: Uint8Array) => bigint): NewRange<GgmlRange> =>

@@ -31,9 +31,9 @@ async function open(path: string): Promise<Model> {
   return model;
 }
 
-function random(type: BenchType): Promise<Model> {
+function random(type: BenchType, own = shape): Promise<Model> {
   const path = join(temporaryFolder(), `${type}.gguf`);
-  writeRandomModel(type, shape, type, path);
+  writeRandomModel(type, own, type, path);
   return open(path);
 }
 
@@ -74,6 +74,30 @@ describe('ggml on the processor', () => {
     const [other] = await decoder.run([{ sequence: asked, tokens: [8], logits: 'last' }]);
     expect(one).toHaveLength(512);
     expect(one).toEqual(other);
+  });
+
+  it.each([
+    ['two KV heads', 2],
+    ['a KV head for each query head', 32],
+  ])('has the same logits whether or not attention is computed in blocks, with %s', async (_, numKeyValueHeads) => {
+    const blocked = { ...shape, numAttentionHeads: 32, numKeyValueHeads, headDim: 16, contextTokens: 2048 };
+    const model = await random('Q8_0', blocked);
+    const { decoder } = await loadDecoder('ggml', model.spec, model.weights, { contextTokens: 2048, threads: 1 });
+    onTestFinished(() => decoder.dispose());
+    const prompt = Array.from({ length: 1401 }, (__, i) => (i * 7919 + 13) % 512);
+    const logitsOf = async (tokensAtOnce: number): Promise<Float32Array | null | undefined> => {
+      const sequence = decoder.createSequence();
+      let logits: Float32Array | null | undefined;
+      for (let first = 0; first < prompt.length; first += tokensAtOnce) {
+        [logits] = await decoder.run([{ sequence, tokens: prompt.slice(first, first + tokensAtOnce), logits: 'last' }]);
+      }
+      sequence.dispose();
+      return logits;
+    };
+    // 2 MB of scores at once: of 256 tokens with 64 KV heads' columns in 1,024, several blocks of tokens and of heads; of 5, one.
+    const whole = await logitsOf(256);
+    expect(whole).toHaveLength(512);
+    expect(await logitsOf(5)).toEqual(whole);
   });
 
   it.each(['deepseek-v3', 'qwen3-next', 'deepseek-v3-fp8'])(

@@ -1,0 +1,169 @@
+/**
+ * Attention of a pass's tokens over a layer's cache, as two matmuls and a softmax. Their kernels sum every element in the same order for
+ * any number of columns from two on, and columns of the cache that a token doesn't see add zeros behind the rest, so that a prompt's logits
+ * have the same bits however it is cut into passes. ggml's flash attention has one order for one token, one for a few and one for 64 or
+ * more, and is slower in each. Shapes are ggml's: the row's length first.
+ */
+import type { GroupedQueryAttentionSpec } from '../../model/spec/spec.ts';
+import type { CacheType } from '../processor/messages.ts';
+import type { Ggml, Pointer } from './library.ts';
+
+/** A layer's cache as far as attention reads it. */
+export interface VisibleCache {
+  /** `[kvHeads · headDim, columns]` */
+  readonly keys: Pointer;
+  /** `[columns, kvHeads · headDim]` */
+  readonly values: Pointer;
+  readonly columns: number;
+  /** Columns that are read, from the first on. */
+  readonly visible: number;
+  readonly type: CacheType;
+  /** 0 where a token sees a column, −∞ elsewhere. `[visible, maskRows(tokens)]` f32 */
+  readonly mask: Pointer;
+}
+
+/** Rows of a mask: a single token may have two (`#ofSingles`). */
+export const maskRows = (tokens: number): number => Math.max(2, tokens);
+
+/** Bytes of scores at once, so that they stay in a processor's cache. */
+const scoreBytes = 2 * 2 ** 20;
+/** Unless so many tokens of one KV head have more. */
+const fewestTokens = 64;
+
+/** How many tokens and KV heads are computed at once. Blocks of tokens are nearly equal, so that none is of a single one. */
+function stepsOf(spec: GroupedQueryAttentionSpec, tokens: number, visible: number) {
+  const headBytes = (4 * visible * spec.numAttentionHeads) / spec.numKeyValueHeads;
+  const blocks = Math.ceil(tokens / Math.max(fewestTokens, Math.floor(scoreBytes / headBytes)));
+  const tokenStep = Math.ceil(tokens / blocks);
+  const headStep = Math.min(spec.numKeyValueHeads, Math.max(1, Math.floor(scoreBytes / (headBytes * tokenStep))));
+  return { tokenStep, headStep };
+}
+
+/** Nodes of a graph that attention takes, at most. */
+export function attentionNodes(spec: GroupedQueryAttentionSpec, tokens: number, visible: number): number {
+  const { tokenStep, headStep } = stepsOf(spec, tokens, visible);
+  return Math.ceil(tokens / tokenStep) * (8 + 16 * Math.ceil(spec.numKeyValueHeads / headStep));
+}
+
+/** KV heads `[head, head + count)` of some tokens. */
+interface Part {
+  readonly head: number;
+  readonly count: number;
+  readonly tokens: number;
+  /** `[visible, tokens]` */
+  readonly mask: Pointer;
+}
+
+export class Attention {
+  readonly #ggml: Ggml;
+  readonly #context: Pointer;
+  readonly #spec: GroupedQueryAttentionSpec;
+  readonly #cache: VisibleCache;
+  readonly #sinks: Pointer;
+  readonly #group: number;
+
+  /** @param sinks `[heads]` f32, or null */
+  constructor(ggml: Ggml, context: Pointer, spec: GroupedQueryAttentionSpec, cache: VisibleCache, sinks: Pointer) {
+    this.#ggml = ggml;
+    this.#context = context;
+    this.#spec = spec;
+    this.#cache = cache;
+    this.#sinks = sinks;
+    this.#group = spec.numAttentionHeads / spec.numKeyValueHeads;
+  }
+
+  /** @param query `[headDim, heads, 1]` @returns `[headDim · heads, 1]` */
+  ofOne(query: Pointer): Pointer {
+    const { ggml_reshape_2d, ggml_reshape_3d } = this.#ggml;
+    const { numAttentionHeads: heads, numKeyValueHeads: count, headDim } = this.#spec;
+    const byHead = ggml_reshape_3d(this.#context, query, headDim, this.#group, count);
+    const output =
+      this.#group === 1
+        ? this.#ofSingles(byHead, count)
+        : this.#ofHeads(byHead, { head: 0, count, tokens: 1, mask: this.#maskOf(0, 1) });
+    return ggml_reshape_2d(this.#context, output, headDim * heads, 1);
+  }
+
+  /**
+   * @param query `[headDim, heads, tokens]`
+   * @param output what the nodes write, `[headDim · heads, tokens]` f32
+   * @returns nodes to compute before `output` is read.
+   */
+  *ofSeveral(query: Pointer, tokens: number, output: Pointer): Generator<Pointer> {
+    const { ggml_cont, ggml_cpy, ggml_permute, ggml_reshape_3d, ggml_view_3d } = this.#ggml;
+    const context = this.#context;
+    const { numAttentionHeads: heads, numKeyValueHeads, headDim } = this.#spec;
+    const { tokenStep, headStep } = stepsOf(this.#spec, tokens, this.#cache.visible);
+    const [rowBytes, tokenBytes] = [4 * headDim, 4 * headDim * heads];
+    for (let first = 0; first < tokens; first += tokenStep) {
+      const some = Math.min(tokenStep, tokens - first);
+      const mask = this.#maskOf(first, some);
+      const own = ggml_view_3d(context, query, headDim, heads, some, rowBytes, tokenBytes, first * tokenBytes);
+      const byHead = ggml_cont(context, ggml_permute(context, own, 0, 2, 1, 3));
+      const columns = some * this.#group;
+      for (let head = 0; head < numKeyValueHeads; head += headStep) {
+        const count = Math.min(headStep, numKeyValueHeads - head);
+        const bytes = rowBytes * columns;
+        const part = ggml_view_3d(context, byHead, headDim, columns, count, rowBytes, bytes, head * bytes);
+        const mixed = this.#ofHeads(part, { head, count, tokens: some, mask });
+        const rows = ggml_reshape_3d(context, mixed, headDim, some, count * this.#group);
+        const offset = first * tokenBytes + head * this.#group * rowBytes;
+        const place = ggml_view_3d(context, output, headDim, count * this.#group, some, rowBytes, tokenBytes, offset);
+        yield ggml_cpy(context, ggml_permute(context, rows, 0, 2, 1, 3), place);
+      }
+    }
+  }
+
+  #maskOf(first: number, rows: number): Pointer {
+    const { mask, visible } = this.#cache;
+    return this.#ggml.ggml_view_2d(this.#context, mask, visible, rows, 4 * visible, 4 * visible * first);
+  }
+
+  /** `[headDim, 1, count]` to the same shape. One column would be summed in another order than several, so each has a copy beside it. */
+  #ofSingles(query: Pointer, count: number): Pointer {
+    const { ggml_cont, ggml_repeat_4d, ggml_view_3d } = this.#ggml;
+    const { headDim } = this.#spec;
+    const twice = ggml_repeat_4d(this.#context, query, headDim, 2, count, 1);
+    const output = this.#ofHeads(twice, { head: 0, count, tokens: 2, mask: this.#maskOf(0, 2) });
+    const bytes = 4 * headDim;
+    return ggml_cont(this.#context, ggml_view_3d(this.#context, output, headDim, 1, count, bytes, 2 * bytes, 0));
+  }
+
+  /** `[headDim, tokens · group, count]` to the same shape: the query heads of a KV head are columns of one matmul. */
+  #ofHeads(query: Pointer, { head, count, tokens, mask }: Part): Pointer {
+    const { ggml_mul_mat, ggml_reshape_3d, ggml_soft_max_ext, ggml_soft_max_add_sinks, ggml_view_1d } = this.#ggml;
+    const context = this.#context;
+    const { visible } = this.#cache;
+    const heads = this.#group * count;
+    const scores = ggml_mul_mat(context, this.#keysOf(head, count), query);
+    const byHead = ggml_reshape_3d(context, scores, visible, tokens, heads);
+    const weights = ggml_soft_max_ext(context, byHead, mask, this.#spec.softmaxScale, 0);
+    if (this.#sinks !== null) {
+      ggml_soft_max_add_sinks(weights, ggml_view_1d(context, this.#sinks, heads, 4 * this.#group * head));
+    }
+    const columns = ggml_reshape_3d(context, weights, visible, tokens * this.#group, count);
+    return ggml_mul_mat(context, this.#valuesOf(head, count), columns);
+  }
+
+  /** `[headDim, visible, count]` */
+  #keysOf(head: number, count: number): Pointer {
+    const { numKeyValueHeads, headDim } = this.#spec;
+    const { keys, visible } = this.#cache;
+    const bytes = headDim * this.#elementBytes;
+    const rowBytes = numKeyValueHeads * bytes;
+    return this.#ggml.ggml_view_3d(this.#context, keys, headDim, visible, count, rowBytes, bytes, head * bytes);
+  }
+
+  /** `[visible, headDim, count]` */
+  #valuesOf(head: number, count: number): Pointer {
+    const { headDim } = this.#spec;
+    const { values, columns, visible } = this.#cache;
+    const rowBytes = columns * this.#elementBytes;
+    const bytes = headDim * rowBytes;
+    return this.#ggml.ggml_view_3d(this.#context, values, visible, headDim, count, rowBytes, bytes, head * bytes);
+  }
+
+  get #elementBytes(): number {
+    return this.#cache.type === 'float16' ? 2 : 4;
+  }
+}
