@@ -68,7 +68,7 @@ describeInEditor('an agent that wants to run a command', running.options, (edito
     await switchOn(editor());
   });
 
-  test('reads by itself, shows the whole command, and runs nothing before the click', async () => {
+  test('reads without asking, shows the whole command, and runs nothing before the click', async () => {
     const turn = await askAgain();
     await step(turn, 'Read notes.txt', 'done').waitFor();
     expect(await turn.locator('.request pre').innerText()).toBe(command);
@@ -87,7 +87,7 @@ describeInEditor('an agent that wants to run a command', running.options, (edito
     await editor().screenshot('agent-steps');
   });
 
-  test('asks again after it was allowed once, and can be stopped meanwhile', async () => {
+  test('asks again after a command was allowed once, and can be stopped meanwhile', async () => {
     const turn = await askAgain();
     await (await editor().chat()).locator('#stop').click();
     await untilEnded(turn, 'stopped');
@@ -95,7 +95,7 @@ describeInEditor('an agent that wants to run a command', running.options, (edito
     expect(lines()).toBe(1);
   });
 
-  test('does not ask again in the chat for which it was allowed', async () => {
+  test('does not ask again in a chat that allows the command', async () => {
     const turn = await askAgain();
     await turn.locator('[data-permit=chat]').click();
     await untilEnded(turn, 'done');
@@ -103,7 +103,7 @@ describeInEditor('an agent that wants to run a command', running.options, (edito
     expect(lines()).toBe(3);
   });
 
-  test('is off in a new chat, where nothing is allowed; refused, it runs nothing and does not ask again', async () => {
+  test('is off in a new chat, where nothing is allowed; after a refusal it runs nothing and does not ask again', async () => {
     const chat = await editor().newChat();
     await chat.locator('#agent[aria-pressed=false]').waitFor();
     await switchOn(editor());

@@ -98,7 +98,7 @@ describeInEditor('an answer that changes several files', options, (editor) => {
     await editor().screenshot('change-set-accepted');
   });
 
-  test('is restored after the window was loaded again, byte for byte', async () => {
+  test('is restored byte for byte after the window was reloaded', async () => {
     await editor().reload();
     await editor().openChat();
     await (await card()).locator('[data-act=restore]').click();
@@ -108,7 +108,7 @@ describeInEditor('an answer that changes several files', options, (editor) => {
     await expect.poll(async () => (await card()).locator('li[data-state=proposed]').count()).toBe(5);
   });
 
-  test('asks before it overwrites what the user wrote since, and keeps it', async () => {
+  test('asks before it overwrites later edits, and keeps them', async () => {
     const { page } = editor();
     await (await card()).locator('.card-actions [data-act=accept]').click();
     await expect.poll(async () => (await card()).locator('li[data-state=accepted]').count()).toBe(5);

@@ -30,7 +30,7 @@ describeInEditor('code of an answer', { files: { 'sums.py': sums }, settings, ma
     await button.click();
   };
 
-  test('becomes a new file where the answer names one, once it is accepted', async () => {
+  test('becomes a new file if the answer names one, once it is accepted', async () => {
     const turn = await answered(await editor().openChat(), 'How do I export two?');
     await turn.locator('[data-action=apply]').first().click();
     await tab('util.js: new file').waitFor();
@@ -42,7 +42,7 @@ describeInEditor('code of an answer', { files: { 'sums.py': sums }, settings, ma
     await expect.poll(written).toBe(`${util}\n`);
   });
 
-  test('is put into the terminal where it is a command, and is not run', async () => {
+  test('is put into the terminal if it is a command, and is not run', async () => {
     const { page } = editor();
     await (await editor().chat()).locator('.turn [data-action=run]').click();
     const terminal = page.locator('.terminal-wrapper.active');

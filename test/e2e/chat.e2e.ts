@@ -47,7 +47,7 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     ]);
   });
 
-  test('keeps the text when the engine is killed, and goes on with a new one', async () => {
+  test('keeps the text when the engine is killed, and continues with a new one', async () => {
     const chat = await editor().openChat();
     const turn = await ask(chat, longQuestion);
     await untilStreaming(turn, 80);

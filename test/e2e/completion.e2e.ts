@@ -27,7 +27,7 @@ describeInEditor('inline completion', { files }, (editor) => {
     expect(offered.trim()).not.toBe('');
   });
 
-  test('is accepted word by word, and the rest stays on offer', async () => {
+  test('is accepted word by word, and the rest stays offered', async () => {
     const { page } = editor();
     await editor().openFile('products.py');
     await page.keyboard.press('Control+End');

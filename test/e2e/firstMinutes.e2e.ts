@@ -67,7 +67,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     await editor.screenshot('first-3-download');
   });
 
-  test('bring the first completion, typed during the download, which Tab accepts', async () => {
+  test('show the first completion, typed during the download, which Tab accepts', async () => {
     const { page } = editor;
     await editor.openFile('sums.py');
     await page.keyboard.press('Control+End');
@@ -86,7 +86,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     expect(readdirSync(join(editor.home, '.cache', 'hearth', 'models'))).toHaveLength(1);
   });
 
-  test('bring the first answer, with a link to the file', async () => {
+  test('show the first answer, with a link to the file', async () => {
     const chat = await editor.openChat();
     await chat.locator('#chips .chip', { hasText: 'sums.py' }).waitFor();
     const turn = await answered(chat, 'What is the capital of France? One word.');
@@ -98,7 +98,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     await editor.statusItem('Ln 1, Col 1').waitFor();
   });
 
-  test('leave nothing of ONNX Runtime’s telemetry, which is beside the identifier of VS Code itself', () => {
+  test('leave no identifier of ONNX Runtime’s telemetry, only that of VS Code itself', () => {
     const kept = readdirSync(join(editor.home, '.cache'), { recursive: true }).map(String);
     expect(kept.filter((path) => /onnxruntime/i.test(path) && !path.startsWith('hearth'))).toEqual([]);
   });

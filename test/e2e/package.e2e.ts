@@ -102,7 +102,7 @@ describe('the packaged extension', () => {
     expect(shipped.filter((name) => !listed.test(name))).toEqual([]);
   });
 
-  test('carries the licence of every part, also of what is linked into native libraries and grammars', () => {
+  test('has the licence of every part, including code linked into native libraries and grammars', () => {
     const notices = readFileSync(join(folder, 'extension', 'ThirdPartyNotices.txt'), 'utf8');
     for (const part of [
       'tree-sitter-rust',

@@ -145,7 +145,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     expect(await page.locator('.diagram').count()).toBe(0);
   });
 
-  test('draws diagrams in a frame that reaches nothing of the page and is gone some seconds later', async () => {
+  test('draws diagrams in a frame that cannot reach the page and is removed some seconds later', async () => {
     await post(page, [diagram('flowchart LR\n  A --> B')]);
     await page.locator('.diagram img').waitFor();
     const frame = page.frames().at(-1);

@@ -30,7 +30,7 @@ describeInEditor('a chat', options, (editor) => {
   beforeAll(() => writeScriptedModel(model, { thought: ' Hm.', answer: 'Yes.', report: 'Done.', done: '薪' }));
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  test('takes a pinned file along with every question, also after a reload', { timeout: reloadMs }, async () => {
+  test('sends a pinned file with every question, also after a reload', { timeout: reloadMs }, async () => {
     const { page } = editor();
     await editor().openFile('sums.py');
     const chat = await editor().openChat();
@@ -63,7 +63,7 @@ describeInEditor('a chat', options, (editor) => {
     expect(await labels(await answered(again, 'Fourth?'))).toEqual([]);
   });
 
-  test('goes on from an answer in a new chat, and stays as it was', { timeout: reloadMs }, async () => {
+  test('continues from an answer in a new chat, and stays unchanged itself', { timeout: reloadMs }, async () => {
     const chat = await editor().chat();
     const second = chat.locator('.turn').nth(1);
     await second.hover();

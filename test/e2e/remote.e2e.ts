@@ -44,7 +44,7 @@ const completing = {
 };
 
 describeInEditor('a server that only completes', completing, (editor) => {
-  test('writes suggestions, while questions stay here', async () => {
+  test('completes code, while questions stay on this computer', async () => {
     const { page } = editor();
     const asked = scripted.asked.length;
     await editor().openFile('a.ts');

@@ -82,7 +82,7 @@ describeInEditor(
       await page.locator('.tab.active.dirty').waitFor({ state: 'detached' });
     });
 
-    test('of a branch is about its commits, whose pull request can be described', async () => {
+    test('of a branch covers its commits; its pull request can be described', async () => {
       const git = (...args: string[]) =>
         execFileSync('git', ['-c', 'user.name=Test', '-c', 'user.email=test@localhost', ...args], {
           cwd: editor().workspace,
@@ -145,7 +145,7 @@ describeInEditor(
       await expect.poll(() => editor().read('sums.ts')).toBe(code.replace('f(a', 'sumOf(a').replace('f(1', 'sumOf(1'));
     });
 
-    test('a failed command is explained, with what it wrote', async () => {
+    test('a failed command is explained, with its output', async () => {
       const { page } = editor();
       await editor().command('Terminal: Create New Terminal');
       await page.locator('.terminal.xterm.focus').waitFor();

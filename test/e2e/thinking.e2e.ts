@@ -40,7 +40,7 @@ describeInEditor('the thinking switch', options, (editor) => {
     expect(await turn.locator('.thoughts-text').textContent()).not.toBe('');
   });
 
-  test('survives a reload, and is switched back in the status bar', async () => {
+  test('survives a reload, and is switched off again in the status bar', async () => {
     await editor().reload();
     const chat = await editor().openChat();
     await chat.locator('#thinking[aria-pressed=true]').waitFor();

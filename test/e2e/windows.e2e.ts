@@ -59,7 +59,7 @@ describeInEditor('two windows', { files: files('first'), settings }, (first) => 
     expect(together).toBeLessThan(1.3 * alone);
   });
 
-  test('one that closes in the middle of its answer leaves the other unaffected', async () => {
+  test('a window that closes during its answer leaves the other unaffected', async () => {
     const engines = first().enginePids();
     const hosts = extensionHosts();
     const turn = await ask(await first().chat(), longQuestion);

@@ -71,7 +71,7 @@ describe('experts on the processor', () => {
     expect(await deviation(name, true, tokens)).toBeLessThan(1e-6);
   });
 
-  it('differ by the rounding of activations to 8 bits where weights are MXFP4, and by no more', async () => {
+  it('differ only by the rounding of activations to 8 bits, with MXFP4 weights', async () => {
     const rounded = await deviation('gpt-oss safetensors', false, 4);
     // Half a step of 1/127 of each block's largest value, in three products.
     expect(rounded).toBeGreaterThan(1e-4);
@@ -95,7 +95,7 @@ describe('experts on the processor', () => {
     await expect(loading).rejects.toMatchObject({ code: 'cancelled' });
   });
 
-  it('are left to others where their weights have scales of blocks beside them', async () => {
+  it('are left to other backends if their weights have separate block scales', async () => {
     const computed = async (name: string) => computesExperts((await golden(name)).weights.layers);
     expect(await computed('deepseek-v3-fp8 safetensors')).toBe(false);
     expect(await computed('gpt-oss safetensors')).toBe(true);

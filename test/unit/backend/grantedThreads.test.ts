@@ -13,7 +13,7 @@ function run(threads: GrantedThreads, processors: number, fromMs: number, untilM
 }
 
 describe('the threads of a pass', () => {
-  it('are all of them while no other program uses the processors', () => {
+  it('are all threads while no other program uses the processors', () => {
     expect(new Set(run(new GrantedThreads(8), 8, 0, 10_000))).toEqual(new Set([8]));
   });
 
@@ -35,7 +35,7 @@ describe('the threads of a pass', () => {
     expect(Math.max(...intervals)).toBe(8020);
   });
 
-  it('stay all where the system counts time in steps of 10 ms', () => {
+  it('stay at the maximum if the system counts time in steps of 10 ms', () => {
     const threads = new GrantedThreads(2);
     let [now, countedMs, spentMs] = [0, 0, 0];
     for (let pass = 0; pass < 1000; pass++) {

@@ -71,7 +71,7 @@ describe('keys and values in f16', () => {
     expect(found).toEqual([1, 2048, 2052, 2 ** -23, -1365 / 4096, 65504, 65504, -65504]);
   });
 
-  it('take half the memory of f32, are named on the model card, and have a format of their own', async () => {
+  it('take half the memory of f32, are named on the model card, and have their own snapshot format', async () => {
     const [halves, floats, bytes] = [
       await load(onnx, 'llama'),
       await load(onnx, 'llama', { cachePrecision: 'f32' }),

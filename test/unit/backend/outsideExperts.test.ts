@@ -55,7 +55,7 @@ function fakes(host?: Partial<ExpertHost>) {
 }
 
 describe('experts that the processor computes', () => {
-  it('get the activations with the choice of each, and give outputs back when the card has done its own part', async () => {
+  it('get the activations and the chosen experts, and return outputs when the card has done its part', async () => {
     const asked: unknown[] = [];
     let answer: (outputs: Float32Array) => void = () => {};
     const compute: ExpertHost['compute'] = (...all) => {
@@ -74,7 +74,7 @@ describe('experts that the processor computes', () => {
     expect(events).toEqual(['submitted', 'submitted', '64 bytes to outputs at 0']);
   });
 
-  it('fail the pass that waits for them, and no other', async () => {
+  it('fail only the pass that waits for them', async () => {
     let fails = true;
     const compute = async () => {
       if (fails) throw new HearthError('unsupported', 'ggml failed: no room');
@@ -91,7 +91,7 @@ describe('experts that the processor computes', () => {
     expect(events.at(-1)).toBe('64 bytes to outputs at 0');
   });
 
-  it('are those of prompts in which each has few tokens for the cores that there are', async () => {
+  it('are chosen for prompts with few tokens per expert and core', async () => {
     const { outside, pass } = fakes({ threads: 4 });
     await outside.load({});
     // Two of eight: 8 tokens an expert.
@@ -101,7 +101,7 @@ describe('experts that the processor computes', () => {
 });
 
 describe('experts that are sent', () => {
-  it('reach the card once, until another layer has taken their place', async () => {
+  it('are sent to the card once, until another layer replaces them', async () => {
     const { outside, events, encoder, pass } = fakes();
     const read: number[] = [];
     const weight = (name: string): Weight => ({

@@ -29,6 +29,6 @@ it('processes that are killed, stopped, fail or hang in the middle of their work
   expect(left).toEqual([]);
 });
 
-it('two processes on the same files damage nothing: both answer, or one says why it cannot', async () => {
+it('two processes damage no files that they share: both answer, or one says why it cannot', async () => {
   expect(await shareFiles(1)).toEqual([]);
 });

@@ -43,7 +43,7 @@ describe('a verdict', () => {
     expect(verdict('qwen3-14b', machine(32, 4, { gpu }))).toBe('slow');
   });
 
-  it('counts the experts that the machine holds for a card, in the bits of the file, or the layers in those that the CPU needs', () => {
+  it('counts experts in the machine's memory in the file's bits, and layers on the CPU in its packed bits', () => {
     const gpu = (gibibytes: number) => ({
       gpu: { name: 'NVIDIA GeForce RTX 3060', memoryBytes: gibibytes * GiB, unified: false },
     });
@@ -66,7 +66,7 @@ describe('a verdict', () => {
     );
   });
 
-  it('of experts on the CPU counts what it reads, a crossing for each layer, and what is sent for a prompt', () => {
+  it('of experts on the CPU counts the bytes read, one crossing per layer, and the bytes sent for a prompt', () => {
     const entry = requireEntry('gpt-oss-20b');
     const at = (expertsOutside: number, cores: number) =>
       speedOf(entry, { kind: 'split', name: 'NVIDIA GeForce RTX 4060', cores, expertsOutside });
@@ -133,7 +133,7 @@ describe('a verdict', () => {
     expect(memoryNeededBytes(entry, 'card')).toBe(5_027_783_488 + 8192 * 147_456 + 400e6);
   });
 
-  it('states what was measured on the processor after many requests, where ONNX Runtime computes', () => {
+  it('states the memory measured on the CPU after many requests with ONNX Runtime', () => {
     const needed = memoryNeededBytes(requireEntry('smollm2-135m-instruct'), 'processor');
     // `npm run bench:memory`: after 50 requests, and the most of 120 with glibc's usual settings (docs/proof.md).
     expect(needed).toBeGreaterThan(837e6);

@@ -79,7 +79,7 @@ describe('acceptance of suggestions', () => {
     expect(acceptance.strictness(model, 'go')).toBeLessThan(0);
   });
 
-  it('learns nothing from a suggestion that was gone too soon to be read, nor from the mode that shows all', () => {
+  it('learns nothing from a suggestion that disappeared too soon to be read, nor with `eager`', () => {
     const { acceptance, later } = opened();
     acceptance.shown(model, 'go', 'balanced', at(''), 'text');
     later(100);

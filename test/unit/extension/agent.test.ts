@@ -41,7 +41,7 @@ function workspaceOf(files: Readonly<Record<string, string>>) {
 }
 
 describe("the agent's tools", () => {
-  it('read what was proposed so far, and change that', async () => {
+  it('read the files as proposed so far, and change those', async () => {
     const { call, changes } = workspaceOf({ 'a.ts': 'one\r\ntwo\r\nthree\r\n' });
     expect(await call('read_file', { path: 'a.ts', firstLine: 2, lastLine: 2 })).toBe('a.ts, lines 2 to 2 of 4:\ntwo');
     await call('edit_file', { path: 'a.ts', oldText: 'one\ntwo', newText: 'ONE\nTWO' });

@@ -60,7 +60,7 @@ describe('the prompt of a conversation', () => {
     expect(first[0]?.content).toContain('We use tabs.');
   });
 
-  it('asks for the paths of changed files where the model is large enough to follow', () => {
+  it('asks for the paths of changed files if the model is large enough', () => {
     const asks = (parameters: number) => promptMessages([turn('one', '')], '', { parameters })[0]?.content ?? '';
     expect([asks(135e6), asks(7e9)].map((text) => text.includes('name the path'))).toEqual([false, true]);
   });
@@ -162,7 +162,7 @@ describe('the chat session', () => {
     for (const message of said) expect(toPage.safeParse(message).success).toBe(true);
   });
 
-  it('keeps the answer as the model wrote it, and which of its citations exist', async () => {
+  it('keeps the answer unchanged, and records which of its citations exist', async () => {
     const { session, said, client } = await open(clientOf());
     await session.ask('CITE', [attachment()]);
     expect(last(session)).toMatchObject({
@@ -301,7 +301,7 @@ describe('the chat session', () => {
     await answering;
   });
 
-  it('keeps pins with the chat, each once and no more than fit a list', async () => {
+  it('keeps pins with the chat, each once, up to a limit', async () => {
     const { session, client } = await open(clientOf());
     session.pin('@diff', true);
     session.pin('@diff', true);

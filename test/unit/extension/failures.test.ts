@@ -41,7 +41,7 @@ describe('the last failed command', () => {
     expect(watch.last).toEqual({ command: 'make', exitCode: 2, output: 'make: nothing' });
   });
 
-  it('goes with a question that mentions it, as it was', async () => {
+  it('is attached unchanged to a question that mentions it', async () => {
     expect(failureQuestion(watch)).toMatch(/ @failure$/);
     const [source] = await mentionSources(
       { kind: 'failure', value: '', text: '@failure' },

@@ -24,7 +24,7 @@ describe('a mention of a file', () => {
   const suggested = async (suggester: MentionSuggester, query: string) =>
     (await suggester.suggest(query)).map(({ detail, label }) => detail || label);
 
-  it('offers the active file first, then open ones, then those that were open, each once', async () => {
+  it('offers the active file first, then open files, then recently open ones, each once', async () => {
     const suggester = new MentionSuggester(undefined);
     const show = (path: string) => {
       const tabs = [{ input: new TabInputText(fileAt(path)), isActive: true }];
@@ -54,7 +54,7 @@ describe('what is dropped into the question', () => {
 });
 
 describe("a prompt's name", () => {
-  it('is offered in trusted folders, by what was typed of it', async () => {
+  it('is suggested in trusted folders while it is typed', async () => {
     const prompts = ['.github/prompts/review.prompt.md', '.github/prompts/b/add-tests.prompt.md'];
     workspace.files = [...prompts, 'a/list.ts'].map(fileAt);
     const offered = async (query: string) =>
@@ -68,13 +68,13 @@ describe("a prompt's name", () => {
 });
 
 describe('Summarise Folder', () => {
-  it('asks for the folder where none is named', async () => {
+  it('asks for the folder if none is given', async () => {
     user.picks = { label: 'deep' };
     expect((await chosenFolder())?.toString()).toBe('file:///b/deep');
     expect(user.offered).toEqual(['shop', 'a', 'b', 'b/deep', 'c']);
   });
 
-  it('says what is missing where no folder is open', async () => {
+  it('says that no folder is open', async () => {
     workspace.workspaceFolders = undefined;
     workspace.files = [];
     expect(await chosenFolder()).toBeUndefined();

@@ -170,7 +170,7 @@ describe('the next edit', () => {
       expect(foresight.ask).toHaveBeenCalledTimes(2);
     });
 
-    it('may be that lines go: they are struck out, and Tab removes them', async () => {
+    it('may remove lines: they are struck out, and Tab removes them', async () => {
       const { nextEdit, found, lines, move, struck, texts } = foreseen();
       found?.({ line: 2, start: 0, endLine: 3, end: 0, text: '' });
       await vi.advanceTimersByTimeAsync(0);
@@ -263,7 +263,7 @@ describe('asking the model for the next edit', () => {
     expect(found).toHaveBeenCalledWith(place);
   });
 
-  it('leaves lines alone that the document has not', async () => {
+  it('ignores lines that the document does not have', async () => {
     const { found, settle } = asking({ foreseesEdits: true }, undefined, { lines: 3 });
     await settle();
     expect(found).not.toHaveBeenCalled();

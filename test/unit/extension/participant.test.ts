@@ -168,7 +168,7 @@ describe('a tool named in the question', () => {
     invoke.mockRestore();
   });
 
-  it('returns its failure as a result, and the model goes on', async () => {
+  it('returns its failure as a result, and the model continues', async () => {
     const { ask, asked } = offered();
     await ask({ ...named, model: able });
     expect(asked().at(-1)).toMatchObject({ role: 'tool', content: 'The tool failed: No tool weather.' });

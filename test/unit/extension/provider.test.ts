@@ -75,7 +75,7 @@ describe('inline completion', () => {
     expect(requests()).toBe(2);
   });
 
-  it('offers nothing where no model can be loaded', async () => {
+  it('offers nothing if no model can be loaded', async () => {
     const { ask, client, warmUps } = await open({}, false);
     expect(await ask('function one() {\n  ')).toEqual([]);
     expect([warmUps(), client.pid]).toEqual([1, undefined]);
@@ -199,7 +199,7 @@ describe('inline completion', () => {
     expect(requests()).toBe(2);
   });
 
-  it('offers nothing after an invalid answer, and goes on', async () => {
+  it('offers nothing after an invalid answer, and continues', async () => {
     const { ask } = await open();
     expect(await ask('const INVALID = ')).toEqual([]);
     expect(await ask('const x = ')).toEqual(['return 1;']);

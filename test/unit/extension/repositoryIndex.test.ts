@@ -92,7 +92,7 @@ describe('the index of the workspace', () => {
     expect(await index.symbols('retryDownload', 5)).toHaveLength(1);
   });
 
-  it('has a file that changes while its process starts, after the scan has passed', async () => {
+  it('includes a file that changes during the start, after the scan has passed it', async () => {
     const index = await open({ 'retry.ts': 'export function retryDownload() {}' });
     const [root] = folders;
     const written = new Promise<void>((resolve) => {

@@ -111,7 +111,7 @@ const answerOf = (...found: [number, string][]) =>
   JSON.stringify({ comments: found.map(([label, comment]) => ({ line: label, comment })) });
 
 describe('the answer to a review', () => {
-  it('can name changed lines alone, which the engine enforces', () => {
+  it('can name only changed lines, which the engine enforces', () => {
     const format = remarksFormat(part);
     if (format.kind !== 'json-schema') throw new Error('The form is a schema.');
     const machine = machineOf(format.schema);
@@ -120,7 +120,7 @@ describe('the answer to a review', () => {
     expect(accepts(machine, answerOf())).toBe(true);
   });
 
-  it('is rejected where a server that ignores the schema names other lines', () => {
+  it('is rejected if a server ignores the schema and names other lines', () => {
     const answer = answerOf([2, 'This subtracts.'], [0, 'Nothing.'], [1, 'A context line.'], [9, 'No line.'], [2, ' ']);
     const found = remarksOf(answer, part);
     expect(found?.remarks.map(({ line: { label }, text }) => [label, text])).toEqual([[2, 'This subtracts.']]);
@@ -162,7 +162,7 @@ describe('the place of a comment', () => {
     expect(checked).toBeGreaterThan(600);
   });
 
-  it('stays at a line that is edited within, and goes up when lines above are joined', () => {
+  it('stays at an edited line, and moves up when lines above are joined', () => {
     const change = (from: [number, number], to: [number, number], text: string) =>
       ({ range: new Range(new Position(...from), new Position(...to)), text }) as never;
     expect(moved(5, change([5, 2], [5, 4], 'ab'))).toBe(5);
@@ -255,7 +255,7 @@ describe('a review', () => {
     expect(user.commands.at(-1)).toBe('setContext hearth.reviewed false');
   });
 
-  it('counts the parts that it could not review, and makes nothing up', async () => {
+  it('counts the parts that it could not review, and invents no comments', async () => {
     answers.push('Looks good to me!');
     await reviews.reviewChanges(undefined);
     expect(threads()).toEqual([]);

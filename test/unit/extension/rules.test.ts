@@ -13,7 +13,7 @@ const rulesOf = async (file: string | undefined, files: Readonly<Record<string, 
   (await rulesFor(file, filesOf(files))).map(({ path, text }) => `${path}: ${text}`);
 
 describe('the rules for a file', () => {
-  it('are those of its folders, the nearest last, and of no other folder', async () => {
+  it('come from its folders only, the nearest last', async () => {
     const files = {
       'AGENTS.md': 'root',
       'packages/a/AGENTS.md': 'a',
@@ -29,7 +29,7 @@ describe('the rules for a file', () => {
     expect(await rulesOf(undefined, files)).toEqual(['AGENTS.md: root']);
   });
 
-  it("are CLAUDE.md's where a folder has no AGENTS.md", async () => {
+  it('come from CLAUDE.md if a folder has no AGENTS.md', async () => {
     const files = { 'AGENTS.md': 'agents', 'CLAUDE.md': 'claude', 'src/CLAUDE.md': 'claude in src' };
     expect(await rulesOf('src/a.ts', files)).toEqual(['AGENTS.md: agents', 'src/CLAUDE.md: claude in src']);
   });
@@ -89,7 +89,7 @@ describe('rules in a prompt', () => {
   const rule = { id: 'rules:file:///AGENTS.md', label: 'AGENTS.md', detail: '', tokens: 3, path: 'AGENTS.md' };
   const attachment = { ...rule, languageId: 'markdown', text: 'Use tabs.', firstLine: 0 };
 
-  it('are given once, before the question, and not as code to cite', () => {
+  it('appear once, before the question, and not as code to cite', () => {
     const conversation = emptyConversation('c');
     const ask = { type: 'ask', at: 0, kind: 'chat', question: 'Why?' } as const;
     apply(conversation, { ...ask, turn: '1', attachments: [attachment], omitted: [] });

@@ -38,7 +38,7 @@ describe('the list of snippets', () => {
     expect(found?.text.split('\n')).toEqual(lines.slice(30, 50));
   });
 
-  it('has fewer lines of what is too long where fewer have room, and nothing where five have none', () => {
+  it('cuts a snippet that is too long to fewer lines, and drops it if five do not fit', () => {
     const lines = Array.from({ length: 18 }, (_, i) => (i === 12 ? 'voucher = basket.redeem()' : `other${i} = ${i}`));
     const [found] = fitting([snippet('long.py', lines.join('\n'))], 'basket.redeem(voucher)', 90);
     expect(found?.text.split('\n')).toEqual(lines.slice(8, 13));
@@ -60,13 +60,13 @@ describe('what the prompt lacks of the open file', () => {
     expect(above?.split('\n')).toEqual(lines.slice(0, 40));
   });
 
-  it('is no more of a long file than of another one', () => {
+  it('is limited for a long file', () => {
     const long = Array.from({ length: 100_000 }, (_, i) => `line ${i}`);
     const [below] = farParts(documentOf(long), 150);
     expect(below?.split('\n')).toEqual(long.slice(170, 170 + limits.completion.visitedLines));
   });
 
-  it('is nothing of a file that is short', () => {
+  it('is empty for a short file', () => {
     expect(farParts(documentOf(lines.slice(0, 20)), 10)).toEqual([]);
   });
 

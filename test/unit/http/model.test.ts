@@ -97,7 +97,7 @@ describe('a model behind the server', () => {
     expect(middle.usage?.prompt_tokens).not.toBe(raw.usage?.prompt_tokens);
   });
 
-  it('tells the probabilities of its tokens, whole and streamed alike', async () => {
+  it('returns the same token probabilities whole and streamed', async () => {
     const request = { model, messages, ...greedy, logprobs: true, top_logprobs: 3 };
     const whole = await client.chat.completions.create(request);
     const tokens = whole.choices[0]?.logprobs?.content ?? [];
@@ -164,7 +164,7 @@ describe('a model behind the server', () => {
     }
   });
 
-  it('ends at the ids that the client names, and not before it has so many tokens', async () => {
+  it('ends at the stop ids of the client, and not before the minimum of tokens', async () => {
     const certain = { logit_bias: { '300': 100 }, temperature: 0, max_tokens: 9 };
     const unstopped = await client.chat.completions.create({ model, messages, ...certain });
     expect(unstopped).toMatchObject({ usage: { completion_tokens: 9 }, choices: [{ finish_reason: 'length' }] });
@@ -222,7 +222,7 @@ describe('a model behind the server', () => {
     });
   });
 
-  it('stops computing when the client goes away', async () => {
+  it('stops computing when the client disconnects', async () => {
     const stream = await client.chat.completions.create({ model, messages, max_tokens: 1500, stream: true });
     for await (const { choices } of stream) if (choices[0]?.delta.content) break;
     stream.controller.abort();

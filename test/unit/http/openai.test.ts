@@ -111,7 +111,7 @@ describe('chat completions', () => {
     });
   });
 
-  it('stream the same answer in pieces, thinking apart, and the usage last when it is asked for', async () => {
+  it('stream the same answer in pieces, with separate thinking, and the usage last if requested', async () => {
     engine.answer = async () => answerOf({ thinking: 'Hm.' });
     const asked = {
       model: 'scripted',
@@ -149,7 +149,7 @@ describe('chat completions', () => {
     expect(one.choices[0]?.message.tool_calls).toHaveLength(1);
   });
 
-  it('ask the engine for JSON, by a schema where there is one', async () => {
+  it('ask the engine for JSON, by the schema if there is one', async () => {
     const schema = { type: 'object', properties: { ok: { type: 'boolean' } } };
     await chat({ response_format: { type: 'json_object' } });
     await chat({ response_format: { type: 'json_schema', json_schema: { name: 'x', schema, strict: true } } });
@@ -159,7 +159,7 @@ describe('chat completions', () => {
     ]);
   });
 
-  it('give several answers, each with a seed of its own', async () => {
+  it('give several answers, each with its own seed', async () => {
     const { choices, usage } = await chat({ n: 3, seed: 10 });
     expect(choices.map(({ index }) => index)).toEqual([0, 1, 2]);
     expect(engine.asked.map(({ sampling }) => sampling.seed)).toEqual([10, 11, 12]);

@@ -28,7 +28,7 @@ const found = (folder: string, excludes: string[] = []): string[] =>
     .sort();
 
 describe('what is left out', () => {
-  it('is what git leaves out, nested rules and exceptions included', async () => {
+  it('is what git ignores, with nested rules and exceptions', async () => {
     const folder = await folderOf({
       '.gitignore': '*.log\n*.s\n/build/\n!keep.log\ndocs/*.tmp\n**/cache/\n# comment\n\\#odd\n',
       'a.log': '',
@@ -52,12 +52,12 @@ describe('what is left out', () => {
     expect(found(folder)).toEqual(listed(folder));
   });
 
-  it('is what the editor hides: braces, from the root or in every folder', async () => {
+  it('is what the editor hides: with braces, from the root or in every folder', async () => {
     const folder = await folderOf({ 'a.js': '', 'a.ts': '', 'sub/a.js': '', 'sub/b.map': '', 'out/c.ts': '' });
     expect(found(folder, ['**/*.{map,min.js}', '*.js', 'out'])).toEqual(['a.ts', 'sub/a.js']);
   });
 
-  it('is always what package managers fetch and version control keeps', async () => {
+  it('always includes the folders of package managers and version control', async () => {
     const folder = await folderOf({
       'node_modules/x/a.js': '',
       'sub/node_modules/a.js': '',
@@ -133,7 +133,7 @@ describe('what is left out', () => {
     expect(rules.ignoresAnywhere('out/deep/other.ts', false)).toBe(true);
   });
 
-  it('is read in a further working tree and in a repository of SHA-256 as well', async () => {
+  it('also works in a linked working tree and in a SHA-256 repository', async () => {
     const folder = await folderOf({ '.gitignore': '*.log\n', 'kept.log': '', 'a.ts': '' });
     git(folder, 'init', '-q', '--object-format=sha256');
     git(folder, 'add', '-f', 'kept.log', '.gitignore');
@@ -147,7 +147,7 @@ describe('what is left out', () => {
     expect(found(folder)).toEqual(listed(folder));
   });
 
-  it('is not the folder that is open, though the repository around it leaves it out', async () => {
+  it('is never the open folder itself, even if its repository ignores it', async () => {
     const folder = await folderOf({
       '.gitignore': 'build/\n',
       'build/a.ts': '',

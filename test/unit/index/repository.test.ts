@@ -25,7 +25,7 @@ const paths = (repository: Repository, question: string): string[] =>
   repository.search(question, 10).map(({ path }) => path);
 
 describe('a question', () => {
-  it('finds what is named after it, before what mentions it', async () => {
+  it('ranks files named after it before files that mention it', async () => {
     const repository = await repositoryOf(await folderOf(sources));
     expect(paths(repository, 'where is the retry policy defined?')).toEqual(['src/retryPolicy.ts', 'src/download.ts']);
   });
@@ -65,7 +65,7 @@ describe('a question', () => {
 });
 
 describe('a name', () => {
-  it('has its definition, with what it stands in', async () => {
+  it('has its definition, with the enclosing definitions', async () => {
     const repository = await repositoryOf(await folderOf(sources));
     expect(repository.definitions('nextDelay', 5)).toEqual([
       {
@@ -231,7 +231,7 @@ describe('what is not read', () => {
     expect(repository.indexer.state).toMatchObject({ files: 7, skipped: { binary: 1, 'too-large': 1, generated: 1 } });
   });
 
-  it('is what a link leads to: it may lead out of the folder, or round in circles', async () => {
+  it('includes targets of links, which may leave the folder or form a cycle', async () => {
     const folder = await folderOf(sources);
     const outside = await folderOf({ 'secret.ts': 'const secretWord = 1;' });
     await symlink(outside, join(folder, 'link'));

@@ -59,12 +59,12 @@ describe('a damaged database', () => {
     expect(await index.repair(damage)).toEqual({ intact: kept, kept, embedded: all - kept, wrong: 0 });
   });
 
-  it('that is cut in half gives those that it has', async () => {
+  it('that is cut in half gives the vectors in it', async () => {
     const { intact, ...repair } = await index.repair(cut(readFileSync(index.database).length / 2));
     expect(repair).toEqual({ kept: intact, embedded: all - intact, wrong: 0 });
   });
 
-  it('whose chunks have the vectors of others gives each its own', async () => {
+  it('in which chunks have swapped vectors gives each its own', async () => {
     const exchange = (path: string) => {
       const database = new DatabaseSync(path);
       database.exec('UPDATE embedded SET vector = 3 - vector WHERE vector < 3');
@@ -73,7 +73,7 @@ describe('a damaged database', () => {
     expect(await index.repair(exchange)).toMatchObject({ kept: all, embedded: 0, wrong: 0 });
   });
 
-  it('that is sound gives none when its user has the index rebuilt', async () => {
+  it('that is sound gives none when the user rebuilds the index', async () => {
     const rebuild = (service: IndexService) => service.rebuild();
     expect(await index.repair(() => {}, rebuild)).toMatchObject({ kept: undefined, embedded: all, wrong: 0 });
   });
@@ -93,7 +93,7 @@ describe('a damaged database', () => {
     expect(await index.repair(damage)).toMatchObject({ kept: all, embedded: 0, wrong: 0 });
   });
 
-  it('that was set aside by a process that was killed then gives all of them to the next', async () => {
+  it('that a killed process had set aside gives all of them to the next process', async () => {
     const setAside = (path: string) => renameSync(path, `${path}.damaged`);
     expect(await index.repair(setAside)).toMatchObject({ kept: all, embedded: 0, wrong: 0 });
   });
@@ -144,7 +144,7 @@ describe('a sealed value', () => {
     expect(unseal('HEV1', 7, Buffer.concat([sealed, Buffer.from('more')]))).toEqual(value);
   });
 
-  it('with any single bit flipped, cut anywhere, of another seed or another kind is none', () => {
+  it('is not found with any bit flipped, cut anywhere, or with another seed or kind', () => {
     for (let bit = 0; bit < 8 * sealed.length; bit++) {
       const flipped = Buffer.from(sealed);
       flipped.writeUInt8(flipped.readUInt8(bit >> 3) ^ (1 << (bit & 7)), bit >> 3);

@@ -43,7 +43,7 @@ function idsIn(path: string, table: 'chunks' | 'symbols'): number[] {
 }
 
 describe('a saved file', () => {
-  it('leaves the index as a new one would be, whatever was inserted, removed, repeated or renamed', async () => {
+  it('leaves the same index as a rebuild, whatever was inserted, removed, repeated or renamed', async () => {
     const random = seededRandom(5);
     const { folder, database, save, repository } = await saved(pieces.join(''));
     let now: readonly string[] = pieces;
@@ -60,7 +60,7 @@ describe('a saved file', () => {
     }
   });
 
-  it('writes rows for what changed alone: the rest keeps its own, also where its lines moved', async () => {
+  it('writes only changed rows; others stay, even if their lines moved', async () => {
     const functions = names.map((name) => functionOf(name, 40));
     const { database, save } = await saved(functions.join(''));
     const before = { chunks: idsIn(database, 'chunks'), symbols: idsIn(database, 'symbols') };

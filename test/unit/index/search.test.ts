@@ -68,7 +68,7 @@ describe('an issue in a form', () => {
     expect(text.replaceAll(/\s+/g, ' ').trim()).toBe('The valve leaks');
   });
 
-  it('keeps its title, and asks for tests only where it begins with them', () => {
+  it('keeps its title, and asks for tests only if it begins with them', () => {
     const query = parseQuery('# The valve leaks\n- [ ] I searched\n### Steps\nSee the test above.\n');
     expect(query.text).toContain('The valve leaks');
     expect([...query.wants]).toEqual([]);
@@ -84,7 +84,7 @@ describe('an issue in a form', () => {
 describe('the kind of a file', () => {
   const valve = (own: string) => `export const valveOf${own} = "valve valve";\nexport const x${own} = 1;\n`;
 
-  it('puts sources before tests, examples and what has another licence, unless the question asks for them', async () => {
+  it('ranks sources before tests, examples and files under another licence, unless the question asks for them', async () => {
     const repository = await of({
       'a/valve.test.ts': valve('A'),
       'b/examples/valve.ts': valve('B'),
@@ -247,13 +247,13 @@ describe('a flow of calls', () => {
     'src/other.ts': 'export function unrelated() {\n  return 1;\n}\n',
   };
 
-  it('comes with the definitions that its beginning calls', async () => {
+  it('brings the definitions that its first chunks call', async () => {
     const found = paths(await of(files), 'How does placeOrder work?');
     expect(found[0]).toBe('src/order.ts');
     expect(found.slice(1).sort()).toEqual(['src/pay.ts', 'src/sum.ts']);
   });
 
-  it('comes alone where few chunks are wanted, and where a name has many definitions', async () => {
+  it('comes alone if few chunks are requested, or a name has many definitions', async () => {
     expect((await of(files)).search('How does placeOrder work?', 5).map(({ path }) => path)).toEqual(['src/order.ts']);
     const many = Object.fromEntries(['a', 'b', 'c'].map((name) => [`src/${name}.ts`, files['src/pay.ts']]));
     expect(paths(await of({ 'src/order.ts': files['src/order.ts'], ...many }), 'placeOrder')).toEqual(['src/order.ts']);
@@ -297,7 +297,7 @@ describe('a large index', () => {
     expect(ranked.slice(0, 10).map(({ chunk }) => chunk)).toEqual(Array.from({ length: 10 }, (_, i) => i + 1));
   });
 
-  it('does not rank a word whose chunks stand together as if it were rare', async () => {
+  it('does not rank a word as rare if its chunks are in one place', async () => {
     const words = await wordIndexOf(Array.from({ length: 14_000 }, (_, i) => (i < 7000 ? 'tank' : 'valve')));
     expect(words.terms(['valve'])[0]?.chunks).toBeGreaterThan(5000);
     expect(words.ranking(words.terms(['valve']), 5).left).toHaveLength(1);

@@ -20,7 +20,7 @@ const leaveSegments = "INSERT INTO terms(terms, rank) VALUES ('automerge', 0)";
 const segmentsOf = (database: DatabaseSync): number =>
   Number(database.prepare('SELECT count(DISTINCT segid) AS n FROM terms_idx').get()?.['n']);
 
-it('segments of a large index are joined step by step, and hold what they held', async () => {
+it('segments of a large index are merged step by step, with the same content', async () => {
   const database = await openDatabase(':memory:');
   database.exec(leaveSegments);
   const insert = database.prepare("INSERT INTO terms (rowid, path, names, body) VALUES (?, '', '', ?)");
@@ -50,7 +50,7 @@ it('a small index stays as it is', async () => {
   database.close();
 });
 
-it('the indexer joins them once all files are indexed', async () => {
+it('the indexer merges them once all files are indexed', async () => {
   const files = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`text${i}.txt`, words(20_000)]));
   const database = join(await folderOf({}), 'index.db');
   const prepared = await openDatabase(database);

@@ -17,7 +17,7 @@ class Memory {
 }
 
 describe('the states of a sequence', () => {
-  it('are kept at checkpoints, and nowhere else between', () => {
+  it('are kept only at checkpoints', () => {
     const memory = new Memory();
     const states = new StateTable(memory.pool);
     states.setCheckpoints([30, 70]);

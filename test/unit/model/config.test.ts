@@ -212,7 +212,7 @@ describe('rotary settings', () => {
     expect(newer).toEqual(older);
   });
 
-  it('take the base of 10000 where the configuration has none', () => {
+  it('take the base 10000 if the configuration has none', () => {
     expect(attentionOf(llama).rope.theta).toBe(10000);
   });
 
@@ -322,7 +322,7 @@ describe('Mistral', () => {
     expect(attentionOf({ ...silent, model_type: 'ministral3' }).slidingWindow).toBeUndefined();
   });
 
-  it('ties its head where the text part says so, whatever stands outside', () => {
+  it('ties its head if the text part says so, whatever the outer configuration says', () => {
     const tiedOf = (config: unknown) => specFromConfig(config).tiedEmbeddings;
     expect(tiedOf({ ...devstral, tie_word_embeddings: true })).toBe(false);
     expect(tiedOf({ ...devstral, text_config: { ...devstral.text_config, tie_word_embeddings: true } })).toBe(true);
@@ -393,7 +393,7 @@ describe('GLM-4.7-Flash', () => {
     expect(Math.floor(activeParameters / 1e9)).toBe(3);
   });
 
-  it('is the same where transformers 5 wrote the kinds of layers', () => {
+  it('is the same if transformers 5 wrote the layer types', () => {
     const { first_k_dense_replace: _, ...others } = glm47Flash;
     const mlp_layer_types = ['dense', ...Array.from({ length: 46 }, () => 'sparse')];
     expect(specFromConfig({ ...others, mlp_layer_types })).toEqual(spec);
@@ -425,7 +425,7 @@ describe('MiniMax-M2', () => {
 describe('a longer context on request', () => {
   const spec = specFromConfig(qwen3);
 
-  it('changes nothing where the shipped one suffices', () => {
+  it('changes nothing if the shipped one suffices', () => {
     expect(withContext(spec, 40960)).toBe(spec);
   });
 
@@ -503,7 +503,7 @@ describe('models with gated delta nets', () => {
     expect(activeParameters / 1e9 / active).toBeLessThan(1.3);
   });
 
-  it('have attention in every fourth layer, or where the configuration says', () => {
+  it('have attention in every fourth layer, or as configured', () => {
     const kinds = (config: unknown) => specFromConfig(config).layers.map(({ attention }) => attention.kind);
     expect(kinds({ ...next, num_hidden_layers: 5 })).toEqual([
       ...['gated-delta', 'gated-delta', 'gated-delta', 'grouped-query', 'gated-delta'],

@@ -170,7 +170,7 @@ describe('how a checkpoint is stored, by its config.json', () => {
     expect(storageOfConfig(config)).toMatchObject({ storage, assumed });
   });
 
-  it('is refused where Hearth could not compute with it', () => {
+  it('is refused if Hearth cannot compute with it', () => {
     expect(() => storageOfConfig({ quantization_config: { quant_method: 'gptq' } })).toThrow(/quant_method.*gptq/);
   });
 });

@@ -243,13 +243,13 @@ describe('thinkingModes', () => {
 describe('promptFormatOf', () => {
   const question: ChatMessage[] = [{ role: 'user', content: 'Hi' }];
 
-  it('is ChatML where a vocabulary has its tokens and no template', () => {
+  it('is ChatML if a vocabulary has its tokens and no template', () => {
     const prompt = promptFormatOf(smallTokenizer()).render(question, { thinking: 'off', now });
     expect(bytesOf(smallTokenizer(), prompt.ids)).toBe('<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n');
     expect(prompt.stops.has(301)).toBe(true);
   });
 
-  it('is a dialogue where it has neither, and ends before the next question', () => {
+  it('is a dialogue if it has neither, and ends before the next question', () => {
     const bare = tokenizerFromJson(smallTokenizerJson({ added_tokens: [] }));
     const prompt = promptFormatOf(bare).render(question, { thinking: 'on', now });
     expect(bare.decode(prompt.ids)).toBe('User: Hi\nAssistant:');

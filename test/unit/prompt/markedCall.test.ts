@@ -60,7 +60,7 @@ describe("Mistral's calls", () => {
     expectRead('[TOOL_CALLS]now[ARGS]', { text: '', calls: [{ name: 'now', arguments: '{}' }] });
   });
 
-  it('are text where no such tool was offered, and do not hide the call after them', () => {
+  it('are text if no such tool was offered, and do not hide the call after them', () => {
     const text = '[TOOL_CALLS]other[ARGS]{"a": 1}';
     expectRead(text, { text, calls: [] });
     expectRead(`${text}[TOOL_CALLS]open[ARGS]${json}`, { text, calls: [call] });
@@ -140,7 +140,7 @@ describe('A template', () => {
     expect(text).toContain('"call_id": "0000call1"');
   });
 
-  it('has its answers read: thinking, text and calls between tokens that are flagged special', () => {
+  it('lets its answers be parsed: thinking, text and calls between tokens flagged special', () => {
     const tokenizer = withTemplate(devstral);
     const prompt = promptFormatOf(tokenizer).render(conversation, { thinking: 'off', now: new Date(0), tools });
     const shown = prompt.ids.map((id) => Buffer.from(tokenizer.bytesOf(id)).toString()).join('');
@@ -163,7 +163,7 @@ describe('A template', () => {
       toolChoice,
     }).plan;
 
-  it('that names calls has them held to the tools, and none written where none is wanted', () => {
+  it('that names calls restricts them to the tools, and allows none if none is wanted', () => {
     const [written, chosen, ...rest] = planOf(devstral, 'required').steps;
     expect(written).toEqual({ kind: 'write', text: '[TOOL_CALLS]' });
     const form = tools.map(({ name }) => literal(`${name}[ARGS]`));
@@ -175,7 +175,7 @@ describe('A template', () => {
     expect(planOf(devstral, 'none').forbidden).toEqual({ tokens: ['[TOOL_CALLS]'], text: '[TOOL_CALLS]' });
   });
 
-  it('that lists calls may write several, or one where one is wanted', () => {
+  it('that lists calls may write several, or one if one is wanted', () => {
     const [, begin, , end] = planOf(small, 'required').steps;
     expect(begin).toEqual({ kind: 'write', text: '[{"name": "' });
     expect(end).toMatchObject({ grammar: { form: [literal('}]')] } });

@@ -141,7 +141,7 @@ c</arg_value>
     });
   });
 
-  it('are complete without their closing tag once all that is required is there', () => {
+  it('are complete without their closing tag once all required arguments are there', () => {
     expectRead(whole.replace('\n</tool_call>', ''), { text: '', calls: [call] });
     const cut = whole.slice(0, whole.indexOf('<arg_key>line'));
     expect(JSON.parse.bind(null, read(cut, 1, glm).calls[0]?.arguments ?? '')).toThrow(SyntaxError);
@@ -175,7 +175,7 @@ c</arg_value>
     expectRead(output, { text: '', calls: [{ name: 'open', arguments: expected }] });
   });
 
-  it('have JSON where the schema does not name the argument, and text where JSON is not valid', () => {
+  it('are JSON if the schema does not name the argument, and text if that JSON is invalid', () => {
     const output = [
       '<tool_call>open\n<arg_key>path</arg_key>\n<arg_value>12</arg_value>\n',
       '<arg_key>line</arg_key>\n<arg_value>all</arg_value>\n<arg_key>more</arg_key>\n<arg_value>[true, 1]</arg_value>\n',
@@ -185,13 +185,13 @@ c</arg_value>
     expectRead(output, { text: '', calls: [{ name: 'open', arguments: expected }] });
   });
 
-  it('give a text before it is whole', () => {
+  it('stream a text argument', () => {
     const splitter = new ToolCallSplitter(glm, tools);
     const pieces = splitter.push('<tool_call>open\n<arg_key>path</arg_key>\n<arg_value>a long te');
     expect(pieces.map(({ text }) => text).join('')).toBe('{"path": "a long te');
   });
 
-  it('are text where no such tool was offered, or nothing follows its form', () => {
+  it('are text if no such tool was offered, or the form is not followed', () => {
     const text = '<tool_call>other\n<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call>';
     expectRead(text, { text, calls: [] });
   });

@@ -38,7 +38,7 @@ describe('choosing a backend', () => {
     }
   });
 
-  it('takes the next one where a native library is missing', async () => {
+  it('takes the next one if a native library is missing', async () => {
     const missing: Candidate = {
       name: 'onnx',
       open: async () => {
@@ -54,13 +54,13 @@ describe('choosing a backend', () => {
     }
   });
 
-  it('never replaces a backend that was asked for by name', async () => {
+  it('never replaces a backend that was requested by name', async () => {
     const among = [failing('onnx', 'unsupported'), working('reference')];
     await expect(load('onnx', among)).rejects.toMatchObject({ code: 'unsupported' });
     await expect(load('webgpu', among)).rejects.toThrow("'webgpu'");
   });
 
-  it('splits a model only where a GPU works and has too little memory', async () => {
+  it('splits a model only if a GPU works and has too little memory', async () => {
     const full: Candidate = {
       name: 'webgpu',
       open: async () => ({

@@ -22,13 +22,13 @@ it('a disk that becomes full damages no file, and ends a load with one line', {
   expect(figures.refused).toBeGreaterThan(0);
 });
 
-it('a disk that is full from some write on leaves no part of a snapshot, and no answer fails', async () => {
+it('a disk that becomes full at any write leaves no partial snapshot, and no answer fails', async () => {
   const figures = await fillSnapshots();
   expect(figures.problems).toEqual([]);
   expect(figures.refused).toBeGreaterThan(3);
 });
 
-it('a chat keeps its screen while the disk is full, and all of it is on the disk once there is room', async () => {
+it('a chat stays on screen while the disk is full, and is written completely once there is room', async () => {
   const figures = await fillChats();
   expect(figures.problems).toEqual([]);
   expect(figures.same).toBe(figures.moments / 2);

@@ -40,7 +40,7 @@ const chat = () =>
 const requestsOf = (): number => engine.status().requests?.classes.keystroke.submitted ?? 0;
 
 describe('two roles', () => {
-  it('are one model where only the chat model is loaded', async () => {
+  it('are one model if only the chat model is loaded', async () => {
     await load('chat', 0);
     await complete();
     expect(requestsOf()).toBe(1);
@@ -56,7 +56,7 @@ describe('two roles', () => {
     expect(engine.status()).toMatchObject({ model: { id: path(0) }, completionModel: { id: path(1) } });
   });
 
-  it('share one copy of the weights where both name the same model', async () => {
+  it('share one copy of the weights if both name the same model', async () => {
     loads = [];
     await load('completion', 0);
     expect(loads).toEqual([]);
@@ -77,7 +77,7 @@ describe('two roles', () => {
     expect(engine.status().state).toBe('empty');
   });
 
-  it('leave completions here while a server answers questions', async () => {
+  it('complete locally while a server answers questions', async () => {
     const board = new Switchboard(engine, { onDelta: () => {}, onProgress: () => {} });
     await load('completion', 0);
     await expect(board.connect(connectParams.parse({ url: 'http://127.0.0.1:9/v1' }))).rejects.toMatchObject({
@@ -87,7 +87,7 @@ describe('two roles', () => {
     await complete();
   });
 
-  it('leave questions here while a server completes', async () => {
+  it('answer questions locally while a server completes', async () => {
     const scripted = new ScriptedEngine();
     const server = await startScripted(scripted);
     try {

@@ -149,7 +149,7 @@ describe('the engine with a model', () => {
     expect(answer.droppedMessages).toBeGreaterThan(9000);
   });
 
-  it('computes a second turn from where the first one ended', async () => {
+  it('prefills a second turn from where the first one ended', async () => {
     const question = { role: 'user' as const, content: 'tell me about the sea' };
     const thinking = 'on';
     const first = await engine.chat(ask('turn1', { messages: [question], thinking }));
@@ -212,7 +212,7 @@ describe('the engine with a model', () => {
     await engine.load(load());
   });
 
-  it('returns what a cancelled chat said, and ends a cancelled completion as an error', async () => {
+  it('returns the text of a cancelled chat, and ends a cancelled completion as an error', async () => {
     const controller = new AbortController();
     const cancelling = new Engine({
       storeDirectory: store,
@@ -295,7 +295,7 @@ describe('the engine with a model', () => {
 });
 
 describe('a checkpoint without a vocabulary', () => {
-  it('loads, and says that it cannot be talked to', async () => {
+  it('loads, and says that it cannot chat', async () => {
     const golden = resolve(import.meta.dirname, '../../fixtures/goldens/llama');
     const card = await engine.load(load({ model: golden }));
     expect(card).toMatchObject({ chat: false, fillInTheMiddle: false });

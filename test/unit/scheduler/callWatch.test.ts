@@ -27,7 +27,7 @@ describe('a call into native code counts as hung', () => {
     expect(hungAfter(calls)).toBeUndefined();
   });
 
-  it('after a quarter of an hour where nothing is known of it, counted from its last progress', () => {
+  it('after a quarter of an hour if no earlier call was measured, counted from its last progress', () => {
     const calls = new CallWatch();
     const call = calls.begin();
     expect(hungAfter(calls, 900)).toBeUndefined();

@@ -81,19 +81,19 @@ const prompt = Array.from({ length: 60 }, (_, i) => (i * 11) % 37);
 const plainly = (tokens: number) => setUp({ drafts: false }).generate(tokens);
 
 describe('a smaller model that drafts', () => {
-  it.each([1, 0.7, 0])('changes no token, where %d of its tokens are right', async (right) => {
+  it.each([1, 0.7, 0])('changes no token if a share of %d of its tokens is right', async (right) => {
     const plain = await plainly(300);
     expect((await setUp({ right }).generate(300)).received).toEqual(plain.received);
     expect((await setUp({ right, draws: true }).generate(300)).received).toEqual(plain.received);
   });
 
-  it('saves most passes of the larger one where it is right, and some where it often is', async () => {
+  it('saves most passes of the larger one if it is right, and some if it often is', async () => {
     const plain = await plainly(600);
     expect((await setUp().generate(600)).ms).toBeLessThan(plain.ms / 2.5);
     expect((await setUp({ right: 0.8 }).generate(600)).ms).toBeLessThan(plain.ms / 1.4);
   });
 
-  it('hardly slows an answer where it is wrong, or as slow as the larger one', async () => {
+  it('hardly slows an answer if it is wrong, or as slow as the larger one', async () => {
     const plain = await plainly(1000);
     expect((await setUp({ right: 0 }).generate(1000)).ms).toBeLessThan(1.06 * plain.ms);
     expect((await setUp({ smallMs: 10 }).generate(1000)).ms).toBeLessThan(1.06 * plain.ms);
@@ -108,7 +108,7 @@ describe('a smaller model that drafts', () => {
     expect(small.decoder.runs.length).toBeGreaterThan(before);
   });
 
-  it('reads nothing for a short answer', async () => {
+  it('prefills nothing for a short answer', async () => {
     const { small, generate } = setUp();
     await generate(5);
     expect(small.decoder.runs).toEqual([]);
@@ -121,7 +121,7 @@ describe('a smaller model that drafts', () => {
     expect(Array.from(small.cache.idle, ({ owner }) => owner)).toEqual([draftOwner]);
   });
 
-  it('reads only the end of a long text', async () => {
+  it('prefills only the end of a long text', async () => {
     const { small, generate } = setUp({ contextTokens: 1024 });
     const long = Array.from({ length: 3000 }, (_, i) => (i * i) % 37);
     const { received } = await generate(400, { prompt: long });
@@ -130,7 +130,7 @@ describe('a smaller model that drafts', () => {
     expect(Math.max(...small.decoder.runs.map(({ start, tokens }) => start + tokens.length))).toBeLessThan(256 + 64);
   });
 
-  it('leaves a cancelled answer at once, with what was written', async () => {
+  it('stops with a cancelled answer at once; its text is kept', async () => {
     const controller = new AbortController();
     const { generate, small, large } = setUp();
     let tokens = 0;

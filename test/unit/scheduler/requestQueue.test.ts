@@ -100,7 +100,7 @@ describe('the queue', () => {
     expect(simulation.queue.isTypingBefore(key, 100)).toBe(false);
   });
 
-  it('computes a prompt in short passes while somebody types, else in long ones', () => {
+  it('computes a prompt in short passes while somebody types, otherwise in long ones', () => {
     const simulation = new Simulation();
     simulation.add('chat', 4000, 1);
     const stepMs = () => {

@@ -70,7 +70,7 @@ describe('a prompt that fills the middle', () => {
     expect(show(starcoder, ids)).toBe('<P><S>\nb<M>a =');
   });
 
-  it('heals the end of a begun middle as of any text, and of a prefix only the word that is being typed', () => {
+  it('heals the end of a begun middle like any text, and of a prefix only the word being typed', () => {
     const words = new ByteTokenizer({
       framing,
       words: ['turn', 'return'],
@@ -157,7 +157,7 @@ describe('a prompt that fills the middle, while lines are typed', () => {
     expect(new Set(beginnings(typed)).size).toBe(4);
   });
 
-  it('has it there for four lines where eight are too long', () => {
+  it('has it there for four lines if eight are too long', () => {
     const long = typed.replaceAll('typed', 'typed '.repeat(15));
     // The first lines still have room beside eight short ones above; later ones begin at 44, 48, 52, 56 and 60.
     expect(new Set(beginnings(long)).size).toBeLessThanOrEqual(8);
@@ -220,7 +220,7 @@ describe('a plain continuation', () => {
     expect(Buffer.from(healing).toString()).toBe('return');
   });
 
-  it('starts with the begin token where the model expects one, and never takes that off', () => {
+  it('starts with the begin token if the model expects one, and never removes it', () => {
     const begun = new ByteTokenizer({ framing, begin: '<B>' });
     expect(show(begun, completionPrompt(begun, { ...source, prefix: 'xy' }, 100).ids)).toBe('<B>x');
     const empty = completionPrompt(begun, { ...source, prefix: '' }, 100);

@@ -138,13 +138,10 @@ describe('a completion of several lines', () => {
       '(e: E)\nwhere\n    E: X,\n{\n    g();\n}',
     ],
     ['go', '\tif a {▮', '\n\t\tb()\n\t}\n\tc()', '\n\t\tb()\n\t}'],
-  ])(
-    'takes the body of the block that the cursor opens, and what ends it: %s %s',
-    (language, file, written, expected) => {
-      for (const multiline of ['auto', 'always'] as const)
-        expect(shown(file, written, { language, multiline })).toBe(expected);
-    },
-  );
+  ])('takes the body of the block that the cursor opens, and its end: %s %s', (language, file, written, expected) => {
+    for (const multiline of ['auto', 'always'] as const)
+      expect(shown(file, written, { language, multiline })).toBe(expected);
+  });
 
   it.each([
     ['java', 'switch (a) {\n  ▮\n\nint b;', 'case 1:\n    f();\n  default:\n    g();\n}', '\nint c;'],
@@ -159,7 +156,7 @@ describe('a completion of several lines', () => {
       expect(shown(file, written, { language, multiline: 'auto' })).toBe(truth);
   });
 
-  it('takes only the statement where the model does not close that block either', () => {
+  it('takes only the statement if the model does not close that block either', () => {
     const file = 'function f() {\n  const a = ▮\n';
     for (const written of ['1;\n  return a;', '1;\n  return a;\nf();'])
       expect(shown(file, written, { multiline: 'auto' })).toBe('1;');

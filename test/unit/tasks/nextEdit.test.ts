@@ -16,7 +16,7 @@ describe('the prompt of one line', () => {
     );
   });
 
-  it('names a file once for edits that follow each other, and again where the file changes', () => {
+  it('names a file once for consecutive edits, and again when the file changes', () => {
     const edits = [edit, edit, { ...edit, path: 'c.ts' }];
     const titles = linePrompt({ path: 'a.ts', edits }, place).match(/^--- .*$/gm);
     expect(titles).toEqual(['--- a/a.ts', '--- a/c.ts', '--- a/a.ts']);
@@ -89,7 +89,7 @@ describe('a foreseen edit', () => {
     return { ...foreseen, asked, prompts };
   }
 
-  it('is the other half of a diff, where a place changes', async () => {
+  it('completes a diff if a place changes', async () => {
     const { edit } = await run((prompt) => (prompt.endsWith('-old(2);\n+') ? 'new(2);\n@@' : 'old(3);\n'));
     expect(edit).toMatchObject({ line: 6, text: 'new(2);' });
   });

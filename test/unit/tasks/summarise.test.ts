@@ -53,7 +53,7 @@ const longFile = (functions: number): string =>
   Array.from({ length: functions }, (_, i) => `function f${i}() {\n${'  work();\n'.repeat(40)}}\n`).join('\n');
 
 describe('a summary', () => {
-  it('is one pass when the file fits', async () => {
+  it('is one pass if the file fits', async () => {
     const { prompts, summariser } = setUp(1000, () => 'It adds.');
     const own = request('const a = 1;', { languageId: 'typescript' });
     expect(await summarise(summariser, own)).toMatchObject({ text: 'It adds.', parts: 1, finish: 'stop' });
@@ -63,7 +63,7 @@ describe('a summary', () => {
     expect(own.streamed.join('')).toBe('It adds.');
   });
 
-  it('is followed by where the parts of the file are, when it was read in one pass', async () => {
+  it('is followed by the positions of the file's parts if it was one pass', async () => {
     const { summariser } = setUp(1000, () => 'It adds and subtracts.');
     const symbols = [
       { name: 'subtract', startLine: 4, endLine: 6 },
@@ -130,7 +130,7 @@ describe('a summary', () => {
     expect(own.progress.at(-1)).toBe(`src/a.ts, all of it ${parts}/${parts + 1}`);
   });
 
-  it('sums up notes in groups when they are too many for one prompt', async () => {
+  it('sums up notes in groups if they are too many for one prompt', async () => {
     const { prompts, summariser } = setUp(600, () => 'word '.repeat(80));
     const { parts } = await summarise(summariser, request(longFile(40)));
     expect(prompts.length).toBeGreaterThan(parts + 2);

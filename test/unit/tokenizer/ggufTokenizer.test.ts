@@ -287,7 +287,7 @@ describe('Named pre-tokenisers', () => {
       ),
     ].flat();
 
-  it('keep every character, whatever they cut', () => {
+  it('keep every character, wherever they cut', () => {
     for (const name of namedPreTokenisers.keys()) for (const text of texts) expect(cut(name, text).join('')).toBe(text);
   });
 

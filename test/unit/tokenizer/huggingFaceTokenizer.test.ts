@@ -161,7 +161,7 @@ describe('tokenizerFromJson', () => {
     expect(tokenizer.decode([259, 262, 0x6c, 0x64])).toBe('hello world');
   });
 
-  it('keeps special tokens out of decoded text, but not those that are part of what a model says', () => {
+  it('removes special tokens from decoded text, except those that are part of an answer', () => {
     const tokenizer = smallTokenizer();
     const ids = tokenizer.encode('<|im_start|><think>hello</think><|im_end|>', { special: 'parse' });
     expect(ids).toEqual([300, 302, 259, 303, 301]);
@@ -192,7 +192,7 @@ describe('tokenizerFromJson', () => {
     expect(tokenizer.split('<<a><a>b><a><a')).toEqual(['<', 300, 301, 300, '<a']);
   });
 
-  it('lets framing tokens take the blanks beside them when the file says so', () => {
+  it('lets framing tokens include adjacent blanks if the file says so', () => {
     const added = [{ id: 300, content: '<m>', special: true, lstrip: true, rstrip: true }];
     expect(tokenizerFromJson(smallTokenizerJson({ added_tokens: added })).split('a  <m> \n b')).toEqual([
       'a',
@@ -212,7 +212,7 @@ describe('tokenizerFromJson', () => {
     expect([...tokenizer.framing.keys()]).toEqual(['<x>']);
   });
 
-  it('takes a whole piece for its token with ignore_merges only', () => {
+  it('takes a whole piece as its token only with ignore_merges', () => {
     const vocab = { ...smallTokenizerJson().model.vocab, xyz: 280 };
     const encode = (ignore: boolean): number[] =>
       tokenizerFromJson(smallTokenizerJson({}, { vocab, ignore_merges: ignore })).encode('xyz', { special: 'plain' });

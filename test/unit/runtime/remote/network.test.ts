@@ -177,7 +177,7 @@ describe('a proxy', () => {
 describe('a certificate of its own', () => {
   const url = () => `https://127.0.0.1:${secure.port}/v1`;
 
-  it('is refused with what helps, in VS Code and elsewhere', async () => {
+  it('is refused with advice, in VS Code and elsewhere', async () => {
     const begin = `127.0.0.1:${secure.port} cannot be reached: this computer does not trust its certificate (DEPTH_ZERO_SELF_SIGNED_CERT). If you do, name its certificate file in`;
     expect(await messageOf(askAt(url()))).toBe(`HearthError: ${begin} HEARTH_CERTIFICATES.`);
     vi.stubEnv('HEARTH_CLIENT', 'vscode');
@@ -185,7 +185,7 @@ describe('a certificate of its own', () => {
     expect(secure.requests).toEqual([]);
   });
 
-  it('is trusted by a file, or where checks are switched off', async () => {
+  it('is trusted by a file, or if checks are switched off', async () => {
     vi.stubEnv('HEARTH_CERTIFICATES', join(folder, 'cert.pem'));
     expect((await (await askAt(url())).chat()).text).toBe('Hi');
     vi.stubEnv('HEARTH_CERTIFICATES', '');

@@ -107,7 +107,7 @@ describe.each(Object.entries(peers))('%s as a remote server', (_, start) => {
     expect(long.statistics.promptTokens - short.statistics.promptTokens).toBe(101);
   });
 
-  it('reads what belongs to the completion in other files', async (context) => {
+  it('uses related code of other files for a completion', async (context) => {
     const engine = await connect(context);
     const alone = await engine.complete(place());
     const snippets = [{ path: 'b.ts', text: 'y'.repeat(100) }];
