@@ -31,7 +31,7 @@ describeInEditor('an untrusted workspace', options, (editor) => {
     expect(await promptTokens(chat)).toBeLessThan(plantedWords);
   });
 
-  test('uses the folder's instructions once it is trusted, but still not its model', async () => {
+  test("uses the folder's instructions once it is trusted, but still not its model", async () => {
     await (await editor().chat()).locator('#restricted button').click();
     await editor().page.locator('.workspace-trust-editor').getByRole('button', { name: 'Trust', exact: true }).click();
     await editor().statusItem('Restricted Mode').waitFor({ state: 'detached' });

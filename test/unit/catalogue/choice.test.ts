@@ -28,7 +28,7 @@ const order = (role: Role, ...models: Model[]): string[] =>
     .map(({ id }) => id);
 
 describe('the model that is chosen when none is named', () => {
-  it('for chat prefers the user's own models, then those that run well, the recommended, the largest', () => {
+  it("for chat prefers the user's own models, then those that run well, the recommended, the largest", () => {
     const models = [
       model('small', { parameters: 1e8 }),
       model('foreign', { parameters: 7e9, owner: 'Ollama', recommendedFor: ['chat'] }),

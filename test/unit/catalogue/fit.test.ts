@@ -43,7 +43,7 @@ describe('a verdict', () => {
     expect(verdict('qwen3-14b', machine(32, 4, { gpu }))).toBe('slow');
   });
 
-  it('counts experts in the machine's memory in the file's bits, and layers on the CPU in its packed bits', () => {
+  it("counts experts in the machine's memory in the file's bits, and layers on the CPU in its packed bits", () => {
     const gpu = (gibibytes: number) => ({
       gpu: { name: 'NVIDIA GeForce RTX 3060', memoryBytes: gibibytes * GiB, unified: false },
     });

@@ -92,7 +92,7 @@ describe('snapshots', () => {
     expect(await listSnapshots(directory)).toEqual([]);
   });
 
-  it('are not saved for a draft model's sequence', async () => {
+  it("are not saved for a draft model's sequence", async () => {
     const directory = newFolder();
     const { use, snapshots } = start(directory);
     await use(range(200), draftOwner);

@@ -63,7 +63,7 @@ describe('a summary', () => {
     expect(own.streamed.join('')).toBe('It adds.');
   });
 
-  it('is followed by the positions of the file's parts if it was one pass', async () => {
+  it("is followed by the positions of the file's parts if it was one pass", async () => {
     const { summariser } = setUp(1000, () => 'It adds and subtracts.');
     const symbols = [
       { name: 'subtract', startLine: 4, endLine: 6 },
