@@ -219,7 +219,7 @@ export async function describePullRequest(engine: EngineHost, view: unknown): Pr
   await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ language: 'markdown', content }));
   if (isWhole) return;
   void vscode.window.showWarningMessage(
-    vscode.l10n.t("The diff doesn't fit the model's context. The description is about its beginning and all commits."),
+    vscode.l10n.t("The diff doesn't fit the model's context. The description covers its beginning and all commits."),
   );
 }
 

@@ -184,7 +184,7 @@ export class ChangeSets {
       await writeFiles(files.map((file) => (part === undefined ? file : { ...file, text: part })));
       for (const file of files) file.written = await leftBy(file);
     } catch (error) {
-      throw new Error(vscode.l10n.t('{0} Restore the files to take back what was written.', sentence(error)));
+      throw new Error(vscode.l10n.t('{0} Restore the files to undo what was written.', sentence(error)));
     } finally {
       for (const file of files) file.state = part === undefined || part === file.text ? 'accepted' : 'proposed';
       await this.#store.write(set);
@@ -279,7 +279,7 @@ const keep = (): string => vscode.l10n.t('Keep Them');
 /** @returns the pressed button; undefined: restore nothing. */
 async function askToOverwrite(edited: readonly FileChange[]): Promise<string | undefined> {
   const detail = vscode.l10n.t(
-    'These files were edited after Hearth wrote them:\n\n{0}\n\nOverwrite them with what they were before, or restore only the others?',
+    'These files were edited after Hearth wrote them:\n\n{0}\n\nOverwrite them with their earlier content, or restore only the others?',
     edited.map(({ uri }) => pathOf(uri)).join('\n'),
   );
   const message = vscode.l10n.t('Restore edited files?');
