@@ -16,7 +16,7 @@ interface EditRequest extends Readonly<NextEditParams> {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Less likely edits are not shown: measured on histories of ten repositories (docs/proof.md, "Edits that a model foresees"). */
+/** Less likely edits are not shown: measured on histories of ten repositories (docs/proof.md, "Edits that a model predicts"). */
 export const leastEditLogProbability = -0.3;
 
 interface Writer {
