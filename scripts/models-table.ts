@@ -2,10 +2,10 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { usualContextTokens } from '../engine/backend/memoryPlan.ts';
+import { type Device, speedOf } from '../engine/backend/speed.ts';
 import { type CatalogueEntry, catalogue, defaultModelId } from '../engine/catalogue/catalogue.ts';
 import { choosePair } from '../engine/catalogue/choice.ts';
 import { type Hardware, longestContext, memoryNeededBytes, placeOf } from '../engine/catalogue/fit.ts';
-import { type Device, speedOf } from '../engine/catalogue/speed.ts';
 import { showBytes } from '../engine/errors.ts';
 import { machines } from './shared/machines.ts';
 import { projectRoot } from './shared/paths.ts';
@@ -60,8 +60,8 @@ export function modelsDocument(): string {
     '',
     '<!-- made by scripts/models-table.ts -->',
     '',
-    'What Hearth recommends and expects, before any download. Speeds are estimates from published memory bandwidths (`engine/catalogue/speed.ts`), not measurements;',
-    'contexts assume that no other program uses the memory. A model runs on the card if it fits there; otherwise on card and CPU, or on the CPU: the CPU computes experts of some layers, or whole layers where a model has no experts.',
+    'What Hearth recommends and expects, before any download. Speeds are estimates from published memory bandwidths (`engine/backend/speed.ts`), not measurements;',
+    'contexts assume that no other program uses the memory. A model runs on the card if it fits there; otherwise on card and CPU, or on the CPU: the CPU computes experts of some layers or whole layers, whichever is expected to answer first.',
     '',
     ...pairTable(),
     ...catalogue.filter(({ roles }) => !roles.includes('embedding')).flatMap(modelTable),

@@ -1,5 +1,6 @@
 /** Which models a machine should have, and which one is taken where the user named none: the one place that decides. */
 
+import { type Speed, speedOf } from '../backend/speed.ts';
 import type { CatalogueEntry } from './catalogue.ts';
 import {
   completesInTime,
@@ -11,7 +12,6 @@ import {
   runsWellInChat,
 } from './fit.ts';
 import type { ForeignModel } from './foreign.ts';
-import { type Speed, speedOf } from './speed.ts';
 
 export interface RecommendOptions {
   /** Families that the engine can run; default: all. */

@@ -13,10 +13,10 @@ import {
   processorScratchBytes,
   usualContextTokens,
 } from '../backend/memoryPlan.ts';
+import { type Device, fastestOf, type Speed, speedOf } from '../backend/speed.ts';
 import { graphicsCards, memoryOf } from '../backend/webgpu/device/graphicsCards.ts';
 import { HearthError, showBytes } from '../errors.ts';
 import type { CatalogueEntry, Downloadable } from './catalogue.ts';
-import { type Device, type Speed, speedOf } from './speed.ts';
 
 interface Gpu {
   readonly name: string;
@@ -211,23 +211,17 @@ const processorBytes = (fileBytes: number, computed: Computed): number =>
 /** Fewer layers on the card are not worth the crossing. */
 const leastCardShare = 0.1;
 
-/**
- * Parts on the card beside a usual context, if the machine's memory holds the others: the experts of some layers as they are in the
- * file, or else whole layers as the CPU backend keeps them.
- */
-function splitOf(
-  entry: Sizes,
-  host: MemoryPool,
-  card: MemoryPool,
-): Pick<Device, 'cardShare' | 'expertsOutside'> | undefined {
-  const expertsOutside = expertsOutsideOf(entry, host, card);
-  if (expertsOutside !== undefined) return expertsOutside > 0 ? { expertsOutside } : { cardShare: 1 };
+type Split = Pick<Device, 'cardShare' | 'packing' | 'expertsOutside'>;
+
+/** Whole layers on the card beside a usual context, and the others in the machine's memory as the CPU backend keeps them. */
+function layersOnCard(entry: Sizes, host: MemoryPool, card: MemoryPool): Split | undefined {
   const cacheBytes = usualTokens(entry) * entry.cacheBytesPerToken;
-  const share = (mostUsableBytes(card) - overheadBytes) / (entry.downloadBytes + cacheBytes);
-  const left = (1 - share) * entry.downloadBytes;
-  const room = mostUsableBytes(host) - processorScratchBytes.onnx;
-  if (share < leastCardShare || left * packedShare(entry) + (1 - share) * cacheBytes > room) return undefined;
-  return { cardShare: share };
+  const cardShare = (mostUsableBytes(card) - overheadBytes) / (entry.downloadBytes + cacheBytes);
+  const left = (1 - cardShare) * entry.downloadBytes;
+  const room = mostUsableBytes(host) - scratchOnProcessor(entry);
+  const packing = isPacked(entry) ? packedShare(entry) : 1;
+  if (cardShare < leastCardShare || left * packing + (1 - cardShare) * cacheBytes > room) return undefined;
+  return { cardShare, packing };
 }
 
 /** Layers whose experts the card has no memory for beside all else; undefined: there is none for all else, or the machine has none for them. */
@@ -248,8 +242,16 @@ export function placeOf(entry: Sizes, hardware: Hardware): Device | undefined {
   const { gpu, cores } = hardware;
   const { host, card } = poolsOf(hardware);
   if (gpu && card && fits(entry, needsOnGpu(entry), card)) return { kind: 'card', name: gpu.name, cores };
-  const split = card && splitOf(entry, host, card);
-  if (gpu && split) return { kind: 'split', name: gpu.name, cores, ...split };
+  if (gpu && card) {
+    const outside = expertsOutsideOf(entry, host, card);
+    if (outside === 0) return { kind: 'split', name: gpu.name, cores, cardShare: 1 };
+    const splits = [layersOnCard(entry, host, card), outside && { expertsOutside: outside }];
+    const place = fastestOf(
+      entry,
+      splits.flatMap((split) => (split ? [{ kind: 'split' as const, name: gpu.name, cores, ...split }] : [])),
+    );
+    if (place) return place;
+  }
   const kind = gpu?.unified ? 'shared' : 'processor';
   if (!fits(entry, needsOn(entry, kind), host)) return undefined;
   return { kind, name: gpu?.unified ? gpu.name : '', cores };

@@ -2,7 +2,7 @@
  * The CPU backend that keeps the file's own bits: ggml's kernels (of llama.cpp) on graphs that are built from a decoder's spec. Start
  * reading at forward.ts. It computes grouped-query attention; other models go to the ONNX backend.
  */
-import { unsupported } from '../../errors.ts';
+import { HearthError, unsupported } from '../../errors.ts';
 import { cachedAttentions, type DecoderSpec, processorPrecision } from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights } from '../../model/weights/weights.ts';
@@ -85,6 +85,18 @@ export function createGgmlBackend({
       }
     },
   };
+}
+
+/** Bytes that a model's weights take, if it isn't left to the ONNX backend: because that is faster, or alone computes it. */
+export function ggmlBytesOf(spec: DecoderSpec, weights: DecoderWeights): number | undefined {
+  if (!isFasterOnGgml(weights)) return undefined;
+  try {
+    requireOperators(spec);
+    return memoryBytesOf(tensorsOf(spec, weights, false), hasMatrixUnits());
+  } catch (error) {
+    if (error instanceof HearthError && error.code === 'unsupported') return undefined;
+    throw error;
+  }
 }
 
 function requireOperators({ layers }: DecoderSpec): void {

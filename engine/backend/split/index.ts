@@ -2,8 +2,9 @@
  * The split backend: a model that is larger than a card, on card and CPU or on several cards. `planSplit` decides,
  * decoder.ts computes.
  */
+import { availableParallelism } from 'node:os';
 import { HearthError, unsupported } from '../../errors.ts';
-import { describeModel } from '../../model/spec/describe.ts';
+import { describeModel, routedExperts } from '../../model/spec/describe.ts';
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { DecoderWeights } from '../../model/weights/weights.ts';
 import type { CachePrecision } from '../../protocol/models.ts';
@@ -20,6 +21,7 @@ import {
 import { onnxBackend } from '../onnx/index.ts';
 import { packedBytesOf } from '../onnx/weightsFile.ts';
 import { hostNeeds } from '../processor/decoder.ts';
+import { type Device as Computing, fastestOf, type SpeedSizes } from '../speed.ts';
 import { residentBytes } from '../webgpu/decoder/outsideExperts.ts';
 import type { GpuCapabilities, GpuOptions } from '../webgpu/device/adapter.ts';
 import { measureCopyBandwidth } from '../webgpu/device/bandwidth.ts';
@@ -82,11 +84,12 @@ export function createSplitBackend(gpu: WebgpuOptions = {}): Backend {
     async load(spec, weights, options) {
       const precision = options.cachePrecision ?? gpu.cachePrecision ?? 'f16';
       const cards = await findCards(gpu.gpu);
-      const noExpertHost = await missingExpertHost();
+      const noGgml = await missingGgml();
       let failure: unknown;
       for (const share of memoryShares) {
         const available = cards.map((card) => withShare(card, share));
-        const planOptions = { precision, asked: options.contextTokens, gpu, ...(noExpertHost && { noExpertHost }) };
+        const cores = availableParallelism();
+        const planOptions = { precision, asked: options.contextTokens, gpu, cores, ...(noGgml && { noGgml }) };
         const { stages, contextTokens, note } = await planSplit({ spec, weights }, available, planOptions);
         const shorter = `The context is ${contextTokens} of ${spec.contextTokens} tokens: as many as fit beside these layers.`;
         const notes = [note, ...(contextTokens < (planOptions.asked ?? spec.contextTokens) ? [shorter] : [])];
@@ -102,8 +105,8 @@ export function createSplitBackend(gpu: WebgpuOptions = {}): Backend {
   };
 }
 
-/** Why ggml can't compute experts here. On demand: it loads a native library. */
-async function missingExpertHost(): Promise<string | undefined> {
+/** Why ggml can't compute here. On demand: it loads a native library. */
+async function missingGgml(): Promise<string | undefined> {
   try {
     (await import('../ggml/library.ts')).chooseLibraries();
     return undefined;
@@ -131,6 +134,8 @@ interface SplitPlan {
   readonly contextTokens: number;
   /** Where the layers lie, for the model card. */
   readonly note: string;
+  /** What computes, for an estimate of its speed. */
+  readonly computing: Computing;
 }
 
 interface PlanOptions {
@@ -138,8 +143,9 @@ interface PlanOptions {
   /** The requested context, if any. */
   readonly asked: number | undefined;
   readonly gpu: WebgpuOptions;
-  /** Why the CPU can't compute experts alone; absent: it can. */
-  readonly noExpertHost?: string;
+  readonly cores: number;
+  /** Why the CPU can't compute experts in the file's bits, nor layers; absent: it can. */
+  readonly noGgml?: string;
 }
 
 interface SplitModel {
@@ -155,10 +161,9 @@ export interface Card {
 }
 
 /**
- * All layers on the cards; or some on the CPU; or all on the fastest card, and the experts of some in the machine's memory. The CPU
- * computes these where it can and there is one card: a token then reads less of the machine's memory than where whole layers lie there,
- * and a prompt's matmuls are the card's. Otherwise they are sent, where the CPU has too little memory for its layers, whose weights it
- * widens.
+ * All layers on the cards; or some on the CPU; or all on the fastest card, and the experts of some in the machine's memory. Beside one card
+ * the CPU computes these or whole layers, whichever is estimated to be faster. Where it can't compute them alone they are sent, if it has
+ * too little memory for whole layers.
  * @param cards the fastest first
  * @throws DoesNotFit
  */
@@ -171,16 +176,25 @@ export async function planSplit(
   const { layers } = model.weights;
   const [card] = cards;
   const hasExperts = expertBytes(layers) > 0 && canSendExperts(layers);
-  const isComputed = hasExperts && options.noExpertHost === undefined && computesExperts(layers);
+  const isComputed = hasExperts && options.noGgml === undefined && computesExperts(layers);
   const byLayers = await attempt(planLayers(model, cards, options, memory));
-  const usesHost = byLayers instanceof DoesNotFit || byLayers.stages.some(({ backend }) => backend === onnxBackend);
+  const usesHost = byLayers instanceof DoesNotFit || byLayers.computing.kind === 'split';
   if (!card || !hasExperts || !usesHost) return planOf(byLayers);
   if (isComputed && cards.length === 1) {
     const byExperts = await attempt(planExperts(model, card, { ...options, computed: true }, memory));
-    if (!(byExperts instanceof DoesNotFit)) return byExperts;
+    const plans = [byLayers, byExperts].flatMap((plan) => (plan instanceof DoesNotFit ? [] : [plan]));
+    const places = plans.map(({ computing }) => computing);
+    const faster = fastestOf(sizesOf(model), places);
+    const plan = plans.find(({ computing }) => computing === faster);
+    if (plan) return plan;
   }
   if (!(byLayers instanceof DoesNotFit)) return byLayers;
   return planExperts(model, card, { ...options, computed: isComputed }, memory);
+}
+
+function sizesOf(model: SplitModel): SpeedSizes {
+  const { activeWeightBytes, activeParameters, groups } = describeModel(model);
+  return { bytesPerToken: activeWeightBytes, activeParameters, experts: routedExperts(model.spec, groups) };
 }
 
 const attempt = (planning: Promise<SplitPlan>): Promise<SplitPlan | DoesNotFit> =>
@@ -212,21 +226,50 @@ async function planLayers(
     };
     return { pool: poolOf(card.memory), needs, backend: backendOf(card, options) };
   });
+  const ggml = await ggmlFor({ spec, weights }, options);
   const host: Device = {
-    backend: onnxBackend,
+    backend: ggml?.ggmlBackend ?? onnxBackend,
     pool: memory,
     needs: (range) => {
       const stage = stageOf(spec, weights, range);
-      return hostNeeds(stage.spec, packedBytesOf(stage.weights), 'onnx', options.precision);
+      const ggmlBytes = ggml?.ggmlBytesOf(stage.spec, stage.weights);
+      return ggmlBytes === undefined
+        ? hostNeeds(stage.spec, packedBytesOf(stage.weights), 'onnx', options.precision)
+        : hostNeeds(stage.spec, ggmlBytes, 'ggml', options.precision);
     },
   };
   const placement = placeLayers(spec.layers.length, { host, cards: await Promise.all(devices) }, options.asked);
+  const onHost = placement.stages.reduce(
+    (sum, { place, range }) => sum + (place === host ? range.end - range.first : 0),
+    0,
+  );
   return {
     stages: placement.stages.map(({ place, range }) => ({ backend: place.backend, layers: range.end - range.first })),
     contextTokens: placement.contextTokens,
     note: layersNote(placement, host),
+    computing: {
+      name: cards[0]?.memory.name ?? '',
+      cores: options.cores,
+      ...(onHost > 0
+        ? {
+            kind: 'split',
+            cardShare: 1 - onHost / spec.layers.length,
+            packing: ggml ? 1 : packingOf({ spec, weights }),
+          }
+        : { kind: 'card' }),
+    },
   };
 }
+
+/** ggml for whole layers, where it computes such a model alone as well. On demand: it loads a native library. */
+async function ggmlFor({ spec, weights }: SplitModel, { noGgml }: PlanOptions) {
+  if (noGgml !== undefined) return undefined;
+  const ggml = await import('../ggml/index.ts');
+  return ggml.ggmlBytesOf(spec, weights) === undefined ? undefined : ggml;
+}
+
+/** Bytes that ONNX Runtime keeps for one of the file's. */
+const packingOf = (model: SplitModel): number => packedBytesOf(model.weights) / describeModel(model).weightBytes;
 
 const backendOf = ({ adapter }: Card, { gpu }: PlanOptions, outside?: WebgpuOptions['outside']): Backend =>
   createWebgpuBackend({
@@ -274,13 +317,18 @@ async function planExperts(
   };
   const { stages, contextTokens } = placeLayers(layers, { host: inMemory, cards: [onCard] }, options.asked);
   const outside = stages.find(({ place }) => place === inMemory)?.range.end ?? 0;
-  const { computed, noExpertHost } = options;
+  const { computed, noGgml } = options;
   const where = { layers: outside, ...(computed && { computed: 'as stored' as const }) };
   const which = `The experts of ${outside} of ${layers} layers stay in the machine's memory`;
   const use = computed
     ? `: the CPU computes them for few tokens at once; for many they are sent to the GPU (${card.memory.name}), which computes all else.`
-    : ` and are sent to the GPU (${card.memory.name}) as tokens choose them.${noExpertHost ? ` ${noExpertHost}` : ''}`;
-  return { stages: [{ backend: backendOf(card, options, where), layers }], contextTokens, note: which + use };
+    : ` and are sent to the GPU (${card.memory.name}) as tokens choose them.${noGgml ? ` ${noGgml}` : ''}`;
+  return {
+    stages: [{ backend: backendOf(card, options, where), layers }],
+    contextTokens,
+    note: which + use,
+    computing: { kind: 'split', name: card.memory.name, cores: options.cores, expertsOutside: outside },
+  };
 }
 
 /**

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Backend } from '../../../engine/backend/backend.ts';
+import { createGgmlBackend } from '../../../engine/backend/ggml/index.ts';
 import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { referenceBackend } from '../../../engine/backend/reference/index.ts';
 import { HearthError } from '../../../engine/errors.ts';
@@ -10,6 +11,7 @@ import { layersOf, splitAt } from '../stages.ts';
 import { checkStored } from '../storedSequences.ts';
 
 const onnx = createOnnxBackend({ roundActivations: false, cachePrecision: 'f32' });
+const ggml = createGgmlBackend({ exactWeights: true, cachePrecision: 'f32' });
 const uneven = /in uneven chunks/;
 
 // Every family (Qwen3-Next stands for Qwen3.5) at every border, in chunks that go through every kind of pass; one kind of border for the other pairs.
@@ -20,6 +22,17 @@ for (const golden of goldenCases.filter(({ name }) => /^(?!qwen3\.5).* safetenso
   for (let border = 1; border < layers; border++) check(onnx, referenceBackend, border);
   check(referenceBackend, onnx, layers - 1);
   check(referenceBackend, referenceBackend, 1);
+}
+
+// ggml's layers before and behind another backend's, with and without sliding windows and experts.
+for (const golden of goldenCases.filter(({ name }) => /^(gpt-oss|llama|qwen3-moe) safetensors$/.test(name))) {
+  const layers = await layersOf(golden);
+  for (const backends of [
+    [ggml, referenceBackend],
+    [referenceBackend, ggml],
+  ]) {
+    checkGolden(splitAt([1, layers - 1], backends), golden, float32Bounds, {}, uneven);
+  }
 }
 
 // Recurrent layers keep states that sequences can go back to.

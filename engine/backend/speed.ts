@@ -2,8 +2,16 @@
  * How fast a device would run a model, before any download. Decode is bound by the bandwidth of the memory with the
  * weights, prefill by arithmetic. Both are estimates from published bandwidths; the model list shows them as such.
  */
-import { areSoonerComputed } from '../backend/experts.ts';
-import type { CatalogueEntry } from './catalogue.ts';
+import { areSoonerComputed } from './experts.ts';
+
+/** What a model's speed follows from. */
+export interface SpeedSizes {
+  /** Weight bytes read to decode one token. */
+  readonly bytesPerToken: number;
+  readonly activeParameters: number;
+  /** Routed experts that a processor can compute beside a card with all else. */
+  readonly experts?: { readonly bytes: number; readonly bytesPerToken: number; readonly layers: number } | undefined;
+}
 
 /** What computes: a graphics card, a GPU that shares the processor's memory, the processor, or card and processor some parts each. */
 export interface Device {
@@ -13,6 +21,8 @@ export interface Device {
   readonly cores: number;
   /** Share of the layers on the card, if the processor computes the others. */
   readonly cardShare?: number;
+  /** Bytes that the processor reads of those layers for one of the file's: ONNX Runtime packs them wider. Default: 1. */
+  readonly packing?: number;
   /** So many layers' experts are the processor's, and all else the card's; a prompt's are sent to the card. */
   readonly expertsOutside?: number;
 }
@@ -42,10 +52,19 @@ const crossingSeconds = 1e-3;
 const bytesPerSecondPerCore = 8e9;
 const bytesPerSecondOfMemory = 25e9;
 
-export function speedOf(
-  entry: Pick<CatalogueEntry, 'bytesPerToken' | 'activeParameters' | 'experts'>,
-  device: Device,
-): Speed {
+/** A question with code around it, of which nothing is cached, and its answer. */
+const usualTokens = { prompt: 1200, answer: 300 };
+
+/** The one that answers a usual question first; undefined: there is none. This alone decides between placements of a model. */
+export function fastestOf<Place extends Device>(sizes: SpeedSizes, places: readonly Place[]): Place | undefined {
+  const seconds = (place: Place): number => {
+    const { prefill, decode } = speedOf(sizes, place);
+    return usualTokens.prompt / prefill + usualTokens.answer / decode;
+  };
+  return places.toSorted((a, b) => seconds(a) - seconds(b))[0];
+}
+
+export function speedOf(entry: SpeedSizes, device: Device): Speed {
   const { bytesPerToken, activeParameters, experts } = entry;
   const { expertsOutside = 0, cardShare = 0, cores } = device;
   const outside = experts ? expertsOutside / experts.layers : 0;
@@ -92,8 +111,8 @@ interface OutsideExperts {
 }
 
 function partsOf(
-  entry: Parameters<typeof speedOf>[0],
-  { kind, name, cores, cardShare, expertsOutside }: Device,
+  entry: SpeedSizes,
+  { kind, name, cores, cardShare, packing = 1, expertsOutside }: Device,
   { outside, areSent }: OutsideExperts,
 ): Part[] {
   const gpu = (type: 'card' | 'shared', share = 1, promptShare = share): Part => ({
@@ -113,7 +132,7 @@ function partsOf(
   }
   if (cardShare === undefined) return [gpu(kind === 'shared' ? 'shared' : 'card')];
   const share = 1 - cardShare;
-  return [{ ...processor, share, promptShare: share }, gpu('card', cardShare)];
+  return [{ ...processor, bytes: bytes / packing, share, promptShare: share }, gpu('card', cardShare)];
 }
 
 /** Bytes a second. An unknown device gets what the slowest of its kind that are still sold have. */
