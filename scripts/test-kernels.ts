@@ -3,7 +3,8 @@
  * (Mesa's drivers, downloaded automatically on Debian). Checks the limits of scripts/shared/kernelCeilings.ts: every kernel compiles without
  * spills, and no loop exceeds its instructions per weight or bank passes.
  *
- *     --cards Ada,M1     some cards         --rows 1,prompt     some plans        --write     docs/kernels.md as well
+ *     --cards Ada,M1     some cards         --rows 1,prompt     some plans        --models gpt-oss-20b,DeepSeek-V3     some models
+ *     --write     docs/kernels.md as well; of some cards, plans or models, what they measure
  *
  * Exit status 77: Mesa is not available; the reason is printed.
  */
@@ -19,14 +20,16 @@ import { Unavailable } from './shared/mesa.ts';
 const { values } = parseArgs({
   options: {
     cards: { type: 'string' },
-    rows: { type: 'string', default: '1,4,8,16,prompt' },
+    rows: { type: 'string' },
+    models: { type: 'string' },
     write: { type: 'boolean', default: false },
   },
 });
+const isWhole = [values.cards, values.rows, values.models].every((some) => some === undefined);
 const asked = cards.filter(({ name }) => values.cards === undefined || values.cards.split(',').includes(name));
 
 /** Violations, one sentence each. */
-function faults({ card, kernels, failures, software }: CardResult): string[] {
+function faults({ card, kernels, failures, capabilities }: CardResult): string[] {
   const failed = Object.entries(failures).map(
     ([label, message]) => `${card.name}: ${label} does not compile: ${message}`,
   );
@@ -41,7 +44,7 @@ function faults({ card, kernels, failures, software }: CardResult): string[] {
       ? []
       : [`${card.name}: ${label} takes ${perWeight.toFixed(1)} instructions a weight; its ceiling is ${ceiling}.`];
   });
-  if (software) failed.push(`${card.name} counts as a rasteriser on the CPU.`);
+  if (capabilities.software) failed.push(`${card.name} counts as a rasteriser on the CPU.`);
   if (kernels.length === 0) failed.push(`${card.name}: no kernel was compiled.`);
   return [...failed, ...spilled, ...costly];
 }
@@ -60,7 +63,7 @@ async function measureAll(): Promise<CardResult[]> {
   const results: CardResult[] = [];
   const worker = async () => {
     for (let card = open.shift(); card; card = open.shift()) {
-      const result = await measureCard(card, values.rows, []);
+      const result = await measureCard(card, values.rows ?? '1,4,8,16,prompt', values.models?.split(',') ?? []);
       console.log(`${card.name}: ${result.kernels.length} kernels in ${result.seconds.toFixed(0)} s`);
       results.push(result);
     }
@@ -73,7 +76,7 @@ try {
   const results = await measureAll();
   const found = [...results.flatMap(faults), ...bankFaults()];
   for (const fault of found) console.error(fault);
-  if (values.write) writeReport(results);
+  if (values.write) writeReport(results, isWhole);
   console.log(`${found.length} faults on ${results.map(({ card }) => card.name).join(', ')}`);
   process.exitCode = found.length === 0 ? 0 : 1;
 } catch (error) {

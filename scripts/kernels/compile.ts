@@ -23,7 +23,7 @@ for (const model of models.filter(({ name }) => names.length === 0 || names.incl
   for (const { dispatches, ...plan } of await recordPlans(model, gpu.capabilities, counts)) {
     const kernels = [];
     for (const { source, groups } of dispatches) {
-      const { code, label, weightsPerStep } = source;
+      const { code, label, weightsPerStep, multipliesPerStep } = source;
       let id = numbers.get(code);
       if (id === undefined) {
         id = numbers.size;
@@ -34,11 +34,11 @@ for (const model of models.filter(({ name }) => names.length === 0 || names.incl
         });
         mark('end');
       }
-      kernels.push({ id, label, groups, ...(weightsPerStep !== undefined && { weightsPerStep }) });
+      kernels.push({ id, label, groups, weightsPerStep, multipliesPerStep });
     }
     plans.push({ ...plan, kernels });
   }
 }
-writeFileSync(out, JSON.stringify({ plans, failures, software: gpu.capabilities.software }));
+writeFileSync(out, JSON.stringify({ plans, failures, capabilities: gpu.capabilities }));
 // The shims have no device to wait for.
 process.exit(0);

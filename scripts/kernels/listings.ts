@@ -164,8 +164,8 @@ function agxListings(errors: string, output: string): Map<number, Listing> {
   );
 }
 
-/** Instructions of the innermost natural loops, found by their back edges. */
-export function innerLoops({ blocks }: Listing): string[][] {
+/** Natural loops, as sets of blocks, found by their back edges. */
+function loopsOf({ blocks }: Listing): Set<number>[] {
   const before = blocks.map((_, index) => blocks.flatMap(({ next }, from) => (next.includes(index) ? [from] : [])));
   const loops = new Map<number, Set<number>>();
   for (const [from, { next }] of blocks.entries()) {
@@ -180,22 +180,56 @@ export function innerLoops({ blocks }: Listing): string[][] {
       }
     }
   }
-  const all = [...loops.values()];
-  const inner = all.filter(
-    (body) => !all.some((other) => other !== body && [...other].every((block) => body.has(block))),
-  );
-  return inner.map((body) => [...body].flatMap((index) => blocks[index]?.instructions ?? []));
+  return [...loops.values()];
 }
+
+const contains = (outer: Set<number>, inner: Set<number>): boolean =>
+  outer.size > inner.size && [...inner].every((block) => outer.has(block));
+
+const instructionsOf = ({ blocks }: Listing, loop: Set<number>): string[] =>
+  [...loop].flatMap((index) => blocks[index]?.instructions ?? []);
 
 const multiplies =
   /\b(ffma|fmul|v_fma|v_fmac|v_mul_f32|v_pk_fma|v_mac|v_mad|v_dot|v_dual_fmac|v_dual_mul|fmadd|ffma32)|\bfma\b/;
+const matrixMultiplies = /\b(hmma|v_wmma)/;
+
+/** A kernel's main loop, innermost, with its multiplications. Matrices count above all. */
+interface MainLoop {
+  readonly loop: Set<number>;
+  readonly multiplies: number;
+  readonly withMatrices: boolean;
+}
+
+function mainLoop(listing: Listing): MainLoop | undefined {
+  const all = loopsOf(listing);
+  const inner = all.filter((loop) => !all.some((other) => contains(loop, other)));
+  const counted = inner.map((loop) => {
+    const lines = instructionsOf(listing, loop);
+    const matrices = lines.filter((line) => matrixMultiplies.test(line)).length;
+    const scalars = lines.filter((line) => multiplies.test(line)).length;
+    return { loop, multiplies: matrices || scalars, withMatrices: matrices > 0 };
+  });
+  return counted.sort((a, b) => Number(b.withMatrices) - Number(a.withMatrices) || b.multiplies - a.multiplies)[0];
+}
 
 /** Instructions of one iteration of the loop with the most multiplications. */
 export function productLoopInstructions(listing: Listing): number | undefined {
-  const counted = innerLoops(listing).map((loop) => ({
-    multiplies: loop.filter((line) => multiplies.test(line)).length,
-    length: loop.length,
-  }));
-  const most = counted.sort((a, b) => b.multiplies - a.multiplies)[0];
-  return most && most.multiplies >= 8 ? most.length : undefined;
+  const main = mainLoop(listing);
+  return main && main.multiplies >= 8 ? instructionsOf(listing, main.loop).length : undefined;
+}
+
+/**
+ * Instructions of one step of a loop in which a thread multiplies `wanted` times: where the compiler kept an inner loop, its iterations are
+ * counted as often as `wanted` takes, with what the loop around it has besides.
+ */
+export function stepInstructions(listing: Listing, wanted: number): number | undefined {
+  const main = mainLoop(listing);
+  if (!main) return undefined;
+  const inner = instructionsOf(listing, main.loop).length;
+  const times = main.withMatrices ? 1 : Math.round(wanted / main.multiplies);
+  if (times <= 1) return inner;
+  const around = loopsOf(listing)
+    .filter((loop) => contains(loop, main.loop))
+    .sort((a, b) => a.size - b.size)[0];
+  return (around ? instructionsOf(listing, around).length - inner : 0) + times * inner;
 }

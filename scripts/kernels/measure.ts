@@ -3,9 +3,10 @@ import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import type { GpuCapabilities } from '../../engine/backend/webgpu/device/adapter.ts';
 import { projectRoot } from '../shared/paths.ts';
 import { type Card, cardLaunch } from './cards.ts';
-import { type Listing, listings, productLoopInstructions } from './listings.ts';
+import { type Listing, listings, productLoopInstructions, stepInstructions } from './listings.ts';
 
 const compiled = z.object({
   plans: z.array(
@@ -18,12 +19,13 @@ const compiled = z.object({
           label: z.string(),
           groups: z.array(z.number()),
           weightsPerStep: z.number().optional(),
+          multipliesPerStep: z.number().optional(),
         }),
       ),
     }),
   ),
   failures: z.record(z.string(), z.string()),
-  software: z.boolean(),
+  capabilities: z.custom<GpuCapabilities>((value) => typeof value === 'object'),
 });
 
 export interface MeasuredKernel {
@@ -37,6 +39,8 @@ export interface MeasuredKernel {
   readonly instructions: number;
   /** Instructions per weight in the loop over columns. Absent without weights or without a loop. */
   readonly perWeight?: number;
+  /** Instructions of a thread in one step of a prompt kernel's main loop. */
+  readonly perStep?: number;
 }
 
 export interface CardResult {
@@ -44,10 +48,11 @@ export interface CardResult {
   readonly kernels: readonly MeasuredKernel[];
   /** Compiler error by kernel label. */
   readonly failures: Readonly<Record<string, string>>;
-  /** Dispatches per decoded token, by model. */
+  /** Dispatches per decoded token, and per chunk of a prompt, by model. */
   readonly dispatches: Readonly<Record<string, number>>;
-  /** The engine takes it for a CPU rasteriser, which it would refuse. */
-  readonly software: boolean;
+  readonly promptDispatches: Readonly<Record<string, number>>;
+  /** As the engine finds them; it would refuse a CPU rasteriser (`software`). */
+  readonly capabilities: GpuCapabilities;
   readonly seconds: number;
 }
 
@@ -58,30 +63,52 @@ export async function measureCard(card: Card, rows: string, models: readonly str
   mkdirSync(work, { recursive: true });
   const at = (ending: string) => join(work, `${card.name}.${ending}`);
   await runOn(card, work, [join(import.meta.dirname, 'compile.ts'), at('json'), rows, ...models], at);
-  const { plans, failures, software } = compiled.parse(JSON.parse(readFileSync(at('json'), 'utf8')));
+  const { plans, failures, capabilities } = compiled.parse(JSON.parse(readFileSync(at('json'), 'utf8')));
   const byId = listings(card.compiler, at('err'), at('out'));
   // These files have tens of megabytes each.
   for (const ending of ['err', 'out', 'json']) rmSync(at(ending));
   const seen = new Set<number>();
   const kernels = plans.flatMap((plan) =>
-    plan.kernels.flatMap(({ id, label, weightsPerStep }) => {
+    plan.kernels.flatMap(({ id, label, ...steps }) => {
       const listing = byId.get(id);
       if (!listing || seen.has(id)) return [];
       seen.add(id);
-      return [measured(label, plan.rows, listing, weightsPerStep)];
+      return [measured(label, plan.rows, listing, steps)];
     }),
   );
-  const decoded = plans.filter((plan) => plan.rows === 1);
-  const dispatches = Object.fromEntries(decoded.map((plan) => [plan.model, plan.kernels.length]));
-  return { card, kernels, failures, software, dispatches, seconds: (performance.now() - started) / 1000 };
+  const dispatchesOf = (rows: number | 'prompt') =>
+    Object.fromEntries(plans.filter((plan) => plan.rows === rows).map((plan) => [plan.model, plan.kernels.length]));
+  const [dispatches, promptDispatches] = [dispatchesOf(1), dispatchesOf('prompt')];
+  return {
+    card,
+    kernels,
+    failures,
+    capabilities,
+    dispatches,
+    promptDispatches,
+    seconds: (performance.now() - started) / 1000,
+  };
 }
 
-function measured(label: string, rows: number | 'prompt', listing: Listing, weightsPerStep?: number): MeasuredKernel {
+function measured(
+  label: string,
+  rows: number | 'prompt',
+  listing: Listing,
+  {
+    weightsPerStep,
+    multipliesPerStep,
+  }: { readonly weightsPerStep?: number | undefined; readonly multipliesPerStep?: number | undefined },
+): MeasuredKernel {
   const { registers, spills, instructions, warps = 0 } = listing;
   const loop = weightsPerStep === undefined ? undefined : productLoopInstructions(listing);
   const kind = label.split(' ').slice(0, 2).join(' ');
   const perWeight = loop !== undefined && weightsPerStep !== undefined ? loop / weightsPerStep : undefined;
-  return { label, kind, rows, registers, spills, warps, instructions, ...(perWeight !== undefined && { perWeight }) };
+  const perStep = multipliesPerStep === undefined ? undefined : stepInstructions(listing, multipliesPerStep);
+  return {
+    ...{ label, kind, rows, registers, spills, warps, instructions },
+    ...(perWeight !== undefined && { perWeight }),
+    ...(perStep !== undefined && { perStep }),
+  };
 }
 
 function runOn(card: Card, work: string, args: readonly string[], at: (ending: string) => string): Promise<void> {

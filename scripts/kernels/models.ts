@@ -176,6 +176,41 @@ const configs = {
   },
 };
 
+/** Of MiniMaxAI/MiniMax-M2. */
+const miniMaxM2 = {
+  architectures: ['MiniMaxM2ForCausalLM'],
+  model_type: 'minimax_m2',
+  attn_type_list: Array.from({ length: 62 }, () => 1),
+  head_dim: 128,
+  hidden_act: 'silu',
+  hidden_size: 3072,
+  intermediate_size: 1536,
+  max_position_embeddings: 196_608,
+  num_attention_heads: 48,
+  num_experts_per_tok: 8,
+  num_hidden_layers: 62,
+  num_key_value_heads: 8,
+  num_local_experts: 256,
+  qk_norm_type: 'per_layer',
+  quantization_config: {
+    activation_scheme: 'dynamic',
+    fmt: 'float8_e4m3fn',
+    quant_method: 'fp8',
+    weight_block_size: [128, 128],
+  },
+  rms_norm_eps: 1e-6,
+  rope_theta: 5e6,
+  rotary_dim: 64,
+  scoring_func: 'sigmoid',
+  shared_intermediate_size: 0,
+  tie_word_embeddings: false,
+  use_qk_norm: true,
+  use_routing_bias: true,
+  vocab_size: 200_064,
+};
+
+const fp8: MatrixTypes = { ...uniform('F8_E4M3'), embedding: 'BF16', head: 'BF16' };
+
 export const models: readonly BenchModel[] = [
   {
     name: 'gpt-oss-20b',
@@ -186,11 +221,8 @@ export const models: readonly BenchModel[] = [
   { name: 'Qwen3-8B Q4_K_M', spec: specFromConfig(configs.qwen3), types: q4KM },
   { name: 'Qwen2.5-Coder-7B Q4_K_M', spec: specFromConfig(configs.qwen2), types: q4KM },
   { name: 'Qwen2.5-Coder-7B Q8_0', spec: specFromConfig(configs.qwen2), types: uniform('Q8_0') },
-  {
-    name: 'DeepSeek-V3',
-    spec: specFromConfig(configs.deepseekV3),
-    types: { ...uniform('F8_E4M3'), embedding: 'BF16', head: 'BF16' },
-  },
+  { name: 'DeepSeek-V3', spec: specFromConfig(configs.deepseekV3), types: fp8 },
+  { name: 'MiniMax-M2', spec: specFromConfig(miniMaxM2), types: fp8 },
 ];
 
 /** Weights with shape and type but no data. */

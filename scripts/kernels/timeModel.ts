@@ -10,8 +10,9 @@ import type { TensorType } from '../../engine/formats/tensor.ts';
 import type { GroupedQueryAttentionSpec } from '../../engine/model/spec/spec.ts';
 import type { Card } from './cards.ts';
 import type { BenchModel } from './models.ts';
+import type { PromptFigures } from './promptModel.ts';
 
-interface Gpu {
+export interface Gpu {
   readonly name: string;
   readonly compiledFor: Card['name'];
   readonly cores: number;
@@ -19,6 +20,8 @@ interface Gpu {
   readonly bytesPerSecond: number;
   /** Thread instructions that a core issues per cycle: lanes × issue width. */
   readonly lanesPerCore: number;
+  /** Multiply-adds of f16 into f32 by a core's matrix units in a cycle; 0: the tiles are plain. */
+  readonly matrixMacs: number;
   /** Memory latency. */
   readonly latencySeconds: number;
   readonly dispatchSeconds: number;
@@ -27,9 +30,11 @@ interface Gpu {
 const lanes = 128;
 
 export const gpus: readonly Gpu[] = [
-  gpu('H200', 'Ada', 132, 1.75e9, 4.8e12, 6e-7, 4e-6),
-  gpu('RTX 4090', 'Ada', 128, 2.52e9, 1.008e12, 5e-7, 3.5e-6),
-  gpu('RX 7900 XTX', 'navi31', 48, 2.5e9, 9.6e11, 6e-7, 5e-6),
+  // Hopper: mma without wgmma, at 0.62 of its peak (Luo et al. 2024, arXiv:2402.13499).
+  gpu('H200', 'Ada', 132, 1.75e9, 4.8e12, 6e-7, 4e-6, 1270),
+  // GeForce sums f16 in f32 at half rate: 165 TFLOP/s (NVIDIA's Ada whitepaper, appendix A).
+  gpu('RTX 4090', 'Ada', 128, 2.52e9, 1.008e12, 5e-7, 3.5e-6, 256),
+  gpu('RX 7900 XTX', 'navi31', 48, 2.5e9, 9.6e11, 6e-7, 5e-6, 512),
   gpu('M2 Max', 'M1', 38, 1.398e9, 4e11, 7e-7, 6e-6),
   gpu('Arc A770', 'M1', 32, 2.1e9, 5.6e11, 7e-7, 8e-6),
   gpu('Meteor Lake', 'M1', 8, 2.25e9, 1e11, 6e-7, 8e-6),
@@ -43,8 +48,10 @@ function gpu(
   bytesPerSecond: number,
   latencySeconds: number,
   dispatchSeconds: number,
+  matrixMacs = 0,
 ): Gpu {
-  return { name, compiledFor, cores, hertz, bytesPerSecond, lanesPerCore: lanes, latencySeconds, dispatchSeconds };
+  const lanesPerCore = lanes;
+  return { name, compiledFor, cores, hertz, bytesPerSecond, lanesPerCore, matrixMacs, latencySeconds, dispatchSeconds };
 }
 
 /** Kernel figures that the model needs. Stored with each measurement, so that the same formula applies to old and new kernels. */
@@ -65,6 +72,8 @@ export interface KernelFigures {
   };
   /** Dispatches per decoded token, by model. */
   readonly dispatches: Readonly<Record<string, number>>;
+  /** Absent in measurements of decoding alone. */
+  readonly prompt?: PromptFigures | undefined;
 }
 
 const bytesPerWeight: Partial<Readonly<Record<TensorType, number>>> = {
@@ -77,13 +86,14 @@ const bytesPerWeight: Partial<Readonly<Record<TensorType, number>>> = {
   MXFP4: 17 / 32,
 };
 
-const bandwidthShare = 0.85;
+export const bandwidthShare = 0.85;
+export const bytesOf = (type: string): number => bytesPerWeight[type as TensorType] ?? 4;
 const samplingSeconds = 2.5e-5;
 
 /** Seconds for a product with this many weights in rows of `columns`. */
 function productSeconds(device: Gpu, figures: KernelFigures, kind: string, weights: number, columns: number): number {
-  const type = (kind.split(' ')[1] ?? '') as TensorType;
-  const memory = (weights * (bytesPerWeight[type] ?? 4)) / (bandwidthShare * device.bytesPerSecond);
+  const type = kind.split(' ')[1] ?? '';
+  const memory = (weights * bytesOf(type)) / (bandwidthShare * device.bytesPerSecond);
   const steps = columns / figures.stepColumns;
   const idle = Math.ceil(steps) / steps;
   const instructions = weights * idle * (figures.perWeight[device.compiledFor]?.[kind] ?? 8);

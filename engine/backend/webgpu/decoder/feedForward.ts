@@ -11,7 +11,7 @@ import {
   gatedVectorKernel,
   jointPieces,
 } from '../kernels/gatedNetwork.ts';
-import { tileTokens } from '../kernels/matrixTiles.ts';
+import { expertTileTokens } from '../kernels/matrixTiles.ts';
 import {
   combineExpertsGroups,
   combineExpertsKernel,
@@ -129,8 +129,10 @@ function recordCombined(recorder: Recorder, topK: number): void {
 
 /** A prompt's experts, in tiles of the tokens that chose them. */
 function recordExpertTiles(recorder: Recorder, spec: ExpertsSpec, { gate, up, down }: GpuExperts, x: GPUBuffer): void {
-  const { inputs, scratch, spec: decoder } = recorder.parts;
+  const { inputs, scratch, spec: decoder, gpu } = recorder.parts;
   const { numExperts, expertsPerToken: topK, intermediateSize } = spec;
+  const layouts = [gate, up, down].flatMap(({ weight }) => weight.pieces.map(({ layout }) => layout));
+  const tileTokens = Math.min(...layouts.map(({ type }) => expertTileTokens(type, gpu.capabilities)));
   const grouping = { numExperts, topK, tileTokens, maxTokens: maxTokensPerRun };
   recorder.add(groupExpertsKernel(grouping), [scratch.experts, inputs.paramBuffer, scratch.grouping], [1]);
   const tiles = (linear: GpuLinear, rows: number, from: GPUBuffer, input: 'tokens' | 'visits', y: GPUBuffer) =>

@@ -15,6 +15,8 @@ export interface KernelSource {
   readonly bindings: readonly BindingKind[];
   /** Weights that a thread multiplies each time through its loop over columns; absent: the kernel multiplies no weights so. */
   readonly weightsPerStep?: number;
+  /** Multiplications of a thread each time through the main loop of a prompt's kernel; with subgroup matrices, of whole matrices. */
+  readonly multipliesPerStep?: number;
   /** Of the weights that one dispatch for one token reads. */
   readonly weightBytes?: number;
 }

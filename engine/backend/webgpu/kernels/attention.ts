@@ -97,7 +97,7 @@ function workgroupBytes({ keyDim }: AttentionShape, rows: number, keys: number):
 const rowsOf = ({ headsPerTile, queries }: AttentionTile): number => headsPerTile * queries;
 
 /** A thread for each sum of four values, within limits. */
-const threadsOf = ({ valueDim }: AttentionShape, tile: AttentionTile): number =>
+export const threadsOf = ({ valueDim }: AttentionShape, tile: AttentionTile): number =>
   (rowsOf(tile) * valueDim) / 4 > 128 ? 256 : 128;
 
 /** Workgroups that fill a large GPU; it has 132 to 170 cores, of which each holds some. Smaller ones may be tuned to fewer. */
@@ -205,7 +205,12 @@ fn place(block: u32, table: u32, kv_head: u32) -> u32 {
 }
 ${storeCode(shape, tile, splits)}
 `;
-  return { label: `attention ${heads}/${kvHeads}x${keyDim} s${splits}`, code, bindings: buffers.bindings };
+  return {
+    label: `attention ${heads}/${kvHeads}x${keyDim} s${splits}`,
+    code,
+    bindings: buffers.bindings,
+    multipliesPerStep: (m * tile.keys * (keyDim + valueDim)) / threads,
+  };
 }
 
 /** Reads of the loops over a key's values, and over a block's keys. */

@@ -149,6 +149,8 @@ export function matrixMatrixKernel(shape: ProductShape, capabilities: GpuCapabil
     {
       weightRow: `min(first_row + r, ${layout.rows - 1}u)`,
       xRow: '(first_token + t)',
+      tokens: tileTokens,
+      columns: layout.columns,
       xWidth: widthOfX(shape),
       xOffset: `(${rowsPerHead ? firstRow / rowsPerHead : 0}u + head) * (weight_COLUMNS / 4u)`,
       count: '(params.tokens - first_token)',
@@ -183,7 +185,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   ${tile.body}
 }
 `;
-  return { label: `matrixMatrix ${layout.type} ${layout.rows}x${layout.columns}`, code, bindings: buffers.bindings };
+  return {
+    label: `matrixMatrix ${layout.type} ${layout.rows}x${layout.columns}`,
+    code,
+    bindings: buffers.bindings,
+    multipliesPerStep: tile.multipliesPerStep,
+  };
 }
 
 /** Workgroups for `tokens` rows of x. */

@@ -14,19 +14,23 @@ import { type BufferDeclaration, declareBuffers, read, type SharedAccess, write 
 export const tileTokens = 64;
 export const tileRows = 64;
 /** Columns of a step: four units of a matrix row, in the matrix's own order, so that they need not follow each other. */
-const tileColumns = 32;
+export const tileColumns = 32;
 export const tileThreads = 256;
 
 /** Expressions speak of `t` and `r`, a row of x and a row of the matrix within the tile, and of what the kernel declares. */
 interface TileProduct {
   /** Row of `weight`; must exist for every r. */
   readonly weightRow: string;
+  /** Rows of x in a tile: `tileTokens`, or twice as many with subgroup matrices. */
+  readonly tokens: number;
   /** Row of x, of `xWidth` values; asked for t below `count` only. */
   readonly xRow: string;
+  /** Of the matrix. */
+  readonly columns: number;
   readonly xWidth: number;
   /** From the start of x's row, in four values. */
   readonly xOffset: string;
-  /** Rows of x in the tile; more than the tile has count as all. */
+  /** Those that are there; more than the tile has count as all. */
   readonly count: string;
   /** Statement that takes `value` at t, r, for t below `count`. */
   readonly store: string;
@@ -41,29 +45,73 @@ interface Destination {
   readonly weight: string;
 }
 
-/** Statements by which the workgroup loads the step that starts with unit `first`; what is not there becomes zero. */
-function loadStep(product: TileProduct, { xType, x, weight }: Destination): string {
-  const quads = tileColumns / 4;
-  const units = tileColumns / 8;
-  return /* wgsl */ `
-    for (var i = thread; i < ${tileTokens * quads}u; i += ${tileThreads}u) {
-      let t = i / ${quads}u;
-      let quad = i % ${quads}u;
-      let unit = first + quad / 2u;
-      var value = ${xType}();
-      if (t < ${product.count} && unit < weight_COLUMNS / 8u) {
-        value = x[${product.xRow} * ${product.xWidth / 4}u + ${product.xOffset} + weight_columns(unit)[quad % 2u]];
-      }
-      ${x}
-    }
-    for (var i = thread; i < ${tileRows * units}u; i += ${tileThreads}u) {
-      let r = i / ${units}u;
-      let unit = first + i % ${units}u;
-      var both = Unit(vec4f(), vec4f());
-      if (unit < weight_COLUMNS / 8u) { both = weight_unit(${product.weightRow}, unit); }
-      { let quad = 2u * (i % ${units}u); let value = both.a; ${weight} }
-      { let quad = 2u * (i % ${units}u) + 1u; let value = both.b; ${weight} }
+interface StepLoad {
+  /** Variables of a thread's share of a step, and the rows that they come from. */
+  readonly declare: string;
+  /** Statement that fills the variables from the step that starts with unit `first`. */
+  readonly fetch: string;
+  /** Statement that moves the variables into workgroup memory. */
+  readonly store: string;
+}
+
+/**
+ * A thread's share of a step, fetched into registers while other threads still multiply the step before. Columns that are not there become zero; rows of x that are
+ * not there repeat the last, and their results are not stored.
+ */
+function stepLoad(product: TileProduct, { xType, x, weight }: Destination): StepLoad {
+  const [quads, units] = [tileColumns / 4, tileColumns / 8];
+  const xs = Array.from({ length: (product.tokens * quads) / tileThreads }, (_, i) => i);
+  const ws = Array.from({ length: (tileRows * units) / tileThreads }, (_, i) => i);
+  const whole = product.columns % tileColumns === 0;
+  const within = (unit: string, statement: string, zero: string) =>
+    whole ? statement : `if (${unit} < ${product.columns / 8}u) { ${statement} } else { ${zero} }`;
+  const fetch = /* wgsl */ `{
+      let x_unit = first + (thread % ${quads}u) / 2u;
+      let column = weight_columns(x_unit)[thread % 2u];
+      ${within('x_unit', xs.map((i) => `x${i} = x[x_at${i} + column];`).join(' '), xs.map((i) => `x${i} = ${xType}();`).join(' '))}
+      let w_unit = first + thread % ${units}u;
+      ${within('w_unit', ws.map((i) => `w${i} = weight_unit(w_row${i}, w_unit);`).join(' '), ws.map((i) => `w${i} = Unit(vec4f(), vec4f());`).join(' '))}
     }`;
+  return {
+    declare: [
+      ...xs.map(
+        (i) => `var x${i}: ${xType}; var x_at${i}: u32;
+  { let t = min(thread / ${quads}u + ${(i * tileThreads) / quads}u, ${product.count} - 1u); x_at${i} = ${product.xRow} * ${product.xWidth / 4}u + ${product.xOffset}; }`,
+      ),
+      ...ws.map(
+        (i) => `var w${i}: Unit; var w_row${i}: u32;
+  { let r = thread / ${units}u + ${(i * tileThreads) / units}u; w_row${i} = ${product.weightRow}; }`,
+      ),
+    ].join('\n  '),
+    fetch,
+    store: [
+      ...xs.map(
+        (i) =>
+          `{ let t = thread / ${quads}u + ${(i * tileThreads) / quads}u; let quad = thread % ${quads}u; let value = x${i}; ${x} }`,
+      ),
+      ...ws.flatMap((i) =>
+        ['a', 'b'].map(
+          (half, j) =>
+            `{ let r = thread / ${units}u + ${(i * tileThreads) / units}u; let quad = 2u * (thread % ${units}u) + ${j}u; let value = w${i}.${half}; ${weight} }`,
+        ),
+      ),
+    ].join('\n    '),
+  };
+}
+
+/** The loop over a product's columns around the statements of one step. */
+function stepLoop(product: TileProduct, load: StepLoad, step: string): string {
+  const steps = Math.ceil(product.columns / tileColumns);
+  return /* wgsl */ `
+  ${load.declare}
+  for (var first = 0u; first < ${(steps * tileColumns) / 8}u; first += ${tileColumns / 8}u) {
+    ${load.fetch}
+    workgroupBarrier();
+    ${load.store}
+    workgroupBarrier();
+    ${step}
+  }
+  workgroupBarrier();`;
 }
 
 interface MatrixUnit {
@@ -82,73 +130,97 @@ export const matrixTileAccesses: readonly SharedAccess[] = [
   { name: 'matrix rows', address: (thread) => 2 * stride * (thread % 8) },
 ];
 
-/** How the tile's result matrices are spread over subgroups, which may be smaller, and then more, than the largest. */
-function spread({ subgroups, matrix: { m, n } }: MatrixUnit) {
+/** How the results of a tile of `tokens` are spread over subgroups, which may be smaller, and then more, than the largest. */
+function spread({ subgroups, matrix: { m, n } }: MatrixUnit, tokens: number) {
   const across = tileRows / n;
-  const results = (tileTokens / m) * across;
+  const results = (tokens / m) * across;
   const each = Math.max(1, (results * subgroups.max) / tileThreads);
-  return { across, results, each, busy: results / each, subgroups: tileThreads / subgroups.min };
+  return { across, each, busy: results / each };
 }
 
-/** Workgroup memory that the tile takes. */
-function matrixTileBytes(unit: MatrixUnit): number {
-  const operands = 2 * 2 * stride * (tileTokens + tileRows);
-  return operands + 4 * spread(unit).busy * unit.matrix.m * unit.matrix.n;
+/** Bytes of workgroup memory that a tile of `tokens` takes, an expert's list of visits included; results leave it in `rounds`. */
+function matrixTileBytes(unit: MatrixUnit, tokens: number, exact: boolean, rounds: number): number {
+  const operands = 2 * stride * (2 * tokens + (exact ? 1 : 2) * tileRows);
+  return operands + (4 * spread(unit, tokens).busy * unit.matrix.m * unit.matrix.n) / rounds + 4 * tokens;
+}
+
+const mostRounds = 8;
+
+/** Fewest rounds in which the results fit beside the operands. */
+function roundsOf(unit: MatrixUnit, tokens: number, exact: boolean, workgroupBytes: number): number | undefined {
+  for (let rounds = 1; rounds <= mostRounds; rounds *= 2) {
+    if (matrixTileBytes(unit, tokens, exact, rounds) <= workgroupBytes) return rounds;
+  }
+  return undefined;
+}
+
+/**
+ * Rows of x in an expert's tile: twice `tileTokens` where subgroup matrices and workgroup memory allow it, so that its matrix is dequantised half as often.
+ * What few visits leave empty is not multiplied.
+ */
+export function expertTileTokens(type: TensorType, capabilities: GpuCapabilities): number {
+  const { subgroups, subgroupMatrix: matrix, maxWorkgroupBytes } = capabilities;
+  const most = 2 * tileTokens;
+  const rounds = subgroups && matrix && roundsOf({ subgroups, matrix }, most, halves.has(type), maxWorkgroupBytes);
+  return rounds !== undefined && rounds <= 2 ? most : tileTokens;
 }
 
 /** Whether a tile can be made of an adapter's matrices. */
 export function tilesWithMatrices(unit: MatrixUnit, workgroupBytes: number): boolean {
   const { m, n, k } = unit.matrix;
   const divides = tileTokens % m === 0 && tileRows % n === 0 && tileColumns % k === 0;
-  return divides && tileThreads % unit.subgroups.max === 0 && matrixTileBytes(unit) <= workgroupBytes;
+  return (
+    divides && tileThreads % unit.subgroups.max === 0 && matrixTileBytes(unit, tileTokens, false, 1) <= workgroupBytes
+  );
 }
 
-function matrixTile(type: TensorType, product: TileProduct, unit: MatrixUnit): TileCode {
+function matrixTile(type: TensorType, product: TileProduct, unit: MatrixUnit, workgroupBytes: number): TileCode {
   const { m, n } = unit.matrix;
   const exact = halves.has(type);
-  const { across, busy, each, subgroups } = spread(unit);
+  const rounds = roundsOf(unit, product.tokens, exact, workgroupBytes);
+  if (rounds === undefined) throw new Error(`a tile of ${product.tokens} rows does not fit ${workgroupBytes} bytes`);
+  const { across, busy, each } = spread(unit, product.tokens);
   const slots = Array.from({ length: each }, (_, slot) => slot);
-  // Subgroups beyond those that have a result keep to the barriers.
-  const guard = subgroups > busy ? `if (subgroup < ${busy}u) ` : '';
+  // Subgroups without a result, or without a row of x that is there, keep to the barriers.
+  const present = `first_result / ${across}u * ${m}u < min(${product.count}, ${product.tokens}u)`;
+  const load = stepLoad(product, { xType: 'vec4u', x: keepX, weight: exact ? keepWeight : keepBothOfWeight });
   return {
     enables:
       'enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; diagnostic(off, chromium.subgroup_matrix_uniformity);',
     x: [read('x', 'vec4u'), read('x_scale')],
+    multipliesPerStep: (slots.length * (exact ? 2 : 3) * tileColumns) / unit.matrix.k,
     builtins: ', @builtin(subgroup_invocation_id) lane: u32, @builtin(subgroup_size) lanes: u32',
     declarations: /* wgsl */ `
 var<workgroup> w_high: array<f16, ${tileRows * stride}>;
 ${exact ? '' : `var<workgroup> w_low: array<f16, ${tileRows * stride}>;`}
-var<workgroup> x_high: array<f16, ${tileTokens * stride}>;
-var<workgroup> x_low: array<f16, ${tileTokens * stride}>;
-var<workgroup> results: array<f32, ${busy * m * n}>;`,
+var<workgroup> x_high: array<f16, ${product.tokens * stride}>;
+var<workgroup> x_low: array<f16, ${product.tokens * stride}>;
+var<workgroup> results: array<f32, ${(busy / rounds) * m * n}>;`,
     body: /* wgsl */ `
   let subgroup = thread / lanes;
   let first_result = subgroup * ${each}u;
   ${slots.map((slot) => `var sum${slot} = subgroup_matrix_result<f32, ${n}, ${m}>();`).join('\n  ')}
-  for (var first = 0u; first < weight_COLUMNS / 8u; first += ${tileColumns / 8}u) {
-    ${loadStep(product, { xType: 'vec4u', x: keepX, weight: exact ? keepWeight : keepBothOfWeight })}
-    workgroupBarrier();
-    ${guard}{
-      ${multiply(unit, slots, exact)}
-    }
-    workgroupBarrier();
-  }
+  ${stepLoop(product, load, `if (${present}) { ${multiply(unit, slots, exact)} }`)}
+  let own = (subgroup / ${rounds}u) * ${m * n}u;
+  for (var round = 0u; round < ${rounds}u; round++) {
+    let writes = subgroup % ${rounds}u == round && ${present};
   ${slots
     .map(
       (slot) => /* wgsl */ `
-  ${guard}{ subgroupMatrixStore<row_major>(&results, subgroup * ${m * n}u, sum${slot}, ${n}u); }
-  workgroupBarrier();
-  ${guard}{
-    for (var i = lane; i < ${m * n}u; i += lanes) {
-      let result = first_result + ${slot}u;
-      let t = (result / ${across}u) * ${m}u + i / ${n}u;
-      let r = (result % ${across}u) * ${n}u + i % ${n}u;
-      if (t < ${product.count}) { let value = results[subgroup * ${m * n}u + i] * x_scale[${product.xRow}]; ${product.store} }
+    if (writes) { subgroupMatrixStore<row_major>(&results, own, sum${slot}, ${n}u); }
+    workgroupBarrier();
+    if (writes) {
+      for (var i = lane; i < ${m * n}u; i += lanes) {
+        let result = first_result + ${slot}u;
+        let t = (result / ${across}u) * ${m}u + i / ${n}u;
+        let r = (result % ${across}u) * ${n}u + i % ${n}u;
+        if (t < ${product.count}) { let value = results[own + i] * x_scale[${product.xRow}]; ${product.store} }
+      }
     }
-  }
-  workgroupBarrier();`,
+    workgroupBarrier();`,
     )
-    .join('')}`,
+    .join('')}
+  }`,
   };
 }
 
@@ -164,7 +236,7 @@ const keepBothOfWeight = `${keepWeight} let low = value - vec4f(unpack2x16float(
 /** The results of one subgroup follow each other along the matrix's rows, so that they share the matrix of x. */
 function multiply(unit: MatrixUnit, slots: readonly number[], exact: boolean): string {
   const { m, n, k } = unit.matrix;
-  const { across } = spread(unit);
+  const { across } = spread(unit, tileTokens);
   const left = (name: string, result: string) =>
     `subgroupMatrixLoad<subgroup_matrix_left<f16, ${k}, ${m}>, row_major>(&${name}, (${result} / ${across}u) * ${m * stride}u + column, ${stride}u)`;
   const right = (name: string, result: string) =>
@@ -196,14 +268,14 @@ interface TileCode {
   readonly builtins: string;
   /** Statements of `main`, in uniform control flow. */
   readonly body: string;
+  /** Of a thread, or with matrices of a subgroup. */
+  readonly multipliesPerStep: number;
 }
 
 /** Needs `unitCode` and `weightCode` of `weight`, of that type. */
 export function tileCode(type: TensorType, product: TileProduct, capabilities: GpuCapabilities): TileCode {
-  const { subgroups, subgroupMatrix } = capabilities;
-  return subgroups && subgroupMatrix
-    ? matrixTile(type, product, { subgroups, matrix: subgroupMatrix })
-    : plainTile(product);
+  const { subgroups, subgroupMatrix: matrix, maxWorkgroupBytes } = capabilities;
+  return subgroups && matrix ? matrixTile(type, product, { subgroups, matrix }, maxWorkgroupBytes) : plainTile(product);
 }
 
 /** Rows of a plain tile are padded by one vec4, so that they do not start in the same bank. */
@@ -217,11 +289,18 @@ export const plainTileAccesses: readonly SharedAccess[] = [
 
 /** Each thread computes four rows of x by four of the matrix, 16 apart. */
 function plainTile(product: TileProduct): TileCode {
+  if (product.tokens !== tileTokens) throw new Error(`a plain tile has ${tileTokens} rows`);
   const quads = tileColumns / 4;
   const four = [0, 1, 2, 3];
+  const load = stepLoad(product, {
+    xType: 'vec4f',
+    x: `tile_x[t * ${plainStride}u + quad] = value;`,
+    weight: `tile_w[r * ${plainStride}u + quad] = value;`,
+  });
   return {
     enables: '',
     x: [read('x', 'vec4f')],
+    multipliesPerStep: four.length * four.length * tileColumns,
     builtins: '',
     declarations: /* wgsl */ `
 var<workgroup> tile_w: array<vec4f, ${tileRows * plainStride}>;
@@ -230,15 +309,14 @@ var<workgroup> tile_x: array<vec4f, ${tileTokens * plainStride}>;`,
   ${four.map((t) => `var sum${t} = vec4f();`).join(' ')}
   let tx = thread % 16u;
   let ty = thread / 16u;
-  for (var first = 0u; first < weight_COLUMNS / 8u; first += ${quads / 2}u) {
-    ${loadStep(product, { xType: 'vec4f', x: `tile_x[t * ${plainStride}u + quad] = value;`, weight: `tile_w[r * ${plainStride}u + quad] = value;` })}
-    workgroupBarrier();
-    for (var quad = 0u; quad < ${quads}u; quad++) {
-      ${four.map((r) => `let w${r} = tile_w[(tx + ${16 * r}u) * ${plainStride}u + quad];`).join('\n      ')}
-      ${four.map((t) => `{ let v = tile_x[(ty + ${16 * t}u) * ${plainStride}u + quad]; sum${t} += vec4f(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v)); }`).join('\n      ')}
-    }
-    workgroupBarrier();
-  }
+  ${stepLoop(
+    product,
+    load,
+    `for (var quad = 0u; quad < ${quads}u; quad++) {
+      ${four.map((r) => `let row${r} = tile_w[(tx + ${16 * r}u) * ${plainStride}u + quad];`).join('\n      ')}
+      ${four.map((t) => `{ let v = tile_x[(ty + ${16 * t}u) * ${plainStride}u + quad]; sum${t} += vec4f(dot(row0, v), dot(row1, v), dot(row2, v), dot(row3, v)); }`).join('\n      ')}
+    }`,
+  )}
   for (var i = 0u; i < 4u; i++) {
     let r = tx + 16u * i;
     ${four.map((each) => `{ let t = ty + ${16 * each}u; let value = sum${each}[i]; if (t < ${product.count}) { ${product.store} } }`).join('\n    ')}

@@ -123,12 +123,14 @@ export function expertTilesKernel(shape: ExpertTilesShape, capabilities: GpuCapa
   const { layout, rows, grouping } = shape;
   const firstExpert = shape.firstRow / rows;
   const endExpert = firstExpert + layout.rows / rows;
-  if (grouping.tileTokens > tileTokens) throw new Error(`a tile has ${tileTokens} tokens`);
+  const tokens = Math.max(tileTokens, grouping.tileTokens);
   const tile = tileCode(
     layout.type,
     {
       weightRow: `((expert - ${firstExpert}u) * ${rows}u + min(first_row + r, ${rows - 1}u))`,
       xRow: shape.input === 'tokens' ? `(visits[t] / ${grouping.topK}u)` : 'visits[t]',
+      tokens,
+      columns: layout.columns,
       xWidth: layout.columns,
       xOffset: '0u',
       count: 'count',
@@ -149,7 +151,7 @@ ${buffers.code}
 ${unitCode}
 ${weightCode('weight', layout, shape.blockScale)}
 ${groupingCode(grouping)}
-var<workgroup> visits: array<u32, ${tileTokens}>;
+var<workgroup> visits: array<u32, ${tokens}>;
 ${tile.declarations}
 @compute @workgroup_size(${tileThreads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32${tile.builtins}) {
@@ -168,6 +170,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     label: `expertTiles ${layout.type} ${rows}x${layout.columns} ${shape.input}`,
     code,
     bindings: buffers.bindings,
+    multipliesPerStep: tile.multipliesPerStep,
   };
 }
 
