@@ -37,7 +37,7 @@ export interface SmallModel {
 const width = sharedColumns;
 const mostTokens = 512;
 const mostLayers = 4;
-const mostExperts = 16;
+const mostTopK = 4;
 
 /** Types of the matrices of a layer, by which its kernels differ. */
 function typesOf({ attention, feedForward }: LayerWeights): Record<string, string> {
@@ -103,13 +103,15 @@ function smallFeedForward(spec: FeedForwardSpec): FeedForwardSpec {
   const intermediateSize = Math.min(spec.intermediateSize, width);
   if (spec.kind !== 'experts') return { ...spec, intermediateSize };
   const { router, sharedIntermediateSize: shared } = spec;
-  const groups = router.kind === 'sigmoid-grouped' ? router.groups : 1;
-  const numExperts = Math.min(spec.numExperts, groups * Math.ceil(mostExperts / groups));
+  const expertsPerToken = Math.min(spec.expertsPerToken, mostTopK);
+  // One expert more than a token chooses from: most of a prompt visits each, and fills its tiles.
+  const { groups, groupsUsed } = router.kind === 'sigmoid-grouped' ? router : { groups: 1, groupsUsed: 1 };
+  const ofGroup = Math.max(2, Math.ceil((expertsPerToken + 1) / groupsUsed));
   return {
     ...spec,
     intermediateSize,
-    numExperts,
-    expertsPerToken: Math.min(spec.expertsPerToken, 4),
+    numExperts: Math.min(spec.numExperts, groups * ofGroup),
+    expertsPerToken,
     ...(shared !== undefined && { sharedIntermediateSize: Math.min(shared, width) }),
   };
 }
@@ -216,7 +218,7 @@ function feedForwardWeights(
   return {
     kind: 'experts',
     router: make.linear(stored.router, experts, hidden),
-    ...(stored.selectionBias && { selectionBias: make.vector(experts) }),
+    ...(stored.selectionBias && { selectionBias: make.selectionBias(experts) }),
     gate: make.linear(stored.gate, experts, states, hidden),
     up: make.linear(stored.up, experts, states, hidden),
     down: make.linear(stored.down, experts, hidden, states),
@@ -274,10 +276,17 @@ class WeightMaker {
     return this.#floats(shape, 0, 0.5);
   }
 
-  #floats(shape: readonly number[], centre: number, spread: number): Weight {
+  /** Every token visits the first expert, however many there are. */
+  selectionBias(experts: number): Weight {
+    return this.#floats([experts], 0, 0.5, 1);
+  }
+
+  /** @param more added to the first */
+  #floats(shape: readonly number[], centre: number, spread: number, more = 0): Weight {
     const next = generator(this.#seed++);
     const count = shape.reduce((product, size) => product * size, 1);
     const values = Float32Array.from({ length: count }, () => centre + spread * (next() / 2 ** 31 - 1));
+    values[0] = (values[0] ?? 0) + more;
     const rowBytes = 4 * (shape.length === 1 ? count : (shape.at(-1) ?? 1));
     return {
       name: 'check',
