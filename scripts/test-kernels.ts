@@ -14,7 +14,7 @@ import { type Card, cards } from './kernels/cards.ts';
 import { type CardResult, measureCard } from './kernels/measure.ts';
 import { models } from './kernels/models.ts';
 import { writeReport } from './kernels/report.ts';
-import { ceilings, wavefrontCeilings } from './shared/kernelCeilings.ts';
+import { ceilings, stepCeilings, wavefrontCeilings } from './shared/kernelCeilings.ts';
 import { Unavailable } from './shared/mesa.ts';
 
 const { values } = parseArgs({
@@ -44,9 +44,17 @@ function faults({ card, kernels, failures, capabilities }: CardResult): string[]
       ? []
       : [`${card.name}: ${label} takes ${perWeight.toFixed(1)} instructions a weight; its ceiling is ${ceiling}.`];
   });
+  const slow = kernels.flatMap(({ label, kind, rows, perStep }) => {
+    if (rows !== 'prompt' || perStep === undefined) return [];
+    const ceiling = stepCeilings[kind]?.[card.name];
+    if (ceiling === undefined) return [`${card.name}: kernelCeilings.ts has no steps of ${kind}.`];
+    return perStep <= ceiling
+      ? []
+      : [`${card.name}: ${label} takes ${perStep} instructions a step; its ceiling is ${ceiling}.`];
+  });
   if (capabilities.software) failed.push(`${card.name} counts as a rasteriser on the CPU.`);
   if (kernels.length === 0) failed.push(`${card.name}: no kernel was compiled.`);
-  return [...failed, ...spilled, ...costly];
+  return [...failed, ...spilled, ...costly, ...slow];
 }
 
 function bankFaults(): string[] {

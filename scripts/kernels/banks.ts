@@ -1,6 +1,7 @@
 /** Counts bank conflicts in workgroup memory by NVIDIA's rules: 32 banks of four bytes, 16-byte accesses by quarter warps. */
 
 import { attentionAccesses, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
+import { matrixAttentionAccesses } from '../../engine/backend/webgpu/kernels/attentionTiles.ts';
 import type { SharedAccess } from '../../engine/backend/webgpu/kernels/bindings.ts';
 import { matrixTileAccesses, plainTileAccesses } from '../../engine/backend/webgpu/kernels/matrixTiles.ts';
 import { cachedAttentions } from '../../engine/model/spec/spec.ts';
@@ -34,6 +35,7 @@ export function sharedWavefronts(models: readonly BenchModel[]): Map<string, num
       const shape = attentionShape(attention);
       for (const tokens of [1, 16])
         note(`attention of ${shape.keyDim}`, attentionAccesses(shape, attentionTile(shape, tokens)));
+      if (!shape.latent) note(`attention tiles of ${shape.keyDim}`, matrixAttentionAccesses(shape.keyDim));
     }
   }
   note('plain tiles', plainTileAccesses);

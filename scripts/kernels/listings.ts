@@ -193,7 +193,7 @@ const multiplies =
   /\b(ffma|fmul|v_fma|v_fmac|v_mul_f32|v_pk_fma|v_mac|v_mad|v_dot|v_dual_fmac|v_dual_mul|fmadd|ffma32)|\bfma\b/;
 const matrixMultiplies = /\b(hmma|v_wmma)/;
 
-/** A kernel's main loop, innermost, with its multiplications. Matrices count above all. */
+/** A kernel's main loop, with its multiplications: the innermost, or with matrices the one that multiplies most of them outside of loops within it. */
 interface MainLoop {
   readonly loop: Set<number>;
   readonly multiplies: number;
@@ -202,12 +202,14 @@ interface MainLoop {
 
 function mainLoop(listing: Listing): MainLoop | undefined {
   const all = loopsOf(listing);
-  const inner = all.filter((loop) => !all.some((other) => contains(loop, other)));
-  const counted = inner.map((loop) => {
-    const lines = instructionsOf(listing, loop);
+  const counted = all.flatMap((loop): MainLoop[] => {
+    const nested = all.filter((other) => contains(loop, other));
+    const own = new Set([...loop].filter((block) => !nested.some((other) => other.has(block))));
+    const lines = instructionsOf(listing, own);
     const matrices = lines.filter((line) => matrixMultiplies.test(line)).length;
+    if (matrices > 0) return [{ loop: own, multiplies: matrices, withMatrices: true }];
     const scalars = lines.filter((line) => multiplies.test(line)).length;
-    return { loop, multiplies: matrices || scalars, withMatrices: matrices > 0 };
+    return nested.length > 0 ? [] : [{ loop, multiplies: scalars, withMatrices: false }];
   });
   return counted.sort((a, b) => Number(b.withMatrices) - Number(a.withMatrices) || b.multiplies - a.multiplies)[0];
 }

@@ -1,6 +1,6 @@
 /** Records the engine's plans for a model on an adapter, without memory and without a device. */
 
-import { queriesPerTile } from '../../engine/backend/webgpu/decoder/attention.ts';
+import { sharedTiles } from '../../engine/backend/webgpu/decoder/attention.ts';
 import { allocateCache } from '../../engine/backend/webgpu/decoder/cache.ts';
 import { headPlan, layersPlan } from '../../engine/backend/webgpu/decoder/forwardPlan.ts';
 import { placeWeights } from '../../engine/backend/webgpu/decoder/gpuWeights.ts';
@@ -57,7 +57,7 @@ export async function recordPlans(
   for (const count of rows) {
     const tokens = count === 'prompt' ? promptTokens : count;
     buffers.inputs.tokens = tokens;
-    buffers.inputs.tiles = Math.ceil(tokens / queriesPerTile(spec, count));
+    buffers.inputs.tiles = Math.ceil(tokens / sharedTiles(parts, count).queries);
     const plans: Plan[] = [await layersPlan(parts, count)];
     const { logits, hidden, chosen } = buffers.scratch;
     plans.push(await headPlan(parts, count === 'prompt' ? 1 : count, count === 'prompt' ? chosen : hidden));

@@ -3,8 +3,8 @@
  *
  * Assumptions beside those of timeModel.ts: a core issues `lanesPerCore` thread instructions a cycle, and its matrix units run beside them at
  * `matrixMacs`; the largest of both and memory counts in full, the others by a quarter. Waiting for memory and barriers is hidden by other workgroups
- * of the core, so a step costs its instructions; workgroups are dealt out evenly. Experts are chosen alike often, by chance. Kernels without a matrix move their values
- * at 0.85 of the bandwidth. The vendor's compiler needs as many instructions as Mesa's. Intel's devices count as if they had no matrices.
+ * of the core, so a step costs its instructions, among them those that attention by matrices rarely runs (rescaling); workgroups are dealt out evenly.
+ * Experts are chosen alike often, by chance. Kernels without a matrix move their values at 0.85 of the bandwidth. The vendor's compiler needs as many instructions as Mesa's. Intel's devices count as if they had no matrices.
  */
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import type { ExpertsSpec, GroupedQueryAttentionSpec, LayerSpec } from '../../engine/model/spec/spec.ts';
@@ -21,15 +21,19 @@ export interface PromptFigures {
   readonly expertTokens: Readonly<Record<string, Readonly<Record<string, number>>>>;
   /** Rows of a matrix unit: a tile multiplies no others than those with tokens. */
   readonly matrixRows: number;
-  /** Workgroups and steps of attention, by kind. */
-  readonly attention: Readonly<
-    Record<
-      string,
-      { readonly queries: number; readonly heads: number; readonly keys: number; readonly threads: number }
-    >
-  >;
+  /** Workgroups and steps of attention, by kind: `attention 64/8x64`, by matrices `attentionTiles 64/8x64`. */
+  readonly attention: Readonly<Record<string, AttentionFigures>>;
   /** Dispatches of a chunk, by model. */
   readonly dispatches: Readonly<Record<string, number>>;
+}
+
+interface AttentionFigures {
+  readonly queries: number;
+  readonly heads: number;
+  readonly keys: number;
+  readonly threads: number;
+  /** Multiply-adds of a step in matrices. */
+  readonly macs?: number | undefined;
 }
 
 const floatBytes = 4;
@@ -121,9 +125,12 @@ function expertSeconds(
 
 function attentionSeconds(device: Gpu, figures: PromptFigures, spec: GroupedQueryAttentionSpec, depth: number): number {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, slidingWindow } = spec;
-  const kind = `attention ${heads}/${kvHeads}x${headDim}`;
-  const shape = figures.attention[kind];
-  if (!shape) return Number.NaN;
+  const suffix = `${heads}/${kvHeads}x${headDim}`;
+  const byMatrices = `attentionTiles ${suffix}${slidingWindow === undefined ? '' : 'w'}`;
+  const measured = figures.perStep[device.compiledFor] ?? {};
+  const kind = [byMatrices, `attention ${suffix}`].find((each) => measured[each] !== undefined);
+  const shape = kind === undefined ? undefined : figures.attention[kind];
+  if (kind === undefined || !shape) return Number.NaN;
   const visible = Math.min(
     depth + figures.chunkTokens / 2,
     (slidingWindow ?? Number.POSITIVE_INFINITY) + shape.queries,
@@ -132,7 +139,7 @@ function attentionSeconds(device: Gpu, figures: PromptFigures, spec: GroupedQuer
     workgroups: (heads / shape.heads) * Math.ceil(figures.chunkTokens / shape.queries),
     steps: Math.ceil(visible / shape.keys),
     instructions: stepOf(figures, device, kind) * shape.threads,
-    macs: 0,
+    macs: shape.macs ?? 0,
     bytes: 2 * 2 * visible * kvHeads * headDim,
   });
 }

@@ -11,6 +11,12 @@ import {
   threadsOf,
 } from '../../engine/backend/webgpu/kernels/attention.ts';
 import {
+  matrixAttentionKind,
+  matrixAttentionMacs,
+  matrixAttentionThreads,
+  matrixAttentionTile,
+} from '../../engine/backend/webgpu/kernels/attentionTiles.ts';
+import {
   expertTileTokens,
   tileColumns,
   tileRows,
@@ -36,7 +42,13 @@ const promptFigures: z.ZodType<PromptFigures> = z.object({
   matrixRows: z.number(),
   attention: z.record(
     z.string(),
-    z.object({ queries: z.number(), heads: z.number(), keys: z.number(), threads: z.number() }),
+    z.object({
+      queries: z.number(),
+      heads: z.number(),
+      keys: z.number(),
+      threads: z.number(),
+      macs: z.number().optional(),
+    }),
   ),
   dispatches: z.record(z.string(), z.number()),
 });
@@ -97,13 +109,19 @@ function promptFiguresOf(results: readonly CardResult[]): PromptFigures {
     }
     perStep[card.name] = own;
   }
-  const attentions = models.flatMap(({ spec }) => cachedAttentions(spec)).map(attentionShape);
-  const attention = attentions.map((shape) => {
-    const { headsPerTile, queries, keys } = attentionTile(shape, maxTokensPerRun);
-    const threads = threadsOf(shape, { headsPerTile, queries, keys });
+  const shapes = models.flatMap(({ spec }) => cachedAttentions(spec)).map(attentionShape);
+  const attention = shapes.flatMap((shape) => {
+    const suffix = `${shape.heads}/${shape.kvHeads}x${shape.keyDim}`;
+    const { headsPerTile: heads, queries, keys } = attentionTile(shape, maxTokensPerRun);
+    const threads = threadsOf(shape, { headsPerTile: heads, queries, keys });
+    const plain = [`attention ${suffix}`, { queries, heads, keys, threads }] as const;
+    const [tile] = results.flatMap(({ capabilities }) => matrixAttentionTile(shape, 'f16', capabilities) ?? []);
+    if (!tile) return [plain];
+    const { queries: tokens, headsPerTile } = tile;
+    const figures = { queries: tokens, heads: headsPerTile, keys: tile.keys, threads: matrixAttentionThreads };
     return [
-      `attention ${shape.heads}/${shape.kvHeads}x${shape.keyDim}`,
-      { queries, heads: headsPerTile, keys, threads },
+      plain,
+      [`attentionTiles ${matrixAttentionKind(shape)}`, { ...figures, macs: matrixAttentionMacs(shape) }] as const,
     ];
   });
   const expertTokens = results.map(({ card, capabilities }) => {
@@ -158,6 +176,7 @@ function merged(old: KernelFigures, measured: KernelFigures): KernelFigures {
     dispatches: { ...old.dispatches, ...measured.dispatches },
     prompt: prompt && {
       ...prompt,
+      attention: { ...old.prompt?.attention, ...prompt.attention },
       perStep: mergedKinds(old.prompt?.perStep ?? {}, prompt.perStep),
       expertTokens: mergedKinds(old.prompt?.expertTokens ?? {}, prompt.expertTokens),
       dispatches: { ...old.prompt?.dispatches, ...prompt.dispatches },
@@ -223,7 +242,7 @@ ${predictions(before, now)}
 
 ## Instructions a step of a prompt
 
-Of a thread, for 32 columns of a tile of 64 rows, or a block of keys; tiles of experts have up to 128 tokens, others 64.
+Of a thread, for 32 columns of a tile of 64 rows, or a block of keys for 16 rows (\`attention\`) or 64 (\`attentionTiles\`, with a window \`w\`); tiles of experts have up to 128 tokens, others 64.
 
 ${promptInstructions(before, now)}
 

@@ -26,11 +26,38 @@ export const ceilings: Readonly<Record<string, Readonly<Record<CompiledCard, num
   'projectHeads Q8_0': { Ada: 5.3, navi31: 4.6, polaris10: 3.6, M1: 5.6 },
 };
 
+/** Instructions of a thread in a step of a prompt's kernel: 32 columns of a tile, or a block of keys. */
+export const stepCeilings: Readonly<Record<string, Partial<Readonly<Record<CompiledCard, number>>>>> = {
+  'attention 128/1x576': { Ada: 810, navi31: 820, polaris10: 1040, M1: 970 },
+  'attention 28/4x128': { polaris10: 1740, M1: 1900 },
+  'attention 32/4x128': { polaris10: 1700, M1: 2190 },
+  'attention 32/8x128': { polaris10: 1700, M1: 2190 },
+  'attention 48/8x128': { polaris10: 1740, M1: 1900 },
+  'attention 64/8x64': { polaris10: 1020, M1: 1190 },
+  'attentionTiles 28/4x128': { Ada: 740, navi31: 950 },
+  'attentionTiles 32/4x128': { Ada: 850, navi31: 950 },
+  'attentionTiles 32/8x128': { Ada: 850, navi31: 960 },
+  'attentionTiles 48/8x128': { Ada: 740, navi31: 960 },
+  'attentionTiles 64/8x64': { Ada: 590, navi31: 500 },
+  'attentionTiles 64/8x64w': { Ada: 680, navi31: 520 },
+  'expertTiles F8_E4M3': { Ada: 410, navi31: 380, polaris10: 800, M1: 800 },
+  'expertTiles MXFP4': { Ada: 400, navi31: 300, polaris10: 790, M1: 810 },
+  'expertTiles Q4_K': { Ada: 420, navi31: 370, polaris10: 790, M1: 820 },
+  'expertTiles Q6_K': { Ada: 640, navi31: 390, polaris10: 820, M1: 840 },
+  'matrixMatrix F32': { Ada: 260, navi31: 180, polaris10: 700, M1: 730 },
+  'matrixMatrix F8_E4M3': { Ada: 350, navi31: 260, polaris10: 800, M1: 800 },
+  'matrixMatrix Q4_K': { Ada: 360, navi31: 260, polaris10: 790, M1: 820 },
+  'matrixMatrix Q6_K': { Ada: 360, navi31: 280, polaris10: 820, M1: 840 },
+  'matrixMatrix Q8_0': { Ada: 280, navi31: 200, polaris10: 720, M1: 760 },
+};
+
 /** Passes of 32 threads' 16-byte accesses to workgroup memory through its banks. */
 export const wavefrontCeilings: Readonly<Record<string, number>> = {
   'attention of 64': 4,
   'attention of 128': 4,
   'attention of 576': 4,
+  'attention tiles of 64': 4,
+  'attention tiles of 128': 4,
   'plain tiles': 4,
   'matrix tiles': 4,
 };

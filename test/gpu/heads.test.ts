@@ -10,13 +10,15 @@ import {
   attentionShape,
   attentionTile,
 } from '../../engine/backend/webgpu/kernels/attention.ts';
+import { matrixAttentionKernel, matrixAttentionTile } from '../../engine/backend/webgpu/kernels/attentionTiles.ts';
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { jointNormKernel, prepareHeadsKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
 import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/webgpu/kernels/projections.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
 import { cacheRowOf, type GroupedQueryAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
 import type { CachePrecision } from '../../engine/protocol/models.ts';
-import { askedGoldens } from './adapters.ts';
+import { describeUnless } from '../unit/shared.ts';
+import { askedGoldens, lavapipe } from './adapters.ts';
 import { packRows, unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
 
@@ -205,10 +207,13 @@ async function attend(
   data: Data,
   table: Uint32Array<ArrayBuffer>,
   prepared: Prepared,
+  withMatrices = false,
 ): Promise<Float32Array> {
   const { spec, start, tokens, splits, precision } = one;
   const shape = attentionShape(spec);
-  const tile = attentionTile(shape, tokens);
+  const { capabilities } = held.gpu;
+  const tile = withMatrices ? matrixAttentionTile(shape, precision, capabilities) : attentionTile(shape, tokens);
+  if (!tile) throw new Error('this adapter has no matrices for it');
   const rows = Uint32Array.from(Array.from({ length: tokens }, (_, i) => [start + i, 3, 0, 0]).flat());
   const tiles: number[] = [];
   for (let at = 0; at < tokens; at += tile.queries) tiles.push(at, Math.min(tile.queries, tokens - at));
@@ -216,7 +221,9 @@ async function attend(
   const inputs = [rows, table, Uint32Array.from(tiles), prepared.query, prepared.keys, prepared.values];
   const groups = [shape.heads / tile.headsPerTile, tiles.length / 2, splits] as const;
   const size = tokens * shape.heads * shape.valueDim;
-  const kernel = attentionKernel(shape, tile, splits, precision);
+  const kernel = withMatrices
+    ? matrixAttentionKernel(shape, tile, capabilities)
+    : attentionKernel(shape, tile, splits, precision);
   if (splits === 1) return runKernel(held.gpu, kernel, [...inputs, ...sinks], size, groups);
   // The kernel divides its output by the splits, so what is written must be all there is: no guard words fit.
   const partWords = splits * tokens * shape.heads * (shape.valueDim + 4);
@@ -269,6 +276,17 @@ async function check(fields: Partial<Case>): Promise<void> {
   // Halves keep eleven bits of the new keys and values; the old ones are halves on both sides.
   const bound = one.precision === 'f16' ? 1e-6 : 1e-9;
   expect(normalisedError(actual, expectedOf(one, data))).toBeLessThan(bound);
+}
+
+/** From the same cache in f16, matrices give what f32 does. */
+async function checkMatrices(fields: Partial<Case>): Promise<void> {
+  const one = caseOf({ ...fields, precision: 'f16' });
+  const data = dataOf(one);
+  const table = pageTable(one);
+  const prepared = await prepare(one, data, table);
+  const actual = await attend(one, data, table, prepared, true);
+  expect(normalisedError(actual, await attend(one, data, table, prepared))).toBeLessThan(1e-11);
+  expect(normalisedError(actual, expectedOf(one, data))).toBeLessThan(1e-6);
 }
 
 const qwen3 = specOf({
@@ -352,4 +370,27 @@ describe('grouped-query attention equals the reference', () => {
     const rope: RopeSpec = { ...qwen3.rope, yarn: { ...yarn, attentionFactor: 0.1 * Math.log(4) + 1 } };
     return check({ spec: { ...qwen3, rope }, start: 131_071, splits: 16, precision: 'f16' });
   });
+});
+
+const noMatrices = lavapipe ? undefined : 'this adapter has no subgroup matrices';
+describeUnless(noMatrices, 'a prompt by subgroup matrices', () => {
+  it('from its first token, with sinks, in several tiles', () => checkMatrices({ tokens: 45 }));
+  it('behind cached tokens, across page boundaries', () => checkMatrices({ start: 75, tokens: 21 }));
+  it('in a window that starts within a page, with rows of a tile that no query fills (seven heads a key)', () =>
+    checkMatrices({
+      spec: specOf({ numAttentionHeads: 14, numKeyValueHeads: 2, slidingWindow: 50 }),
+      start: 100,
+      tokens: 30,
+    }));
+  it('with heads of 128 and several key heads (Qwen3), where maxima keep growing, so that sums are rescaled', () =>
+    checkMatrices({ spec: { ...qwen3, softmaxScale: qwen3.softmaxScale * 8 }, start: 200, tokens: 20 }));
+  it('with a key head for each query head, of 80 values, whose columns do not divide among subgroups', () =>
+    checkMatrices({
+      spec: specOf({
+        ...{ numAttentionHeads: 2, numKeyValueHeads: 2, headDim: 80, sinks: false },
+        rope: { theta: 10_000, dimensions: 80, layout: 'half-split' },
+      }),
+      start: 10,
+      tokens: 90,
+    }));
 });

@@ -12,6 +12,7 @@ import { bounds, checkNotes, errorOn, firstPasses, prepareCheck } from '../../en
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { openModel } from '../../engine/model/open.ts';
+import type { CachePrecision } from '../../engine/protocol/models.ts';
 import { type Candidate, type LoadedDecoder, loadDecoder } from '../../engine/runtime/backends.ts';
 import { argmax, greedy } from '../../engine/sampling/sampler.ts';
 import { models, weightsOf } from '../../scripts/kernels/models.ts';
@@ -70,10 +71,14 @@ const backends: readonly Candidate[] = [
   { name: 'onnx', open: async () => onnxBackend },
 ];
 
-async function load(name: string, cacheDirectory?: string): Promise<LoadedDecoder> {
+async function load(
+  name: string,
+  cacheDirectory?: string,
+  cachePrecision: CachePrecision = 'f32',
+): Promise<LoadedDecoder> {
   const model = await openModel(fixtureFile(`goldens/${name}`));
   try {
-    const options = { contextTokens: 256, cachePrecision: 'f32', ...(cacheDirectory && { cacheDirectory }) } as const;
+    const options = { contextTokens: 256, cachePrecision, ...(cacheDirectory && { cacheDirectory }) };
     return await loadDecoder('auto', model.spec, model.weights, options, backends);
   } finally {
     await model.file.close();
@@ -276,9 +281,14 @@ describeUnless(withoutMatrices, 'a fault in subgroup matrices leaves the model o
     ['qwen3', 'splitHalves', 'halves[first + i] = high | low;', 'halves[first + i] = high;'],
     // The upper half of an expert's large tile is left out.
     ['gpt-oss', 'expertTiles', 'min(count, 128u)', 'min(count, 64u)'],
+    // Attention of prompts, whose cache is in f16.
+    ['gpt-oss', 'attentionTiles', '<= own', '< own'],
+    ['gpt-oss', 'attentionTiles', 'exp2(sink - top + 13.0)', '0.0'],
+    ['gpt-oss', 'attentionTiles', 'factors[matrix_row +', 'factors[0u * matrix_row +'],
+    ['qwen3', 'attentionTiles', '(low1, key, score)', '(high1, key, score)'],
   ])('%s: %s: %s', async (name, ...fault) => {
     const changed = plant(fault);
-    const { decoder } = await load(name);
+    const { decoder } = await load(name, undefined, fault[0] === 'attentionTiles' ? 'f16' : 'f32');
     expect([...changed]).not.toEqual([]);
     expect(decoder.backend).toBe('webgpu');
     expect(decoder.notes.join(' ')).toMatch(

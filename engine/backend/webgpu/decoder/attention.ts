@@ -1,19 +1,20 @@
 /** Attention of one layer up to its output projection, which the plan adds to the residual stream. */
 import {
   cachedAttentions,
-  type DecoderSpec,
   type GatedDeltaSpec,
   type GroupedQueryAttentionSpec,
   type LatentAttentionSpec,
 } from '../../../model/spec/spec.ts';
 import {
   type AttentionShape,
+  type AttentionTile,
   attentionKernel,
   attentionMergeKernel,
   attentionShape,
   attentionSplits,
   attentionTile,
 } from '../kernels/attention.ts';
+import { matrixAttentionKernel, matrixAttentionTile } from '../kernels/attentionTiles.ts';
 import {
   convolutionGroups,
   convolutionKernel,
@@ -36,17 +37,32 @@ import {
 } from '../kernels/projections.ts';
 import type { LayerCache } from './cache.ts';
 import type { GpuGatedDelta, GpuGroupedQuery, GpuLatent, GpuLinear } from './gpuWeights.ts';
-import type { BlockOutput, PlanRows, Recorder } from './recorder.ts';
+import type { BlockOutput, DecoderParts, PlanRows, Recorder } from './recorder.ts';
 
 /** Where no layer has attention. */
 const limitOfRows = 16;
 
 const tokensOf = (rows: PlanRows): number => (rows === 'prompt' ? Number.MAX_SAFE_INTEGER : rows);
 
-/** Query rows of one sequence in an attention tile: the most that every layer supports. */
-export function queriesPerTile(spec: DecoderSpec, rows: PlanRows): number {
-  const tiles = cachedAttentions(spec).map((attention) => attentionTile(attentionShape(attention), tokensOf(rows)));
-  return Math.min(...tiles.map(({ queries }) => queries), limitOfRows);
+interface SharedTiles {
+  /** Whether all layers attend by subgroup matrices. */
+  readonly withMatrices: boolean;
+  /** Query rows of one sequence in a tile: the most that every layer supports. */
+  readonly queries: number;
+}
+
+/** How a run's rows are cut into attention tiles, which all layers share. */
+export function sharedTiles(
+  { spec, gpu, cache }: Pick<DecoderParts, 'spec' | 'gpu' | 'cache'>,
+  rows: PlanRows,
+): SharedTiles {
+  const shapes = cachedAttentions(spec).map(attentionShape);
+  const fewest = (tiles: readonly AttentionTile[]) => Math.min(...tiles.map(({ queries }) => queries));
+  const matrices = shapes.flatMap((shape) => matrixAttentionTile(shape, cache.precision, gpu.capabilities) ?? []);
+  const withMatrices = rows === 'prompt' && shapes.length > 0 && matrices.length === shapes.length;
+  if (withMatrices) return { withMatrices, queries: fewest(matrices) };
+  const tiles = shapes.map((shape) => attentionTile(shape, tokensOf(rows)));
+  return { withMatrices, queries: Math.min(fewest(tiles), limitOfRows) };
 }
 
 export function recordGroupedQuery(
@@ -261,15 +277,19 @@ function recordSoftmax(
   cache: LayerCache,
   sinks?: GPUBuffer,
 ): void {
-  const { gpu, spec, inputs, scratch, cache: memory } = recorder.parts;
+  const { gpu, inputs, scratch, cache: memory } = recorder.parts;
   const { rows } = recorder;
+  const { withMatrices, queries } = sharedTiles(recorder.parts, rows);
+  const matrixTile = withMatrices ? matrixAttentionTile(shape, memory.precision, gpu.capabilities) : undefined;
   const splits = rows === 'prompt' ? 1 : attentionSplits(shape, rows, gpu.capabilities.tuning.attentionGroups);
-  const tile = { ...attentionTile(shape, tokensOf(rows)), queries: queriesPerTile(spec, rows) };
+  const tile = { ...(matrixTile ?? attentionTile(shape, tokensOf(rows))), queries };
   // The kernels derive the number of rows from the length of this binding.
   const partBytes = 4 * splits * (rows === 'prompt' ? 1 : rows) * shape.heads * (shape.valueDim + 4);
   const parts = { buffer: scratch.parts, offset: 0, size: partBytes };
   recorder.add(
-    attentionKernel(shape, tile, splits, memory.precision),
+    matrixTile
+      ? matrixAttentionKernel(shape, tile, gpu.capabilities)
+      : attentionKernel(shape, tile, splits, memory.precision),
     [
       ...[inputs.rowBuffer, pagesOf(recorder, cache), inputs.tileBuffer, ...operands],
       ...(sinks && splits === 1 ? [sinks] : []),

@@ -23,7 +23,7 @@ import type { Tuning } from '../device/adapter.ts';
 import { measureCopyBandwidth } from '../device/bandwidth.ts';
 import type { Gpu, KernelDevice } from '../device/gpu.ts';
 import { samplesOnGpu } from '../kernels/sampleChunks.ts';
-import { queriesPerTile } from './attention.ts';
+import { sharedTiles } from './attention.ts';
 import { blockStorage, encodeCopies } from './cache.ts';
 import { type DeviceSampler, maxSteps, untilStop } from './deviceSampling.ts';
 import { DispatchLimit } from './dispatchLimit.ts';
@@ -253,7 +253,7 @@ export class WebgpuDecoder implements Decoder {
       inputs.continue(queue, own, done, steps);
       sampler.continue(queue, slices, done);
     } else {
-      inputs.write(queue, own, queriesPerTile(this.spec, rows), steps);
+      inputs.write(queue, own, sharedTiles(this.#parts, rows).queries, steps);
       sampler.write(queue, slices);
     }
     for (let step = 1; ; step++) {
@@ -275,7 +275,7 @@ export class WebgpuDecoder implements Decoder {
     const layers = await this.#plans.layers(rows, this.#computesExperts(slices, rows));
     const head = direct ? await this.#plans.head(bucket(chosen.length), 'hidden') : undefined;
     const copies = this.#cache.prepare(demandsOf(slices));
-    this.#parts.inputs.write(this.#gpu.device.queue, slices, queriesPerTile(this.spec, rows));
+    this.#parts.inputs.write(this.#gpu.device.queue, slices, sharedTiles(this.#parts, rows).queries);
     this.#writeHidden(slices);
     const { encoder, pass } = await this.#encodeLayers(layers, copies);
     head?.encode(pass);
@@ -408,7 +408,7 @@ export class WebgpuDecoder implements Decoder {
       while (before > 0 && !this.#cache.hasRoom([{ sequence, tokens: before + 1 }])) before = Math.floor(before / 2);
       this.#cache.prepare([{ sequence, tokens: before + 1 }]);
       sequence.advance(before, 1);
-      inputs.write(this.#gpu.device.queue, [{ sequence, tokens: [0] }], queriesPerTile(this.spec, 1));
+      inputs.write(this.#gpu.device.queue, [{ sequence, tokens: [0] }], sharedTiles(this.#parts, 1).queries);
       return await this.#explained(() =>
         body(async () => new Float32Array(await this.#gpu.readBack(scratch.hidden, 4 * this.spec.hiddenSize))),
       );

@@ -61,7 +61,7 @@ export function attentionShape(spec: CachedAttentionSpec): AttentionShape {
   };
 }
 
-interface AttentionTile {
+export interface AttentionTile {
   readonly headsPerTile: number;
   /** Query tokens of one sequence that share the keys a workgroup loads. */
   readonly queries: number;
@@ -81,7 +81,7 @@ export function attentionTile(shape: AttentionShape, tokens: number): AttentionT
   return { headsPerTile, queries, keys };
 }
 
-function largestDivisor(value: number, most: number): number {
+export function largestDivisor(value: number, most: number): number {
   let divisor = Math.min(value, most);
   while (value % divisor !== 0) divisor--;
   return divisor;
@@ -199,10 +199,7 @@ ${scoreCode(shape, threads)}
   workgroupBarrier();
   ${sums.map((i) => `finish(thread + ${i * threads}u, sum${i}, weight${i}, turn, tile, first_head, group.z, used);`).join('\n  ')}
 }
-fn place(block: u32, table: u32, kv_head: u32) -> u32 {
-  let page = pages[table + block * KEYS / ${pageTokens}u];
-  return (page * ${kvHeads}u + kv_head) * ${pageTokens}u + (block * KEYS) % ${pageTokens}u;
-}
+${placeCode(kvHeads)}
 ${storeCode(shape, tile, splits)}
 `;
   return {
@@ -212,6 +209,13 @@ ${storeCode(shape, tile, splits)}
     multipliesPerStep: (m * tile.keys * (keyDim + valueDim)) / threads,
   };
 }
+
+/** The first row of the cache with a block of `KEYS` keys. */
+export const placeCode = (kvHeads: number): string => /* wgsl */ `
+fn place(block: u32, table: u32, kv_head: u32) -> u32 {
+  let page = pages[table + block * KEYS / ${pageTokens}u];
+  return (page * ${kvHeads}u + kv_head) * ${pageTokens}u + (block * KEYS) % ${pageTokens}u;
+}`;
 
 /** Reads of the loops over a key's values, and over a block's keys. */
 export function attentionAccesses({ keyDim, valueDim }: AttentionShape, { keys }: AttentionTile): SharedAccess[] {

@@ -174,6 +174,9 @@ export function tilesWithMatrices(unit: MatrixUnit, workgroupBytes: number): boo
   );
 }
 
+export const matrixEnables =
+  'enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; diagnostic(off, chromium.subgroup_matrix_uniformity);';
+
 function matrixTile(type: TensorType, product: TileProduct, unit: MatrixUnit, workgroupBytes: number): TileCode {
   const { m, n } = unit.matrix;
   const exact = halves.has(type);
@@ -185,8 +188,7 @@ function matrixTile(type: TensorType, product: TileProduct, unit: MatrixUnit, wo
   const present = `first_result / ${across}u * ${m}u < min(${product.count}, ${product.tokens}u)`;
   const load = stepLoad(product, { xType: 'vec4u', x: keepX, weight: exact ? keepWeight : keepBothOfWeight });
   return {
-    enables:
-      'enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; diagnostic(off, chromium.subgroup_matrix_uniformity);',
+    enables: matrixEnables,
     x: [read('x', 'vec4u'), read('x_scale')],
     multipliesPerStep: (slots.length * (exact ? 2 : 3) * tileColumns) / unit.matrix.k,
     builtins: ', @builtin(subgroup_invocation_id) lane: u32, @builtin(subgroup_size) lanes: u32',
@@ -226,7 +228,7 @@ var<workgroup> results: array<f32, ${(busy / rounds) * m * n}>;`,
 
 const place = (row: string) => `let at = ${row} * ${stride}u + 4u * quad;`;
 /** Into the four places of `name`, what `words` holds: through packed words, since a compiler may take back and forth between types for nothing. */
-const keepFour = (name: string, words: string) =>
+export const keepFour = (name: string, words: string) =>
   `{ let words = ${words}; let a = bitcast<vec2<f16>>(words.x); let b = bitcast<vec2<f16>>(words.y); ${name}[at] = a.x; ${name}[at + 1u] = a.y; ${name}[at + 2u] = b.x; ${name}[at + 3u] = b.y; }`;
 /** A word is (high, low). */
 const keepX = `${place('t')} ${[0, 1, 2, 3].map((i) => `{ let both = bitcast<vec2<f16>>(value[${i}]); x_high[at + ${i}u] = both.x; x_low[at + ${i}u] = both.y; }`).join(' ')}`;
