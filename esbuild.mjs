@@ -18,10 +18,10 @@ const { watch, production, outdir } = values;
 const common = {
   bundle: true,
   sourcemap: !production,
-  // Names stay, so that a user's log can be read.
+  // Keeps names, so that a user's log is readable.
   minifyWhitespace: production,
   minifySyntax: production,
-  // The watch task of VS Code waits for the lines that say when a build began and ended.
+  // VS Code's watch task waits for the lines that mark the beginning and end of a build.
   logLevel: watch ? 'info' : 'warning',
   outdir,
   metafile: true,
@@ -42,7 +42,7 @@ const banner = {
 };
 const node = { ...common, platform: 'node', target: 'node20', external };
 
-// The page loads the script as a function, and gives its text to the frame that draws.
+// The page loads the script as a function, and passes its text to the diagram frame.
 const asFunction = { banner: { js: 'globalThis.hearthDiagrams = () => {' }, footer: { js: '};' } };
 
 const builds = [
@@ -50,7 +50,7 @@ const builds = [
   {
     ...node,
     format: 'esm',
-    // What is imported on demand is a file of its own, so that a start reads only what it needs.
+    // Modules imported on demand are separate files, so that a start reads only what it needs.
     splitting: true,
     entryPoints: {
       engine: 'engine/main.ts',
@@ -66,7 +66,7 @@ const builds = [
   ...['chat', 'diagrams'].map((name) => ({
     ...common,
     ...{ platform: 'browser', target: 'es2022', format: 'iife', entryPoints: { [name]: `media/${name}.ts` } },
-    // Mermaid is 7 MB; nobody reads its names in a log.
+    // Mermaid is 7 MB, and nobody needs its names in a log.
     minifyIdentifiers: production && name === 'diagrams',
     ...(name === 'diagrams' && asFunction),
   })),
@@ -84,7 +84,7 @@ if (watch) {
   // scripts/package.ts reads from it whose licences the package must carry.
   const inputs = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.inputs)));
   writeFileSync(join(outdir, 'inputs.json'), JSON.stringify([...inputs]));
-  // Parts are named by their content: those of an earlier build would stay for ever.
+  // Chunks are named by their content, so those of earlier builds must be removed.
   const built = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.outputs).map((path) => basename(path))));
   for (const name of readdirSync(outdir))
     if (/\.mjs(\.map)?$/.test(name) && !built.has(name)) rmSync(join(outdir, name));

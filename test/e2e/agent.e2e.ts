@@ -1,4 +1,4 @@
-/** The chat's own agent with a scripted model: it reads by itself, runs after a click, and proposes what it changes. */
+/** The chat's agent with a scripted model: it reads without asking, runs commands after a click, and proposes changes. */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

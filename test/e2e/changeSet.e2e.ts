@@ -1,4 +1,4 @@
-/** An answer that changes several files: one set, decided together or one by one, with a checkpoint that outlives the window. */
+/** An answer that changes several files: one set, accepted together or one by one, with a checkpoint that outlives the window. */
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { describeInEditor } from './editor.ts';
 import { writeScriptedModel } from './scriptedModel.ts';
 import { answered } from './turns.ts';
 
-// One sentence is one token of the scripted model, so that nothing stands twice in it.
+// A sentence is one token of the scripted model, so none may occur twice.
 const answer = [
   '### `src/sums.py`\n\n```python\ndef add(a, b):\n    total = a + b\n    return total\n```\n\n',
   'Then in `web/app.js`:\n\n```diff\n--- a/web/app.js\n+++ b/web/app.js\n@@ -1,2 +1,2 @@\n-const first = 1;\n+const first = 100;\n const second = 2;\n```\n\n',

@@ -1,4 +1,4 @@
-/** Where the code of an answer goes: a new file, the terminal, or one part of a change after the other. */
+/** Targets of an answer's code: a new file, the terminal, or a change accepted part by part. */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,7 +7,7 @@ import { describeInEditor } from './editor.ts';
 import { writeScriptedModel } from './scriptedModel.ts';
 import { answered } from './turns.ts';
 
-/** The model answers with `report` where this character was in what it got. */
+/** The model answers with `report` if this character is in the prompt. */
 const word = '薪';
 const util = 'export const two = 2;';
 const answer = `Create \`play/util.js\`:\n\n\`\`\`js\n${util}\n\`\`\`\n\nThen run it:\n\n\`\`\`sh\nnode play/util.js\n\`\`\``;
@@ -49,7 +49,7 @@ describeInEditor('code of an answer', { files: { 'sums.py': sums }, settings, ma
     await terminal.locator('.xterm-screen').waitFor();
     await page.waitForTimeout(2_000);
     await editor().screenshot('run-in-terminal');
-    // What the terminal shows is drawn; the user completes the line and runs it.
+    // The terminal draws on a canvas, so the test completes the line and runs it.
     await terminal.locator('.xterm-helper-textarea').pressSequentially(' && echo "ran" > ran.txt\n');
     await expect.poll(() => existsSync(join(editor().workspace, 'ran.txt')), { timeout: 20_000 }).toBe(true);
     expect(editor().read('ran.txt')).toBe('ran\n');
@@ -73,7 +73,7 @@ describeInEditor('code of an answer', { files: { 'sums.py': sums }, settings, ma
     await editor().openFile('sums.py');
     await page.keyboard.press('Control+Z');
     await page.keyboard.press('Control+S');
-    // Undoing takes back the second part alone.
+    // Undo reverts only the second part.
     await expect.poll(() => editor().read('sums.py')).toBe(first);
     await page.keyboard.press('Control+Shift+Z');
     await page.keyboard.press('Control+S');

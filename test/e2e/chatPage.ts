@@ -18,7 +18,7 @@ export interface ServedPage {
   asked: string[];
 }
 
-/** Each text is its own name. */
+/** Each text is its key. */
 const namedTexts = texts.parse({
   ...Object.fromEntries(Object.keys(texts.shape).map((key) => [key, key])),
   examples: ['one', 'two', 'three'],
@@ -97,7 +97,7 @@ export async function post(page: Page, messages: readonly ToPage[]): Promise<voi
 
 const held = 'messagesOfTheTest';
 
-/** Brings groups of messages into the page without posting them, which takes the page as long as a task of its own. */
+/** Transfers groups of messages into the page without posting them, because the transfer would be a task of the page. */
 export const hold = (page: Page, groups: readonly (readonly ToPage[])[]): Promise<void> =>
   page.evaluate(([name, all]) => void Reflect.set(window, name, all), [held, groups] as const);
 

@@ -60,7 +60,7 @@ describeInEditor('inline completion', { files }, (editor) => {
     expect(await page.locator('.ghost-text-decoration').count()).toBe(0);
     await editor().command('Hearth: Pause or Resume Completions');
     await paused.waitFor({ state: 'detached' });
-    // Asked for explicitly, it is shown however unsure the model is.
+    // An explicit request shows a suggestion of any confidence.
     await editor().command('Trigger Inline Suggestion');
     await page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first().waitFor();
   });

@@ -15,7 +15,7 @@ export interface EditorOptions {
   /** Path within the workspace to content. */
   files: Readonly<Record<string, string>>;
   settings?: Readonly<Record<string, unknown>>;
-  /** Of machine scope: `hearth.chat.model` and others that no folder may set. */
+  /** Machine-scoped settings, such as `hearth.chat.model`, which a folder cannot set. */
   machineSettings?: Readonly<Record<string, unknown>>;
   /** The folder is a git repository, and the files are committed. */
   git?: boolean;
@@ -38,17 +38,17 @@ interface EditorParts {
   readonly folder?: string;
 }
 
-/** In which a window opens, on a busy machine. */
+/** Maximum time for a window to open on a busy machine. */
 const readyMs = 100_000;
-/** Of a view's frame, as long as the view was not hidden. */
+/** Selector of a view's frame while the view is visible. */
 const inView = '[src*="purpose=webviewView"]';
 /** Default timeout of actions; small machines can be slow. */
 const actionMs = 60_000;
-/** The time in which the input opens after a key, on a busy machine. */
+/** Maximum time for the quick input to open after a key on a busy machine. */
 const openMs = 10_000;
 /**
- * What a test that drives the keyboard needs to be steady: nothing takes the focus while the window opens, nothing but Hearth answers Tab, and a
- * file is saved when the test says so. `newUser` goes without, as users do.
+ * Settings that make keyboard tests stable: nothing takes the focus while the window opens, only Hearth handles Tab, and a file
+ * is saved only when the test saves it. `newUser` has none of them.
  */
 const steadySettings = {
   ...quietSettings,
@@ -67,7 +67,7 @@ export class Editor {
   readonly home: string;
   readonly #newUser: boolean;
   readonly #scratch: string;
-  /** Where windows find the engine that they share. */
+  /** The folder in which windows find their shared engine. */
   readonly #runtime: string;
   readonly #server: RunningServer;
   readonly #browser: Browser;
@@ -140,7 +140,7 @@ export class Editor {
     return editor;
   }
 
-  /** As a user does: the window ends its extension host. */
+  /** Closes the window as a user does, which ends its extension host. */
   async closeWindow(): Promise<void> {
     await this.page.goto('about:blank');
     await this.page.close();
@@ -175,7 +175,7 @@ export class Editor {
     await this.page.locator('.editor-group-container.active .monaco-editor.focused').waitFor();
   }
 
-  /** Opens a workspace file, whose editor need not be one of text. */
+  /** Opens a workspace file whose editor may not be a text editor. */
   async openNotebook(path: string): Promise<void> {
     const name = path.split('/').at(-1) ?? path;
     await this.#quickInput('Control+P', path, name);
@@ -183,8 +183,8 @@ export class Editor {
   }
 
   /**
-   * The input closes when something else takes the focus, a webview that is being made for example: then it is opened again. It is not asked
-   * for a second time while it may still come, since the key also chooses the next row of an open one.
+   * The input closes when something else takes the focus, such as a new webview; it is then opened again. The key is not pressed
+   * twice while the input may still open, because in an open input it chooses the next row.
    */
   async #quickInput(key: string, text: string, chosen: string): Promise<void> {
     const { page } = this;
@@ -205,7 +205,7 @@ export class Editor {
       return false;
     };
     const state = async () => {
-      // By mouse: a key would go elsewhere if the input closed just now.
+      // By mouse, because a key would go elsewhere if the input had just closed.
       if (await opened().catch(() => false)) await row.click({ timeout: openMs });
       else return 'not chosen';
       // The command may reuse the same input.
@@ -231,7 +231,7 @@ export class Editor {
     return this.#chatIn(this.#newUser ? `[src*="extensionId=hearth.hearth"]${inView}` : '');
   }
 
-  /** One of its two pages, while an editor tab shows it as well. */
+  /** One of the chat's two pages while an editor tab shows it as well. */
   chatPage(place: 'view' | 'tab'): Promise<FrameLocator> {
     return this.#chatIn(place === 'view' ? inView : `:not(${inView})`);
   }
@@ -290,7 +290,7 @@ function writeFiles(folder: string, files: EditorOptions['files']): void {
   }
 }
 
-/** What installing a language pack leaves behind, with a pack that translates nothing. */
+/** Creates the files of an installed language pack that translates nothing. */
 function installEmptyPack(userData: string, language: string): void {
   const translations = join(userData, 'pack.i18n.json');
   mkdirSync(userData, { recursive: true });
@@ -302,7 +302,7 @@ function installEmptyPack(userData: string, language: string): void {
 
 function newUser(home: string): Record<string, string | undefined> {
   mkdirSync(home, { recursive: true });
-  // ONNX Runtime hides its telemetry from machines of continuous integration.
+  // ONNX Runtime sends no telemetry in CI.
   return { ...homeEnvironment(home), HEARTH_FIRST_WINDOW: '1', CI: undefined, GITHUB_ACTIONS: undefined };
 }
 

@@ -1,6 +1,5 @@
 /**
- * The first five minutes of somebody who never saw Hearth: the packaged extension in an empty home, with nothing but the settings
- * that users get. The default model's own bytes come from a package index and a hub on loopback.
+ * A new user's first five minutes: the packaged extension in an empty home with default settings. The default model's own bytes come from a package index and a hub on loopback.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';

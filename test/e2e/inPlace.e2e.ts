@@ -1,4 +1,4 @@
-/** Editing where the code stands, with a model whose answer is known beforehand. */
+/** Edit in place, with a model whose answer is known in advance. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

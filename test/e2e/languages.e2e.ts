@@ -1,4 +1,4 @@
-/** In a VS Code whose display language is German, Hearth's menus, settings, page and messages are German; its webview draws. */
+/** With German as display language, Hearth's menus, settings, page and messages are German; its webview draws formulas and diagrams. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -42,7 +42,7 @@ describeInEditor('a VS Code in German', options, (editor) => {
   });
 
   test('keeps the chat usable in a window zoomed to 200 %', async () => {
-    // What VS Code's zoom level does to the pixels that its parts have.
+    // Same effect on the available pixels as VS Code's zoom level.
     await editor().page.setViewportSize({ width: 640, height: 400 });
     const chat = await editor().chat();
     await chat.locator('#question').fill('Guten Tag');

@@ -1,4 +1,4 @@
-/** A change of one line, offered again at the next similar place; where there is none, what the model foresees. */
+/** A one-line change, offered again at the next similar place; if there is none, the model's predicted edit. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -78,7 +78,7 @@ describeInEditor(
       await editor().openFile('limits.js');
       await keyboard.press('Control+Home');
       for (let i = 0; i < 'limit.first = 1'.length; i++) await keyboard.press('ArrowRight');
-      // Loads the model: a next edit is not worth loading one.
+      // Loads the model, because a next edit does not.
       await editor().command('Trigger Inline Suggestion');
       await editor().statusItem('tokens/s').waitFor();
       await keyboard.press('Escape');

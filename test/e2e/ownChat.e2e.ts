@@ -18,7 +18,7 @@ const machineSettings = {
 };
 // Participants answer in ask mode; a new chat would be in agent mode.
 const settings = { 'chat.newSession.defaultMode': 'ask' };
-/** VS Code's agent sends 18,000 tokens before the question, which a busy machine reads for minutes. */
+/** VS Code's agent sends 18,000 tokens before the question; their prefill takes minutes on a busy machine. */
 const agentMs = 200_000;
 /** VS Code writes no file of settings before a click (`chat.tools.edits.autoApprove`). */
 const asked = '.vscode/tasks.json';
@@ -75,7 +75,7 @@ describeInEditor('a scripted model', options, (editor) => {
   });
 
   test('answers an ordinary question there', async () => {
-    // After a participant's answer VS Code sometimes goes on in agent mode.
+    // After a participant's answer VS Code sometimes continues in agent mode.
     await editor().command('Chat: Open Chat (Ask)');
     await editor().page.locator('[aria-label^="Chat Input (Ask)"]').waitFor();
     const answer = await askOwnChat(editor().page, 'Who are you?');

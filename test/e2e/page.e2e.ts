@@ -151,7 +151,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     const frame = page.frames().at(-1);
     expect(frame).not.toBe(page.mainFrame());
     expect(await frame?.evaluate(() => window.origin)).toBe('null');
-    // As from a diagram that runs a script after all: the page does not take it for the extension.
+    // As if a diagram ran a script: the page must not accept its messages as the extension's.
     await frame?.evaluate(() => window.parent.postMessage({ type: 'conversation', turns: [] }, '*'));
     await post(page, []);
     expect(await page.locator('.turn').count()).toBe(1);
@@ -183,7 +183,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
       expect(asked).toBe(0);
       await post(page, [diagram('pie\n  "A" : 1\n  "B" : 2')]);
       await page.locator('.diagram img[alt*=pie]').waitFor();
-      // The server is reached by whom no policy holds back.
+      // Without the policy the server can be reached.
       expect((await fetch(`${origin}/a.png`)).ok && asked).toBe(1);
     } finally {
       away.closeAllConnections();
@@ -238,7 +238,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
       for (;;) {
         await page.keyboard.press('Tab');
         const [label, visible] = await page.evaluate(async () => {
-          // The page has seen by then where it was scrolled to.
+          // By then the page has handled the scroll event.
           for (let i = 0; i < 2; i++) await new Promise((resolve) => requestAnimationFrame(resolve));
           const focused = document.activeElement;
           if (!(focused instanceof HTMLElement)) return ['', false] as const;

@@ -1,4 +1,4 @@
-/** Context that stays with a chat, and chats that go on from an earlier answer. */
+/** Pinned context, and chats that continue from an earlier answer. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -58,7 +58,7 @@ describeInEditor('a server that only completes', completing, (editor) => {
     await page.locator(connected).waitFor({ state: 'attached' });
     await page.keyboard.type('const b = ');
     const ghost = page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first();
-    // Of "the middle", what may stand there.
+    // The part of "the middle" that fits there.
     await expect.poll(() => ghost.textContent()).toBe('the');
     const chat = await editor().openChat();
     await chat

@@ -1,4 +1,4 @@
-/** Reviews, descriptions of branches, names and failed commands, with models whose answers are known beforehand. */
+/** Reviews, branch descriptions, suggested names and failed commands, with models whose answers are known in advance. */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -62,7 +62,7 @@ describeInEditor(
       await editor().openFile('sums.py');
       await editor().page.keyboard.press('Control+Home');
       await editor().page.keyboard.type('# Sums.\n');
-      // The panel of comments tells the line.
+      // The comments panel shows the line.
       await editor().command('Comments: Focus on Comments View');
       await editor().page.locator('.comments-panel .monaco-list-row', { hasText: 'Ln 3' }).waitFor();
     });
@@ -105,7 +105,7 @@ describeInEditor(
   },
 );
 
-/** In which TypeScript's server starts, on a busy machine. */
+/** Maximum time for TypeScript's server to start on a busy machine. */
 const startMs = 100_000;
 
 const names = '{"names": ["sumOf"]}';
@@ -149,7 +149,7 @@ describeInEditor(
       const { page } = editor();
       await editor().command('Terminal: Create New Terminal');
       await page.locator('.terminal.xterm.focus').waitFor();
-      // A shell without integration tells no exit codes.
+      // A shell without integration reports no exit codes.
       await page.locator('.terminal-command-decoration').first().waitFor({ state: 'attached' });
       await page.keyboard.type('ls nowhere-at-all\n');
       await page.locator('.terminal-command-decoration.error').first().waitFor({ state: 'attached' });

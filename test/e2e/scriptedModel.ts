@@ -1,7 +1,7 @@
 /**
- * A checkpoint that says what it is told to: Qwen3 with its published vocabulary and chat template, one layer, and weights
- * set by hand. A token's embedding is a direction of its own; the head leads from each direction to the next token of the
- * script. Three heads of attention see whether a token occurs anywhere before, which decides between scripts.
+ * A checkpoint that writes a given script: Qwen3 with its published vocabulary and chat template, one layer, and weights set by
+ * hand. Each token's embedding has its own direction; the head maps each direction to the next token of the script. Three
+ * attention heads detect whether a token occurs earlier, which decides between scripts.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ export interface Script {
     second: ScriptedCall;
     seen: string;
   };
-  /** The line that a next edit puts in another's place: written behind the mark of an added line. */
+  /** The replacement line of a next edit, written after the mark of an added line. */
   edit?: string;
 }
 

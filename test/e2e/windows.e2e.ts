@@ -1,4 +1,4 @@
-/** Two windows of one VS Code, on two folders: they share one engine, and each does without the other. */
+/** Two windows of one VS Code on two folders share one engine, but do not depend on each other. */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { afterAll, expect, test } from 'vitest';

@@ -1,9 +1,9 @@
 /**
- * Files and folders that change underneath a running engine, and between two starts: `npm run fuzz:files [-- STEP]`, with those
- * of the index (changedIndex.ts) and of the chat (changedJournal.ts). What Hearth wrote for
- * itself (packed weights, snapshots, digests, summaries) may be damaged, emptied, removed, replaced by a folder or unreadable, and
- * its folders may vanish or refuse writes: the next answer is the same. A model's own files may end in the same answer or in one
- * line for a person. Runs as a user whom modes hold, which they don't hold root.
+ * Files and folders that change during a run of the engine and between two starts: `npm run fuzz:files [-- STEP]`, together with
+ * those of the index (changedIndex.ts) and of the chat (changedJournal.ts). Hearth's own files (packed weights, snapshots,
+ * digests, summaries) may be damaged, emptied, removed, replaced by a folder or unreadable, and its folders may vanish or refuse
+ * writes: the next answer must be the same. With changed model files the result is the same answer or a one-line error. Runs as
+ * an ordinary user, because file modes do not restrict root.
  */
 import { chmodSync, cpSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -79,7 +79,7 @@ async function prepare(root: string): Promise<{ store: string; model: string; ex
   const expected = await session.answer();
   await session.warm();
   const snapshots = join(store, 'sequences');
-  // It is written once nobody has asked for anything for some seconds.
+  // Snapshots are written after some idle seconds.
   while (!filesBelow(store).some((path) => path.startsWith(snapshots) && !path.endsWith('.new'))) {
     await new Promise((done) => setTimeout(done, 50));
   }
@@ -119,7 +119,7 @@ async function changeEach(step: number): Promise<ChangeFigures> {
       session ??= await Session.start(store, model);
       const answer = await session.answer();
       if (answer === expected) same++;
-      // Weights and vocabulary that changed may say something else.
+      // Changed weights or vocabulary may give another answer.
       else if (isOwn(path)) problems.push(`${what}: another answer`);
     } catch (error) {
       refused++;

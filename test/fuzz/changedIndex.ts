@@ -1,7 +1,7 @@
 /**
- * The index's database and the two files beside it, which change underneath the indexer's process or between two of its starts.
- * Afterwards every file is found, the one that is saved then as well, and the next process finds them too. The index may be
- * refused, in one line, where something else stands in its place or its folder refuses writes.
+ * The index's database and the two files beside it change while the indexer runs or between two of its starts. Afterwards a
+ * search finds every file, including one saved then, also in the next process. Opening the index may fail with one line if
+ * something else is in its place or its folder refuses writes.
  */
 import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,7 +1,7 @@
 /**
- * The files of the chat (a journal, an earlier one, the one that names the journal on screen), which change underneath a window
- * or between two windows. What was on the screen of a window is what the next one reads; a journal that changed while no
- * window had it open costs what cannot be read of it and nothing else.
+ * The chat's files (a journal, an earlier one, the one that names the journal on screen) change while a window is open or
+ * between two windows. The next window shows what was on screen; from a journal that changed while no window had it open, only
+ * the unreadable part is lost.
  */
 import { cpSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,7 +11,7 @@ import type { Log } from '../../extension/parts.ts';
 import { asOrdinaryUser, type ChangeFigures, clear, damageBelow } from './damage.ts';
 
 const turns = 12;
-/** A path that stays what no file can be written to. */
+/** Changes after which no file can be written to the path. */
 const lasting = ['replaced by a folder', 'not readable'];
 
 export function converse(store: ChatStore, from: number, to: number): void {

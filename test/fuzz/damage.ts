@@ -1,4 +1,4 @@
-/** Damage to files and folders, as the fuzzers do it. */
+/** Ways in which the fuzzers damage files and folders. */
 import {
   chmodSync,
   cpSync,
@@ -79,7 +79,7 @@ export function foldersBelow(folder: string): string[] {
 /** `nobody`, as most systems number it. */
 const ordinaryUser = 65_534;
 
-/** Modes do not hold root, so that those changes would test nothing. Stays root where others can't read the project. */
+/** File modes do not restrict root, so those changes would test nothing. Stays root if other users can't read the project. */
 export async function asOrdinaryUser<Result>(task: () => Promise<Result>): Promise<Result> {
   if (process.geteuid?.() !== 0) return task();
   process.setegid?.(ordinaryUser);
@@ -124,7 +124,7 @@ export function damageBelow(sound: string, used: string): Damage[] {
   return [...files, ...damageOf(used, folderChanges)];
 }
 
-/** Runs the parts of a script one after another and prints their figures; the script fails where one found a problem. */
+/** Runs the parts of a script one after another and prints their figures; the script fails if one found a problem. */
 export async function runParts(
   parts: Readonly<Record<string, () => Promise<{ readonly problems: readonly string[] }>>>,
 ): Promise<void> {

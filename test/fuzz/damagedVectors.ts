@@ -172,7 +172,7 @@ export class EmbeddedIndex {
         // A flipped bit links a vector to a chunk that is not there, until a search meets it.
         if (embeddings.done >= chunks) return;
       } catch (error) {
-        // It is made anew just now.
+        // It is being rebuilt.
         state = String(error);
       }
     }
@@ -238,9 +238,9 @@ const mutations: Readonly<Record<string, Mutation>> = {
 
 export interface SalvageFigures {
   readonly mutants: number;
-  /** Mutants whose database was made anew. */
+  /** Mutants whose database was rebuilt. */
   readonly salvaged: number;
-  /** Of all mutants, those whose row is unbroken, and those that were embedded. */
+  /** Over all mutants: vectors with an intact row, and vectors that were embedded again. */
   readonly vectors: number;
   readonly intact: number;
   readonly embedded: number;

@@ -1,8 +1,8 @@
 /**
  * A disk that is full from the n-th write on, for every n: `npm run fuzz:disk [-- STEP]`. With a new store a model is loaded,
- * completes and summarises. Each time that ends in the usual answer or in one line, and once the disk is free again a start gives
- * the usual answer and leaves the usual files, so that nothing partial stays. Snapshots and chats have parts of their own; writes
- * of SQLite fail in its own process (fullIndexDisk.ts). Writes of other threads are not failed.
+ * completes and summarises. Each time the result is the usual answer or a one-line error; once the disk has space again, a start
+ * gives the usual answer and leaves the usual files, so no partial file remains. Snapshots and chats have separate parts; SQLite's
+ * writes fail in its own process (fullIndexDisk.ts). Writes of other threads do not fail.
  */
 import { cpSync, existsSync, promises, rmSync } from 'node:fs';
 import { mkdtemp, open } from 'node:fs/promises';
@@ -23,7 +23,7 @@ import { fillIndexDisk } from './fullIndexDisk.ts';
 
 type Write = (...args: readonly unknown[]) => Promise<unknown>;
 
-/** Counts the writes of this process, and fails them from one on. */
+/** Counts the writes of this process, and fails all from a given one on. */
 class Disk {
   writes = 0;
   fullFrom = Number.POSITIVE_INFINITY;

@@ -65,7 +65,7 @@ class Talk {
   }
 }
 
-/** A slow device draws what shows the most: GPT-OSS in every way, latent attention in one. */
+/** A slow device samples only the most telling cases: GPT-OSS with all settings, latent attention with one. */
 const families: [family: string, only?: RegExp][] = [['gpt-oss'], ['deepseek-v3', /greedy/]];
 
 await onLavapipe(() => {
@@ -85,7 +85,7 @@ function drawsAsTheCpu(family: string, only?: RegExp): void {
     const path = fixtureFile(`goldens/${family}`);
     model = await openModel(path);
     golden = await readGolden(`${path}/golden.safetensors`);
-    // The last token drawn is in no cache: the greedy text just fits.
+    // The last sampled token is not in the cache: the greedy text just fits.
     const contextTokens = golden.ids.length + golden.greedy.length - 1;
     decoder = await backend.load(model.spec, model.weights, { contextTokens });
     if (!decoder.deviceSampling) throw new Error('the GPU samples');
@@ -139,7 +139,7 @@ function drawsAsTheCpu(family: string, only?: RegExp): void {
   check('are those that the CPU draws from the logits, for sequences with rules of their own', async () => {
     const chosen = settings.map(talk);
     const drawn = settings.map(talk);
-    // Of one of them the likeliest tokens are forbidden.
+    // One of them forbids its likeliest tokens.
     for (const each of [chosen[0], drawn[0]]) if (each) each.forbidden = golden.greedy.slice(0, 4);
     for (let i = 0; i < 6; i++) for (const [at, rules] of settings.entries()) await chosen[at]?.choose(rules);
     for (const steps of [2, 4]) {
@@ -159,7 +159,7 @@ function drawsAsTheCpu(family: string, only?: RegExp): void {
     drawn.take(...tokens);
     expect(drawn.sequence.length).toBe(golden.ids.length + length - 1);
     const fork = new Talk(decoder, drawn.sequence.fork(), drawn.tokens);
-    // Both write behind the same place.
+    // Both continue at the same position.
     const other = [...drawn.tokens, 3, 1, 4];
     await decoder.run([{ sequence: fork.sequence, tokens: other.slice(fork.sequence.length), logits: 'none' }]);
     fork.sequence.dispose();
@@ -176,7 +176,7 @@ function drawsAsTheCpu(family: string, only?: RegExp): void {
       [3, 4],
       [4, 5],
       [5, 4],
-      // Another number than was begun with: that is dropped.
+      // A different token than the sampled one, which is dropped.
       [3, 2],
       [2, 0],
     ] as const) {

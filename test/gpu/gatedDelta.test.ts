@@ -122,7 +122,7 @@ describe.each(specs)('the delta rule with %s', (_name, spec) => {
   it('goes through two sequences, and on from their states', async () => {
     const kernel = randomValues(convolutionChannels(spec) * spec.convolutionTokens, 5);
     const [one, other] = [tokensOf(spec, 9, 11), tokensOf(spec, 7, 23)];
-    // What a block held before is not read by a new sequence.
+    // A new sequence must not read a block's old content.
     const empty = randomValues(3 * stateValues(spec), 3, 100);
     const parts = [
       [
@@ -146,7 +146,7 @@ describe.each(specs)('the delta rule with %s', (_name, spec) => {
       ]);
       expect(normalisedError(output, Float32Array.from(rows))).toBeLessThan(1e-10);
     }
-    // Nobody has block 1.
+    // No sequence owns block 1.
     const own = stateValues(spec);
     expect(states.slice(own, 2 * own)).toEqual(empty.slice(own, 2 * own));
   });

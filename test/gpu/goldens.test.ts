@@ -22,8 +22,8 @@ if (!lavapipe) {
 }
 
 /**
- * A software GPU takes minutes for all of it, so in `npm test` SwiftShader feeds one file a family (and the GGUF of llama, which rotates
- * interleaved) in chunks, and lavapipe GPT-OSS, also in steps of 2 to 16 and through what sequences do besides. Qwen3.5 has the kernels of
+ * A software GPU takes minutes for all tests, so in `npm test` SwiftShader runs one file per family (and llama's GGUF, which rotates
+ * interleaved pairs) in chunks, and lavapipe runs GPT-OSS, also in steps of 2 to 16 tokens and with the sequence operations. Qwen3.5 has the kernels of
  * Qwen3-Next, and longrope changes angles alone. With HEARTH_TEST_GOLDENS, every test of the cases that it matches.
  */
 const usual = lavapipe ? /^gpt-oss safetensors$/ : /^(?!qwen3\.5|phi3-longrope).* safetensors$|^llama GGUF$/;

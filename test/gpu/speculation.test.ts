@@ -32,7 +32,7 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
       return tokens;
     },
   };
-  // Methods look for the decoder's own fields, so only what is asked for here is another.
+  // Methods use the decoder's private fields, so the proxy replaces only these properties.
   const seen = new Proxy(decoder, {
     get(target, name) {
       if (name === 'deviceSampling') return draws ? counted : undefined;

@@ -1,4 +1,4 @@
-/** What is read and compiled between the request for a model and its first answers. On the real adapter, with a golden checkpoint. */
+/** Reads and compilations between the request for a model and its first answers, on the real adapter with a golden checkpoint. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Decoder, SamplingSlice } from '../../engine/backend/backend.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
@@ -73,7 +73,7 @@ async function load(
 
 const isLate = (label: string): boolean => /^matrixVector .*x16$/.test(label);
 
-/** The first greedy tokens after the golden prompt, the second and third drawn on the device. */
+/** The first greedy tokens after the golden prompt, the second and third sampled on the device. */
 async function answer(decoder: Decoder): Promise<number[]> {
   const sequence = decoder.createSequence();
   const [logits = new Float32Array()] = await decoder.run([{ sequence, tokens: golden.ids, logits: 'last' }]);
@@ -92,7 +92,7 @@ async function answer(decoder: Decoder): Promise<number[]> {
   return [token, ...drawn];
 }
 
-/** Runs of one token, two drawn on the device. */
+/** Passes of one token, two sampled on the device. */
 async function drawTwo(decoder: Decoder): Promise<number[]> {
   const sequence = decoder.createSequence();
   const history = { sequence: new Set([5]), generated: new Set<number>() };

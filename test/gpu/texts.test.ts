@@ -1,5 +1,5 @@
 /**
- * Trained models write on the GPU what they write on the CPU: llama.cpp's greedy text, which the CPU backend is held to
+ * Trained models give the same text on the GPU as on the CPU: llama.cpp's greedy text, against which the CPU backend is tested
  * as well (test/unit/backend/onnxStories.test.ts). HEARTH_TEST_GOLDENS=all: the whole texts, and SmolLM2.
  */
 import { existsSync, readFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** Variants of the kernels that decode: the same logits from each, and the fastest is kept for the device. */
+/** Variants of the decode kernels give the same logits, and the fastest is kept for the device. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

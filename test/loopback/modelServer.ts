@@ -32,7 +32,7 @@ export interface HubFile {
 export interface Gate {
   readonly repository: string;
   readonly token: string;
-  /** Nobody else can tell that it exists. */
+  /** Other accounts cannot see that it exists. */
   readonly isPrivate?: boolean;
 }
 
@@ -44,11 +44,11 @@ export interface ModelServerOptions {
   readonly filesPerPage?: number;
   readonly wheels?: readonly Wheel[];
   readonly hubFiles?: readonly HubFile[];
-  /** The index knows the older HTML form alone, as many mirrors do. */
+  /** The index has only the older HTML form, like many mirrors. */
   readonly htmlOnly?: boolean;
 }
 
-/** What goes wrong from now on; change it at any time. */
+/** Faults to inject from now on; may be changed at any time. */
 export interface Faults {
   /** Each file's speed. */
   bytesPerSecond?: number;

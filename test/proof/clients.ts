@@ -44,7 +44,7 @@ function install(): string[] {
   return [...own, ...modules.map((name) => `${name}@${listed.dependencies[name]?.version}`)];
 }
 
-/** Calls tools where it is offered some and has no result yet, writes JSON where it is asked for, and else a text. */
+/** Calls a tool if tools are offered and there is no result yet, writes JSON if requested, otherwise text. */
 function scripted(dimensions?: number): ScriptedEngine {
   const engine = new ScriptedEngine();
   if (engine.model && dimensions !== undefined) engine.model = { ...engine.model, embeddingDimensions: dimensions };

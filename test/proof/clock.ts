@@ -1,7 +1,7 @@
 /**
- * A clock that is set while Hearth works: a day back and a year forward, then right again: `npm run proof:clock`. The engine
- * answers as before; caches keep what was used since the clock was set, checkpoints of changes the last ones; chats and the index lose nothing; a lock that is held
- * stays held, and one whose holder died is taken over. Files are dated by the clock that was set, as the system would do it.
+ * Sets the clock while Hearth works: back a day, forward a year, then right again (`npm run proof:clock`). The engine answers as
+ * before; caches keep the entries used since, and change sets the latest checkpoints; chats and the index lose nothing; a held
+ * lock stays held, and one of a dead holder is taken over. Files get the date of the changed clock, as the system would do.
  */
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';

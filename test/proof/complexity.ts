@@ -1,5 +1,5 @@
 /**
- * How the work of public operations grows: `npm run proof:complexity [-- NAME]`. Each runs at 1, 10 and 100 times its usual
+ * Measures how the work of public operations grows: `npm run proof:complexity [-- NAME]`. Each runs at 1, 10 and 100 times its usual
  * input, plain and hostile (one long line, one repeated character, many equal names). From 10 to 100 times it may take at
  * most 10 · log 100 / log 10 = 20 times as much processor time, and no step without a pause may take over 50 ms at ten
  * times the usual input. Exits with 1 otherwise.
@@ -222,7 +222,7 @@ export interface Growth {
 
 const cpuMs = (): number => (process.cpuUsage().user + process.cpuUsage().system) / 1000;
 
-/** The least of three: the machine does other things too. */
+/** The least of three measurements, because other work runs on the machine. */
 async function measured({ run }: Operation, times: number): Promise<[ms: number, blockedMs: number]> {
   let best: [number, number] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
   for (let round = 0; round < 3; round++) {

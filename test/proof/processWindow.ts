@@ -1,5 +1,5 @@
 /**
- * A window as far as its processes matter: chat with its journal, completions, structured answers and the index, through
+ * The parts of a window that use processes: chat with its journal, completions, structured answers and the index, through
  * the extension's own clients and the built engine and indexer, with two tiny models (one chats, one completes). It is greedy,
  * so that every answer is known in advance.
  */

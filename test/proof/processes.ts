@@ -56,7 +56,7 @@ export interface Moment {
   readonly readyMs?: number;
   /** Until the children of a killed window were gone. */
   readonly goneMs?: number;
-  /** What failed as expected. */
+  /** Expected failures. */
   readonly failed: readonly string[];
   readonly problems: readonly string[];
 }
@@ -205,7 +205,7 @@ class Campaign {
     if (isFatal || watch.died) await within(watch.back(), 30_000);
     let after = await this.#afterwards(window);
     if (attack.how === 'starve' && after.length > 0 && watch.died) {
-      // It ran out of memory, and had not ended yet when the attack was over.
+      // It ran out of memory and was still running when the attack was over.
       await within(watch.back(), 30_000);
       after = await this.#afterwards(window);
     }
@@ -244,7 +244,7 @@ class Campaign {
     this.#window = undefined;
   }
 
-  /** @returns what undoes it. */
+  /** @returns a function that undoes it. */
   async #attack(window: Window, { target, how }: Attack): Promise<() => Promise<void>> {
     if (target === 'grammar thread' || target === 'graph thread' || how === 'hang') {
       const thread = target === 'grammar thread' || target === 'graph thread' ? threads[target] : '';
@@ -266,7 +266,7 @@ class Campaign {
     return async () => void (await resumed);
   }
 
-  /** Fills `failed` with what failed as it may. */
+  /** Adds expected failures to `failed`. @returns problems */
   #judge({ target, how }: Attack, answers: Record<Kind, Answer>, failed: string[]): string[] {
     // ONNX Runtime's binding aborts the process if its thread is ended during a call.
     const isGraph = target === 'graph thread' && (how === 'end' || how === 'hang');

@@ -1,7 +1,7 @@
 /**
- * `npm run proof:schemas [-- MODEL…]`: the whole JSON-Schema-Test-Suite, token by token, with the published vocabularies that lie beside the
- * project: every token of a valid answer is in the mask, and of an invalid one some token or its end is not. Then 2,000
- * schemas in a row, most of them refused. Prints the tables of docs/proof.md; fails where a claim does not hold.
+ * `npm run proof:schemas [-- MODEL…]`: the whole JSON-Schema-Test-Suite, token by token, with the published vocabularies in
+ * `../shared/models`: every token of a valid answer is in the mask; for an invalid answer, some token or the end is not. Then 2,000
+ * schemas in a row, most of them refused. Prints the tables of docs/proof.md; fails if a claim does not hold.
  */
 import { existsSync } from 'node:fs';
 import { HearthError } from '../../engine/errors.ts';

@@ -1,5 +1,5 @@
 /**
- * `npm run proof:tokens [-- FILE.gguf…]`: how near each CPU backend as shipped, and llama.cpp where a llama-server is at hand, come to the exact logits.
+ * `npm run proof:tokens [-- FILE.gguf…]`: how close each CPU backend as shipped, and llama.cpp if a llama-server is found, are to the exact logits.
  * For golden checkpoints these are Hugging Face transformers'; for other files the reference backend's, after a text of this project.
  * Every token is computed by itself behind a cached prompt, as in an answer. Prints the table of docs/proof.md.
  */

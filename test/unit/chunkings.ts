@@ -1,4 +1,4 @@
-/** What a backend promises of a prompt: its logits have the same bits, or nearly, however it was cut into passes. */
+/** Every backend's contract for a prompt: its logits have the same bits, or nearly, however it is cut into passes. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder } from '../../engine/backend/backend.ts';

@@ -1,4 +1,4 @@
-/** The documents name files that are there: they are moved and merged more often than the text is read. */
+/** Documents name only existing files: files are moved and merged more often than documents are read. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';

@@ -1,6 +1,6 @@
 /**
  * A tiny embedding model: the weights of the golden qwen3, a tokenizer that ends texts with <|endoftext|>, and the files that
- * sentence-transformers puts beside them. What Hugging Face makes of it is in test/fixtures/embedding/vectors.json.
+ * sentence-transformers puts beside them. Hugging Face's vectors are in test/fixtures/embedding/vectors.json.
  */
 import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

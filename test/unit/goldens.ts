@@ -73,7 +73,7 @@ export async function readGolden(path: string): Promise<Golden> {
 interface GoldenLogits extends Pick<GoldenBounds, 'maxDeviation'> {
   readonly expected: Golden;
   readonly decoder: Pick<Decoder, 'spec'>;
-  /** What the deviation is written down with. */
+  /** Fields recorded with the deviation. */
   readonly figures: Readonly<Record<string, unknown>>;
 }
 
@@ -117,7 +117,7 @@ export function checkGolden(
     const expectLogits = (logits: Float32Array, first: number) =>
       expectGoldenLogits(logits, first, { ...bounds, expected, decoder, figures: { golden: golden.name } });
 
-    /** Feeds golden ids from where the sequence stands, in chunks of these sizes in turn, up to `end`. */
+    /** Feeds golden ids from the sequence's position up to `end`, in chunks of these sizes in turn. */
     const feed = async (sequence: Sequence, sizes: readonly number[], end = expected.ids.length) => {
       for (let turn = 0; sequence.length < end; turn++) {
         const first = sequence.length;

@@ -1,4 +1,4 @@
-/** An embedding model on any backend: the hidden states that Hugging Face transformers computes from the same weights. */
+/** An embedding model on any backend gives the hidden states that Hugging Face transformers computes from the same weights. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder } from '../../engine/backend/backend.ts';
 import type { Model } from '../../engine/model/open.ts';

@@ -1,4 +1,4 @@
-/** What every backend promises of sequences whose layers have sliding windows: they go back to marks and on as if new. */
+/** Every backend's contract for sequences with sliding windows: they truncate to checkpoints and continue correctly. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder } from '../../engine/backend/backend.ts';
 import type { Sequence } from '../../engine/kv/blockCache.ts';

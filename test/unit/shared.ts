@@ -1,4 +1,4 @@
-/** Data that is not ours to redistribute lies beside the project, in `../shared`. Tests that need it are skipped without it. */
+/** Data that we may not redistribute is beside the project, in `../shared`. Tests that need it are skipped without it. */
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'vitest';

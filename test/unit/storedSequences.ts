@@ -1,4 +1,4 @@
-/** What every backend promises of sequences that leave it and come back (`Decoder.serializer`). */
+/** Every backend's contract for sequences that are stored and restored (`Decoder.serializer`). */
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder } from '../../engine/backend/backend.ts';

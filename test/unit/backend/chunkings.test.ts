@@ -6,7 +6,7 @@ import { checkChunkings } from '../chunkings.ts';
 
 /**
  * Without AVX-512, ONNX Runtime's 4-bit kernel for one row adds in another order than the one for several, so the last bit of an
- * activation may be rounded otherwise. Two rows instead of one have the same bits and cost 12 % of decode, so one row stays.
+ * activation may round differently. Two rows instead of one have the same bits and cost 12 % of decode, so one row stays.
  */
 const avx512 = existsSync('/proc/cpuinfo') && /\bavx512/.test(readFileSync('/proc/cpuinfo', 'utf8'));
 const ofOneRow = ['one token behind the rest', 'single tokens'];

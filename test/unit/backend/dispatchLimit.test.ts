@@ -15,7 +15,7 @@ const named = (wanted: string) => {
 
 describe('the operations of a token', () => {
   it('are those of the published shapes', () => {
-    // Qwen3-8B (config.json): 4096 wide, 12288 between, 36 layers, 32 heads of 128: the gate is the largest product, and the sum is the parameters'.
+    // Qwen3-8B (config.json): 4096 wide, 12288 between, 36 layers, 32 heads of 128: the gate is the largest matmul, and the sum equals the parameters.
     const { largest, all } = operationsOf(named('Qwen3-8B Q4_K_M'), 1);
     expect(largest).toBe(2 * 4096 * 12_288);
     expect(all / (2 * 36 * (3 * 4096 * 12_288 + 4096 * 4096))).toBeCloseTo(1, 1);
@@ -38,7 +38,7 @@ describe('a pass', () => {
       for (const end of [128, 8192, 131_072]) {
         const tokens = limit.tokensUntil(end);
         const ms = (1000 * tokens * operationsOf(spec, end).largest) / operationsPerSecond;
-        // Sixteen tokens are computed as rows, whose keys are split over workgroups and loops: no dispatch of tiles.
+        // Up to sixteen tokens run as rows, with keys split over workgroups and loops, so there are no tiles.
         if (tokens > 16) expect(ms).toBeLessThanOrEqual(longestDispatchMs);
       }
     }
@@ -54,7 +54,7 @@ describe('a pass', () => {
     const long = limit.tokensUntil(131_072);
     limit.measured(128, 1024, 600);
     expect(limit.tokensUntil(131_072)).toBeLessThan(long / 5);
-    // Too few to tell anything.
+    // Too few tokens to change the estimate.
     limit.measured(4, 1024, 1);
     expect(limit.tokensUntil(131_072)).toBeLessThan(long / 5);
   });

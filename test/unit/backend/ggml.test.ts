@@ -3,9 +3,9 @@ import { checkGolden, checkShortContext, float32Bounds, goldenCases } from '../g
 import { checkHiddenStates } from '../hiddenStates.ts';
 import { checkRewinds } from '../rewinds.ts';
 
-// Products with quantised or 16-bit weights round the other factor; with f32 they don't.
+// Matmuls with quantised or 16-bit weights round activations; with f32 they don't.
 const exact = createGgmlBackend({ exactWeights: true, cachePrecision: 'f32' });
-/** Latent attention and states are the ONNX backend's. */
+/** Latent attention and states are left to the ONNX backend. */
 const computed = goldenCases.filter(({ name }) => !/^(deepseek-v3|glm4-moe-lite|qwen3-next|qwen3\.5)/.test(name));
 
 checkHiddenStates(exact);

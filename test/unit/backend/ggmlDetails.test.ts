@@ -1,4 +1,4 @@
-/** Which models ggml computes, what it keeps in memory, and which backend is taken where none is named. */
+/** Models that ggml computes, its memory, and the backend that is chosen if none is named. */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';

@@ -1,4 +1,4 @@
-/** Experts that the processor computes for a decoder on a GPU, against the reference's and against the upload's own planes. */
+/** Experts computed on the CPU for a decoder on a GPU, compared with the reference and with the upload's layout. */
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { computesExperts, expertRoles } from '../../../engine/backend/experts.ts';
 import { type ExpertHost, openExperts } from '../../../engine/backend/ggml/experts.ts';
@@ -26,7 +26,7 @@ async function opened(...args: Parameters<typeof openExperts>): Promise<ExpertHo
   return host;
 }
 
-/** `[tokens, hidden]`, and experts by turns. */
+/** `[tokens, hidden]`, and experts in turn. */
 function someTokens(tokens: number, hiddenSize: number, numExperts: number, expertsPerToken: number) {
   const random = randomNumbers(7);
   const input = Float32Array.from({ length: tokens * hiddenSize }, () => 2 * random() - 1);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { GrantedThreads } from '../../../engine/backend/processor/threads.ts';
 
-/** A machine that gives each pass at most so many processors; passes take 20 ms. */
+/** A machine that gives each pass at most `processors` processors; passes take 20 ms. */
 function run(threads: GrantedThreads, processors: number, fromMs: number, untilMs: number): number[] {
   const taken: number[] = [];
   for (let now = fromMs; now < untilMs; now += 20) {
@@ -21,7 +21,7 @@ describe('the threads of a pass', () => {
     const threads = new GrantedThreads(8);
     const contended = run(threads, 6.3, 0, 20_000);
     expect(contended[0]).toBe(8);
-    // What is so little below all is known after five passes, and all are tried again five times in this time.
+    // A count just below the maximum is found after five passes, and the maximum is tried again five times in this time.
     expect(contended.filter((count) => count === 6).length).toBeGreaterThanOrEqual(contended.length - 6 * 5);
     const alone = run(threads, 8, 20_000, 40_000);
     expect(alone.slice(-500)).toEqual(new Array(500).fill(8));

@@ -10,7 +10,7 @@ import { seededRandom } from '../../../engine/sampling/random.ts';
 
 const window = 40;
 const layer = { type: 'float32', keyValueHeads: 1, keyDim: 1, valueDim: 1, valuesInKeys: false } as const;
-/** One layer that sees all, one with a window. */
+/** One layer with full attention, one with a window. */
 const plan: GraphInputs = {
   numAttentionHeads: 1,
   rotations: [],
@@ -24,7 +24,7 @@ const plan: GraphInputs = {
 const rowsOfLayer = 2;
 const mostTokensPerRun = 256;
 
-/** The decoder's side, and the thread's caches, which obey at once. */
+/** The decoder's side, and the thread's caches, which apply messages at once. */
 class Caches {
   readonly byId = new Map<number, KeyValueCache>();
   readonly blocks = new BlockCache(
@@ -60,7 +60,7 @@ class Caches {
     sequence.advance(tokens.length);
   }
 
-  /** Of all the memory that there is. */
+  /** Bytes of all allocated memory. */
   bytes(): number {
     const ranges = new Set([...this.byId.values()].flatMap((cache) => cache.owned()));
     return [...ranges].reduce((sum, { values }) => sum + values.byteLength, 0);

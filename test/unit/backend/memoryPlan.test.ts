@@ -9,7 +9,7 @@ import {
 } from '../../../engine/backend/memoryPlan.ts';
 
 const GB = 1e9;
-/** 12 GB of weights, 0.5 GB to compute in, 100 kB a token. */
+/** 12 GB of weights, 0.5 GB of scratch, 100 kB a token. */
 const needs: ModelNeeds = {
   weightBytes: 12 * GB,
   scratchBytes: 0.5 * GB,
@@ -22,7 +22,7 @@ const pool = (kind: MemoryPool['kind'], totalGB: number, availableGB: number): M
   totalBytes: totalGB * GB,
   availableBytes: availableGB * GB,
 });
-/** Nothing else is on it. */
+/** A card without other users. */
 const card = (totalGB: number) => pool('card', totalGB, totalGB);
 
 function refusal(memory: MemoryPool, asked?: number): DoesNotFit {
@@ -126,7 +126,7 @@ describe('the memory of this machine', () => {
 
   it('is a container’s where there is one', () => {
     expect(host({ limitBytes: 4 * GB })).toMatchObject({ totalBytes: 4 * GB, availableBytes: 3.8 * GB });
-    // cgroup v1 says so of no limit.
+    // cgroup v1's value for no limit.
     expect(host({ limitBytes: 2 ** 63 })).toMatchObject({ totalBytes: 16 * GB, availableBytes: 9 * GB });
   });
 

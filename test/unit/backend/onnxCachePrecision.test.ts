@@ -1,9 +1,9 @@
 /**
- * Keys and values in f16 on the CPU: each is rounded before any token attends to it. The logits are those of the reference that
- * rounds likewise. Not to the last bit: a value that stands between two f16 goes to either by the last bits of f32. Two f16 lie
- * 7e-4 of a value apart (2⁻¹¹ to 2⁻¹⁰), so that relative noise of 2e-6 sends 3 in 1,000 of them to the other one; each of these
- * has twelve times the squared error of a rounded value (s² for s²/12): a thirtieth of what the rounding itself does. Noise of
- * that size in the reference's own keys and values moved its logits by up to a 41st.
+ * Keys and values in f16 on the CPU: each is rounded before any token attends to it. The logits equal those of a reference that
+ * rounds in the same way, but not to the last bit: a value between two f16 values may round either way by the last bits of f32.
+ * Neighbouring f16 values differ by 7e-4 of their size (2⁻¹¹ to 2⁻¹⁰), so relative noise of 2e-6 flips 3 in 1,000; each flipped
+ * value has twelve times the squared error of a rounded one (s² instead of s²/12), in sum a thirtieth of the rounding's own
+ * error. Noise of that size in the reference's own keys and values changed its logits by up to a 41st of it.
  */
 import { InferenceSession } from 'onnxruntime-node';
 import { describe, expect, it, onTestFinished } from 'vitest';
@@ -18,7 +18,7 @@ import { openModel } from '../../../engine/model/open.ts';
 import { readGolden } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';
 
-/** Without 8-bit activations, whose noise is larger than what is tested. */
+/** Without 8-bit activations, whose noise is larger than the tested effect. */
 const onnx = createOnnxBackend({ roundActivations: false });
 
 async function load(backend: Backend, family: string, options: Partial<LoadOptions> = {}): Promise<Decoder> {

@@ -47,7 +47,7 @@ describe('loading', () => {
     await load({ cacheDirectory, digest: 'abc' });
     const [name = '', ...others] = (await readdir(cacheDirectory)).sort();
     expect(name).toMatch(/^abc\./);
-    // The other is what was measured of this machine.
+    // The other file has this machine's thread measurement.
     expect(others).toEqual(['threads.json']);
     const written = await stat(join(cacheDirectory, name));
     await load({ cacheDirectory, digest: 'abc' });

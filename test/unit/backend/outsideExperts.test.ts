@@ -1,4 +1,4 @@
-/** What the host does for experts outside of a card's memory, with a device that only takes note. test/gpu/split.test.ts computes. */
+/** The host's work for experts outside a card's memory, with a device that only records. test/gpu/split.test.ts computes for real. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { ExpertHost } from '../../../engine/backend/ggml/experts.ts';
 import { OutsideExperts } from '../../../engine/backend/webgpu/decoder/outsideExperts.ts';
@@ -12,7 +12,7 @@ beforeAll(() => {
 
 const router = { kind: 'topk-then-softmax' };
 const layer = { feedForward: { kind: 'experts', numExperts: 8, expertsPerToken: 2, router } };
-/** Two tokens of four values, which chose experts 3, 1 and 1, 0. */
+/** Two tokens of four values, with chosen experts 3, 1 and 1, 0. */
 const chosen = Int32Array.of(3, 1, 1, 0);
 const activations = Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8);
 
@@ -127,7 +127,7 @@ describe('experts that are sent', () => {
     expect(await sent(0)).toEqual([]);
     expect(await sent(1)).toEqual(all);
     expect(await sent(0)).toEqual(all);
-    // Without a host that has them they are kept as they were read.
+    // Without a host backend for them they are kept as read.
     expect(read).toEqual([12, 4, 0, 12, 4, 0]);
   });
 });

@@ -47,7 +47,7 @@ async function packed(directory = cacheDirectory): Promise<string> {
   return join(directory, names[0] ?? '');
 }
 
-/** Changes the file behind its mode, as a faulty disk does. */
+/** Changes a read-only file, as a faulty disk does. */
 async function overwrite(path: string, change: (bytes: Buffer) => Buffer): Promise<void> {
   await chmod(path, 0o600);
   await writeFile(path, change(await readFile(path)));

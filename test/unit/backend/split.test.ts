@@ -42,7 +42,7 @@ for (const golden of goldenCases.filter(({ name }) => name === 'qwen3-next safet
   checkGolden(splitAt([1, layers - 1], [onnx, referenceBackend]), golden, float32Bounds, {}, sequences);
 }
 
-// GPT-OSS has sliding windows, sinks and experts: what sequences do besides.
+// GPT-OSS has sliding windows, sinks and experts: sequence operations.
 for (const golden of goldenCases.filter(({ name }) => name === 'gpt-oss safetensors')) {
   const layers = await layersOf(golden);
   const onBoth = splitAt([1, layers - 1], [onnx, referenceBackend]);
@@ -124,7 +124,7 @@ describe('a model in two stages', () => {
     ]) {
       await decoder.submit?.([{ sequence, tokens: expected.ids.slice(first, end), logits: 'none' }]);
     }
-    // Nothing that was submitted is done yet.
+    // No submitted work is done yet.
     expect(events).toEqual(['first stage', 'submitted', 'first stage', 'submitted']);
     for (const done of open) done();
     const [logits = new Float32Array()] = await decoder.run([

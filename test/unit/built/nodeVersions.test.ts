@@ -1,6 +1,6 @@
 /**
- * The command line as it ships, under every Node that README promises, from an empty home: it would have found that nothing could be
- * downloaded, and what a newer Node has that 20.15 lacks. The default model comes from loopback, each time by another way.
+ * The shipped command line under every Node version that the README promises, from an empty home. It would have found that
+ * downloads failed, and features that 20.15 lacks. The default model comes from loopback, each time from another source.
  */
 import { spawn } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -29,7 +29,7 @@ afterAll(() => product.remove());
 
 const served = z.object({ address: z.string(), model: z.string(), token: z.string() });
 
-/** Of the same prompt, by Node: all must be equal. */
+/** Texts for the same prompt under each Node: all must be equal. */
 const texts = new Set<string>();
 const prompt = ['--prompt', 'The kettle', '--max-tokens', '8', '--temperature', '0'];
 

@@ -1,6 +1,6 @@
 /**
- * npm has nothing to warn of: a setting of ours that it does not know was named at every single command, and install scripts that
- * nobody had judged at each install.
+ * npm prints no warnings. Before, it warned at every command about a setting that it does not know, and at each install about
+ * install scripts that were not allowed or denied.
  */
 import { cp, mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';

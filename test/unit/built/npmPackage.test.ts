@@ -101,7 +101,7 @@ describe('`hearth`, published beside the packages of the platforms', () => {
     await once(registry.listen(0, '127.0.0.1'), 'listening');
     publish(await packageChooser(temporaryFolder()));
     publish(tarball);
-    // Of another platform, and never downloaded.
+    // The package of another platform is never downloaded.
     const [os, cpu] = elsewhere.split('-');
     documents.set(`/hearth-${elsewhere}`, {
       name: `hearth-${elsewhere}`,

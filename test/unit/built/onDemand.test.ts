@@ -1,7 +1,7 @@
 /**
- * Everything that the built files load on demand or as a thread is loaded and used here: a package that esbuild splits off
- * does not have the names that Node and the types give it (`EnvHttpProxyAgent is not a constructor`: nothing that was shipped could
- * download), and no test of the sources can see that. A new file in the build that nothing here loads fails the last test.
+ * Loads and uses everything that the built files load on demand or as a thread. A package that esbuild splits off lacks the export
+ * names that Node and the types give it (`EnvHttpProxyAgent is not a constructor`: no download worked), and tests of the sources
+ * cannot find that. The last test fails for a new file in the build that no test here loads.
  */
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -41,13 +41,13 @@ afterAll(async () => {
   await Promise.all([product.remove(), tiny.remove(), embedding.remove(), mirror.close()]);
 });
 
-/** ONNX Runtime sends nothing where it sees one of these. */
+/** With any of these variables ONNX Runtime sends nothing. */
 const quiet = (
   'ORT_DISABLE_TELEMETRY ORT_TELEMETRY_DISABLED ORT_RUNNING_UNIT_TESTS CI TF_BUILD GITHUB_ACTIONS GITLAB_CI CIRCLECI TRAVIS ' +
   'JENKINS_URL CODEBUILD_BUILD_ID BUILDKITE TEAMCITY_VERSION APPVEYOR BITBUCKET_BUILD_NUMBER SYSTEM_TEAMFOUNDATIONCOLLECTIONURI'
 ).split(' ');
 
-/** A home of its own, in an environment that says nothing of telemetry. */
+/** An environment with its own home and without variables about telemetry. */
 const environment = (user = 'user'): Record<string, string> => ({
   ...mirror.environment,
   ...{ HOME: join(home, user), USERPROFILE: join(home, user), XDG_CACHE_HOME: '', HEARTH_HOME: join(home, 'store') },
@@ -161,7 +161,7 @@ describe('the built files', () => {
     expect(await readdir(join(home, 'user'), { recursive: true })).toEqual([]);
   });
 
-  // Else the test above would prove nothing.
+  // Otherwise the test above would prove nothing.
   it('include ONNX Runtime, whose telemetry is on by default', async (context) => {
     if (process.platform === 'win32') context.skip("Windows' build has the events of the system alone");
     const load = `import('onnxruntime-node').then(({ InferenceSession }) => InferenceSession.create(new Uint8Array(1)).catch(() => {}))`;

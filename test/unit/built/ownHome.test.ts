@@ -1,6 +1,6 @@
 /**
- * The home of a run of all tests: it would have found that the end-to-end tests lived on the model in the developer's cache,
- * where no user has one.
+ * The home of a whole test run. It would have found that the end-to-end tests used the model in the developer's cache, which a
+ * new user does not have.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';

@@ -39,7 +39,7 @@ describe('the architectures of the catalogue', () => {
 });
 
 describe('planned weights of a model that is not downloaded', () => {
-  // Files whose Q4_K_M is not the mixture that llama.cpp chooses by itself today: unsloth's, one of ggml-org's, and one of 2024 whose tied
+  // Files whose Q4_K_M differs from llama.cpp's present default mixture: unsloth's, one of ggml-org's, and one of 2024 whose tied
   // embedding is in Q4_K.
   const mixed = ['starcoder2-3b', 'qwen3.5-4b', 'qwen3.5-9b', 'qwen3.6-35b-a3b'];
   const files = catalogue.filter(({ id, downloadEstimated }) => !downloadEstimated && !mixed.includes(id));

@@ -153,7 +153,7 @@ describe('a verdict', () => {
     const architecture = architectures['qwen3-8b'];
     if (!architecture) throw new Error('The catalogue has lost its architecture.');
     const { scratchBytes } = hostNeeds(specOfArchitecture(architecture), 0, runtime);
-    // An eighth is kept free to grow.
+    // The cache keeps an eighth free to grow.
     const cacheBytes = 8192 * 1.125 * cacheBytesPerToken;
     // Q4_1 is packed to 1.25 times its size, Q4_K stays as it is.
     const weightBytes = downloadBytes * (runtime === 'onnx' ? 1.25 : 1);
@@ -192,7 +192,7 @@ describe('the longest context', () => {
 describe('the pair for a machine', () => {
   const pairOf = (hardware: Hardware) => choosePair(catalogue, hardware, { fallbackId: 'smollm2-135m-instruct' });
 
-  // What we would advise a friend with that machine, written down to be argued about.
+  // The models that we would recommend to a friend with that machine.
   it.each([
     ['laptop, 2 cores, 4 GB', 'qwen2.5-coder-1.5b-instruct', 'the same'],
     ['laptop, 4 cores, 8 GB', 'qwen3-1.7b', 'qwen2.5-coder-0.5b-instruct'],

@@ -218,7 +218,7 @@ describe('a repository of the hub', () => {
     other[other.length - 1] = (other.at(-1) ?? 0) ^ 1;
     const server = await startServer((request, response) => {
       const { pathname } = new URL(request.url ?? '', 'http://127.0.0.1');
-      // The listing comes from an honest hub, the file from nobody's.
+      // An honest hub lists the file, but different bytes are delivered.
       const location = `${listed.environment['HF_ENDPOINT']}${request.url}`;
       if (pathname.startsWith('/api/')) response.writeHead(302, { location }).end();
       else void sendFile(server, request, response, other);
@@ -333,7 +333,7 @@ describe("other programs' models", () => {
     await writeFile(path, content);
   }
 
-  /** A home with each program's layout, as the programs write them. */
+  /** A home with each program's own folder layout. */
   async function home(): Promise<string> {
     const root = temporaryFolder();
     const ollama = join(root, '.ollama/models');

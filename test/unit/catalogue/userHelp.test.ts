@@ -1,4 +1,4 @@
-/** What a failure advises: settings and commands in VS Code, variables and a command line elsewhere. */
+/** Advice in error messages: settings and commands in VS Code, variables and commands elsewhere. */
 
 import { Headers } from 'undici';
 import { afterEach, describe, expect, it, vi } from 'vitest';

@@ -19,7 +19,7 @@ function opened(memory = new MemoryMemento()) {
   };
 }
 
-/** A user who takes what is right and types on beside the rest. */
+/** A user who accepts correct suggestions and ignores the rest. */
 function typing(languageId: string, suggestions: number, chanceAt: (logProbability: number) => number) {
   const { acceptance, later } = opened();
   const random = seededRandom(7);
@@ -48,7 +48,7 @@ describe('acceptance of suggestions', () => {
   });
 
   it('finds the strictness at which the wanted share is accepted', () => {
-    // Of suggestions as sure as -0.35 on average this user takes 30 %: the usual threshold of -0.5 shows a few too many.
+    // This user accepts 30 % of suggestions with a mean log-probability of -0.35: the default threshold of -0.5 shows a few too many.
     const chance = (logProbability: number) => Math.max(0, 1 + 4 * logProbability);
     const { share, shown, strictness } = typing('go', 20_000, chance);
     expect(strictness).toBeGreaterThan(-1);

@@ -1,4 +1,4 @@
-/** The agent's own tools. What they must never do is in injection.test.ts. */
+/** The agent's own tools. injection.test.ts tests what they must never do. */
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

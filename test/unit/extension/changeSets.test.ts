@@ -1,4 +1,4 @@
-/** Answers that change several files: what they name, what their diffs mean, and what is kept on the disk. */
+/** Answers that change several files: the files they name, their diffs, and the checkpoints on disk. */
 import {
   existsSync,
   mkdirSync,
@@ -220,7 +220,7 @@ describe('a set of changes', () => {
       { kind: 'rename', uri: uri('old.txt'), to: uri('moved/b.txt') },
     ];
     const proposals = { present: async () => {}, close: async () => {} };
-    /** As after the window was loaded again. */
+    /** A new instance, as after a reload of the window. */
     const open = () => new ChangeSets(new ChangeStore(join(root, 'changes'), log), proposals, log);
     const there = () => ['new/deep/a.ts', 'gone.bin', 'old.txt', 'moved/b.txt'].map((path) => existsSync(at(path)));
     return { root, inside, at, drafts, open, there };
@@ -249,7 +249,7 @@ describe('a set of changes', () => {
     await sets.propose('t', 'Why?', drafts);
     await sets.act('t', 'accept');
     expect(there()).toEqual(written);
-    // What was on the disk before the first file was written, with the first files written.
+    // The state on disk after the first files were written.
     const store = new ChangeStore(join(root, 'changes'), log);
     const set = await store.read('t');
     for (const file of set?.files ?? []) {

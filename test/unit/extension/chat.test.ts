@@ -115,7 +115,7 @@ afterEach(async () => {
   await Promise.all(opened.splice(0).map((session) => session.close()));
 });
 
-/** A session with an empty store, and what it tells the page. */
+/** A session with an empty store, and its messages to the page. */
 async function openWith(files: FileAccess, client: EngineClient) {
   const host = hostOf(client);
   await host.client();

@@ -27,7 +27,7 @@ function setUp(search: (around: string, limit: number) => Promise<Passage[]> = (
   contexts.push(context);
   const snippets = (document: Document, line: number, maxChars = 10_000) =>
     context.snippets(document as never, new Position(line, 0) as never, maxChars);
-  /** What a pause of typing does; `isRead`: the engine read the prompt with what was found. */
+  /** A pause in typing; `isRead`: the engine prefilled the prompt with the new snippets. */
   const pause = (document: Document, line: number, isRead = true) =>
     context.refresh(document as never, new Position(line, 0) as never, 10_000, async () => isRead);
   return { snippets, pause };

@@ -1,5 +1,5 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: the strings are sources
-/** What the user sees of a completion, from the extension's provider and the engine's completion with a scripted model. */
+/** The completion that the user sees, through the extension's provider and the engine's completion with a scripted model. */
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { grammarOf } from '../../../engine/index/syntax/grammars.ts';
 import { withTree } from '../../../engine/index/syntax/source.ts';
@@ -105,7 +105,7 @@ interface StringSyntax {
   readonly start: string;
   readonly code: readonly [string, string];
   readonly end: string;
-  /** Another such string, in whole. */
+  /** Another complete string of this kind. */
   readonly other: string;
   readonly frame: readonly [string, string];
   /** Text must begin on a line of its own. */

@@ -1,5 +1,5 @@
 // A scripted engine: speaks the protocol's method names over the IPC channel, with behaviour chosen by the FAKE_* variables
-// and by what it is asked. It imports nothing of Hearth, so that both sides of the protocol are written down twice.
+// and by what it is asked. It imports nothing of Hearth, so that the protocol is written down independently.
 import process from 'node:process';
 import { createMessageConnection, IPCMessageReader, IPCMessageWriter, ResponseError } from 'vscode-jsonrpc/node';
 
@@ -72,7 +72,7 @@ rpc.onRequest('load', async ({ model, role = 'chat' }) => {
   else completing = card(model);
   return card(model);
 });
-// Answers with the token, as no real server does, so that a test sees which one it was given.
+// Returns the token, which no real server does, so that a test can check it.
 rpc.onRequest('startServer', ({ port, token }) => {
   if (port === 1) throw fail('unavailable', 'Port 1 is taken, perhaps by Hearth in another window.');
   return { address: `http://127.0.0.1:${port}/v1#${token}` };

@@ -1,4 +1,4 @@
-/** Which files and folders are offered, and in which order. */
+/** The offered files and folders, and their order. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';

@@ -96,7 +96,7 @@ describe('the index of the workspace', () => {
     const index = await open({ 'retry.ts': 'export function retryDownload() {}' });
     const [root] = folders;
     const written = new Promise<void>((resolve) => {
-      // Its process has opened the index and does not count as running yet.
+      // The process has opened the index but does not count as running yet.
       const subscription = index.onView(({ kind }) => {
         if (kind !== 'open') return;
         subscription.dispose();

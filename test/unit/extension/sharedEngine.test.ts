@@ -99,7 +99,7 @@ const meetingPlace = (): string => sharedFolder(sparing(launch()));
 const address = (): SharedAddress =>
   sharedAddress.parse(JSON.parse(readFileSync(join(meetingPlace(), 'address.json'), 'utf8')));
 
-/** What the engine answers to a connection that begins with this; undefined: it closed it. */
+/** The engine's answer to a connection that begins with `text`; undefined: it closed the connection. */
 function answerTo(path: string, text: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const socket = connect(path, () => socket.write(text));
@@ -288,7 +288,7 @@ describe('a shared engine', () => {
     const { pid } = a;
     await a.stop();
     process.kill(pid ?? 0, 'SIGSTOP');
-    // Until all its threads stand.
+    // Until all its threads are stopped.
     await sleep(200);
     const b = open();
     await b.ready();

@@ -1,4 +1,4 @@
-/** Confirmations before anything large, external or final, and what the page can and cannot cause. */
+/** Confirmations before anything large, external or final, and what the page can and cannot do. */
 
 import { describe, expect, it, vi } from 'vitest';
 import { Agent } from '../../../extension/agent/agent.ts';

@@ -182,7 +182,7 @@ const defaults = new Map(
   ),
 );
 
-/** Records what the user was asked and shown, and answers with the first offered label in `wants`, or nothing. */
+/** Records questions and messages to the user, and answers with the first offered label in `wants`, or nothing. */
 export const user = {
   asked: [] as { message: string; detail: string; choices: string[] }[],
   opened: [] as string[],
@@ -724,7 +724,7 @@ export const CommentThreadCollapsibleState = { Collapsed: 0, Expanded: 1 } satis
 >;
 
 export const comments = {
-  /** Those that were made and not disposed. */
+  /** Threads that were created and not disposed. */
   threads: [] as real.CommentThread[],
   createCommentController: (id: string, label: string): real.CommentController => ({
     ...{ id, label, dispose: () => undefined },

@@ -29,7 +29,7 @@ describe('The JSON-Schema-Test-Suite', () => {
           continue;
         }
         for (const { data, valid, description } of group.tests) {
-          // What is let through beyond the schema is checked afterwards.
+          // Answers that the grammar allows beyond the schema are checked afterwards.
           if (!valid && machine.loose.length > 0) continue;
           for (const text of styles(data))
             if (accepts(machine, text) !== valid)

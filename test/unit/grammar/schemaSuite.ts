@@ -38,8 +38,8 @@ export function suiteGroups(draft: DraftName): SuiteGroup[] {
 }
 
 /**
- * Groups whose expectations Hearth does not share: it enforces ten of the formats, where the suite holds formats for
- * remarks; and a metaschema that switches keywords off is not fetched.
+ * Groups whose expectations Hearth does not share: it enforces ten formats, which the suite treats as annotations, and it does
+ * not fetch a metaschema that switches keywords off.
  */
 export const isOtherwise = ({ keyword }: SuiteGroup): boolean => keyword === 'format' || keyword === 'vocabulary';
 

@@ -1,4 +1,4 @@
-/** Schemas of the kinds that clients send: what an answer by them may be, and may not. Ajv says the same, where it is asked. */
+/** Schemas like those of clients, with valid and invalid answers. ajv agrees wherever it is used. */
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { accepts, machineOf, styles } from './schemaSuite.ts';

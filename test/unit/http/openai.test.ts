@@ -1,4 +1,4 @@
-/** The official client against the server: what it asks reaches the engine, what the engine says reaches it. */
+/** The official client against the server: requests reach the engine, and its answers reach the client. */
 import OpenAI from 'openai';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { cancelled, HearthError } from '../../../engine/errors.ts';

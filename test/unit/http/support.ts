@@ -1,4 +1,4 @@
-/** A scripted engine behind the real HTTP server: it notes what it is asked, and answers as a test says. */
+/** A scripted engine behind the real HTTP server: it records requests and gives the answers set by a test. */
 import type { z } from 'zod';
 import type { Serving } from '../../../engine/http/exchange.ts';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
@@ -55,7 +55,7 @@ export class ScriptedEngine {
   readonly asked: ChatAsked[] = [];
   readonly completed: z.output<typeof completeParams>[] = [];
   readonly generated: z.output<typeof generateParams>[] = [];
-  /** What the next chats do. */
+  /** Answers the next chats. */
   answer: (asked: ChatAsked, signal: AbortSignal) => Promise<ChatResult> = async () => answerOf();
   model: ModelCard | undefined = card;
 

@@ -6,7 +6,7 @@ import type { Repository } from '../../../engine/index/repository/repository.ts'
 import { dot, packed } from '../../../engine/index/repository/vectors.ts';
 import { folderOf, repositoryOf, write } from './folder.ts';
 
-/** Means what it mentions: each of these words is a direction, and synonyms share one. */
+/** A vector with one direction for each of these words; synonyms share one. */
 const directions = [
   ['dog', 'hound'],
   ['cat', 'feline'],

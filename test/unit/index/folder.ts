@@ -21,7 +21,7 @@ export async function write(folder: string, contents: Readonly<Record<string, st
   }
 }
 
-/** Open, and up to date. The database lies in memory unless `options` names a file. */
+/** Open, and up to date. The database is in memory unless `options` names a file. */
 export async function repositoryOf(folder: string, options: Partial<RepositoryOptions> = {}): Promise<Repository> {
   const repository = await Repository.open({
     database: ':memory:',

@@ -9,13 +9,13 @@ import { folderOf } from './folder.ts';
 
 const git = (folder: string, ...args: string[]): string => execFileSync('git', args, { cwd: folder, encoding: 'utf8' });
 
-/** Settings of whoever runs the tests do not count. */
+/** Git settings of the user who runs the tests must not apply. */
 const home = temporaryFolder();
 vi.stubEnv('HOME', home);
 vi.stubEnv('XDG_CONFIG_HOME', undefined);
 vi.stubEnv('GIT_CONFIG_NOSYSTEM', '1');
 
-/** What git itself would show of a folder: tracked files, and those that are not ignored. */
+/** The files that git lists: tracked ones, and those that are not ignored. */
 function listed(folder: string): string[] {
   const paths = git(folder, 'ls-files', '-z', '-c', '-o', '--exclude-standard').split('\0');
   return [...new Set(paths.filter((path) => path !== ''))].sort();

@@ -15,7 +15,7 @@ interface SetUp {
 function setUp({ maxIdle = 2, ...options }: SetUp = {}) {
   const decoder = new FakeDecoder({ contextTokens: 4000, vocabularySize: 10, ...options });
   const cache = new PrefixCache({ decoder, maxIdle: () => maxIdle });
-  /** What a request does: take a sequence, see to room, compute the rest, give it back. */
+  /** A request: takes a sequence, makes room, computes the rest, gives it back. */
   const use = async (tokens: number[], owner = 'chat', marks: number[] = []): Promise<number> => {
     const lease = cache.acquire(tokens, owner);
     lease.sequence.setCheckpoints(marks);

@@ -38,7 +38,7 @@ function start(directory: string, options: Partial<SnapshotOptions> = {}, fake: 
     minTokens: 32,
     ...options,
   });
-  /** What a request does. @returns the tokens that it found computed. */
+  /** A request. @returns the tokens that were already computed. */
   const use = async (tokens: number[], owner = 'chat'): Promise<number> => {
     await snapshots.restorePrefix(tokens, owner);
     const lease = cache.acquire(tokens, owner);
@@ -240,7 +240,7 @@ describe('snapshots', () => {
   });
 });
 
-/** Holds every sequence back that is read, after its first piece; `open` lets the rest through. */
+/** Pauses the read of every sequence after its first piece; `open` continues it. */
 function gated({ serializer }: FakeDecoder) {
   const { restore } = serializer;
   let [begin, open] = [(): void => {}, (): void => {}];
@@ -450,7 +450,7 @@ describe('a snapshot that is not what was written', () => {
     const { directory, path, bytes } = await oneStored();
     await writeFile(path, Buffer.concat([bytes, Buffer.alloc(1)]));
     expect(await listSnapshots(directory)).toEqual([]);
-    // A later version may mean something else by the same header, and its digests are right.
+    // A later version may give the same header another meaning, with valid digests.
     const later = Buffer.from(bytes);
     later.writeUInt32LE(snapshotVersion + 1, 8);
     const headEnd = 16 + later.readUInt32LE(12);

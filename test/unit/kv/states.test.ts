@@ -3,7 +3,7 @@ import { BlockPool } from '../../../engine/kv/blocks.ts';
 import { maxStates, StateTable } from '../../../engine/kv/states.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 
-/** What each block holds: the length that it is the state after. Passes and copies do to it what a backend does. */
+/** Each block holds the length after which it is the state. Passes and copies change it as in a backend. */
 class Memory {
   readonly pool = new BlockPool({ isState: true, blockTokens: 1, blockBytes: 1 });
   readonly held = new Map<number, number>();

@@ -49,7 +49,7 @@ const harmless = new Set([
 const harmlessAttributes = new Set(['class', 'start', 'align', 'role', 'tabindex', 'title']);
 
 const harmlessClasses = /^(block|link|image|task|formula|display|hljs.*|language-.*|[a-z]+_+)$/;
-/** What KaTeX draws with: MathML for screen readers, elements and strokes for the eye. */
+/** KaTeX's output elements: MathML for screen readers, HTML and SVG for display. */
 const drawing = /^(span|svg|path|line|math|semantics|annotation|m[a-z]+)$/i;
 const drawingAttributes = /^(href|xlink:href|src|srcset|id|name|on\w+|action|data-.*)$/;
 
@@ -82,7 +82,7 @@ function inspectElement(element: Element, bad: string[]): void {
   for (const name of element.classList) if (!harmlessClasses.test(name)) bad.push(`class ${name}`);
 }
 
-/** Five milliseconds pass from each look at the clock to the next. */
+/** The clock moves five milliseconds at each read. */
 function slowly(): void {
   let ms = 0;
   vi.spyOn(performance, 'now').mockImplementation(() => (ms += 5));

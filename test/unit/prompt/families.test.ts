@@ -1,4 +1,4 @@
-/** Prompts and output of each family against what their publishers' software writes. */
+/** Prompts and outputs of each family, compared with their publishers' software. */
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { z } from 'zod';

@@ -1,7 +1,7 @@
 /**
- * Templates against Python's jinja2 3.1 with transformers' settings. What it rendered is kept in `fixtures/text/jinja`:
+ * Templates against Python's jinja2 3.1 with transformers' settings. Its results are in `fixtures/text/jinja`:
  * its texts for templates of our own, digests of them for published ones. `npm run templates` fetches those of llama.cpp
- * and records all anew.
+ * and records everything again.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';

@@ -1,4 +1,4 @@
-/** The syntax of calls in published templates, and what a model is made to write by it. */
+/** The call syntax of published templates, and the calls that it forces a model to write. */
 import { describe, expect, it } from 'vitest';
 import type { Tool } from '../../../engine/prompt/conversation.ts';
 import { compileChatTemplate, type ToolSyntax, toolSyntaxOf } from '../../../engine/prompt/formats/chatTemplate.ts';

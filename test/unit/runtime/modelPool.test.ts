@@ -1,4 +1,4 @@
-/** Which windows get which copies of a model. Loading is scripted, so that memory is short when a test says so. */
+/** Which windows get which copies of a model. Loading is scripted, so that a test can make memory short. */
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { DoesNotFit } from '../../../engine/backend/memoryPlan.ts';
 import { openStore } from '../../../engine/catalogue/store.ts';

@@ -44,7 +44,7 @@ describe('an engine that is started again', () => {
   it('finds the warmed-up prompt and completes the same', { timeout: 60_000 }, async () => {
     const first = await started();
     await first.warm(warmParams.parse({ kind: 'completion', ...place }));
-    // It is written when nobody has asked for anything for some seconds.
+    // Snapshots are written after some idle seconds.
     while ((await stored()).length === 0) await new Promise((resolve) => setTimeout(resolve, 50));
     const before = await complete(first);
     const second = await started();

@@ -1,4 +1,4 @@
-/** Calls and answers that are held to schemas, however little the model knows: here, all that may come is as likely. */
+/** Calls and answers follow their schemas whatever the model prefers: here, all allowed tokens are equally likely. */
 import { Ajv } from 'ajv';
 import { describe, expect, it } from 'vitest';
 import type { Tool } from '../../../engine/prompt/conversation.ts';
@@ -155,7 +155,7 @@ const writtenCalls: Readonly<Record<string, string>> = {
 };
 
 describeShared('A model that insists on a call', publishedFiles, () => {
-  /** Writes the text whatever was made of it before, then ends. */
+  /** Writes the text regardless of the tokens before it, then ends. */
   async function insisting(
     tokenizer: Tokenizer,
     text: string,

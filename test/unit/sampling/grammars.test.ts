@@ -1,4 +1,4 @@
-/** The thread that follows grammars: what it survives, and who waits for whom. */
+/** The grammar thread: what it survives, and which requests wait. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Grammars, type GrammarWalk } from '../../../engine/sampling/grammar.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';

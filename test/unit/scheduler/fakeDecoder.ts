@@ -90,7 +90,7 @@ export interface FakeDecoderOptions {
   readonly slidingWindow?: number;
   /** It samples the tokens itself, up to 16 a step. */
   readonly draws?: boolean;
-  /** It goes on sampling while the host takes the tokens; the log has steps and those ahead. */
+  /** It samples ahead while the host takes the tokens; the log has steps and steps ahead. */
   readonly samplesAhead?: boolean;
   readonly tuner?: Tuner;
   /** It has `submit`: a pass is done when this resolves. */

@@ -1,12 +1,12 @@
 /**
- * Seam: from a load without a wanted context, through the choice of the backend, to the context that a user gets.
+ * Seam: from a load without a requested context, through the choice of the backend, to the context that a user gets.
  *
  * Fault it would have found: the context of a GPU model was planned from the host's free memory, before the backend was known, and never above
  * 8,192 tokens.
  *
  * The table was worked out by hand from published figures alone: bytes of the file, and of a token `2 (keys and values) · layers · key-value heads ·
- * head size · 2 bytes`. `derived` below is that sum: what a machine lets a model take, less the file, less what is computed in, divided by a
- * token's bytes. A cell may be off by one step of 1,024 tokens from it, since buffers have other small parts.
+ * head size · 2 bytes`. `derived` below is this calculation: the memory that a machine allows a model, minus the file and scratch, divided by a
+ * token's bytes. A cell may differ from it by one step of 1,024 tokens, since buffers have other small parts.
  */
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
@@ -209,7 +209,7 @@ interface Given {
 async function load(machine: Machine, { id, fileBytes }: Published, asked?: number): Promise<Given | undefined> {
   const architecture = architectures[id];
   if (!architecture) throw new Error(`no architecture of ${id}`);
-  // Whose weights they are is of no account: nothing reads them.
+  // Any model will do: nothing reads the weights.
   const model = await openModel(fixtureFile('goldens/llama'));
   const said: LoadOptions[] = [];
   try {
@@ -218,7 +218,7 @@ async function load(machine: Machine, { id, fileBytes }: Published, asked?: numb
       { backend: 'auto', contextTokens: asked, onProgress: () => {}, signal: new AbortController().signal },
       backendsOn(machine, fileBytes, said),
     );
-    // What a backend is told must not depend on a memory that is not its own.
+    // The context passed to a backend must not depend on memory that is not its own.
     for (const { contextTokens } of said) expect(contextTokens).toBe(asked);
     return { contextTokens: decoder.contextTokens, backend: decoder.backend };
   } catch (error) {

@@ -7,14 +7,14 @@ import { measure } from '../../../scripts/completion/measure.ts';
 
 const folder = (path: string): string => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 const files: readonly CorpusFile[] = [
-  // Not our own sources: each change of ours would draw other places.
+  // Not our own sources: each change of them would select other places.
   ...filesUnder(folder('node_modules/zod/src')),
   ...filesUnder(folder('node_modules/highlight.js'), '{lib,scss,styles}/**/*.*'),
   ...filesUnder(folder('node_modules'), '*/*.{json,md}'),
   ...filesUnder(folder('test/fixtures/completion')),
 ];
 
-/** Of what is shown, at most so much may be neither the true text nor a beginning with which the file parses. */
+/** Largest share of shown texts that are neither the true text nor a beginning with which the file parses. */
 const mostWrong = 0.04;
 
 describe('a completion of real code', () => {

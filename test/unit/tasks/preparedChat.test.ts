@@ -1,4 +1,4 @@
-/** Preparing a long chat: how much work it is, and that others are answered meanwhile. */
+/** Preparing a long chat: the amount of work, and that other requests are answered meanwhile. */
 import { setImmediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { ChatMessage, Tool } from '../../../engine/prompt/conversation.ts';

@@ -10,7 +10,7 @@ import { tokenizerFromGguf } from '../../../engine/tokenizer/ggufTokenizer.ts';
 import { vocabularyCache } from '../prompt/publishedTemplates.ts';
 
 const separator = '\n__ggml_vocab_test__\n';
-/** WordPiece, and SentencePiece over bytes that are not encoded: no decoder here takes them. */
+/** WordPiece, and SentencePiece over unencoded bytes, which no supported model uses. */
 const others = ['bert-bge', 'gemma-4'];
 const names = existsSync(vocabularyCache)
   ? readdirSync(vocabularyCache).flatMap((file) => /^ggml-vocab-(.+)\.gguf\.out$/.exec(file)?.[1] ?? [])

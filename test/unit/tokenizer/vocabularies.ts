@@ -29,7 +29,7 @@ export function publishedTemplate(model: string): string {
   return readFileSync(sharedFile(`models/${model}/chat_template.jinja`), 'utf8');
 }
 
-/** Every published model folder that brings a template. */
+/** Every published model folder with a template. */
 export function modelsWithTemplate(models: readonly string[]): string[] {
   return models.filter((model) => existsSync(sharedFile(`models/${model}/chat_template.jinja`)));
 }

@@ -1,4 +1,4 @@
-/** Answers as servers send them, against a scripted server: what they mean, or the sentence that a person reads. */
+/** Responses as real servers send them, from a scripted server: how they are parsed, or the error message. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { completeParams } from '../../../../engine/protocol/engineProtocol.ts';
 import { askAt, type Script, type Scripted, sse, startScriptedServer, stream } from './scripted.ts';

@@ -1,4 +1,4 @@
-/** A server on loopback that answers as a test says, byte by byte. */
+/** A server on loopback that sends the bytes set by a test. */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
