@@ -31,7 +31,9 @@ export type ErrorCode = (typeof errorCodes)[number];
 
 export const isErrorCode = (code: string): code is ErrorCode => errorCodes.some((known) => known === code);
 
-/** A message quotes names from files, which may have a megabyte; what to do next stands at its end. */
+/**
+ * Limits a message, which may quote a name of a megabyte from a file. The end is kept, because it says what to do next.
+ */
 const maxMessageChars = 2000;
 const endChars = 500;
 
@@ -73,7 +75,10 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Where a user changes something: VS Code's users have settings and commands, others variables and a command line. */
+/**
+ * How the user changes something: VS Code has settings and commands; the command line has options and environment
+ * variables.
+ */
 export function places(env: Environment = process.env) {
   const editor = env['HEARTH_CLIENT'] === 'vscode';
   return {
@@ -92,7 +97,7 @@ export function places(env: Environment = process.env) {
     /** Uses a model that is already on this computer. */
     byFile: editor ? 'choose *A model file…* under *Hearth: Models*' : 'run `hearth models add PATH`',
     credentials: editor
-      ? 'Ask whoever runs it for a way in.'
+      ? 'Ask its operator for access.'
       : 'Put them in HF_ENDPOINT or PIP_INDEX_URL (https://USER:PASSWORD@HOST).',
     mirror: editor ? '' : ' Set HF_ENDPOINT or PIP_INDEX_URL to a mirror.',
     pull: (id: string) => (editor ? 'under *Hearth: Models*' : `with \`hearth models pull ${id}\``),

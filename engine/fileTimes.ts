@@ -1,8 +1,8 @@
 /**
- * For sorting files by when they were used. A date in the future is of the time before the clock was set back, so such a file
- * comes before all that were used since.
+ * Sort key for files by last use. A date in the future comes from before the clock was set back, so such a file counts
+ * as older than all others.
  */
 export const usedOrder = (ms: number): number => (ms > Date.now() + toleranceMs ? ms - Number.MAX_SAFE_INTEGER : ms);
 
-/** Between this clock and the one that dates files, which may be a server's. */
+/** Tolerated difference between this clock and the file system's, which may be a server's. */
 const toleranceMs = 60_000;

@@ -51,7 +51,7 @@ export const limits = {
     layers: 1024,
     // Applies to hidden, intermediate, query and key widths. DeepSeek-V3's hidden size is 7168.
     width: 1 << 20,
-    // DeepSeek-V3 has 128 heads, 256 experts.
+    // DeepSeek-V3 has 128 heads, Qwen3-Next 512 experts.
     heads: 4096,
     experts: 16_384,
     // The largest published vocabulary is about 262,000.
@@ -67,7 +67,8 @@ export const limits = {
     // CPU prefill runs at a few hundred tokens a second, so more attached text would make the time to first token too
     // long.
     cpuAttachmentTokens: 1_200,
-    // A model of 135M parameters gets 675 tokens beside a question, one of 1.5B 7,500: small ones lose the question in more.
+    // Small models lose the question in a longer prompt: a model of 135M parameters gets 675 tokens of attached text,
+    // one of 1.5B 7,500.
     parametersPerAttachedToken: 200_000,
     leastAttachmentTokens: 600,
     // Attached text is stored with the conversation; this limits a turn's size on disk.
@@ -81,22 +82,23 @@ export const limits = {
     mapChars: 6_000,
   },
   remote: {
-    // A server on a CPU may read a long prompt for minutes before its first word; the client's own patience is as long.
+    // A server on a CPU may prefill a long prompt for minutes before its first token; the client's default timeout is
+    // as long.
     headersMs: 600_000,
-    // A piece of a stream takes up to about 400 bytes a token: more tokens than any model writes.
+    // A streamed chunk takes up to about 400 bytes a token, so this is more than any model writes.
     answerBytes: 256 * 1024 * 1024,
-    // Text, thinking and calls of one answer, all of which is shown and kept: 131,072 tokens have about 0.5 million.
+    // Text, thinking and calls of one answer, which are all shown and stored: 131,072 tokens have about 0.5 million.
     answerChars: 4 * 1024 * 1024,
-    // One piece, or a list of models: OpenRouter's, the longest known, has under 1 MB.
+    // One chunk, or a list of models: OpenRouter's, the longest known, has under 1 MB.
     pieceChars: 8 * 1024 * 1024,
-    // What is not a stream: a list of models, a refusal.
+    // A response that isn't a stream: a list of models, an error.
     documentBytes: 16 * 1024 * 1024,
     models: 10_000,
     nameChars: 1024,
     // OpenAI allows 128 parallel calls.
     toolCalls: 1000,
     redirects: 5,
-    // A sentence of a server that is shown.
+    // Error message of a server, as shown to the user.
     messageChars: 600,
   },
   cli: {
@@ -119,19 +121,20 @@ export const limits = {
     // Time between two writes. Prompts change with every key, and writes wear the disk.
     pauseMs: 120_000,
   },
-  // Calls into native code that don't return: the process ends, and its windows start it again.
+  // If a call into native code doesn't return, the process ends, and its windows restart it.
   hang: {
-    // A call with no measure: a first pass (128 tokens of a 30B model take minutes on two old cores), compiling kernels, a
-    // load since its last progress; and a main thread that doesn't come back to its event loop.
+    // For calls without an earlier measurement: a first pass (128 tokens of a 30B model take minutes on two old cores),
+    // compiling kernels, a load since its last progress. Also for a main thread that doesn't return to its event loop.
     callSeconds: 900,
-    // No pass is given up before that, nor before it took so many times as long as the slowest before, for as many tokens.
+    // A pass counts as hung after `passSeconds`, but not before it took `slowerPass` times as long as the slowest
+    // earlier pass, in proportion to its tokens.
     passSeconds: 60,
     slowerPass: 30,
   },
   nextEdit: {
-    // A longer line is seldom changed by hand.
+    // Longer lines are seldom edited by hand.
     lineTokens: 96,
-    // Places and changes that a model is shown; it reads and writes a line for each place.
+    // Candidate places and earlier edits in the prompt. Each place costs a prompt and a generated line.
     places: 2,
     edits: 3,
     // By then the cursor has moved.
@@ -149,7 +152,8 @@ export const limits = {
     settleMs: 2000,
     // A mask takes about a millisecond. Compiling a grammar takes up to a second, while other requests continue.
     choiceMs: 5,
-    // VS Code cancels at the next key and asks once for a place: a slow or busy machine may read its prompt for this long.
+    // VS Code cancels at the next key and asks only once per place, so a slow or busy machine may take this long for
+    // the prefill.
     completionMs: 60_000,
     // Users don't read more than half a screen before accepting.
     completionLines: 24,
@@ -157,7 +161,7 @@ export const limits = {
     warmUpMs: 300_000,
     // Cached sequences per class, if memory allows: recent chats and recent cursor positions.
     idleSequences: { chat: 8, keystroke: 4, summary: 2, 'warm-up': 8 },
-    // No vocabulary averages more characters a token. Longer text is cut before tokenising.
+    // More than any vocabulary's average. Longer text is cut before tokenising.
     charsPerToken: 16,
     // Characters counted for a message's framing, which takes at least two tokens.
     messageChars: 32,
@@ -175,12 +179,12 @@ export const limits = {
     schemaChars: 256 * 1024,
     // Published schemas are at most about 20 levels deep. The output parser needs the same depth.
     schemaDepth: 200,
-    // A value takes at least about ten characters.
+    // A value takes about ten characters or more.
     schemaValues: 32 * 1024,
     // A schema compiles in milliseconds. A slow one blocks all other grammar requests. A thousand steps take about a
     // millisecond of CPU time, whatever else the machine computes.
     grammarSteps: 5_000_000,
-    // By then the thread hangs.
+    // After this time the thread counts as hung.
     grammarMs: 120_000,
     // Grace time for cancelled work: enough to finish a mask; starting a new thread takes a second.
     grammarCancelMs: 250,
@@ -216,17 +220,19 @@ export const limits = {
     changesBeforeScan: 500,
     // Time between two progress reports.
     stateMs: 1000,
-    // Different terms of one question, the longest; a pasted log has thousands, and each takes up to 1 ms to look up.
+    // Distinct terms of one question; the longest are kept. A pasted log has thousands, and each takes up to 1 ms to
+    // look up.
     questionTerms: 64,
     // Chunks that the terms of one question may match together: BM25 ranks about 500 of them a millisecond.
     matchedChunks: 5_000,
-    // Chunks that are read again for what BM25 doesn't see: literals, calls, flags.
+    // Chunks that are read again for features that BM25 doesn't see: literals, calls, flags.
     rereadChunks: 150,
-    // Characters of the files that hold those chunks; the best come first. Headers of registers have megabytes.
+    // Characters of the files with those chunks, best files first. Headers with register definitions have megabytes.
     rereadChars: 3_000_000,
     // Answers of any kind in one message.
     results: 1000,
-    // Names whose references a map counts: 0.2 s; a larger repository is ranked by imports and the first ones.
+    // Names whose references a map counts, which takes 0.2 s. A larger repository is ranked by imports and the first
+    // names.
     mapSymbols: 20_000,
     // Edges of the import graph; the Linux kernel has half a million.
     imports: 1_000_000,
@@ -265,7 +271,7 @@ export const limits = {
     stopStrings: 16,
     // Texts in one embedding request; the limit of OpenAI's API.
     embeddingInputs: 2048,
-    // Hearth's tokens have 256 bits, which is 43 characters of base64url.
+    // Minimum length. Hearth's own tokens have 256 bits, which is 43 characters of base64url.
     tokenChars: 32,
   },
   store: {
@@ -304,7 +310,7 @@ export const limits = {
     diskReserveBytes: 256 * 1024 * 1024,
   },
   text: {
-    // GPT-OSS's tokenizer.json has 28 MB, the largest of the supported families; Gemma 3's has 33 MB.
+    // Gemma 3's tokenizer.json has 33 MB, the largest of the supported families.
     tokenizerJsonBytes: 128 * 1024 * 1024,
     // tokenizer_config.json, generation_config.json and templates: under 1 MB even with every added token listed.
     tokenizerConfigBytes: 16 * 1024 * 1024,
@@ -313,8 +319,8 @@ export const limits = {
     merges: 1 << 21,
     // All tokens together: GPT-OSS's 200,000 have 1.4 million characters, the most of the supported families.
     vocabularyChars: 1 << 23,
-    // Sum of the squared lengths of SentencePiece's tokens, of which every split is looked up. GPT-OSS's tokens would have
-    // 13 million.
+    // Sum of the squared lengths of SentencePiece tokens: every split of a token is looked up. For comparison,
+    // GPT-OSS's tokens would have 13 million.
     splitChars: 1 << 28,
     // DeepSeek has 818; other vocabularies reserve a few thousand at most.
     addedTokens: 1 << 16,
@@ -323,7 +329,7 @@ export const limits = {
     // Published patterns have under 600 characters and at most six steps.
     patternChars: 8192,
     patternSteps: 16,
-    // Published normalisers replace a blank by one character.
+    // How much longer a normaliser may make a text. Published normalisers replace a blank by one character.
     normaliserGrowth: 16,
     // Applies only to patterns that no supported checkpoint has. They take under 200 ms for a megabyte.
     patternMs: 3000,

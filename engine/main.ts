@@ -23,7 +23,7 @@ const serve: ServeWindow = (connection, { log, lost }) => {
   const options: EngineOptions = {
     shared,
     onDelta(delta) {
-      // Goes to another program or to the extension.
+      // The receiver is another program's request, or else the extension.
       const receiver = streams.receiver(delta.stream) ?? ((other) => notify('delta', other));
       receiver(delta);
     },

@@ -1,4 +1,4 @@
-/** POST /v1/chat/completions. Thinking is `reasoning_content`, as DeepSeek's API, SGLang and llama-server have it. */
+/** POST /v1/chat/completions. Thinking is `reasoning_content`, as in DeepSeek's API, SGLang and llama-server. */
 
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
@@ -247,7 +247,7 @@ class ChunkWriter {
     this.#request = request;
   }
 
-  /** Of the whole choice. */
+  /** Log-probabilities of the whole choice so far. */
   logprobs(index: number): OpenAI.ChatCompletion.Choice.Logprobs | null {
     return this.#request.logprobs ? chatLogprobs(this.#logprobs.get(index) ?? []) : null;
   }

@@ -137,7 +137,7 @@ export class Exchange {
     if (this.#response.destroyed || this.#response.writableEnded) return;
     if (this.#response.headersSent) {
       const { message, code, param } = error;
-      // The error both as events of the chat API carry it and as those of the Responses API do.
+      // One event that carries the error both in the chat API's format and in the Responses API's.
       this.event({ type: 'error', message, code, param, ...error.body }, 'error');
       this.#response.end();
       return;
@@ -175,7 +175,7 @@ export class Exchange {
     this.#response.end();
   }
 
-  /** Head and body whole; ending the response is left to the caller. */
+  /** Writes head and body; the caller ends the response. */
   #write(status: number, value: unknown, headers: Readonly<Record<string, string>> = {}): void {
     const text = JSON.stringify(value);
     this.#response.writeHead(status, {

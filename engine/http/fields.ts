@@ -109,7 +109,7 @@ export function refuseFields(fields: Readonly<Record<string, unknown>>): void {
   }
 }
 
-/** Changes with the model, the backend and the context, which affect answers. */
+/** Fingerprint of everything that affects answers: model, backend and context. */
 export const fingerprintOf = ({ id, backend, contextTokens }: ModelCard): string =>
   `hearth-${createHash('sha256')
     .update(JSON.stringify([id, backend, contextTokens]))
@@ -145,7 +145,7 @@ const choices = z
   .min(1)
   .max(limits.server.choicesOfAnswer);
 
-/** vLLM's names, the old ones and the new; llama-server's; SGLang's. */
+/** The names in vLLM (old and new), llama-server and SGLang. */
 export const constraintFields = {
   guided_json: optional(jsonSchema),
   guided_choice: optional(choices),
@@ -224,7 +224,7 @@ function parsedSchema(json: string, context: z.RefinementCtx): Record<string, un
   try {
     return z.record(z.string(), z.unknown()).parse(JSON.parse(json));
   } catch {
-    context.addIssue({ code: 'custom', message: 'is no JSON Schema' });
+    context.addIssue({ code: 'custom', message: 'is not a JSON Schema' });
     return z.NEVER;
   }
 }
@@ -290,7 +290,7 @@ export function textOf(parts: z.output<typeof content>, param: string): string {
   if (typeof parts === 'string') return parts;
   const texts = parts.map(({ type, text, refusal }) => {
     const written = text ?? refusal;
-    if (written === undefined) throw badRequest(`${param}: only text is understood, not '${type}'.`, param);
+    if (written === undefined) throw badRequest(`${param}: only text is supported, not '${type}'.`, param);
     return written;
   });
   // Like vLLM and llama-server, parts become paragraphs.
@@ -340,7 +340,7 @@ export function toolChoiceOf(choice: ToolChoice | undefined, tools: readonly Too
   if (choice === undefined) return 'auto';
   const missing =
     typeof choice === 'string' ? choice === 'required' && tools.length === 0 : !tools.some(isNamed(choice.name));
-  if (missing) throw badRequest('tool_choice demands a tool that is not among the tools.', 'tool_choice');
+  if (missing) throw badRequest('tool_choice names a tool that is not in tools.', 'tool_choice');
   return choice;
 }
 
@@ -352,7 +352,10 @@ const isNamed =
 const schema = z.record(z.string(), z.unknown());
 const namedSchema = z.object({ name: optional(z.string()), schema });
 
-/** `response_format` of the chat API; llama-server and Together take the schema beside the type too, as the Responses API. */
+/**
+ * `response_format` of the chat API. llama-server and Together also take the schema beside the type, like the Responses
+ * API.
+ */
 export const chatFormat = z.discriminatedUnion('type', [
   z.object({ type: z.literal('text') }),
   z.object({ type: z.literal('json_object'), schema: optional(schema) }),

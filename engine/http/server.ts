@@ -75,15 +75,15 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 }
 
 /**
- * A connection too many takes the place of another one that is owed nothing: the first of those that never sent the head of a
- * request, or else of those whose requests were answered. So slow senders shut nobody out.
+ * A connection over the limit replaces one that waits for no answer: the oldest that never sent a request's headers,
+ * else the oldest whose requests were answered. So slow senders don't lock others out.
  */
 function limitConnections(server: Server, most: number): void {
   const [silent, idle] = [new Set<Socket>(), new Set<Socket>()];
   /** Requests that are being answered. */
   const running = new Map<Socket, number>();
   let count = 0;
-  // Those that gave way are closed within the same turn of the event loop or the next.
+  // Replaced connections are closed in this turn of the event loop or the next, so allow more for a moment.
   server.maxConnections = 2 * most;
   server.on('connection', (socket: Socket) => {
     count++;

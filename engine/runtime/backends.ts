@@ -11,7 +11,7 @@ import { HearthError, showBytes } from '../errors.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { DecoderWeights } from '../model/weights/weights.ts';
 
-/** `cpu`: the fastest backend on the processor that computes the model. */
+/** `cpu`: the fastest CPU backend that can run the model. */
 export const backendChoices = [
   'auto',
   'webgpu',
@@ -29,7 +29,7 @@ export interface Candidate {
   readonly open: (choice: BackendChoice) => Promise<Backend>;
 }
 
-/** The fastest first. `auto` tries `split` where a graphics card works but the model doesn't fit it. */
+/** The fastest first. `auto` tries `split` only if a graphics card works but the model doesn't fit on it. */
 export const candidates: readonly Candidate[] = [
   {
     name: 'webgpu',
@@ -48,7 +48,7 @@ export const candidates: readonly Candidate[] = [
         selfCheck: true,
       }),
   },
-  // Keeps the file's own bits, and starts sooner; the next one computes every model.
+  // Uses the file's quantised weights as they are and starts sooner; the next backend runs every model.
   {
     name: 'ggml',
     open: async (choice) =>
@@ -61,18 +61,18 @@ export const candidates: readonly Candidate[] = [
   { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
 ];
 
-/** Whether a choice may lead to this backend. */
+/** Whether this choice allows the backend. */
 export const mayTake = (choice: BackendChoice, name: BackendName): boolean =>
   choice === 'auto' || choice === name || (choice === 'cpu' && (name === 'ggml' || name === 'onnx'));
 
 export interface LoadedDecoder {
   readonly decoder: Decoder;
-  /** Why a faster backend was not taken. */
+  /** Why a faster backend was not used. */
   readonly notes: readonly string[];
 }
 
 /**
- * Loads with the requested backend. `auto` takes the next backend if one can't run this model, and explains that in
+ * Loads with the requested backend. If a backend can't run this model, `auto` tries the next one and explains that in
  * `notes`.
  */
 export async function loadDecoder(
@@ -120,7 +120,7 @@ async function open({ name, open }: Candidate, choice: BackendChoice): Promise<B
 const mayTryNext = (error: unknown): error is HearthError =>
   error instanceof HearthError && ['unsupported', 'unavailable', 'device-lost', 'out-of-memory'].includes(error.code);
 
-// Describes the compute devices of this machine, for people who wonder why something is slow or unused.
+// Describes the compute devices of this machine, so that a user can see why one is slow or unused.
 
 interface Device {
   readonly backend: 'webgpu' | 'ggml' | 'onnx';
@@ -130,13 +130,13 @@ interface Device {
   readonly description: string;
   /** Disabled features and the reasons. */
   readonly notes: readonly string[];
-  /** Of each kind of model that was timed on it. */
+  /** One report for each kind of model that was timed on the device. */
   readonly tuning: readonly TuningReport[];
 }
 
 /**
  * In the order in which `auto` tries them.
- * @param derived the directory where loads keep what they learned of a device (`LoadOptions.cacheDirectory`)
+ * @param derived the directory where loads store what they measured on a device (`LoadOptions.cacheDirectory`)
  */
 export async function discoverDevices(derived: string): Promise<Device[]> {
   return [await discoverGpu(derived), await processor()];
@@ -151,7 +151,7 @@ async function discoverGpu(derived: string): Promise<Device> {
     const { capabilities } = gpu;
     gpu.dispose();
     const slow =
-      "It is computed by software and slower than the CPU backend: 'auto' passes it over, --backend webgpu uses it.";
+      "It is computed by software and slower than the CPU backend: 'auto' skips it, --backend webgpu uses it.";
     return {
       backend: 'webgpu',
       found: true,
@@ -170,14 +170,14 @@ async function discoverGpu(derived: string): Promise<Device> {
   }
 }
 
-/** Whether ggml can be used, in a sentence. */
+/** Whether ggml can be used, with a sentence for the user. */
 export async function describeGgml(): Promise<{ readonly usable: boolean; readonly text: string }> {
   try {
     const { chooseLibraries } = await import('../backend/ggml/library.ts');
     return { usable: true, text: `ggml with ${basename(chooseLibraries().kernels)}` };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    return { usable: false, text: `ggml can't be used, so ONNX Runtime computes all models: ${reason}` };
+    return { usable: false, text: `ggml can't be used, so ONNX Runtime runs all models: ${reason}` };
   }
 }
 

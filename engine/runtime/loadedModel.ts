@@ -1,4 +1,4 @@
-/** A loaded model: everything that belongs to it, from its file to its queue. */
+/** A loaded model: its file, decoder, caches, tokenizer and request queue. */
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
@@ -42,24 +42,27 @@ import {
 } from './backends.ts';
 
 interface LoadRequest {
-  /** The name that the user gave, and its path. */
+  /** Catalogue id or path, as the user gave it. */
   readonly id: string;
   readonly name: string;
   readonly path: string;
   readonly backend: BackendChoice;
   readonly contextTokens?: number | undefined;
-  /** Without `contextTokens`, the context is no longer than this. */
+  /** Limits the context if `contextTokens` is absent. */
   readonly mostContextTokens?: number | undefined;
   readonly threads?: number | undefined;
   readonly cachePrecision?: CachePrecision | undefined;
-  /** Root of the model store, for files that are computed from the weights. */
+  /** Root of the model store, for files derived from the weights. */
   readonly storeDirectory?: string | undefined;
-  /** For sequences that outlive the process, how many bytes of them, and what they are told apart by; absent or 0: none do. */
+  /**
+   * KV-cache snapshots on disk: their folder, size limit and the digest that identifies the weights. Absent, or a limit
+   * of 0: none are saved.
+   */
   readonly snapshots?: { readonly directory: string; readonly limitBytes: number; readonly digest: Digest };
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
   /** Called when a lost device was replaced. */
   readonly onChange?: (change: { readonly message: string; readonly card: ModelCard }) => void;
-  /** The device that other loaded models use too. */
+  /** The device that this model shares with other loaded models. */
   readonly device?: SharedDevice;
   /** See `LoadOptions`. */
   readonly besideOthers?: boolean;
@@ -75,7 +78,7 @@ export interface LoadedModel {
   /** Set for an embedding model, which has no `text`. */
   readonly embedding?: EmbeddingModel;
   readonly sampling: SamplerSettings;
-  /** Drops every idle sequence of the cache; snapshots on disk stay. */
+  /** Drops every idle sequence of the prefix cache; snapshots on disk stay. */
   clearCache(): Promise<void>;
   close(): Promise<void>;
 }
@@ -122,7 +125,7 @@ async function readText({ readTokenizer, embedding }: Checkpoint): Promise<Text>
 
 type Computed = Pick<Checkpoint, 'path' | 'spec' | 'weights' | 'file'>;
 
-/** Opens a decoder alone, for commands that feed it ids. */
+/** Opens only a decoder, for commands that give it token ids. */
 export async function decoderFor(
   model: Computed,
   request: Omit<LoadRequest, 'id' | 'name' | 'path'> & Pick<LoadOptions, 'meanwhile'>,
@@ -149,7 +152,7 @@ export async function decoderFor(
   }
 }
 
-/** A shorter context doesn't help, only another model. */
+/** Suggests another model, because a shorter context wouldn't help. */
 function withSuggestion(error: DoesNotFit): DoesNotFit {
   const entry = bestWithin(catalogue, error.usableBytes);
   const suggestion = entry ? ` ${entry.name} (${entry.id}) would fit.` : '';
@@ -209,7 +212,7 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
       await machine.snapshots?.stop();
       machine.cache.clear();
       await machine.decoder.dispose();
-      // Not earlier, because a backend may read rows of a weight on demand.
+      // The file closes last, because a backend may read rows of a weight on demand.
       await model.file.close();
     },
   };
@@ -217,25 +220,25 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
 
 function machineOf(decoder: Decoder, { name, snapshots }: LoadRequest): Machine & { snapshots?: Snapshots } {
   const { headless } = decoder.spec;
-  // Texts to embed share only the instruction of a query.
+  // Texts to embed share no prefix except the instruction of a query.
   const cache = new PrefixCache({ decoder, maxIdle: (owner) => (headless ? 1 : (idleSequences.get(owner) ?? 1)) });
   const isKept = !headless && snapshots !== undefined && snapshots.limitBytes > 0;
   return {
     decoder,
     cache,
     ...(isKept && { snapshots: new Snapshots({ ...snapshots, model: name, decoder, cache }) }),
-    // A rejected draft would take a state back to its last checkpoint.
+    // No draft tokens for recurrent layers: a rejected draft would roll the state back to its last checkpoint.
     ...(!isRecurrent(decoder.spec) && { speculation: new Speculation() }),
   };
 }
 
-/** Loads the model again after a device loss; `take` puts the result into use. */
+/** Reloads the model after a device loss; `take` puts the result into use. */
 function recoveryOf(
   model: Checkpoint,
   request: LoadRequest,
   take: (recovered: Recovered) => Machine,
 ): (loss: HearthError, lost: Decoder) => Promise<Machine> {
-  // The load request was answered long ago, so nothing cancels this load.
+  // The load request has already been answered, so nothing cancels this load.
   const again = { ...request, signal: new AbortController().signal, besideOthers: false, onProgress: () => {} };
   const recovery = new Recovery({
     choice: request.backend,
@@ -270,7 +273,7 @@ function modelCard(
   };
 }
 
-/** By request class. */
+/** Most idle sequences by request class. */
 const idleSequences: ReadonlyMap<string, number> = new Map(Object.entries(limits.generation.idleSequences));
 
 function parametersOf({ weights }: Checkpoint): number {
@@ -293,7 +296,7 @@ async function readGenerationConfig(path: string): Promise<ReturnType<typeof gen
   throw invalidInput(`${basename(directory)}/generation_config.json: ${firstIssue(parsed.error.issues)}.`);
 }
 
-// After a device loss the model is loaded on the same device once; after another loss soon, on the next backend.
+// After a device loss, the model is reloaded once on the same device; after another loss soon, on the next backend.
 
 /** Two losses within this time mean a faulty device, not a driver reset or a sleeping laptop. */
 const soonMs = 10 * 60_000;
@@ -301,7 +304,7 @@ const soonMs = 10 * 60_000;
 interface RecoveryOptions {
   readonly choice: BackendChoice;
   readonly load: (among: readonly Candidate[]) => Promise<LoadedDecoder>;
-  /** Milliseconds, never going back. */
+  /** Monotonic milliseconds. */
   readonly now: () => number;
   readonly candidates?: readonly Candidate[];
 }
@@ -320,7 +323,7 @@ export class Recovery {
     this.#options = options;
   }
 
-  /** @throws HearthError `device-lost` where the backend was asked for by name and is lost again, and what loading throws. */
+  /** @throws HearthError `device-lost` if a backend chosen by name is lost again; and every error of loading. */
   async another(lost: Decoder, loss: HearthError): Promise<Recovered> {
     const { choice, now, load } = this.#options;
     const lossMs = now();
@@ -342,8 +345,8 @@ export class Recovery {
 
 function noticeOf(loss: HearthError, before: Decoder, after: Decoder): string {
   if (after.backend === before.backend)
-    return `${loss.message} It was set up again, and answers go on where they stood.`;
-  return `${loss.message} Answers go on where they stood, computed by '${after.backend}' and slower. Load the model again to try the GPU once more.`;
+    return `${loss.message} It was set up again, and answers continue where they stopped.`;
+  return `${loss.message} Answers continue where they stopped, computed by '${after.backend}', which is slower. Load the model again to try the GPU once more.`;
 }
 
 // The embedding model of the index. It runs in the indexer process, beside the engine's model.
@@ -357,7 +360,10 @@ interface EmbedderOptions {
   readonly storeDirectory?: string;
 }
 
-/** @throws HearthError `not-found` for a model that is not on this machine, `unsupported` for one that gives no vectors. */
+/**
+ * @throws HearthError `not-found` for a model that is not on this machine, `unsupported` for one that isn't an
+ * embedding model.
+ */
 export async function openEmbedder(
   model: string,
   signal: AbortSignal,

@@ -1,6 +1,6 @@
 /**
- * The loaded models of an engine, each once for all windows that use it. A model that another window uses is never unloaded or
- * replaced; one that nobody uses any more is closed, at once or after a while.
+ * The loaded models of an engine; all windows share a loaded model. A model that another window uses is never unloaded
+ * or replaced; an unused one is closed, at once or after a delay.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { z } from 'zod';
@@ -20,7 +20,7 @@ import { type LoadedModel, loadModel } from './loadedModel.ts';
 
 type LoadParams = z.output<typeof loadParams>;
 
-/** A window, as far as models are concerned. */
+/** A window that uses models. */
 export interface ModelUser {
   onProgress(progress: Progress): void;
   /** A model's lost device was replaced. */
@@ -36,24 +36,24 @@ export interface ModelCopy {
 
 interface Kept extends ModelCopy {
   readonly users: Set<ModelUser>;
-  /** The smaller model that drafts for this one. */
+  /** The smaller model that supplies this one's draft tokens. */
   draftsFrom: Kept | undefined;
-  /** Set while nobody uses it. */
+  /** Set while no window uses it. */
   closing: NodeJS.Timeout | undefined;
 }
 
 interface PoolOptions {
   readonly store: Store;
-  /** Tests load otherwise. */
+  /** Replaced in tests. */
   readonly load?: typeof loadModel;
-  /** How long a window waits for others that may be about to give up what it needs. */
+  /** How long a window waits for others that may be about to release the model or memory that it needs. */
   readonly settleMs?: number;
 }
 
-/** The same model, computed in the same way, whatever the context. */
+/** Whether both ask for the same model on the same backend with the same settings, apart from the context. */
 export const sameWeights = (a: LoadParams, b: LoadParams): boolean => weightsKeyOf(a) === weightsKeyOf(b);
 
-/** Whether a copy that was loaded for `a` is exactly what `b` asks for. */
+/** Whether a model loaded for `a` is exactly what `b` asks for. */
 export const sameWish = (a: LoadParams, b: LoadParams): boolean =>
   sameWeights(a, b) && a.contextTokens === b.contextTokens;
 
@@ -63,7 +63,7 @@ export const weightsKeyOf = ({ model, backend, threads, cachePrecision, diskCach
 export class ModelPool {
   readonly #options: PoolOptions;
   readonly #copies = new Set<Kept>();
-  /** What each window waits for. */
+  /** The model that each window waits for. */
   readonly #waiting = new Map<ModelUser, string>();
   /** Models that are being closed; their memory is not free yet. */
   readonly #closed = new Set<Promise<void>>();
@@ -79,7 +79,7 @@ export class ModelPool {
     this.#options = options;
   }
 
-  /** Calls into native code, by all models. */
+  /** Watches the calls of all models into native code. */
   get calls(): CallWatch {
     return this.#device.calls;
   }
@@ -102,9 +102,10 @@ export class ModelPool {
   }
 
   /**
-   * The copy that fits the wish, loaded if there is none. Where another window has the same weights with another context and
-   * keeps them, theirs is taken.
-   * @throws HearthError `out-of-memory` where the model doesn't fit beside those of other windows, and what loading throws.
+   * Returns the loaded model that fits the wish, or loads it. If another window keeps the same weights with another
+   * context, that one is returned.
+   * @throws HearthError `out-of-memory` if the model doesn't fit beside those of other windows; and every error of
+   * loading.
    */
   async take(wish: LoadParams, user: ModelUser, signal: AbortSignal): Promise<ModelCopy> {
     this.#waiting.set(user, wish.model);
@@ -115,7 +116,7 @@ export class ModelPool {
     }
   }
 
-  /** @param keepMs how long the model stays loaded if nobody uses it any more. */
+  /** @param keepMs how long the model stays loaded after its last user. */
   async release(copy: ModelCopy, user: ModelUser, keepMs = 0): Promise<void> {
     const kept = [...this.#copies].find((each) => each === copy);
     if (!kept?.users.delete(user) || kept.users.size > 0) return;
@@ -135,13 +136,16 @@ export class ModelPool {
       return await open();
     } catch (error) {
       if (!(error instanceof DoesNotFit) || this.#ofOthers(user).length === 0) throw error;
-      // Settings are the user's, so all windows change their models at about the same time.
+      // All windows have the same user settings, so they change their models at about the same time.
       if (await this.#someRelease(user, signal)) return open();
       throw this.#noRoomBeside(user, error);
     }
   }
 
-  /** A completion takes any copy of its weights: a chat's context is long enough. A chat doesn't take a completion's. */
+  /**
+   * Completion can use any loaded model with the same weights, because a chat's context is long enough. Chat can't use
+   * a completion's.
+   */
   #join(wish: LoadParams, user: ModelUser): ModelCopy | undefined {
     return this.#use(
       [...this.#copies].find((copy) =>
@@ -153,7 +157,9 @@ export class ModelPool {
     );
   }
 
-  /** Waits for the others to give up a copy of the same weights with another context, or else uses it too. */
+  /**
+   * If other windows use the same weights with another context: waits for them to release the model, or else shares it.
+   */
   async #joinDiffering(wish: LoadParams, user: ModelUser, signal: AbortSignal): Promise<ModelCopy | undefined> {
     const differing = (): Kept | undefined =>
       [...this.#copies].find((copy) => copy.users.size > 0 && sameWeights(copy.wish, wish));
@@ -212,7 +218,7 @@ export class ModelPool {
     return copy;
   }
 
-  /** To every window that waits for this model. */
+  /** Reports to every window that waits for this model. */
   #report(progress: Progress): void {
     for (const [user, model] of this.#waiting) if (model === progress.subject) user.onProgress(progress);
   }
@@ -225,7 +231,7 @@ export class ModelPool {
     return this.#options.settleMs ?? limits.generation.settleMs;
   }
 
-  /** @returns whether another window has given a model up in the meantime. */
+  /** @returns whether another window released a model in the meantime. */
   async #someRelease(user: ModelUser, signal: AbortSignal): Promise<boolean> {
     const before = this.#ofOthers(user).length;
     const stop = new AbortController();
@@ -278,7 +284,7 @@ export class ModelPool {
   }
 }
 
-/** A smaller model drafts where it takes at most this share of the larger one's weights. */
+/** A model may draft for another if its weights take at most this share of the other's bytes. */
 const draftModelShare = 0.5;
 
 interface DraftChoice {
@@ -289,11 +295,11 @@ interface DraftChoice {
 const bySize = (a: DraftChoice, b: DraftChoice): number =>
   a.copy.loaded.card.weightBytes - b.copy.loaded.card.weightBytes;
 
-/** `small` as what drafts for `large`, if it can. */
+/** `small` as the draft model of `large`; undefined if it can't be. */
 function draftModelFor({ loaded: large }: Kept, small: Kept): DraftChoice | undefined {
   const { card, scheduler, text } = small.loaded;
   if (!text || !large.text || card.weightBytes > draftModelShare * large.card.weightBytes) return undefined;
-  // A rejected draft would take a state back to its last checkpoint.
+  // A rejected draft would roll the state of recurrent layers back to its last checkpoint.
   if (isRecurrent(scheduler.decoder.spec)) return undefined;
   const ids = sharedVocabularySize(large.text.tokenizer, text.tokenizer);
   if (ids === undefined) return undefined;

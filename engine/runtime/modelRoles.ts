@@ -1,6 +1,6 @@
 /**
- * A window's loaded models by role: one that chats, and perhaps another one that completes code. All share the device. A model
- * that has both roles, or is used by several windows, is loaded once (modelPool.ts).
+ * A window's loaded models by role: one for chat, and perhaps another one for completion. All share the device. A model
+ * with both roles, or in several windows, is loaded once (modelPool.ts).
  */
 import type { z } from 'zod';
 import { type StoreProgress, snapshotDirectory } from '../catalogue/files.ts';
@@ -54,7 +54,7 @@ export class ModelRoles {
     return [...new Set([...this.#held.values()].map(({ loaded }) => loaded))];
   }
 
-  /** Tells the role's model, its settings and its weights apart from all others. */
+  /** Identifies the role's model, its settings and its weights. */
   label(role: ModelRole): string {
     const held = this.#held.get(role);
     return `${held && keyOf(held.wish)} ${held?.digest.label}`;
@@ -88,7 +88,7 @@ export class ModelRoles {
     }
   }
 
-  /** @param keepMs how long a model stays loaded that nobody uses any more. */
+  /** @param keepMs how long the model stays loaded after its last user. */
   async unload(role: ModelRole, keepMs?: number): Promise<void> {
     this.#loading.get(role)?.abort();
     await this.#inTurn(() => this.#drop(role, keepMs));
@@ -104,7 +104,7 @@ export class ModelRoles {
       return held && sameWeights(held.wish, params);
     });
     const [other] = sameModel;
-    // The chat model's context is long enough to complete with, but not the other way round.
+    // The chat model's context is long enough for completions, but not the other way round.
     const shared = other !== undefined && params.role === 'completion' ? this.#held.get(other) : undefined;
     if (shared) {
       await this.#drop(params.role);
@@ -118,7 +118,7 @@ export class ModelRoles {
     return this.#cardFor(params, copy);
   }
 
-  /** The card says where another window's settings hold. */
+  /** The card, with a note if another window's settings apply. */
   #cardFor(wish: LoadParams, { wish: loadedFor, loaded: { card } }: ModelCopy): ModelCard {
     if (wish.role === 'completion' || wish.contextTokens === loadedFor.contextTokens) return card;
     const note = `Another window uses this model with ${card.contextTokens} tokens of context, so this window does too.`;
@@ -191,7 +191,7 @@ export class EngineModels {
     return toModelEntry(await this.#store.verify(id, { signal, onProgress: (step) => this.#report(id, step) }));
   }
 
-  /** With its snapshots and what was computed from its weights. */
+  /** Also removes the model's snapshots and the files derived from its weights. */
   async remove(id: string): Promise<ModelEntry> {
     const removed = await this.#store.remove(id);
     const snapshots = await listSnapshots(snapshotDirectory(this.#store.directory));
@@ -257,7 +257,7 @@ export class SharedModels {
     );
   }
 
-  /** @returns what ends it. */
+  /** @returns a function that leaves again. */
   join(window: ModelNews): () => void {
     this.#windows.add(window);
     return () => this.#windows.delete(window);

@@ -1,6 +1,6 @@
 /**
- * How a process serves: as the child of one window, whose channel it inherits and with which it ends, or shared by several windows
- * over sockets.
+ * Serves the protocol from a process: as the child of one window, with which it ends and whose channel it inherits, or
+ * shared by several windows over sockets.
  */
 
 import { randomBytes } from 'node:crypto';
@@ -38,7 +38,7 @@ export interface ChildTools {
   readonly lost: (method: string, error: unknown) => void;
 }
 
-/** `serve` gets a connection that does not listen yet. */
+/** @param serve gets a connection that is not listening yet. */
 export function serveChild(name: string, serve: (connection: MessageConnection, tools: ChildTools) => void): void {
   const log = (line: string): void => void process.stderr.write(`${line}\n`);
   if (!process.send) {
@@ -80,13 +80,13 @@ export const quietLogger = (log: (line: string) => void) => ({
   log: () => {},
 });
 
-/** Ends the process, which its windows then start again, once a call into native code has hung on a thread or a device. */
+/** Ends the process if a call into native code hangs; its windows then restart it. */
 export function endOnHungCalls(calls: CallWatch): void {
   const look = (): void => {
     const seconds = calls.look();
     if (seconds === undefined) return;
     try {
-      writeSync(2, `A call into native code has not returned for ${seconds} s: the engine's process is ended.\n`);
+      writeSync(2, `A call into native code has not returned for ${seconds} s, so the engine process is ended.\n`);
     } finally {
       process.kill(process.pid, 'SIGKILL');
     }
@@ -94,8 +94,8 @@ export function endOnHungCalls(calls: CallWatch): void {
   setInterval(look, 1000).unref();
 }
 
-// The same where the main thread itself hangs: another thread looks whether it comes to its event loop. Time in which all of the
-// process was stopped does not count.
+// If the main thread itself hangs, another thread ends the process: it checks whether the event loop still turns. Time
+// while the whole process was stopped does not count.
 
 interface MainTurns {
   readonly turns: SharedArrayBuffer;
@@ -103,21 +103,21 @@ interface MainTurns {
   readonly sentence: string;
 }
 
-/** What `hungMain` reads in its `workerData.main`. */
+/** The `workerData.main` that `hungMain` reads. */
 export function turnsOfMain(name: string): MainTurns {
   const turns = new Int32Array(new SharedArrayBuffer(4));
   setInterval(() => Atomics.add(turns, 0, 1), beatMs).unref();
   const { callSeconds } = limits.hang;
-  // A debugger stops the main thread for as long as a person thinks.
+  // A debugger may stop the main thread for any time.
   const isDebugged = process.env['HEARTH_INSPECT'] !== undefined;
   return {
     turns: turns.buffer,
     mostSilentBeats: isDebugged ? Number.POSITIVE_INFINITY : (1000 * callSeconds) / beatMs,
-    sentence: `The main thread has not come to its event loop for ${callSeconds} s: the ${name}'s process is ended.\n`,
+    sentence: `The main thread has not returned to its event loop for ${callSeconds} s, so the ${name} process is ended.\n`,
   };
 }
 
-/** Source text of a thread: `endIfMainHangs` is to be called at every beat. */
+/** Source text of a thread, which must call `endIfMainHangs` at every beat. */
 export const hungMain = `
 const endIfMainHangs = (() => {
   const { turns, mostSilentBeats, sentence } = require('node:worker_threads').workerData.main;
@@ -136,14 +136,15 @@ const endIfMainHangs = (() => {
 })();
 `;
 
-// A thread of its own ends this process when its parent is gone, and tells the parent twice a second that this process runs.
-// The channel's 'disconnect' says the first too, and a request the second, but only when the main thread comes to its event
-// loop, which a long native computation keeps it from.
+// A separate thread ends this process when the parent is gone, and sends the parent a heartbeat twice a second. The
+// channel's 'disconnect' event and requests would show the same, but only when the event loop turns, and a long native
+// computation blocks it.
 
-/** Between two heartbeats. */
+/** Time between two heartbeats. */
 export const beatMs = 500;
 
-// Source text, so that the bundle stays one file. Windows keeps the old parent id: there, signal 0 tells whether it lives.
+// Source text, so that the bundle stays one file. Windows keeps the old parent id, so signal 0 tests there whether the
+// parent is alive.
 const watch = `${hungMain}
 const { writeSync } = require('node:fs');
 const { workerData } = require('node:worker_threads');
@@ -160,7 +161,7 @@ const beat = () => {
   try {
     writeSync(heartbeatFd, '.');
   } catch {
-    // The parent does not read now, or is gone.
+    // The parent is not reading, or is gone.
   }
 };
 setInterval(() => {
@@ -174,7 +175,7 @@ setInterval(() => {
 export function endWithParent(name: string): void {
   const heartbeatFd = Number(process.env[heartbeatVariable] ?? 0);
   delete process.env[heartbeatVariable];
-  // The parent watches from the first beat on, so it comes before the thread has started.
+  // The parent watches from the first beat on, so send one before the thread has started.
   if (heartbeatFd > 0) writeSync(heartbeatFd, '.');
   const worker = new Worker(watch, {
     eval: true,
@@ -185,32 +186,32 @@ export function endWithParent(name: string): void {
   worker.unref();
 }
 
-// An engine process that several windows share (protocol/sharedEngine.ts). No window is its parent: it ends some seconds after
-// the last one left.
+// An engine process that several windows share (protocol/sharedEngine.ts). No window is its parent; it ends some
+// seconds after the last window has left.
 
-/** Serves one window on a connection that does not listen yet. @returns what is to be done when the window is gone. */
+/** Serves one window on a connection that is not listening yet. @returns a function to call when the window is gone. */
 export type ServeWindow = (connection: MessageConnection, tools: ChildTools) => () => void;
 
 const timesMs = {
-  /** A killed window leaves no goodbye; its engine is gone within three seconds. */
+  /** After a window was killed, which sends no goodbye; the engine must end within three seconds. */
   alone: 500,
   /** The window that started the engine connects at once. */
   firstWindow: 20_000,
-  /** To send a token. */
+  /** For a connection to send the token. */
   token: 5_000,
 };
-/** A window that does not read (SIGSTOP) is disconnected when this much waits for it: an answer has a few megabytes. */
+/** A window that does not read (SIGSTOP) is disconnected when this much is unread. An answer has a few megabytes. */
 const mostUnreadBytes = 64 * 2 ** 20;
 const mostWindows = 64;
 
 export async function serveWindows(name: string, params: SharedParams, serve: ServeWindow): Promise<void> {
   const log = (line: string): void => void process.stderr.write(`${line}\n`);
   endOnErrors(name, log);
-  // The window that reads it may be gone.
+  // The window that reads stdout may be gone.
   process.stdout.on('error', () => {});
   process.on('SIGHUP', () => {});
   await takeLock(params.folder);
-  // Of processes that start together, the one that stays takes the port.
+  // After the lock: if several processes start together, only the one that stays takes the port.
   await openToDebugger();
   const address = newAddress(params);
   removeOld(params);
@@ -260,13 +261,14 @@ export function sharedEngines(): number[] {
       const { pid } = sharedAddress.parse(JSON.parse(readFileSync(addressFile(join(root, name)), 'utf8')));
       return process.kill(pid, 0) ? pid : [];
     } catch {
-      // None was started there, it has ended, or the folder is of other files.
+      // No engine was started there, it has ended, or the folder has other files.
       return [];
     }
   });
 }
 
-// The lock of a SQLite file is the operating system's, on every platform: it is free again when its holder dies in whatever way.
+// SQLite locks its file with the operating system's locks on every platform, so the lock is free again however its
+// holder dies.
 
 async function takeLock(folder: string): Promise<void> {
   const { DatabaseSync } = await import('node:sqlite');
@@ -280,7 +282,7 @@ async function takeLock(folder: string): Promise<void> {
   process.once('exit', () => database.close());
 }
 
-/** Names that no engine before had: what a killed one left behind is in nobody's way. */
+/** New names for each engine, so that files of a killed one are in nobody's way. */
 function newAddress({ folder, log }: SharedParams): SharedAddress {
   const id = randomBytes(6).toString('hex');
   const place = (end: string): string =>
@@ -289,7 +291,7 @@ function newAddress({ folder, log }: SharedParams): SharedAddress {
   return { pid: process.pid, token, requests: place('r'), life: place('l'), log };
 }
 
-/** Of engines that were killed. */
+/** Removes files of engines that were killed. */
 function removeOld({ folder, log }: SharedParams): void {
   for (const name of readdirSync(folder)) {
     const path = join(folder, name);
@@ -308,7 +310,7 @@ async function listen(server: Server, path: string): Promise<void> {
   await once(server, 'listening');
 }
 
-/** Calls `open` once the socket has sent the token; what follows it is left in the socket. */
+/** Calls `open` once the socket has sent the token; bytes after it stay in the socket. */
 async function admit(socket: Socket, token: string, open: (socket: Socket) => void): Promise<void> {
   socket.on('error', () => socket.destroy());
   const late = setTimeout(() => socket.destroy(), timesMs.token);
@@ -331,8 +333,8 @@ async function admit(socket: Socket, token: string, open: (socket: Socket) => vo
   socket.once('close', () => clearTimeout(late));
 }
 
-// A thread of its own keeps the windows' life connections, so that a long native computation of the main thread neither delays
-// the heartbeat nor the end.
+// A separate thread holds the windows' life connections, so that a long native computation on the main thread delays
+// neither the heartbeat nor the end.
 
 // Source text, so that the bundle stays one file.
 const life = `${hungMain}

@@ -30,8 +30,8 @@ import { type Implementation, listen, serve } from '../protocol/rpc.ts';
 import type { RemoteEngine, RemoteOptions } from './remote/remoteEngine.ts';
 import type { Engine } from './service.ts';
 
-// Sends a role's requests to its local model or its remote server, whichever was loaded or connected last; completions go
-// where chats go if nothing has that role.
+// Sends a role's requests to its local model or its remote server, whichever was loaded or connected last. If nothing
+// has the completion role, completions go where chats go.
 
 export class Switchboard {
   readonly engine: Engine;
@@ -94,7 +94,9 @@ export class Switchboard {
     return this.engine.warm(params, signal);
   }
 
-  /** A server's models are not asked: what they are sent counts, and nobody measured them. */
+  /**
+   * Remote models are not asked: they should be sent no more than needed, and their predictions were never measured.
+   */
   async nextEdit(params: z.output<typeof nextEditParams>, signal?: AbortSignal): Promise<NextEditResult> {
     return this.completer === this.engine ? this.engine.nextEdit(params, signal) : { finish: 'stop' };
   }

@@ -1,4 +1,4 @@
-/** The engine: the requests to the loaded models. It knows no transport; rpc.ts adds one. */
+/** The engine: dispatches requests to the loaded models. It has no transport; rpc.ts adds one. */
 import { join } from 'node:path';
 import type { z } from 'zod';
 import { snapshotDirectory } from '../catalogue/files.ts';
@@ -58,17 +58,17 @@ import { Summaries, SummaryCache } from './summaries.ts';
 export interface EngineOptions {
   /** Shared with other windows; absent: its own. */
   readonly shared?: SharedModels;
-  /** The folder of models; absent: the platform's cache folder. */
+  /** The folder of models; default: the platform's cache folder. */
   readonly storeDirectory?: string;
   readonly onDelta: (delta: Delta) => void;
   readonly onProgress: (progress: Progress) => void;
   /** Called when the loaded model's lost device was replaced. */
   readonly onModelChange?: (change: ModelChange) => void;
-  /** Called after a model was downloaded or removed by any window, or an attempt at it failed. */
+  /** Called after a window downloaded or removed a model, or tried to. */
   readonly onModelsChanged?: () => void;
 }
 
-/** As one window, or the command line, sees it. */
+/** The engine as one window or the command line sees it. */
 export class Engine {
   readonly #options: EngineOptions;
   readonly #shared: SharedModels;
@@ -148,7 +148,7 @@ export class Engine {
       state: isLoading ? 'loading' : pending > 0 ? 'busy' : idle,
       ...(chat && { model: chat.card }),
       ...(completion && { completionModel: completion.card }),
-      // The first of them runs.
+      // The first one is running, not queued.
       queuedRequests: Math.max(0, pending - 1),
       residentBytes: process.memoryUsage.rss(),
       cacheBytes: sum(({ scheduler }) => scheduler.decoder.memory().cacheBytes),
@@ -176,7 +176,7 @@ export class Engine {
     return { ...completion, alternatives: [...completion.alternatives] };
   }
 
-  /** Only while nothing else is computed. */
+  /** Runs only while nothing else does. */
   async nextEdit(params: z.output<typeof nextEditParams>, signal?: AbortSignal): Promise<NextEditResult> {
     const { names, ...writer } = this.#readyToComplete();
     const { random } = samplerOf({}, greedy);
@@ -199,7 +199,7 @@ export class Engine {
     return warmUp(scheduler, prompt.ids, { boundaries: prompt.boundaries, timeoutMs: params.timeoutMs, signal });
   }
 
-  /** A cancelled answer is returned as far as it came. */
+  /** Returns the partial answer if cancelled. */
   async chat(params: z.output<typeof chatParams>, signal?: AbortSignal): Promise<ChatResult> {
     const model = this.#ready();
     const { stream, messages, tools } = params;
@@ -349,7 +349,7 @@ export class Engine {
     throw unsupported(`${card.name} is not an embedding model; load one, such as qwen3-embedding-0.6b.`);
   }
 
-  /** The chat model completes where no model has that role. */
+  /** The chat model also completes if no model has that role. */
   #readyToComplete(): ReadyModel {
     return this.#ready(this.#roles.get('completion') ? 'completion' : 'chat');
   }

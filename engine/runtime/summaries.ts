@@ -25,7 +25,7 @@ export interface SummariesRequest extends SummaryRequest {
   readonly fresh: boolean;
 }
 
-/** As the caller knows them, else as the file's syntax tells: what stands in nothing else. */
+/** The caller's symbols, or else the file's top-level definitions by its syntax. */
 async function symbolsOf({ path, text, symbols }: SummaryRequest): Promise<readonly SymbolRange[]> {
   if (symbols.length > 0) return symbols;
   const { definitions } = await partsOf(path, text);
@@ -89,7 +89,7 @@ export class Summaries {
 
 const kept = z.object({ text: z.string(), parts: z.number(), finish: z.enum(['stop', 'length']) });
 type KeptSummary = z.infer<typeof kept>;
-/** With the CRC-32 of the text, against accidents. */
+/** With the CRC-32 of the text, to detect accidental damage. */
 const stored = kept.extend({ sum: z.number() }).refine(({ text, sum }) => crc32(text) === sum);
 
 /** Increment it when the prompts change, which makes cached summaries stale. */

@@ -22,7 +22,7 @@ export interface ChatRequest {
   readonly tools?: readonly Tool[] | undefined;
   readonly toolChoice?: PromptOptions['toolChoice'];
   readonly parallelToolCalls?: PromptOptions['parallelToolCalls'];
-  /** The form that the answer must have. */
+  /** Constrains the format of the answer. */
   readonly responseFormat?: PromptOptions['responseFormat'];
   /** Limit of thinking tokens. */
   readonly thinkingTokens?: number | undefined;
@@ -32,7 +32,7 @@ export interface ChatRequest {
   readonly maxTokens?: number | undefined;
   readonly stopStrings: readonly string[];
   readonly stopIds?: readonly number[] | undefined;
-  /** As in `GenerationRequest`. */
+  /** See `GenerationRequest`. */
   readonly endRepetition?: boolean | undefined;
   /** The model can't end the answer before this many tokens. */
   readonly minTokens?: number | undefined;
@@ -64,7 +64,10 @@ export interface ChatModel {
 
 const utf8 = new TextDecoder();
 
-/** @throws HearthError `context-overflow` when the last message alone does not fit; `unsupported` for too large a schema. */
+/**
+ * @throws HearthError `context-overflow` if the last message alone does not fit; `unsupported` for a schema that is too
+ * large.
+ */
 export async function chat(model: ChatModel, request: ChatRequest): Promise<ChatAnswer> {
   const started = performance.now();
   const { thinking, tools, toolChoice, parallelToolCalls, responseFormat, messages, timeoutMs, maxTokens, signal } =
@@ -202,7 +205,7 @@ interface Measured {
 interface FittedHistory<Prompt extends Measured> {
   readonly messages: readonly ChatMessage[];
   readonly droppedMessages: number;
-  /** Of `messages`. */
+  /** The prompt of these messages. */
   readonly prompt: Prompt;
 }
 
@@ -229,7 +232,7 @@ export async function fitHistory<Prompt extends Measured>(
   const first = await turns.startWithin((start) => turns.charsFrom(start), 0, mostChars(budgetTokens));
   const last = turns.starts.length - 1;
   if (first === undefined) throw turns.overflow(`${turns.charsFrom(last)} characters`, budgetTokens);
-  // Mostly all of it fits.
+  // Usually everything fits.
   const prompts = new Map([[first, await measure(turns.from(first))]]);
   const tokensFrom = async (start: number): Promise<number> => {
     const prompt = prompts.get(start) ?? (await measure(turns.from(start)));

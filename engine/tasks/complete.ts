@@ -97,11 +97,11 @@ async function attempt(
     observer: whole || (confidence === 'eager' && candidates === 1) ? undefined : meter,
     onPiece: ({ text }) => {
       written += text;
-      // Alternatives come one beside the other.
+      // Only the first candidate streams; alternatives run at the same time.
       if (first === undefined) request.onText?.(text);
       return !whole && shape.shape(written, false).complete ? 'stop' : 'continue';
     },
-    // Nobody waits for the next key while a whole one is written.
+    // A whole completion isn't cut short by the next key, so it has no default limit.
     timeoutMs: request.timeoutMs ?? (whole ? undefined : limits.generation.completionMs),
   });
   const text = whole ? written : await completedText(shape, written, finish, request);
@@ -271,7 +271,7 @@ function candidatesOf({ text, uncut }: Shaped, prefix: string, isCutOff: boolean
       .join('\n')
       .trimEnd(),
   );
-  // A second statement behind a finished one begins at a word.
+  // A second statement after a finished one begins at a word.
   const atMarks = [...(lines.at(-1) ?? '').matchAll(/[)\]};,]+\s*$|[)\]}]|\s+(?=\S)/g)].reverse();
   const inLine = atMarks.map(({ index }) => text.slice(0, text.length - (lines.at(-1) ?? '').length + index).trimEnd());
   const all = isCutOff
@@ -280,7 +280,10 @@ function candidatesOf({ text, uncut }: Shaped, prefix: string, isCutOff: boolean
   return [...new Set(all)].filter((own) => own.trim() !== '').slice(0, maxCandidates);
 }
 
-/** Texts from the shorter to the longer one that end with a bracket: some of those that were cut off may be missing. */
+/**
+ * Texts between the shorter and the longer one that end with a bracket, because some brackets that were cut off may be
+ * needed.
+ */
 function between(shorter: string, longer: string): string[] {
   if (!longer.startsWith(shorter)) return [];
   const marks = [...longer.slice(shorter.length).matchAll(/[)\]}]/g)].slice(0, 3);
@@ -289,7 +292,10 @@ function between(shorter: string, longer: string): string[] {
 
 const closers: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}' };
 
-/** With the brackets that it opened closed: on the same line, or each block on a line of its own as deep as it began. */
+/**
+ * Closes the brackets that the text opened: on the same line, or each block on a separate line with the indentation of
+ * its opening line.
+ */
 function closed(text: string, prefix: string): string {
   const open: { readonly bracket: string; readonly indentation: string }[] = [];
   let line = prefix.slice(prefix.lastIndexOf('\n') + 1);

@@ -7,22 +7,22 @@ import type { TokenOutcome, TokenRequest } from '../scheduler/job.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import { fillInTheMiddlePrompt, type Tokenizer } from '../tokenizer/tokenizer.ts';
 
-/** What the prompt is made of. */
+/** The inputs of the prompt. */
 export type CompletionSource = Readonly<
   Pick<z.output<typeof completeParams>, 'prefix' | 'suffix' | 'path' | 'repository' | 'languageId' | 'snippets'>
 >;
 
 export interface CompletionPrompt {
   readonly ids: number[];
-  /** Lengths of `ids` from which later prompts may differ: where the open file's own text begins, while keys are typed. */
+  /** Lengths of `ids` at which later prompts may diverge while the user types: where the open file's text begins. */
   readonly boundaries: readonly number[];
   /**
-   * Bytes of the text's last token, which was removed so that the model may choose a longer token that begins with
-   * them (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Models that fill
-   * in were trained on cuts inside tokens: at the end of the prefix only a word that is being typed is healed.
+   * Bytes of the text's last token, which was removed so that the model may choose a longer token that begins with them
+   * (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Fill-in-the-middle models were
+   * trained on cuts inside tokens, so at the end of the prefix only a word that is being typed is healed.
    */
   readonly healing: Uint8Array;
-  /** The open file is long, and will be cut further down within `cutAheadTokens`; or the middle will begin further down. */
+  /** Within `cutAheadTokens` more tokens, the cut of a long file or the start of the middle will move down. */
   readonly nearsCut: boolean;
 }
 
@@ -30,17 +30,21 @@ export interface CompletionPrompt {
 const markerTokens = 3;
 const nothing = new Uint8Array(0);
 
-/** A cut of the open file that is nearer than this is read ahead: about a hundred lines of code have a thousand tokens. */
+/**
+ * If the cut will move within this many tokens, the next prompt is prefilled in advance. A hundred lines of code have
+ * about a thousand tokens.
+ */
 const cutAheadTokens = 160;
 
-/** Tokens left for a prompt beside an answer of `maxTokens`. */
+/** Most tokens of a prompt that leaves room for an answer of `maxTokens`. */
 export function promptBudgetTokens(contextTokens: number, maxTokens: number): number {
   return Math.min(contextTokens - maxTokens, limits.generation.completionPromptTokens);
 }
 
 /**
  * At most `budgetTokens` ids. The parts that change least come first, so that the prefix cache holds them.
- * @param aheadTokens cuts a long file where it will be cut after so many more tokens were typed, and begins the middle there.
+ * @param aheadTokens builds the prompt that will apply after this many more tokens: with the later cut of a long file,
+ * and the later start of the middle.
  */
 export function completionPrompt(
   tokenizer: Tokenizer,
@@ -86,10 +90,10 @@ interface Room {
   readonly aheadTokens: number;
 }
 
-/** Of the prompt, the part for the text after the cursor: some twelve lines. */
+/** Share of the prompt for the text after the cursor: about twelve lines. */
 const suffixShare = 1 / 16;
 
-/** Share of the rest, beside snippets and suffix, for the text before the cursor. */
+/** Share of the rest for the text before the cursor, beside snippets and suffix. */
 const prefixShare = 2 / 3;
 
 /** The text before the cursor. */
@@ -104,7 +108,7 @@ function before(tokenizer: Tokenizer, source: CompletionSource, room: Room): Par
   return { preamble: [...repository, ...snippets, ...separated], title, prefix, nearsCut };
 }
 
-/** As Qwen2.5-Coder was trained, with a line end; StarCoder2's training text had none here. */
+/** With a line end, as Qwen2.5-Coder was trained. StarCoder2's training text had none here. */
 function repositoryTitle(tokenizer: Tokenizer, { repository }: CompletionSource): number[] {
   const { repositoryName, namesFileInPrefix } = tokenizer.fillInTheMiddle ?? {};
   if (repositoryName === undefined || repository === undefined) return [];
@@ -112,15 +116,15 @@ function repositoryTitle(tokenizer: Tokenizer, { repository }: CompletionSource)
 }
 
 /**
- * The room that a text takes. It grows in steps, because a snippet that no longer has room leaves everything after it to be
- * read again.
+ * Tokens reserved for a text. They grow in steps, because dropping a snippet makes everything after it be prefilled
+ * again.
  */
 const steppedUp = (length: number, most: number): number =>
   Math.ceil((length * steps) / most) * Math.ceil(most / steps);
 
 /**
- * Names the file that follows: with the model's own separator, before the prefix (Qwen2.5-Coder's repository format) or at its start
- * (StarCoder2's), or in a comment.
+ * Names the file that follows: in a comment, or with the model's separator, which comes before the prefix
+ * (Qwen2.5-Coder's repository format) or at its start (StarCoder2's).
  */
 function fileTitle(
   tokenizer: Tokenizer,
@@ -161,7 +165,7 @@ function head(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
   return plain(tokenizer, text.slice(0, maxTokens * limits.generation.charsPerToken)).slice(0, maxTokens);
 }
 
-/** The last tokens of the text; of what is cut off, the imports. */
+/** The last tokens of the text, preceded by the imports from the part that is cut off. */
 function fileStart(tokenizer: Tokenizer, text: string, maxTokens: number, aheadTokens: number): Tail {
   const whole = tail(tokenizer, text, maxTokens, aheadTokens);
   const room = Math.floor(maxTokens / importsShare);
@@ -176,15 +180,15 @@ function fileStart(tokenizer: Tokenizer, text: string, maxTokens: number, aheadT
   return { ids: [...fitting, ...ids], nearsCut };
 }
 
-/** Divisor: the share of the prefix's tokens that imports may take once the file is cut. */
+/** Imports may take one part in this many of the prefix's tokens once the file is cut. */
 const importsShare = 6;
 
-/** A text is cut in steps of this part of what it may have. */
+/** A text is cut in steps of its maximum length divided by this. */
 const steps = 4;
 
 /**
- * The last tokens of the text. It is cut in steps, so that the same beginning stays for many keystrokes and the cache holds
- * it; where a line begins nearby, there.
+ * The last tokens of the text. The cut moves in steps, so that many keystrokes share the same cached beginning; it is
+ * at the start of a line if one is near.
  */
 function tail(tokenizer: Tokenizer, text: string, maxTokens: number, aheadTokens: number): Tail {
   if (maxTokens <= 0) return { ids: [], nearsCut: false };
@@ -210,7 +214,7 @@ interface Tail {
 
 const newline = 10;
 
-/** Where to cut `length` items so that at most `max` are left, moving in steps. `ahead`: how many more are expected. */
+/** Where to cut `length` items so that at most `max` remain; moves in steps. `ahead`: how many more are expected. */
 function steppedStart(length: number, max: number, ahead: number): number {
   if (length + ahead <= max) return 0;
   const step = Math.max(1, Math.floor(max / steps));
@@ -320,11 +324,11 @@ export function promptAfterCut(
   return nearsCut ? completionToWarm(tokenizer, contextTokens, source, maxTokens, cutAheadTokens) : undefined;
 }
 
-/** Between keys, reads the prompt after the next cut, so that the key which moves the cut need not wait. */
+/** Between keys, prefills the prompt after the next cut, so that the key that moves the cut doesn't wait. */
 export class CutAhead {
   #stop = new AbortController();
 
-  /** A key comes first. What was read stays cached. */
+  /** Stops for a key. The tokens computed so far stay cached. */
   pause(): void {
     this.#stop.abort();
   }
@@ -334,36 +338,42 @@ export class CutAhead {
     this.#stop = new AbortController();
     if (!prompt) return;
     const reading = warmUp(scheduler, prompt.ids, { boundaries: prompt.boundaries, signal: this.#stop.signal });
-    // A model that is unloaded or a lost device ends it; the next request reports that.
+    // It fails if the model is unloaded or the device is lost; the next request reports that.
     reading.catch(() => undefined);
   }
 }
 
-// The text after the cursor stands behind the text before it, as models that fill in were trained, so it would be read again at
-// every key. The lines that are being typed therefore stand behind both, as the beginning of the middle, which the model goes
-// on with (as the `prompt` of llama.cpp's `/infill`).
+// In a fill-in-the-middle prompt the suffix follows the prefix, so every key would make the suffix be prefilled again.
+// The lines that are being typed are therefore placed after both, as the beginning of the middle, which the model
+// continues (like `prompt` of llama.cpp's `/infill`).
 
 interface BegunMiddle {
   readonly ids: readonly number[];
   readonly chars: number;
-  /** Kept free for it, however long it is, so that the cut of the text before stays where it is. */
+  /** Reserved for the middle whatever its length, so that the cut of the prefix doesn't move. */
   readonly reservedTokens: number;
-  /** It will begin further down within some lines. */
+  /** Within some lines, the middle will begin further down. */
   readonly nearsMove: boolean;
 }
 
 const unbegun: BegunMiddle = { ids: [], chars: 0, reservedTokens: 0, nearsMove: false };
 
-/** Share of the prompt that it may have: twelve lines of code have some 150 tokens. */
+/** Largest share of the prompt for the middle: twelve lines of code have about 150 tokens. */
 const middleShare = 1 / 10;
 
-/** Of it, the lines above the cursor's: whether they fit doesn't change while a line is typed. */
+/**
+ * Share of the middle for the lines above the cursor's line, so that typing on the line doesn't change which of them
+ * fit.
+ */
 const aboveShare = 3 / 4;
 
-/** It begins at a line whose number is a multiple of this; where lines are long, in smaller steps. */
+/** The middle begins at a line whose number is a multiple of this; long lines use the smaller steps. */
 const lineSteps = [8, 4, 1];
 
-/** @param isAhead begins where it will begin after some more lines: half a step earlier, so that this can be read between keys. */
+/**
+ * @param isAhead takes the start that will apply after half a step more lines, so that its prompt can be prefilled
+ * between keys.
+ */
 function begunMiddle(tokenizer: Tokenizer, prefix: string, promptTokens: number, isAhead: boolean): BegunMiddle {
   const reservedTokens = Math.floor(promptTokens * middleShare);
   const lines = prefix.split('\n');

@@ -45,14 +45,14 @@ export interface ScopeOptions {
   /** Brackets open at the cursor, and where its statement may end. */
   readonly cursorDepth: number;
   readonly depth: number;
-  /** The cursor's line is an item of a list, so that a comma ends it. */
+  /** The cursor's line is an item of a list, so a comma ends it. */
   readonly isList: boolean;
-  /** Lines as deep as the cursor belong to it, up to an empty one. */
+  /** Lines with the cursor's indentation belong to the scope, up to an empty one. */
   readonly takesSiblings: boolean;
   readonly openBlock: OpenBlock | undefined;
 }
 
-/** Takes the lines of a completion one by one and says before which the cursor's scope is left. */
+/** Takes the lines of a completion one by one and tells before which line the text leaves the cursor's scope. */
 export class Scope {
   readonly #lexicon: Lexicon;
   #indentation: number;
@@ -83,7 +83,7 @@ export class Scope {
     this.#takesSiblings = takesSiblings;
   }
 
-  /** @param mayClose a bracket is open that nothing closes, and that was opened before the cursor */
+  /** @param mayClose a bracket from before the cursor is open and nothing closes it. */
   take(line: string, lineBreak: Token, mayClose: boolean): void {
     this.#mayClose = mayClose;
     const shown = this.#isFirst ? this.#last + line : line;
@@ -98,7 +98,7 @@ export class Scope {
       this.#openBlock = undefined;
       this.#takesSiblings = false;
     }
-    // The text has closed what was open at the cursor: it goes on further out.
+    // The text has closed a bracket from before the cursor, so it continues in an outer scope.
     if (lineBreak.depth < this.#cursorDepth) {
       this.#indentation = Math.min(this.#indentation, indentationOf(shown));
       this.#takesSiblings = false;
@@ -108,14 +108,14 @@ export class Scope {
     this.end = lineBreak.start;
   }
 
-  /** @param line begun at least with its first word */
+  /** @param line at least its first word. */
   endsBefore(line: string): boolean {
     if (this.#isOpen || !this.#hasText || line.trim() === '') return false;
     if (this.#mayClose && /^\s*[)\]}]/.test(line)) return false;
     const indentation = indentationOf(line);
     if (this.#openBlock?.depth === undefined && indentation === this.#openBlock?.indentation && this.#closesBlock(line))
       return false;
-    // The body of a head that has several lines.
+    // The body after a head of several lines.
     if (/^\s*\{\s*$/.test(line) && !this.#isList && !endsStatement.test(this.#last)) return false;
     if (indentation < this.#indentation) return true;
     if (indentation === this.#indentation && this.#takesSiblings) return this.#isBehindBlank;
@@ -123,7 +123,7 @@ export class Scope {
     if (this.#isBehindBlank && !isInBlock) return true;
     if (indentation === this.#indentation)
       return !(this.#endsBlock(line) || this.#continuesBlock(line) || this.#goesOn(line));
-    // Within a block a line is deeper than the one above only if that one said so.
+    // In a block, a line is indented deeper than the one above only if that one opens a block.
     const isIndented = indentation > indentationOf(this.#last);
     const mayBeIndented = !isIndented || this.#opensBlock(this.#last);
     return !((isInBlock && mayBeIndented) || this.#goesOn(line) || this.#isContinued(line));
@@ -162,7 +162,7 @@ export class Scope {
     return continuesBlock.test(line) || this.#lexicon.continuesBlock?.test(line) === true;
   }
 
-  /** Whether the line goes on with the statement above, as deep as it. */
+  /** Whether the line continues the statement above at the same indentation. */
   #goesOn(line: string): boolean {
     const above = this.#last;
     if (this.#lexicon.isData || endsStatement.test(above) || this.#opensBlock(above)) return false;
@@ -178,7 +178,7 @@ export class Scope {
     );
   }
 
-  /** Whether the deeper line goes on with the statement above. */
+  /** Whether the deeper line continues the statement above. */
   #isContinued(line: string): boolean {
     const above = this.#last;
     if (this.#lexicon.isData) return false;
@@ -193,15 +193,15 @@ export class Scope {
 }
 
 const endsStatement = /[;}]\s*$/;
-/** A statement without braces follows. */
+/** After these heads, a statement without braces may follow. */
 const head = /^\s*(?:\}\s*)?(?:else\s+)?(?:if|for|foreach|while|else)\b/;
 const openEnd = /(?:[-+*/%=&|<\\]|(?<![\w$])\?|=>|\b(?:and|or|in|is|not|return|extends|implements|where))\s*$/;
 const chained = /^\s*\??\.\w/;
-/** Where a rule of CSS could not stand. */
+/** A method call, where no CSS rule can stand. */
 const called = /^\s*\??\.\w+(?:\(|::|\?\.)/;
 const continuation = /^\s*(?:[?:&|+*/%=<>{-]|(?:and|or|is|in|as|implements|extends|throws|where)\b)/;
 
-/** Lines that belong to the block above them although they stand as far left as its head. */
+/** Lines that belong to the block above although they have the indentation of its head. */
 const continuesBlock = /^\s*(\{|(else|elif|except|finally|catch|then|do|where)\b)/;
 
 /** Repetitions may cut tokens: `is_not_fixture_is_not_fixture_is_not_`. */

@@ -21,7 +21,7 @@ export interface Cursor {
 
 export interface Shaped {
   readonly text: string;
-  /** More output would not change the text. */
+  /** True if more output would not change the text. */
   readonly complete: boolean;
   /** The text before removing repetitions and closed brackets; absent: there were none. */
   readonly uncut?: string;
@@ -38,9 +38,9 @@ interface LexedAfter {
   readonly rest: readonly Token[];
   /** The lines below, counted from the rest's end. */
   readonly below: readonly Token[];
-  /** Open frames of the cursor that it was written for. */
+  /** Number of frames open at the cursor that this text continues. */
   readonly depth: number;
-  /** Strings in it that nothing ends, and brackets that nothing opens. */
+  /** Unterminated strings and unopened brackets in it. */
   readonly unmatched: number;
 }
 
@@ -86,8 +86,8 @@ export class CompletionShape {
   }
 
   /**
-   * @param written by the model so far.
-   * @param ended whether the model is done, so that the last line is a whole one.
+   * @param written the model's text so far.
+   * @param ended whether the model is done, so the last line is complete.
    */
   shape(written: string, ended: boolean): Shaped {
     const text = this.#withoutDoubledIndentation(written.replace(ended ? '' : /\r$/, '').replaceAll('\r\n', '\n'));
@@ -108,13 +108,13 @@ export class CompletionShape {
     return { text: cut, complete, ...(uncut !== cut && ended && { uncut }) };
   }
 
-  /** JSON takes no comma after the last entry. */
+  /** Whether the token is a comma after the last entry, which JSON forbids. */
   #isLastComma({ text, isCode }: Token): boolean {
     const next = this.#rest[0] ?? this.#nextLine?.tokens[0];
     return this.#lexicon.isData === true && next?.closes !== undefined && isCode && text === ',';
   }
 
-  /** A line of it is as much as a statement. */
+  /** Prose has no syntax: a line counts as a statement. */
   get #isProse(): boolean {
     return !this.#lexicon.brackets && this.#lexicon.opensBlock === undefined;
   }
@@ -124,8 +124,8 @@ export class CompletionShape {
   }
 
   /**
-   * A string that was begun on this line, or whose code the cursor stands in, may be unfinished: the reading of what follows
-   * that leaves the fewest strings open decides.
+   * A string that begins on this line, or that has the cursor in its embedded code, may be unfinished. Chooses the
+   * reading of the following text that leaves the fewest strings open.
    */
   #lexedAfter(): LexedAfter {
     const { prefix, suffix } = this.#cursor;
@@ -150,9 +150,12 @@ export class CompletionShape {
     return others.reduce((best, own) => (own.unmatched < best.unmatched ? own : best), usual);
   }
 
-  /** From within the code of a string that is open at the cursor, over its text, out of it. */
+  /**
+   * Depths at which the following text may start: in the embedded code of a string open at the cursor, in its text, or
+   * after it.
+   */
   #depthsFrom(open: number): number[] {
-    // A string of one line has ended with it.
+    // A single-line string has ended with its line.
     const short = this.#frames.findIndex(({ kind, form }, i) => i >= open && kind === 'string' && !form?.spansLines);
     const deepest = short < 0 ? this.#frames.length : short;
     const ofStrings = this.#frames.flatMap(({ kind }, i) => (kind === 'string' ? [i, i + 1] : []));
@@ -160,14 +163,14 @@ export class CompletionShape {
     return [...new Set(depths)].sort((a, b) => b - a);
   }
 
-  /** Blanks in front of the rest of the line belong to the text; others at its end do not. */
+  /** Trims blanks at the end of the text, except those before the rest of the line. */
   #trimmed(text: string): string {
     if (text.trim() === '') return '';
     const isGlued = this.#rest.length > 0 && !/^\s/.test(this.#cursor.suffix);
     return isGlued ? text.replace(/\n\s*$/, '') : text.trimEnd();
   }
 
-  /** Models write a line from its beginning although the cursor stands behind its indentation. */
+  /** Removes indentation that the model repeats although the cursor is already after it. */
   #withoutDoubledIndentation(text: string): string {
     const own = /^[^\S\n]+/.exec(text)?.[0] ?? '';
     if (own === '' || this.#linePrefix === '' || this.#linePrefix.trim() !== '') return text;
@@ -197,7 +200,7 @@ export class CompletionShape {
       const next = lines[i + 1] ?? '';
       const isKnown = ended || i + 2 < lines.length || firstWordStands.test(next);
       if (!lineBreak.isCode || !isKnown || !scope.endsBefore(next)) continue;
-      // A block that the file does not close is shown whole; a part of it beyond the statement would not help.
+      // An unclosed block is shown only as a whole; more than the statement but less than the block would not help.
       if (!scope.isInOpenBlock(next)) return (scope.isBlockOpen ? statement : undefined) ?? scope.end;
       statement ??= scope.end;
     }
@@ -225,7 +228,7 @@ export class CompletionShape {
     return openBlockAt(this.#cursor, this.#lexicon);
   }
 
-  /** Whether the text has left the code of a string for its text, which the file goes on with. */
+  /** Whether the text has left a string's embedded code and is in its text, which the file continues. */
   #isInStringOfFile({ depth, floor, isCode }: Token): boolean {
     const frame = depth === floor && depth < this.#frames.length ? this.#frames[depth - 1] : undefined;
     return !isCode && frame !== undefined && this.#closedAfter.has(frame);
@@ -237,7 +240,10 @@ export class CompletionShape {
     return frame?.kind === 'bracket' && !this.#closedAfter.has(frame);
   }
 
-  /** A bracket that closes nothing, or what the text after the cursor closes; a framing word written in plain letters. */
+  /**
+   * Index of a bracket that closes nothing or closes what the text after the cursor closes, or of a framing token
+   * written as plain text.
+   */
   #superfluousCloser(text: string, tokens: readonly Token[]): number | undefined {
     if (!this.#lexicon.brackets && this.#frames.length === 0) return undefined;
     return tokens.find(
@@ -274,13 +280,18 @@ export class CompletionShape {
     return undefined;
   }
 
-  /** What follows the cursor was written for what is open there, less what it does not close. */
+  /**
+   * Whether the brackets open at this token are those that the text after the cursor expects, apart from unclosed ones.
+   */
   #isAsOpenAsAfter({ depth, floor }: Token): boolean {
     const closed = this.#frames.slice(depth);
     return depth === floor && depth <= this.#depthAfter && closed.every((frame) => !this.#closedAfter.has(frame));
   }
 
-  /** Parentheses and literals around the cursor that nothing closes are its statement's, whichever line they began on. */
+  /**
+   * Depth of the cursor's statement. It includes unclosed parentheses and literals around the cursor, whichever line
+   * they began on.
+   */
   get #statementDepth(): number {
     const lineBreak = this.#before.tokens.findLast(({ text }) => text === '\n');
     let depth = Math.min(lineBreak?.depth ?? 0, this.#frames.length);
@@ -296,7 +307,10 @@ export class CompletionShape {
     return this.#frames[this.#statementDepth - 1]?.isExpression === true;
   }
 
-  /** Lines as deep as the cursor belong to the completion where a body or what a comment announces begins. */
+  /**
+   * Whether lines with the cursor's indentation belong to the completion: at the beginning of a body, or after a
+   * comment that announces code.
+   */
   get #takesSiblings(): boolean {
     const { multiline } = this.#cursor;
     if (this.#linePrefix.trim() !== '' || this.#rest.length > 0) return false;
@@ -314,7 +328,7 @@ export class CompletionShape {
 
 interface Repetition {
   readonly at: number;
-  /** The first repetition, which later text can't change. */
+  /** True if later text can't change this repetition. */
   readonly isWhole: boolean;
 }
 

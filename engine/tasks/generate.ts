@@ -36,13 +36,13 @@ export interface GenerationRequest {
   readonly random: () => number;
   /** Tokens that end the answer and are not part of it. */
   readonly stopIds: ReadonlySet<number>;
-  /** They end the answer and are not part of it; thinking may contain them. */
+  /** Strings that end the answer and are not part of it; thinking may contain them. */
   readonly stopStrings: readonly string[];
   /** Turns tokens into text, and separates thinking from the answer. */
   readonly parser: OutputParser;
   /** Combined as in `nextTokens`. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
-  /** Ends an answer that repeats itself without end. Thinking has its own limit, and the user can end it. */
+  /** Ends an answer that repeats itself in a cycle. Thinking has its own limit, and the user can end it. */
   readonly endRepetition?: boolean | undefined;
   /** Records every token; the device then doesn't sample. */
   readonly logprobs?: LogprobRecorder | undefined;
@@ -78,7 +78,7 @@ export interface Generated {
   readonly statistics: Statistics;
 }
 
-/** @throws HearthError as `Scheduler.submit` does. A cancelled answer is returned as far as it came. */
+/** Returns the partial answer if cancelled. @throws HearthError as `Scheduler.submit` does. */
 export async function generate(scheduler: Submitter, request: GenerationRequest): Promise<Generated> {
   const answer = new Answer(request);
   const { requestClass, prompt, boundaries, maxTokens, timeoutMs, signal } = request;
@@ -268,17 +268,17 @@ function statisticsOf(promptTokens: number, outcome: TokenOutcome): Statistics {
   };
 }
 
-// Notices a text that goes round in a circle. Exact: only the very same characters count.
+// Detects a text that repeats itself in a cycle. Exact: only identical characters count.
 
 /**
- * A cycle counts once it has come as often, and is as long in all. People write rules of dashes, rows of zeros, runs of
- * equal lines and base64 padding, but not two thousand characters of them.
+ * A cycle counts once it has this many turns and this many characters in all. People write rules of dashes, rows of
+ * zeros, equal lines and base64 padding, but not two thousand characters of them.
  */
 const leastTurns = 6;
 const leastChars = 2_000;
 /** Characters at the end that are checked. A cycle may have up to a sixth of them. */
 const windowChars = 12_288;
-/** Looked at after as many characters, so that each costs some 24 comparisons. */
+/** Checks the text every this many characters, so that a character costs about 24 comparisons. */
 const stepChars = 512;
 
 export class RepetitionWatch {
@@ -295,7 +295,7 @@ export class RepetitionWatch {
   }
 }
 
-/** By the prefix function (Knuth, Morris, Pratt) of the text read backwards: period = length - border. */
+/** Uses the prefix function (Knuth, Morris, Pratt) of the reversed text: period = length - border. */
 function endsInCycle(text: string): boolean {
   const length = text.length;
   const borders = new Uint32Array(length + 1);

@@ -1,6 +1,6 @@
 /**
- * Foresees the next edit of a file from the last ones. A model that was trained on edits rewrites the lines round the cursor; any other one
- * is shown the last edits as a diff, and writes the other half of a diff for lines that resemble the edited one.
+ * Predicts the next edit of a file from the last ones. A model that was trained on edits rewrites the lines around the
+ * cursor. Any other model gets the last edits as a diff and completes a diff for lines that resemble the edited one.
  */
 import { limits } from '../limits.ts';
 import type { FinishReason, NextEditParams, NextEditResult } from '../protocol/engineProtocol.ts';
@@ -16,7 +16,10 @@ interface EditRequest extends Readonly<NextEditParams> {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Less likely edits are not shown: measured on histories of ten repositories (docs/proof.md, "Edits that a model predicts"). */
+/**
+ * Less likely edits are not shown. Measured on histories of ten repositories (docs/proof.md, "Edits that a model
+ * predicts").
+ */
 export const leastEditLogProbability = -0.3;
 
 interface Writer {
@@ -25,7 +28,7 @@ interface Writer {
   readonly contextTokens: number;
 }
 
-/** The surest edit, if it is sure enough. `trained`: how the model was trained on edits, if it was. */
+/** The most likely edit, if it is likely enough. `trained`: the prompt layout of a model that was trained on edits. */
 export async function foreseeEdit(
   writer: Writer,
   request: EditRequest,
@@ -38,7 +41,7 @@ export async function foreseeEdit(
   return { finish, ...(isSure && { edit }) };
 }
 
-/** @returns the surest change of a place, sure enough or not. */
+/** @returns the most likely change at any of the places, whether likely enough or not. */
 export async function rewriteLines(writer: Writer, request: EditRequest): Promise<NextEditResult> {
   let best: NextEditResult['edit'];
   let finish: FinishReason = 'stop';
@@ -48,7 +51,7 @@ export async function rewriteLines(writer: Writer, request: EditRequest): Promis
     ({ finish } = written);
     if (finish === 'cancelled') break;
     const { text, logProbability } = written;
-    // The model may not see an end where the line is cut off.
+    // If the line is cut off, the model may not have reached its end.
     if (finish !== 'stop' || text.trim() === '' || text === place.text) continue;
     if (best === undefined || logProbability > best.logProbability)
       best = { line: place.line, lines: 1, text, logProbability };
@@ -56,7 +59,7 @@ export async function rewriteLines(writer: Writer, request: EditRequest): Promis
   return { finish, ...(best && { edit: best }) };
 }
 
-/** Ends where the new line begins, behind the mark of an added one. The last edits come first: they are the same for all places. */
+/** Ends after the `+` of the new line. The last edits come first, because they are the same for all places. */
 export function linePrompt(
   { path, edits }: Pick<NextEditParams, 'path' | 'edits'>,
   place: NextEditParams['places'][number],
@@ -81,25 +84,25 @@ async function rewriteWindow(writer: Writer, request: EditRequest, trained: Edit
 
 interface LineChange {
   readonly line: number;
-  /** How many lines of the old text. */
+  /** How many lines of the old text are replaced. */
   readonly lines: number;
-  /** What they became; empty: they are gone. */
+  /** Their replacement; empty: they are deleted. */
   readonly text: string;
 }
 
-/** The first lines that became others or went away; undefined if none did, or if a line became an empty one. */
+/** The first lines that were replaced or deleted; undefined if there are none, or if a line became empty. */
 export function firstChange(before: string, after: string): LineChange | undefined {
   const [old, fresh] = [before.split('\n'), after.split('\n')];
   const line = old.findIndex((own, i) => own !== fresh[i]);
   if (line < 0) return undefined;
   const { lines, becomes } = whereTheRestGoesOn(old.slice(line), fresh.slice(line));
-  // The line before which others came counts as one that became several.
+  // An insertion counts as replacing the line after it by several lines.
   const grown = lines === 0 ? 1 : 0;
   const text = fresh.slice(line, line + becomes + grown).join('\n');
   return text === '' && becomes > 0 ? undefined : { line, lines: lines + grown, text };
 }
 
-/** The fewest lines of both texts behind which they have a line in common, or end. */
+/** The smallest number of lines of both texts after which they have a line in common, or end. */
 function whereTheRestGoesOn(old: readonly string[], fresh: readonly string[]): { lines: number; becomes: number } {
   for (let both = 1; both < old.length + fresh.length; both++) {
     for (let lines = Math.min(both, old.length); lines >= Math.max(0, both - fresh.length); lines--) {
@@ -110,7 +113,7 @@ function whereTheRestGoesOn(old: readonly string[], fresh: readonly string[]): {
   return { lines: old.length, becomes: fresh.length };
 }
 
-/** Empty lines are everywhere, so the one behind it counts too. */
+/** Empty lines are common, so for an empty line the next one must be equal too. */
 function goesOn([own, next]: readonly string[], [other, nextOther]: readonly string[]): boolean {
   return own === other && (own?.trim() !== '' || next === nextOther);
 }
@@ -123,7 +126,7 @@ interface Wanted {
   readonly stop: string;
 }
 
-/** In the class that everything else goes before. */
+/** Generates in the lowest request class. */
 async function write(
   { scheduler, tokenizer, contextTokens }: Writer,
   { random, signal }: EditRequest,
@@ -151,25 +154,25 @@ async function write(
   return { text, logProbability: meter.least, finish };
 }
 
-// Models that were trained to foresee edits, and what they were trained on: the last edits, then lines as they are, then as they will be. No file of
-// a checkpoint describes this, so the file's name and the vocabulary tell. Sources: Sweep's example of its Next-Edit models; for Zeta,
-// `zeta1` and `seed_coder` of Zed's crate `zeta_prompt`.
+// Models that were trained to predict edits, and their prompt layouts: the last edits, then the current lines, then the
+// new lines. No file of a checkpoint describes this, so the file's name and the vocabulary identify the model. Sources:
+// Sweep's example of its Next-Edit models; for Zeta, `zeta1` and `seed_coder` of Zed's crate `zeta_prompt`.
 
 type Asked = Pick<NextEditParams, 'path' | 'window' | 'edits'>;
 type Edit = NextEditParams['edits'][number];
 
-/** A marker is one token where the vocabulary has it, and otherwise text. */
+/** A marker is one token if the vocabulary has it, else text. */
 type Part = string | { readonly marker: string };
 
 export interface EditModel {
-  /** Of its files. */
+  /** Matches the names of its files. */
   readonly name: RegExp;
   /** A token of its vocabulary. */
   readonly token: string;
   readonly prompt: (asked: Asked) => readonly Part[];
-  /** Behind the rewritten window. */
+  /** Text after the rewritten window. */
   readonly stop: string;
-  /** The rewritten window in what the model wrote; undefined if it foresees no edit. */
+  /** The rewritten window in the model's output; undefined if it predicts no edit. */
   readonly windowIn: (written: string) => string | undefined;
 }
 
@@ -177,7 +180,7 @@ const marker = (name: string): Part => ({ marker: name });
 
 const withoutLastBreak = (text: string): string => text.replace(/\n$/, '');
 
-/** Edits, the window before and after the last one, and then as it will be. */
+/** The edits, the window before and after the last edit, then the predicted window. */
 const sweep: EditModel = {
   name: /sweep.?next.?edit/i,
   token: '<|file_sep|>',
@@ -213,7 +216,10 @@ const zetaTask =
   '### Instruction:\nYou are a code completion assistant and your task is to analyze user edits and then rewrite an excerpt that the user provides, ' +
   'suggesting the appropriate edits within the excerpt, taking into account the cursor location.\n\n### User Edits:\n\n';
 
-/** Zed's first model, of Qwen2.5-Coder 7B. The answer's first line is given, since it is always the same. */
+/**
+ * Zed's first model, based on Qwen2.5-Coder 7B. The prompt includes the answer's first line, because it is always the
+ * same.
+ */
 const zeta: EditModel = {
   name: /(?<![a-z])zeta(?![a-z]|.?2)/i,
   token: '<|file_sep|>',
@@ -235,7 +241,7 @@ const zeta: EditModel = {
 
 const zeta2Cursor = '<|user_cursor|>';
 
-/** Zed's second, of Seed-Coder 8B, whose suffix comes first; nothing but the window is shown of the file. */
+/** Zed's second model, based on Seed-Coder 8B, where the suffix comes first. It sees only the window of the file. */
 const zeta2: EditModel = {
   name: /(?<![a-z])zeta.?2(?!\d)/i,
   token: '<[fim-middle]>',
@@ -264,7 +270,7 @@ export function encodeEdits(model: EditModel, tokenizer: Tokenizer, asked: Asked
   for (const part of model.prompt(asked)) {
     const next = typeof part === 'string' ? part : (tokenizer.framing.get(part.marker) ?? part.marker);
     const last = parts.at(-1);
-    // Tokens of text go across a marker that is text.
+    // Joins adjacent text, because tokens may span a marker that is text.
     if (typeof next === 'string' && typeof last === 'string') parts[parts.length - 1] = last + next;
     else parts.push(next);
   }

@@ -43,7 +43,7 @@ interface Note {
 /** Length of a note: a few sentences. */
 const noteTokens = 160;
 
-/** @throws HearthError `context-overflow` when the context is too short, or the file too long; `cancelled`. */
+/** @throws HearthError `context-overflow` if the context is too short or the file too long; `cancelled`. */
 export async function summarise(summariser: Summariser, request: SummaryRequest): Promise<SummariseResult> {
   return new SummaryRun(summariser, request).run();
 }
@@ -80,7 +80,7 @@ class SummaryRun {
     };
   }
 
-  /** Streamed as well. */
+  /** The outline after the summary's text; also streamed. */
   #outline(items: readonly string[]): string {
     if (items.length === 0) return '';
     const outline = `\n\n${items.join('\n')}`;

@@ -1,4 +1,4 @@
-/** A streamed answer of OpenAI's API, piece by piece into the protocol's. */
+/** Converts a streamed answer of OpenAI's API to the protocol's, chunk by chunk. */
 import { z } from 'zod';
 import { HearthError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
@@ -9,7 +9,7 @@ import { done, tooLong } from './events.ts';
 import { cutOff } from './server.ts';
 
 const count = z.number().nullish().catch(undefined);
-/** Servers send parts of it, or none. */
+/** Servers send some of these fields, or none. */
 export const usage = z
   .object({
     prompt_tokens: count,
@@ -20,7 +20,7 @@ export const usage = z
   .catch(undefined);
 
 const part = z.object({ type: z.string().nullish(), text: z.unknown().optional(), thinking: z.unknown().optional() });
-/** A string, or parts as in a question; Mistral's parts hold the thinking too. */
+/** A string, or parts as in a user message; Mistral's parts include the thinking. */
 const content = z.union([z.string(), z.array(z.union([z.string(), part]))]).nullish();
 
 const callPiece = z.object({
@@ -45,7 +45,7 @@ const delta = z.object({
   function_call: callPiece.shape.function,
 });
 
-/** As much of a streamed piece as is used; vLLM calls thinking `reasoning`, the others `reasoning_content`. */
+/** The fields of a streamed chunk that are used. vLLM calls thinking `reasoning`, the others `reasoning_content`. */
 const chatChunk = z.object({
   choices: z
     .array(z.object({ delta: delta.nullish(), message: delta.nullish(), finish_reason: z.string().nullish() }))
@@ -53,7 +53,7 @@ const chatChunk = z.object({
   usage,
 });
 
-/** The statistics of an answer, from the server's count where it says one, else from the pieces that came. */
+/** The statistics of an answer: from the server's counts if it sends them, else from the received chunks. */
 export class Meter {
   readonly #askedMs = performance.now();
   #firstMs: number | undefined;
@@ -103,7 +103,9 @@ export class Answer {
     this.#onDelta = onDelta;
   }
 
-  /** @throws ZodError for what is not OpenAI's API. @throws HearthError `unavailable` for an answer without end. */
+  /**
+   * @throws ZodError if the chunk doesn't follow OpenAI's API. @throws HearthError `unavailable` for an endless answer.
+   */
   take(piece: unknown): void {
     if (piece === done) {
       this.#finish ??= 'stop';
@@ -114,12 +116,12 @@ export class Answer {
     const [choice] = choices ?? [];
     if (choice === undefined) return;
     this.#finish = choice.finish_reason || this.#finish;
-    // A whole message comes from servers that only pretend to stream, and repeats the pieces of some that do.
+    // Servers that only pretend to stream send a whole message. Some that do stream repeat their chunks in one.
     const said = choice.delta ?? (this.#isEmpty ? choice.message : undefined);
     if (said) this.#takeDelta(said);
   }
 
-  /** @throws HearthError `unavailable` when the server stopped before the answer's end. */
+  /** @throws HearthError `unavailable` if the server stopped before the answer's end. */
   end(cancelled: boolean): void {
     this.#tell(this.#splitter.end());
     if (cancelled) return;
@@ -184,14 +186,14 @@ function textsOf(value: z.output<typeof content>): { text: string; thinking: str
   return texts;
 }
 
-/** Mistral's thinking is a list of parts of its own. */
+/** Mistral's thinking is itself a list of parts. */
 function plain(value: unknown): string {
   if (typeof value === 'string') return value;
   const inner = z.array(z.object({ text: z.string() })).safeParse(value);
   return inner.success ? inner.data.map(({ text }) => text).join('') : '';
 }
 
-// Tool calls out of streamed pieces, whose index, id and name servers leave out, repeat or send late.
+// Assembles tool calls from streamed chunks. Servers omit, repeat or delay index, id and name.
 
 interface Open {
   readonly index: number | undefined;
@@ -224,13 +226,13 @@ class Calls {
     const index = piece.index ?? undefined;
     const call = this.#continued(index, id, name, text) ?? this.#begin(index, id);
     call.id ??= id;
-    // A name comes whole, repeated with every piece, late, or (without a new id) in parts.
+    // A name comes whole, late, repeated in every chunk, or (without a new id) in parts.
     if (name !== '') call.name = call.arguments !== '' || name.startsWith(call.name) ? name : call.name + name;
     call.arguments += text;
     return this.#told(call);
   }
 
-  /** @throws HearthError `unavailable` for a call without a name: nothing can be run for it. */
+  /** @throws HearthError `unavailable` for a call without a name, which can't be run. */
   result(host: string): ToolCall[] {
     return this.#calls.map((call, position) => {
       if (call.name === '') throw new HearthError('unavailable', `${host} sent a tool call without a name; ask again.`);
@@ -247,7 +249,9 @@ class Calls {
     return call;
   }
 
-  /** The call that a piece goes on with; undefined: it begins one. Index and id may both be missing or always the same. */
+  /**
+   * The call that a chunk continues; undefined if it begins one. Index and id may both be missing or always the same.
+   */
   #continued(index: number | undefined, id: string | undefined, name: string, text: string): Open | undefined {
     const sameIndex = (call: Open): boolean => index === undefined || call.index === undefined || call.index === index;
     const byId = id === undefined ? undefined : this.#calls.find((call) => call.id === id && sameIndex(call));
@@ -271,7 +275,7 @@ class Calls {
     return { index, id: this.#idOf(call, index), name: call.name, text };
   }
 
-  /** One that no other call has: results are told apart by it. */
+  /** A unique id, because results refer to it. */
   #idOf({ id }: Open, position: number): string {
     const isTaken = this.#calls.slice(0, position).some((call) => call.id === id);
     return id === undefined || isTaken ? `call_${position}` : id;

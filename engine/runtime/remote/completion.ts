@@ -1,6 +1,6 @@
 /**
- * Inline completion by a remote server: `suffix` of /v1/completions where the server fills in, llama-server's /infill, or
- * the plain continuation of the text before the cursor.
+ * Inline completion by a remote server: with `suffix` of /v1/completions if the server supports it, with llama-server's
+ * /infill, or as a plain continuation of the text before the cursor.
  */
 
 import type OpenAI from 'openai';
@@ -33,7 +33,7 @@ const completionChunk = z.object({
 });
 const infillChunk = z.object({
   content: z.string().nullish(),
-  /** In the last piece. Older servers have only this, no `stop_type`. */
+  /** Set in the last chunk. Older servers have only this, no `stop_type`. */
   stop: z.boolean().nullish(),
   stop_type: z.string().nullish(),
   tokens_evaluated: z.number().nullish(),
@@ -46,7 +46,7 @@ interface Piece {
   readonly usage?: z.output<typeof usage>;
 }
 
-/** Finds out by asking for one token. @throws HearthError `cancelled`. */
+/** Finds out by requesting one token. @throws HearthError `cancelled`. */
 export async function fillInOf(server: RemoteServer, model: ListedModel, signal?: AbortSignal): Promise<FillIn> {
   if (model.fillInTheMiddle !== undefined) return model.fillInTheMiddle ? 'suffix' : 'plain';
   const probe = { prefix: 'a = ', suffix: '\nb = a', maxTokens: 1, stop: [], sampling: { temperature: 0 } };
@@ -57,7 +57,7 @@ export async function fillInOf(server: RemoteServer, model: ListedModel, signal?
       return way;
     } catch (error) {
       if (!(error instanceof HearthError) || error.code === 'cancelled') throw error;
-      // It could not be asked, so nothing is known.
+      // The server could not be asked, so nothing is known.
       if (!refusals.has(error.code)) return 'plain';
     }
   }
@@ -101,7 +101,7 @@ export async function completeRemotely(
       if (params.whole) onText(piece.text);
       // Leaving the loop ends the request, and the server's work.
       else if (shape.shape(written, false).complete) break;
-      // A server may not know `max_tokens`, or not obey.
+      // A server may ignore `max_tokens`.
       if (written.length > maxChars) {
         finish = 'length';
         break;
@@ -117,11 +117,14 @@ export async function completeRemotely(
 }
 
 interface FillInRequest extends Pick<Params, 'prefix' | 'suffix' | 'maxTokens' | 'stop' | 'sampling'> {
-  /** Related files, which /infill takes on their own. */
+  /** Related files, which /infill takes as a separate field. */
   readonly extra: readonly { readonly filename: string; readonly text: string }[];
 }
 
-/** Cut to the budget in tokens: the suffix a quarter, related files what the text before the cursor leaves of a third. */
+/**
+ * Cuts the texts to the token budget: the suffix gets a quarter, and related files get what the prefix leaves, up to a
+ * third.
+ */
 function requestOf(params: Params, way: FillIn, promptTokens: number): FillInRequest {
   const budget = estimatedChars(promptTokens - Math.min(params.maxTokens, Math.floor(promptTokens / 2)));
   const { suffix, ...rest } = params;
@@ -135,7 +138,7 @@ function requestOf(params: Params, way: FillIn, promptTokens: number): FillInReq
     extra.push({ filename: path, text });
     left -= text.length;
   }
-  // The rest of a line is all that is shown of it.
+  // Only the rest of the line is shown.
   const stop = params.multiline !== 'never' || params.whole ? params.stop : [...params.stop, '\n'];
   const common = { ...rest, suffix: after, stop };
   if (way === 'infill') return { ...common, prefix: before, extra };
@@ -145,7 +148,10 @@ function requestOf(params: Params, way: FillIn, promptTokens: number): FillInReq
   return { ...common, prefix, extra: [] };
 }
 
-/** The last characters, cut in steps of a quarter and at a line, so that the server's cache serves the next key. */
+/**
+ * The last characters, cut in steps of a quarter at a line start, so that the server's prefix cache serves the next
+ * key.
+ */
 function tail(text: string, maxChars: number): string {
   if (text.length <= maxChars) return text;
   const step = Math.max(1, Math.floor(maxChars / 4));
@@ -161,7 +167,7 @@ async function* pieces(
   request: FillInRequest,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Piece> {
-  // A completion that failed is asked for again by the next key.
+  // No retries: the next key asks again.
   const options = { signal, maxRetries: 0 };
   const { prefix, suffix, maxTokens, stop, sampling, extra } = request;
   const drawn = samplingOf({ ...sampling, temperature: sampling.temperature ?? 0 });
@@ -204,11 +210,11 @@ function pieceOf(way: FillIn, value: unknown): Piece {
   return { text: choice?.text ?? '', finish: choice?.finish_reason ?? undefined, usage: counts };
 }
 
-// Requests of the protocol in the words of OpenAI's API.
+// Converts the protocol's requests to OpenAI's API.
 
 type ChatParams = z.output<typeof chatParams>;
 
-/** Not OpenAI's, but known to vLLM, SGLang and llama-server (some by the one name, some by the other). */
+/** Fields outside OpenAI's API that vLLM, SGLang and llama-server know (some under one name, some under the other). */
 interface Extras {
   top_k?: number;
   min_p?: number;
@@ -220,7 +226,7 @@ interface Extras {
   chat_template_kwargs?: { enable_thinking: boolean; thinking: boolean };
 }
 
-/** Fields that change how an answer is made: a server that refuses one by name is asked without it from then on. */
+/** Optional fields. If a server rejects one by name, later requests omit it. */
 export const dispensable = [
   'chat_template_kwargs',
   'reasoning_effort',
@@ -282,7 +288,10 @@ function formatOf({
   return { response_format: { type: 'json_schema', json_schema } };
 }
 
-/** Templates of Qwen3 and GLM read `enable_thinking`, DeepSeek's and Granite's `thinking`, GPT-OSS an effort. */
+/**
+ * Templates of Qwen3 and GLM read `enable_thinking`, those of DeepSeek and Granite `thinking`, that of GPT-OSS an
+ * effort.
+ */
 function thinkingOf(mode: ThinkingMode, budgetTokens: number | undefined) {
   const thinks = mode !== 'off';
   const effort: 'low' | 'medium' | 'high' | undefined = mode === 'on' ? 'medium' : mode === 'off' ? undefined : mode;
@@ -316,11 +325,11 @@ function messageOf(message: ChatMessage): OpenAI.ChatCompletionMessageParam {
   }
 }
 
-// Tokens of text in a vocabulary that only the server knows.
+// Estimates the tokens of a text, because only the server knows the vocabulary.
 
 /**
- * Code has 3 to 4 bytes a token in current vocabularies, prose over 4; less text is then sent than would fit, never
- * more. What is dense beyond that (numbers, some scripts) has about 2.
+ * Code has 3 to 4 bytes a token in current vocabularies, prose over 4. The low value makes Hearth send less text than
+ * would fit, never more. Denser text (numbers, some scripts) has about 2.
  */
 const usualBytes = 3;
 const denseBytes = 2;
@@ -332,7 +341,7 @@ const bytesOf = (density: Density): number => (density === 'usual' ? usualBytes 
 export const estimatedTokens = (text: string, density: Density = 'usual'): number =>
   Math.ceil(Buffer.byteLength(text) / bytesOf(density));
 
-/** Characters that surely fit into as many tokens, by the same estimate. */
+/** Characters that fit into this many tokens by the same estimate. */
 const estimatedChars = (tokens: number): number => Math.max(0, Math.floor(tokens * usualBytes));
 
 /** Tokens that a template adds to a message and to a conversation. */

@@ -1,4 +1,4 @@
-/** An answer as a stream of server-sent events, and what servers send in its place. */
+/** Reads an answer as server-sent events, and handles what servers send instead. */
 import { createParser, type EventSourceMessage, type ParseError } from 'eventsource-parser';
 import { APIError } from 'openai';
 import { HearthError } from '../../errors.ts';
@@ -7,8 +7,8 @@ import { limits } from '../../limits.ts';
 export const done = Symbol('[DONE]');
 
 /**
- * The JSON values of a stream, then `done` where the server said [DONE].
- * @throws HearthError `unavailable` when it is no stream of events. @throws APIError for an error within the stream.
+ * The JSON values of a stream, then `done` if the server sent [DONE].
+ * @throws HearthError `unavailable` if it is not an event stream. @throws APIError for an error within the stream.
  */
 export async function* eventsOf(host: string, response: Response): AsyncGenerator<unknown> {
   const found: Found[] = [];
@@ -42,15 +42,15 @@ export async function* eventsOf(host: string, response: Response): AsyncGenerato
 
 type Found = EventSourceMessage | ParseError;
 
-/** Enough to tell a page or a whole document from a stream. */
+/** Enough to distinguish a web page or a whole document from a stream. */
 const sniffedChars = 64 * 1024;
 
-/** @param cutOff the last piece may have been cut, which the caller reports. */
+/** @param cutOff the last chunk may be cut off, which the caller reports. */
 function* values(host: string, found: Found[], cutOff = false): Generator<unknown> {
   for (const item of found.splice(0)) {
     if (item instanceof Error) {
       if (item.type === 'max-buffer-size-exceeded') throw tooLong(host);
-      // `error: {…}` where the form demands `data: {"error": …}`, as llama-server wrote it.
+      // `error: {…}` instead of `data: {"error": …}`: older versions of llama-server send this.
       if (item.field === 'error') throw inStream(parsed(item.value ?? '') ?? item.value);
       continue;
     }
@@ -97,7 +97,7 @@ function noStream(host: string, response: Response, begin: string): HearthError 
   return notTheApi(host, begin, response.headers.get('content-type'));
 }
 
-/** An answer of status 200 that is something else. */
+/** The error for a response of status 200 that isn't OpenAI's API. */
 export function notTheApi(host: string, text: string, contentType: string | null = null): HearthError {
   const isPage = /^\s*<(!doctype|html|\?xml|head|body)/i.test(text) || contentType?.includes('text/html') === true;
   const isDocument = parsed(text) !== undefined || contentType?.includes('json') === true;
@@ -110,10 +110,10 @@ export function notTheApi(host: string, text: string, contentType: string | null
   return new HearthError('unavailable', message);
 }
 
-// Requests to the server that the user named and to no other: same-origin redirects, proxies, bounded answers.
+// Sends requests only to the server that the user named: same-origin redirects, proxies, bounded answers.
 
 interface Target {
-  /** Without credentials, query and the `/` at the end. */
+  /** Without credentials, query and trailing `/`. */
   readonly url: string;
   readonly host: string;
   /** Query of the base address, with its `?`. Added to every request. */
@@ -125,7 +125,10 @@ interface Target {
 
 type Fetch = (url: string | URL | Request, init?: RequestInit) => Promise<Response>;
 
-/** Reads the environment anew: a changed certificate file counts from the next connection on. @throws HearthError */
+/**
+ * Reads the environment again, so that a changed certificate file applies from the next connection on. @throws
+ * HearthError
+ */
 export async function openTransport(target: Target): Promise<Fetch> {
   const { dispatchers, fetch } = await import('../../catalogue/network.ts');
   const dispatcherOf = dispatchers();
@@ -195,7 +198,7 @@ function bounded(host: string, { status, headers, body }: Body, maxBytes: number
   return new Response(isEmpty ? null : ReadableStream.from(pieces(host, body, maxBytes)), { status, headers: kept });
 }
 
-/** Describes the bytes on the wire, which undici has unpacked. */
+/** Headers that describe the bytes on the wire, which undici has already unpacked. */
 const hopHeaders = new Set(['content-encoding', 'content-length', 'transfer-encoding']);
 
 async function* pieces(host: string, body: AsyncIterable<Uint8Array>, maxBytes: number): AsyncGenerator<Uint8Array> {

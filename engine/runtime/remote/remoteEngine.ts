@@ -1,4 +1,4 @@
-/** The engine's requests, answered by an OpenAI-compatible server that the user named. Nothing is sent before they do. */
+/** Answers the engine's requests with an OpenAI-compatible server that the user named. Before that, nothing is sent. */
 import { join } from 'node:path';
 import type { z } from 'zod';
 import { defaultStoreDirectory } from '../../catalogue/files.ts';
@@ -34,7 +34,7 @@ import { type ListedModel, RemoteServer } from './server.ts';
 export interface RemoteOptions {
   readonly onDelta: (delta: Delta) => void;
   readonly onProgress?: (progress: Progress) => void;
-  /** Where summaries are kept; absent: the platform's cache folder. */
+  /** Folder for cached summaries; default: the platform's cache folder. */
   readonly storeDirectory?: string;
 }
 
@@ -50,7 +50,7 @@ export class RemoteEngine {
   readonly #model: string;
   readonly #fillIn: FillIn;
   readonly #options: RemoteOptions;
-  /** Fields that the server refused by name. */
+  /** Fields that the server rejected by name. */
   readonly #refused = new Set<string>();
 
   private constructor(
@@ -67,7 +67,10 @@ export class RemoteEngine {
     this.#options = options;
   }
 
-  /** @throws HearthError `unavailable`, `not-found`, `invalid-input`: the server is not there, or not what was named. */
+  /**
+   * @throws HearthError `unavailable`, `not-found` or `invalid-input` if the server can't be reached or isn't what was
+   * named.
+   */
   static async connect(params: ConnectParams, options: RemoteOptions, signal?: AbortSignal): Promise<RemoteEngine> {
     const server = new RemoteServer(params);
     const model = await server.choose(params.model, signal);
@@ -75,7 +78,7 @@ export class RemoteEngine {
     return new RemoteEngine(server, model, fillIn, cardOf(server, model, fillIn, params.contextTokens), options);
   }
 
-  /** A cancelled answer is returned as far as it came. */
+  /** Returns the partial answer if cancelled. */
   async chat(params: ChatRequest, signal?: AbortSignal): Promise<ChatResult> {
     try {
       return await this.#answer(params, 0, signal);
@@ -116,7 +119,7 @@ export class RemoteEngine {
     return texts.map((text) => estimatedTokens(text));
   }
 
-  /** A question of a summary: greedy, without thinking. */
+  /** Asks for a part of a summary: greedy, without thinking. */
   async #ask(request: object, onText: (text: string) => void, signal: AbortSignal | undefined) {
     const params = chatParams.parse({ ...request, stream: '', sampling: { temperature: 0 } });
     const onDelta = ({ kind, text }: Delta): void => {
@@ -127,7 +130,7 @@ export class RemoteEngine {
     return { text, finish: finish === 'tool-calls' ? ('stop' as const) : finish, statistics };
   }
 
-  /** Only the server knows how long a conversation is: it is shortened once it was found too long. */
+  /** Shortens a conversation that the server rejected as too long, because only the server can count its tokens. */
   async #shortened(params: ChatRequest, overflow: HearthError, signal: AbortSignal | undefined): Promise<ChatResult> {
     const { contextTokens } = this.card;
     const budget = contextTokens - Math.min(params.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
@@ -180,7 +183,7 @@ export class RemoteEngine {
   }
 }
 
-/** OpenAI and others that are strict name the field that they do not know in a 400 or 422. */
+/** OpenAI and other strict servers answer 400 or 422 and name the unknown field. */
 function refusesField(error: unknown, field: string): boolean {
   if (!(error instanceof Error)) return false;
   const status: unknown = Reflect.get(error, 'status');
@@ -191,12 +194,12 @@ function cardOf({ host, url }: RemoteServer, model: ListedModel, fillIn: FillIn,
   const known = model.contextTokens;
   const contextTokens = Math.min(known ?? asked ?? assumedContextTokens, asked ?? Number.POSITIVE_INFINITY);
   const notes = [
-    `What you ask, and the code that goes with it, is sent to ${host}.`,
+    `Your questions, and the code that goes with them, are sent to ${host}.`,
     ...(known === undefined && asked === undefined
-      ? [`${host} does not say how long its context is; ${assumedContextTokens} tokens are assumed.`]
+      ? [`${host} does not report its context length; ${assumedContextTokens} tokens are assumed.`]
       : []),
-    ...(fillIn === 'plain' ? [`${host} does not fill in: a completion does not see what follows the cursor.`] : []),
-    ...(fillIn === 'none' ? [`${host} has no /v1/completions: it completes no code.`] : []),
+    ...(fillIn === 'plain' ? [`${host} does not support fill-in-the-middle, so completions ignore the text after the cursor.`] : []),
+    ...(fillIn === 'none' ? [`${host} has no /v1/completions: it can't complete code.`] : []),
   ];
   return {
     id: `remote:${url}#${model.id}`,
@@ -208,7 +211,7 @@ function cardOf({ host, url }: RemoteServer, model: ListedModel, fillIn: FillIn,
     contextTokens,
     parameters: 0,
     weightBytes: 0,
-    // Whether it thinks is the server's to say; what it does not know, it leaves out.
+    // The server decides whether it thinks and ignores modes that it does not know.
     thinkingModes: model.thinkingModes ?? ['off', 'on', 'low', 'medium', 'high'],
     fillInTheMiddle: fillIn === 'suffix' || fillIn === 'infill',
     chat: true,

@@ -1,4 +1,4 @@
-/** The HTTP side of a remote server: its address, its models, its failures in words for people. */
+/** The HTTP side of a remote server: its address, its models, and its failures as messages for the user. */
 import OpenAI, { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { z } from 'zod';
 import { certificateProblem, type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
@@ -11,7 +11,7 @@ const listed = z.object({
   id: z.string().max(limits.remote.nameChars),
   /** vLLM and SGLang; Hearth. */
   max_model_len: z.number().int().positive().nullish(),
-  /** llama-server: what one of its slots holds. */
+  /** llama-server: context of one slot. */
   meta: z.object({ n_ctx: z.number().int().positive().nullish() }).nullish(),
   owned_by: z.string().nullish(),
   thinking_modes: z.array(thinkingMode).nullish(),
@@ -23,7 +23,7 @@ const list = z.object({ data: z.array(listed).max(limits.remote.models) });
 export interface ListedModel extends RemoteModel {
   readonly llamaServer: boolean;
   readonly thinkingModes?: z.infer<typeof thinkingMode>[] | undefined;
-  /** Undefined: it does not say. */
+  /** Undefined if the server does not say. */
   readonly fillInTheMiddle?: boolean | undefined;
 }
 
@@ -35,7 +35,7 @@ export class RemoteServer {
   readonly #open: () => ReturnType<typeof openTransport>;
   #transport: ReturnType<typeof openTransport> | undefined;
 
-  /** @throws HearthError `invalid-input` when `url` is no address of a server. */
+  /** @throws HearthError `invalid-input` if `url` is not an HTTP address. */
   constructor({ url, token }: RemoteServerParams) {
     const address = URL.canParse(url) ? new URL(url) : undefined;
     if (address === undefined || !/^https?:$/.test(address.protocol)) {
@@ -52,7 +52,7 @@ export class RemoteServer {
     const authorization = pair === ':' ? undefined : `Basic ${Buffer.from(pair).toString('base64')}`;
     const hasToken = token !== undefined || authorization === undefined;
     this.#open = () => openTransport({ url: this.url, host, query, authorization, hasToken });
-    // The client tries again by itself after a broken connection, 408, 409, 429 and 5xx, with growing pauses.
+    // The client retries after a broken connection, 408, 409, 429 and 5xx, with growing pauses.
     this.client = new OpenAI({
       ...{ baseURL: this.url, apiKey: token ?? 'none', maxRetries: 2, logLevel: 'off' },
       fetch: async (asked, init) => (await this.#connection())(asked, init),
@@ -72,7 +72,7 @@ export class RemoteServer {
     });
   }
 
-  /** The model that was named, or the only one there is. */
+  /** The named model, or the server's only one. */
   async choose(named: string | undefined, signal?: AbortSignal): Promise<ListedModel> {
     const models = await this.models(signal);
     const [only] = models;
@@ -83,7 +83,7 @@ export class RemoteServer {
     throw notFound(`${this.host} has ${named === undefined ? '' : `no '${named}' but `}the models ${has}; name one.`);
   }
 
-  /** The pieces of a streamed answer. Leaving the loop ends the request. @throws HearthError */
+  /** The chunks of a streamed answer. Leaving the loop ends the request. @throws HearthError */
   async *stream(ask: () => Promise<Response>): AsyncGenerator<unknown> {
     const response = await this.explained(ask);
     const events = eventsOf(this.host, response);
@@ -100,7 +100,7 @@ export class RemoteServer {
 
   async explained<Result>(ask: () => Promise<Result>): Promise<Result> {
     try {
-      // Settings that are wrong fail here, before the client would try again.
+      // Wrong settings fail here, before the client would retry.
       await this.#connection();
       return await ask();
     } catch (error) {
@@ -114,7 +114,7 @@ export class RemoteServer {
   }
 }
 
-/** Without user and password, even where it is no address. */
+/** Removes user and password, even if the text is not a valid address. */
 const shownAddress = (url: string): string => url.replace(/^(\w+:\/*)?.*@/s, '$1');
 
 function decoded(text: string): string {
@@ -183,7 +183,7 @@ function unreachable(host: string, error: Error): Error {
   return new HearthError('unavailable', `${host} cannot be reached${why}; check the address.`, { cause: error });
 }
 
-/** It says why: ECONNREFUSED, a name that does not resolve, a certificate. */
+/** The innermost cause says why: ECONNREFUSED, a name that does not resolve, a certificate. */
 function innermost(error: Error): Error {
   return error.cause instanceof Error ? innermost(error.cause) : error;
 }
@@ -204,7 +204,7 @@ function refusal(host: string, error: APIError): HearthError {
   return new HearthError(code, `${host} answered: ${sentenceOf(error)}.${advice}`, { cause: error });
 }
 
-/** A server's own words: one line, bounded, without control characters; of a page its status alone. */
+/** A server's own message: one line, bounded, without control characters. For a web page, only its status. */
 function sentenceOf({ message, status }: APIError): string {
   if (/<(!doctype|html|body)/i.test(message)) return `${status ?? ''} (a web page)`.trim();
   const said = message.replaceAll(/[\p{Cc}\p{Cf}\s]+/gu, ' ').trim();
@@ -222,7 +222,7 @@ function redirected(host: string, error: APIError): HearthError {
   return new HearthError('unavailable', message, { cause: error });
 }
 
-/** OpenAI and Hearth have a code for it, llama-server a type, vLLM and SGLang only the sentence. */
+/** OpenAI and Hearth have a code for it, llama-server has a type, vLLM and SGLang have only the message. */
 function isOverflow({ status, code, type, message }: APIError): boolean {
   if (code === 'context_length_exceeded' || type === 'exceed_context_size_error') return true;
   return (

@@ -152,7 +152,7 @@ describe('damaged packed weights', () => {
     expect(await complete()).toBe(text);
     expect(changes.map(({ message }) => message)).toEqual([
       expect.stringMatching(
-        /^The packed weights of this model were damaged, so they were removed .* answers go on where they stood\.$/,
+        /^The packed weights of this model were damaged, so they were removed .* answers continue where they stopped\.$/,
       ),
     ]);
     expect(await complete()).toBe(text);

@@ -38,7 +38,7 @@ describe('recovering from the loss of a device', () => {
     expect(decoder.backend).toBe('webgpu');
     expect(lost.live.size, 'it is disposed').toBe(0);
     expect(notice).toBe(
-      'The GPU stopped answering (unplugged). It was set up again, and answers go on where they stood.',
+      'The GPU stopped answering (unplugged). It was set up again, and answers continue where they stopped.',
     );
   });
 
@@ -48,7 +48,7 @@ describe('recovering from the loss of a device', () => {
     clock.now = minutes(5);
     const { decoder, notice } = await recovery.another(again, loss);
     expect(decoder.backend).toBe('onnx');
-    expect(notice).toContain("computed by 'onnx' and slower. Load the model again to try the GPU once more.");
+    expect(notice).toContain("computed by 'onnx', which is slower. Load the model again to try the GPU once more.");
   });
 
   it('tries the device again if the last loss was long ago', async () => {

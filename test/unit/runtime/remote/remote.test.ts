@@ -125,7 +125,7 @@ describe('a remote server', () => {
   it('continues the prefix if the server does not fill in', async () => {
     engine.model = { ...card, fillInTheMiddle: false };
     const remote = await connect();
-    expect(remote.card.notes.join(' ')).toContain('does not see what follows the cursor');
+    expect(remote.card.notes.join(' ')).toContain('ignore the text after the cursor');
     const { text } = await remote.complete(completeParams.parse({ prefix: 'let a = ', suffix: ';' }));
     expect(text).toBe('went on');
     expect(engine.generated.at(-1)).toMatchObject({ prompt: 'let a = ', raw: true });
@@ -252,7 +252,7 @@ describe('a server of another kind', () => {
     const chats = bodies.filter((body) => 'messages' in body);
     expect(chats.map((body) => 'chat_template_kwargs' in body)).toEqual([true, false, false]);
     expect(chats[2]).toMatchObject({ reasoning_effort: 'low' });
-    expect(remote.card.notes.join(' ')).toContain('it completes no code');
+    expect(remote.card.notes.join(' ')).toContain("it can't complete code");
     expect((await remote.complete(completeParams.parse({ prefix: 'a', suffix: '' }))).text).toBe('');
   });
 
@@ -288,7 +288,7 @@ describe('a server of another kind', () => {
     await expect(connect({ url })).rejects.toThrow("does not follow OpenAI's API");
     answer = (path) => (path === '/v1/models' ? list({ id: 'odd' }) : ['{"choices":"none"}', '[DONE]']);
     const remote = await connect({ url });
-    expect(remote.card.notes.join(' ')).toContain('does not say how long its context is');
+    expect(remote.card.notes.join(' ')).toContain('does not report its context length');
     await expect(remote.chat(ask())).rejects.toThrow("does not follow OpenAI's API");
     answer = () => ['this is no JSON'];
     await expect(remote.chat(ask())).rejects.toThrow("does not follow OpenAI's API");
