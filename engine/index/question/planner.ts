@@ -1,10 +1,10 @@
-/** Which of the things that could go with a question do, and how much of each. Pure: no editor, no disk, no clock. */
+/** Chooses which sources are attached to a question, and how much of each. Pure: no editor, no disk, no clock. */
 import { limits } from '../../limits.ts';
 import type { Passage, RepositoryMap } from '../../protocol/indexProtocol.ts';
 
-// How much text may go with a question.
+// How much text may be attached to a question.
 
-/** Of a model's card. */
+/** The fields of a model card that set the budget. */
 export interface Reader {
   readonly contextTokens: number;
   readonly backend: string;
@@ -13,8 +13,8 @@ export interface Reader {
 }
 
 /**
- * Tokens that text may have which goes with a question. What the conversation fills is not there for it; but as the
- * engine leaves out the beginning of a long one, half of the share always is. `reader` undefined: no model is loaded yet.
+ * Most tokens of text attached to a question. The conversation reduces it, but at most to half, because the engine
+ * drops the beginning of a long conversation. `reader` undefined: no model is loaded yet.
  */
 export function contextBudget(reader: Reader | undefined, conversationTokens: number): number {
   const { attachmentShare, attachmentTokens, answerShare, assumedContextTokens, cpuAttachmentTokens } = limits.question;
@@ -28,7 +28,10 @@ export function contextBudget(reader: Reader | undefined, conversationTokens: nu
   return readsFast(reader) ? room : Math.min(room, cpuAttachmentTokens);
 }
 
-/** A GPU, here or in a server: on a CPU, also for some of the layers, a prompt is read at some hundred tokens a second. */
+/**
+ * Whether prefill is fast: on a GPU, here or in a server. A CPU, even for some of the layers, prefills only some
+ * hundred tokens a second.
+ */
 export const readsFast = (reader: Pick<Reader, 'backend'> | undefined): boolean =>
   reader?.backend === 'webgpu' || reader?.backend === 'remote';
 
@@ -37,7 +40,10 @@ export const lineRange = (first: number, last: number): string => (first === las
 
 export const estimatedTokens = (text: string): number => Math.ceil(text.length / limits.question.charsPerToken);
 
-/** The repository's rules, what the user asked for, what they look at, what the repository is, what a search found: in the order they are served. */
+/**
+ * In order of priority: the repository's rules, what the user attached, what the editor shows, the repository map, and
+ * search results.
+ */
 const tiers = ['rules', 'asked', 'editor', 'map', 'found'] as const;
 type Tier = (typeof tiers)[number];
 
@@ -49,21 +55,21 @@ export interface Candidate {
   path: string;
   languageId: string;
   lines: readonly string[];
-  /** Number of the first line in its file, from 1; 0: these are no lines of a file. */
+  /** Number of the first line in its file, from 1; 0 if the text is not from a file. */
   firstLine: number;
   /** Lines of the whole file; 0: not known. */
   fileLines: number;
-  /** Index of the line that a cut keeps, and grows from. */
+  /** Index of the line from which a cut grows in both directions. */
   centre: number;
   /** Tokens of all lines. */
   tokens: number;
-  /** Whether a part of it is of use. */
+  /** Whether a part of it is useful. */
   divisible: boolean;
-  /** First lines of the definitions that enclose it, which it doesn't show. */
+  /** First lines of the enclosing definitions that are not part of the text. */
   within?: string;
 }
 
-/** Lines of a candidate that go along; indexes, end inclusive. */
+/** The chosen lines of a candidate; indexes, end inclusive. */
 export interface Chosen {
   candidate: Candidate;
   start: number;
@@ -79,16 +85,16 @@ interface Plan {
   tokens: number;
 }
 
-/** Share of the budget that a tier may take while a later one has something to offer. */
+/** Largest share of the budget for a tier while a later one has candidates. */
 const caps: Readonly<Record<Tier, number>> = { rules: 0.25, asked: 1, editor: 0.25, map: 0.5, found: 1 };
-/** The editor's, where the question is about the open file. */
+/** The editor's share if the question is about the open file. */
 const openFileCap = 0.6;
-/** A part smaller than this says nothing. */
+/** Smaller parts are not useful. */
 const leastTokens = 24;
 
 /**
- * Tier by tier. Within a tier what can be cut shares the room evenly, so that a long file leaves some for a short one;
- * what cannot goes whole or not at all, first come first served.
+ * Fills the budget tier by tier. In a tier, divisible candidates share the room evenly, so that a long file leaves room
+ * for a short one. The others are taken whole or not at all, in their order.
  */
 export function plan(candidates: readonly Candidate[], budgetTokens: number, aboutOpenFile = false): Plan {
   const result: Plan = { chosen: [], omitted: [], tokens: 0 };
@@ -119,7 +125,7 @@ function serve(members: readonly Candidate[], roomTokens: number, result: Plan):
   }
 }
 
-/** Whether the chosen sources already show all lines of a passage. */
+/** Whether the chosen source already shows all lines of a chunk. */
 function holds({ candidate, start, end }: Chosen, { tier, path, firstLine, lines }: Candidate): boolean {
   if (tier !== 'found' || firstLine === 0 || candidate.firstLine === 0 || candidate.path !== path) return false;
   const first = candidate.firstLine + start;
@@ -176,21 +182,21 @@ function growing(lines: readonly string[], centre: number, roomChars: number): {
   }
 }
 
-// How text that goes with a question stands in the prompt.
+// Formats attached text for the prompt.
 
 interface Quoted {
   readonly path: string;
   readonly languageId: string;
   readonly text: string;
-  /** In its file, from 1; 0: it is no part of one. */
+  /** Line in its file, from 1; 0 if the text is not from a file. */
   readonly firstLine: number;
-  /** The whole file. */
+  /** True if the text is the whole file. */
   readonly whole: boolean;
-  /** First lines of what encloses it, which it doesn't show. */
+  /** First lines of the enclosing definitions that are not part of the text. */
   readonly within?: string | undefined;
 }
 
-/** Beside the text, not in the system prompt: small models follow best what stands last. */
+/** Placed after the text, not in the system prompt, because small models follow the end of a prompt best. */
 export const citing = 'Name the lines that an answer rests on like this: `path:line`.';
 
 export const quote = (quoted: Quoted): string => {
@@ -198,10 +204,10 @@ export const quote = (quoted: Quoted): string => {
   return `${title(quoted)}${within === '' ? '' : `, in ${inline(within)}`}:\n\n${fenced(quoted)}`;
 };
 
-/** As one run of code, whatever backticks it has. */
+/** As inline code, whatever backticks it contains. */
 const inline = (code: string): string => `\`${code.replaceAll('`', "'")}\``;
 
-/** As an answer should cite it. */
+/** The citation that an answer should use. */
 export function title({ path, firstLine, whole, text }: Quoted): string {
   if (firstLine === 0 || whole) return `\`${path}\``;
   return `\`${path}:${firstLine}-${firstLine + text.split('\n').length - 1}\``;
@@ -214,15 +220,15 @@ function fenced({ languageId, text }: Quoted): string {
   return `${fence}${languageId}\n${text}\n${fence}`;
 }
 
-// Sources that a search of the repository offers for a question.
+// Searches the repository for sources of a question.
 
 /** A candidate before its tokens are counted. */
 export type Source = Omit<Candidate, 'tokens'>;
 
-/** How much is asked of the index for one question. */
+/** Limits of what the index returns for one question. */
 const { passages: searchedPassages, mapChars } = limits.question;
 
-/** `label`: how the user calls the map. */
+/** `label`: the map's name for the user. */
 function mapSources(map: string, label: string): Source[] {
   if (map === '') return [];
   const lines = map.split('\n');
@@ -257,9 +263,9 @@ interface Searched {
 
 interface Question {
   readonly text: string;
-  /** Those of the conversation before, the last one last. */
+  /** The earlier questions of the conversation, the latest last. */
   readonly earlier: readonly string[];
-  /** The user asked for the repository: it is searched whatever the question is. */
+  /** The user asked for the repository, so it is searched whatever the question is. */
   readonly explicit: boolean;
   /** Label of the map; '' if it was attached before. */
   readonly mapLabel: string;
@@ -284,7 +290,7 @@ const asksAboutTheWhole = [
   /\b(?:what|which|describe|explain|summari[sz]e|overview|tell me about|understand|structure|architecture)\b/i,
   /\b(?:this|the) (?:project|repo(?:sitory)?|code ?base|workspace|program|app(?:lication)?|package|library|extension)\b/i,
 ] as const;
-/** Words of a question about the whole; another one makes it particular. */
+/** A question with only these words is about the whole repository; any other word makes it specific. */
 const wordsOfTheWhole = new Set(
   `what whats is does do this the a an of project repo repository code base codebase workspace program app application
   package library extension about explain describe summarize summarise summary overview give me tell purpose for how it
@@ -294,7 +300,7 @@ const wordsOfTheWhole = new Set(
   ),
 );
 
-/** About the repository as a whole: a map answers it, and the README, better than any passage. */
+/** Whether the question is about the whole repository. The map and the README answer it better than any chunk. */
 export function isAboutTheWhole(text: string): boolean {
   const words = text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) ?? [];
   return asksAboutTheWhole.every((part) => part.test(text)) && words.every((word) => wordsOfTheWhole.has(word));
@@ -303,17 +309,17 @@ export function isAboutTheWhole(text: string): boolean {
 interface Search {
   /** The query to the index. */
   readonly question: string;
-  /** Passages must hold enough of the question's words to go along; not where the user asked for the repository. */
+  /** Drop chunks with too few of the question's words. False if the user asked for the repository. */
   readonly floor: boolean;
 }
 
 const politeness =
   /^(?:hi|hello|hey|hiya|yo|howdy|hallo|hola|bonjour|salut|ciao|moin|servus|good (?:morning|afternoon|evening|night)|thanks?|thank you|thx|ty|merci|danke|gracias|ok(?:ay)?|great|nice|cool|perfect|awesome|good|bye|goodbye|see you|yes|no|sure|test(?:ing)?|ping|who are you|what(?:'s| is) your name|how are you(?: doing)?|what can you do|help)$/i;
-/** Words that may stand around such a phrase. */
+/** Words that may surround such a phrase. */
 const filler =
   /\b(?:there|all|everyone|hearth|bot|so much|very much|a lot|again|then|please|for (?:the|your) help|you|today)\b/gi;
 
-/** A text of another kind than code, or a calculation. */
+/** Requests for text other than code, and calculations. */
 const general = [
   /^(?:please )?(?:can you |could you )?(?:write|tell|compose|give|sing|make up)\s+(?:me\s+)?(?:a|an|another|some)\s+(?:\w+\s+){0,2}(?:story|poem|joke|haiku|song|limerick|fairy ?tale|essay|rhyme|riddle|recipe|letter|fun fact|quote)\b/i,
   /^(?:what(?:'s| is)|calculate|compute)?\s*[\d\s.+*/^()%-]+[\s=?]*$/i,
@@ -321,7 +327,7 @@ const general = [
   /^translate\b[^\n]*\b(?:in)?to (?:english|german|french|spanish|italian|chinese|japanese|portuguese|russian)\b/i,
 ];
 
-/** Changes the last answer: nothing new has to be known. */
+/** Requests to change the last answer, which need no search. */
 const reworks =
   /^(?:please |now |and |ok,? |can you |could you )*(?:make (?:that|it|this)\b|shorten|shorter|longer|simpler|simplify (?:that|it)|rephrase|reword|rewrite (?:that|it|this)\b|summari[sz]e (?:that|it|this|your)\b|translate (?:that|it|this)\b|continue|go on|keep going|more|again|try again|repeat|say (?:that|it) again|in (?:english|german|french|spanish|one sentence|short|other words)|format (?:that|it)|as (?:a |an )?(?:list|table|bullet)|are you sure|why\??$|really\??$)/i;
 
@@ -329,10 +335,10 @@ const pointsBack =
   /\b(?:it|its|that|this|they|them|their|these|those|there|he|she|the same|above|previous|former|latter|the (?:function|method|class|file|error|code|module|variable|type|test))\b/i;
 const continues = /^(?:and|but|also|so|then|or|what about|how about|where|why|which|who|when)\b/i;
 const fewWords = 12;
-/** Names, paths and the like: the question says itself what it is about. */
+/** Names, paths and similar: the question states its own subject. */
 const codeLike = /`|[\w$]+\(|\w[_.:/\\]\w|\p{Ll}\p{Lu}|--?\w{3}/u;
 
-/** The search text for a question; undefined: no search. `earlier`: the conversation's questions, the last one last. */
+/** The search text for a question; undefined: no search. `earlier`: the conversation's questions, the latest last. */
 export function searchFor(question: string, earlier: readonly string[]): Search | undefined {
   const text = question.trim();
   if (isSmallTalk(text) || general.some((kind) => kind.test(text))) return undefined;
@@ -347,7 +353,7 @@ export function searchFor(question: string, earlier: readonly string[]): Search 
   return before === undefined ? undefined : { question: `${text}\n${before}`, floor: true };
 }
 
-/** The last question that says by itself what it is about. */
+/** The last question that states its own subject. */
 function subjectOf(earlier: readonly string[]): string | undefined {
   return earlier.findLast(
     (text) =>
@@ -364,17 +370,20 @@ function isSmallTalk(text: string): boolean {
   return text === '' || parts.every((part) => part === '' || politeness.test(part.trim()));
 }
 
-/** Minimum share of the question's words, weighted by rarity, in the best passage. Twenty lines hold little of a long question. */
+/**
+ * Minimum share of the question's words, weighted by rarity, in the best chunk. Twenty lines contain few words of a
+ * long question.
+ */
 const leastCoverage = (words: number): number => Math.min(0.3, 9 / Math.max(1, words));
-/** Below this the best must stand out from the others. */
+/** Below this coverage, the best chunk must stand out from the others. */
 const sureCoverage = (words: number): number => Math.max(leastCoverage(words), 0.5 - 0.01 * Math.max(0, words - 10));
-/** For a question with code in it, which is hardly about anything else. */
+/** For a question that contains code, which is almost always about the repository. */
 const codeCoverage = 0.25;
-/** The best's score over that of the tenth: about 1 where nothing fits better than the rest. */
+/** The best score divided by the tenth: about 1 if no chunk fits better than the rest. */
 const gapRank = 9;
 const leastGap = 1.15;
 
-/** Passages worth showing to the model; none if the repository has nothing about the question. */
+/** The chunks worth attaching; none if the repository has nothing about the question. */
 export function relevant(passages: readonly Passage[], question: string): readonly Passage[] {
   const words = new Set(question.match(/[\p{L}\p{N}_]{3,}/gu)).size;
   const best = Math.max(0, ...passages.slice(0, 5).map(({ coverage }) => coverage));
@@ -388,15 +397,15 @@ export function relevant(passages: readonly Passage[], question: string): readon
 const aboutOpenFile =
   /\b(?:this|the current|the open(?:ed)?|my) (?:file|function|class|method|code|component|module|line|test|script|struct|type|selection)\b|\b(?:in|over|right) here\b|\bhere\?/i;
 
-/** Whether the file in the editor is what the question is about, rather than what happens to be open. */
+/** Whether the question is about the file in the editor, which otherwise just happens to be open. */
 export const isAboutOpenFile = (question: string): boolean => aboutOpenFile.test(question);
 
-/** The lines of a file that say what it uses of others: a prompt keeps them where the rest of its beginning is cut off. */
+/** The import lines of a file. A prompt keeps them when the rest of the file's beginning is cut off. */
 
 const importLine =
   /^\s*(?:import\b|from\s+\S+\s+import\b|(?:pub(?:\([^)]*\))?\s+)?(?:(?:use|using)\s+[\w:]|mod\s+\w+\s*;)|extern crate\b|#\s*include\b|package\s+\w|namespace\s+[\w\\.]+;|require(?:_relative|_once)?\b|include_once\b|(?:const|let|var|local)\s+[^=]{1,200}=\s*(?:await\s+)?(?:require|import)\s*\(|@import\b|@use\b|library\()/;
 
-/** Also those between the brackets that an import opens. */
+/** Includes the lines between the brackets that an import opens. */
 export function importsIn(text: string): string[] {
   let open = false;
   return text.split('\n').filter((line) => {

@@ -1,19 +1,19 @@
-/** The index on disk: one SQLite file. It holds nothing that cannot be read again from the sources. */
+/** The index on disk: one SQLite file. All of its content can be recomputed from the sources. */
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { HearthError } from '../../errors.ts';
 import type { IndexState } from '../../protocol/indexProtocol.ts';
 
-/** Codes of errors (sqlite.org/rescode.html). */
+/** Error codes (sqlite.org/rescode.html). */
 const sqliteError = 1;
 const sqliteCorrupt = 11;
 const sqliteNotADatabase = 26;
 
-/** Of FTS5. */
+/** Tokenizer setting of FTS5. */
 export const tokenizer = `"porter ascii tokenchars '_$'"`;
 
-/** Another one: the file is made anew. */
+/** A database with another version is rebuilt. */
 const schemaVersion = 8;
 
 const schema = `
@@ -75,14 +75,14 @@ const schema = `
 /** The index was written by another release. */
 class OtherVersion extends Error {}
 
-/** The database holds what Hearth did not write, though SQLite can read it. */
+/** SQLite can read the database, but it contains data that Hearth did not write. */
 export class Damaged extends Error {
   readonly errcode = sqliteCorrupt;
 }
 
 /**
- * @throws HearthError `unsupported` where Node.js has no SQLite; `unavailable` where the file cannot be opened now (locked,
- * disk full, no right to it), which says nothing against what it holds.
+ * @throws HearthError `unsupported` if Node.js has no SQLite; `unavailable` if the file cannot be opened now (locked,
+ * disk full, no permission), although its content may be intact.
  */
 export async function openDatabase(path: string): Promise<DatabaseSync> {
   const sqlite = await import('node:sqlite').catch(() => {
@@ -97,7 +97,8 @@ export async function openDatabase(path: string): Promise<DatabaseSync> {
     return prepared(new sqlite.DatabaseSync(path));
   };
   try {
-    // SQLite would delete a log without its database. It fills the database first, so a new one is not meant.
+    // SQLite would delete a log whose database is empty. It writes the database before the log, so the database is
+    // lost, not new.
     if (!isEmpty(`${path}-wal`) && isEmpty(path)) setAside(path);
     return open();
   } catch (error) {
@@ -113,28 +114,31 @@ export function cannotOpen(error: unknown): HearthError {
   return new HearthError('unavailable', message, { cause: error });
 }
 
-/** Nothing is there, or a file without content. */
+/** Whether the file is missing or empty. */
 function isEmpty(path: string): boolean {
   const found = statSync(path, { throwIfNoEntry: false });
   return found === undefined || (found.isFile() && found.size === 0);
 }
 
-/** Words of all sources are in it. SQLite gives the files beside it the mode of the database. */
+/**
+ * Makes the database readable for its owner only, because it contains words of all sources. SQLite gives the files
+ * beside it the same mode.
+ */
 function keepPrivate(path: string): void {
   if (path === ':memory:') return;
-  // Also those of earlier versions, and one that its owner may not read.
+  // Includes files of earlier versions, and files that their owner may not read.
   const files = [...filesOf(path), ...remainsOf(path)];
   for (const file of files.filter((one) => statSync(one, { throwIfNoEntry: false })?.isFile())) chmodSync(file, 0o600);
   closeSync(openSync(path, 'a', 0o600));
-  // SQLite would open the database, and fail at the first write.
+  // With a folder in place of the log, SQLite would open the database and fail at the first write.
   for (const file of filesOf(path).slice(1))
     if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) rmSync(file, { recursive: true });
 }
 
-/** The database, and what SQLite keeps beside it. */
+/** The database and the files that SQLite keeps beside it. */
 const filesOf = (path: string): readonly string[] => [path, `${path}-wal`, `${path}-shm`];
 
-/** Codes that extend these count too. */
+/** Includes extended codes. */
 export function isDamage(error: unknown): boolean {
   const code = codeOf(error);
   return code === sqliteCorrupt || code === sqliteNotADatabase;
@@ -142,13 +146,13 @@ export function isDamage(error: unknown): boolean {
 
 export const damageMessage = 'The repository index was damaged and is being rebuilt from the sources.';
 
-/** While an index is opened, an error of SQL says that the tables, or FTS5's settings, are not those that Hearth made. */
+/** While an index is opened, an SQL error means that the tables or the FTS5 settings are not those of Hearth. */
 export const isDamageAtOpening = (error: unknown): boolean => isDamage(error) || codeOf(error) === sqliteError;
 
 const codeOf = (error: unknown): number =>
   error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0;
 
-/** SQLite has ended the transaction itself where the disk is full or fails (sqlite.org/lang_transaction.html). */
+/** If the disk is full or fails, SQLite has already ended the transaction (sqlite.org/lang_transaction.html). */
 export function rollBack(database: DatabaseSync): void {
   try {
     database.exec('ROLLBACK');
@@ -157,19 +161,19 @@ export function rollBack(database: DatabaseSync): void {
   }
 }
 
-/** Puts a database that can't be used where `salvage.ts` reads what is left of it. */
+/** Moves an unusable database to the path from which `salvage.ts` recovers vectors. */
 export function setAside(path: string): void {
   const [database, log] = remainsOf(path);
-  // A database before it was being filled from them.
+  // If remains exist, the current database was being filled from them, so keep the older remains.
   if (!existsSync(database) && !existsSync(log)) {
-    // The log first: SQLite would delete it without its database.
+    // Moves the log first, because SQLite would delete a log without its database.
     if (existsSync(`${path}-wal`)) renameSync(`${path}-wal`, log);
     if (existsSync(path)) renameSync(path, database);
   }
   for (const file of filesOf(path)) rmSync(file, { force: true, recursive: true });
 }
 
-/** A database that was set aside, and its log. Either may be missing. */
+/** Paths of a database that was set aside and of its log. Either may be missing. */
 export const remainsOf = (path: string): readonly [database: string, log: string] => [
   `${path}.damaged`,
   `${path}.damaged-wal`,
@@ -181,7 +185,7 @@ export function removeDatabase(path: string): void {
 
 function prepared(database: DatabaseSync): DatabaseSync {
   try {
-    // With WAL a killed process leaves every finished transaction; NORMAL could lose the last ones to a power cut alone.
+    // With WAL, a killed process loses no finished transaction; with NORMAL, only a power cut could lose the last ones.
     database.exec('PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL');
     database.exec('PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY');
     if (versionOf(database) === 0) createTables(database);
@@ -205,7 +209,7 @@ export function countsOf(database: DatabaseSync): Counts {
 
 const versionOf = (database: DatabaseSync): unknown => database.prepare('PRAGMA user_version').get()?.['user_version'];
 
-/** Another window may be opening the same index: whoever gets the lock second finds the tables there. */
+/** Another window may be opening the same index; the second one to get the lock finds the tables already there. */
 function createTables(database: DatabaseSync): void {
   database.exec('BEGIN IMMEDIATE');
   if (versionOf(database) === 0) database.exec(schema);

@@ -1,6 +1,6 @@
 /**
- * Gives every chunk its vector, in the background: one chunk after the other, when no file waits to be read. What is done is
- * in the database at once, so that a pause, a restart or a killed process loses the chunk under way at most.
+ * Embeds every chunk in the background, one after the other, while no file waits to be indexed. Each vector is stored
+ * at once, so a pause, a restart or a killed process loses at most the current chunk.
  */
 
 import type { DatabaseSync } from 'node:sqlite';
@@ -11,17 +11,17 @@ import type { IndexState } from '../../protocol/indexProtocol.ts';
 import { damageMessage, isDamage } from './database.ts';
 import { type ChunkPlace, type Near, Vectors } from './vectors.ts';
 
-/** How far the vectors of chunks are. */
+/** Progress of the embeddings. */
 type EmbeddingState = NonNullable<IndexState['embeddings']>;
 
 interface EmbeddingsOptions {
   readonly choice: EmbedderChoice;
-  /** Text of a file, or undefined where it is gone. */
+  /** Text of a file; undefined if it is gone. */
   readonly read: (path: string) => string | undefined;
   /** Resolves when no file waits to be indexed. */
   readonly indexed: () => Promise<void>;
   readonly onChange: () => void;
-  /** The database turned out to be damaged: it must be made anew. */
+  /** The database is damaged and must be rebuilt. */
   readonly onDamage: () => void;
 }
 
@@ -34,7 +34,7 @@ export class Embeddings {
   #phase: EmbeddingState['phase'] = 'idle';
   #problem: string | undefined;
   #paused = false;
-  /** Ends the chunk under way. */
+  /** Aborts the current chunk. */
   #interrupt = new AbortController();
   #wanted = false;
   #running: Promise<void> | undefined;
@@ -52,7 +52,10 @@ export class Embeddings {
     return { model: this.#options.choice.model, phase: this.#phase, ...this.#counts, ...problem };
   }
 
-  /** Chunks may have come: they are looked for once what is under way is done. After a failure nothing happens until `resume`. */
+  /**
+   * Call when there may be new chunks. They are embedded after the current pass. After a failure, does nothing until
+   * `resume`.
+   */
   start(): void {
     if (this.#paused || this.#problem !== undefined || this.#closing.signal.aborted) return;
     this.#wanted = true;
@@ -76,7 +79,7 @@ export class Embeddings {
     this.start();
   }
 
-  /** Resolves when nothing is left to do, or it is paused, or it failed. */
+  /** Resolves when everything is done, paused or failed. */
   async settled(): Promise<void> {
     while (this.#running) await this.#running;
   }
@@ -92,18 +95,21 @@ export class Embeddings {
     );
   }
 
-  /** Resolves when questions have vectors, or the model could not be loaded. */
+  /** Resolves when questions can be embedded, or the model could not be loaded. */
   async opened(): Promise<void> {
     await this.#open().catch((error: unknown) => this.#fail(error));
   }
 
-  /** Chunks that mean what a question asks, the best first; none where the model is not loaded yet: nobody waits for that. */
+  /**
+   * The chunks closest in meaning to a question, best first. None while the model is loading: a search doesn't wait for
+   * it.
+   */
   async nearest(question: string, limit: number): Promise<Near[]> {
     if (!this.#ready) return [];
     try {
       return await this.#vectors.nearest(await this.#ready.question(question), limit);
     } catch (error) {
-      // Words still find something; the state says why nothing else does.
+      // Keyword search still works; the state says why embedding search doesn't.
       this.#fail(error);
       return [];
     }
@@ -121,18 +127,18 @@ export class Embeddings {
       if (!this.#interrupt.signal.aborted) this.#vectors.tidy();
     } catch (error) {
       if (isDamage(error) || !this.#interrupt.signal.aborted) this.#fail(error);
-      // Nothing can be counted.
+      // A damaged database can't be counted.
       if (isDamage(error)) return;
     }
     this.#enter(this.#paused ? 'paused' : this.#problem === undefined ? 'idle' : 'failed');
   }
 
-  /** A failed load is tried anew by the next run. */
+  /** The next run retries a failed load. */
   #open(): Promise<Embedder> {
     if (!this.#ready) this.#enter('loading');
     this.#embedder ??= this.#options.choice.open(this.#closing.signal).then(
       (embedder) => {
-        // Not before: a model that is not there throws nothing away.
+        // Only after the load: a missing model must not delete the vectors of another one.
         this.#vectors.belongTo(this.#options.choice.model);
         this.#ready = embedder;
         return embedder;
@@ -145,10 +151,10 @@ export class Embeddings {
     return this.#embedder;
   }
 
-  /** Once over all chunks. A new chunk has a larger id than the last, or the indexer says that there are new ones. */
+  /** One pass over all chunks. A new chunk has a larger id than the last one, or the indexer starts another pass. */
   async #pass(embedder: Embedder, signal: AbortSignal): Promise<void> {
     for (let after = -1; !signal.aborted; ) {
-      // Thousands of known vectors in a row must not keep a question waiting.
+      // Thousands of known vectors in a row must not delay a question.
       await turn();
       await this.#options.indexed();
       const chunk = this.#vectors.missingAfter(after);
@@ -158,7 +164,7 @@ export class Embeddings {
       const text = this.#textOf(chunk);
       if (text === undefined || this.#vectors.assignKnown(chunk.id, text, embedder.dimensions)) continue;
       const vector = await embedder.document(text, signal);
-      // Meanwhile the file may have been indexed anew, and the id may be another chunk's.
+      // In the meantime the file may have been indexed again, and the id may belong to another chunk.
       if (this.#textOf(chunk) === text && this.#isStill(chunk)) this.#vectors.put(chunk.id, text, vector);
     }
   }
@@ -168,7 +174,7 @@ export class Embeddings {
     return now?.id === id && now.path === path && now.firstLine === firstLine && now.lastLine === lastLine;
   }
 
-  /** The path says much of what code is about. */
+  /** Text to embed: with the path, which says much about the code. */
   #textOf({ path, firstLine, lastLine }: ChunkPlace): string | undefined {
     const lines = this.#options
       .read(path)
@@ -206,19 +212,22 @@ export class Embeddings {
   }
 }
 
-/** Computes vectors of texts. Passed in by the caller, because this folder knows no models. */
+/** Computes vectors of texts. Passed in by the caller, because this folder doesn't depend on models. */
 export interface Embedder {
-  /** Values of a vector. */
+  /** Length of a vector. */
   readonly dimensions: number;
-  /** A unit vector. Cuts a text that is too long for the model. @throws HearthError `cancelled`, and what the model throws. */
+  /**
+   * A unit vector. Cuts a text that is too long for the model. @throws HearthError `cancelled`, and errors of the
+   * model.
+   */
   document(text: string, signal: AbortSignal): Promise<Float32Array>;
-  /** Goes before the documents that wait. */
+  /** Runs before waiting documents. */
   question(text: string): Promise<Float32Array>;
   close(): Promise<void>;
 }
 
 export interface EmbedderChoice {
-  /** Names the model: the vectors of another one are thrown away. */
+  /** Identifies the model: vectors of another model are deleted. */
   readonly model: string;
   /** Called when there is something to embed. */
   readonly open: (signal: AbortSignal) => Promise<Embedder>;

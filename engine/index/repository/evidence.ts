@@ -1,4 +1,4 @@
-/** What a chunk's text says for a question beyond the words that it shares with it. Pure. */
+/** Scores a chunk's text for a question by more than common words. Pure. */
 import type { Query } from './query.ts';
 
 /** Added to a score of at most 1. */
@@ -18,10 +18,10 @@ const weights = {
 const escaped = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`);
 
 const partOfName = /[\p{L}\p{N}_$]/u;
-/** With the arguments of types, or as a macro. */
+/** With type arguments, or as a macro. */
 const callStart = /(?:<[^()\n]{0,60}>|!|::<[^()\n]{0,60}>)?\s*\(/y;
 
-/** Whether a text has a name as a whole word, and calls it; undefined: it doesn't have it. */
+/** Whether a text contains a name as a whole word, and calls it; undefined if it doesn't contain it. */
 function usesOf(text: string, name: string): 'named' | 'called' | undefined {
   let found: 'named' | undefined;
   for (let at = text.indexOf(name); at >= 0; at = text.indexOf(name, at + name.length)) {
@@ -48,7 +48,7 @@ export class Evidence {
   readonly #flags: readonly { readonly long: string; readonly variable: RegExp }[];
   readonly #literals: readonly string[];
 
-  /** @param names of the question, those that are worth looking for */
+  /** @param names the names in the question that are worth searching for. */
   constructor(query: Query, names: readonly string[]) {
     this.#query = query;
     this.#names = names;
@@ -63,7 +63,7 @@ export class Evidence {
     return this.#ofNames(chunk) + this.#ofLiterals(chunk) + this.#ofFlags(chunk) + this.#ofPairs(chunk);
   }
 
-  /** How much one line has of it, for choosing an excerpt. */
+  /** Score of one line, for choosing an excerpt. */
   ofLine(line: string): number {
     const lower = line.toLowerCase();
     const named = this.#names.filter((name) => usesOf(line, name) !== undefined).length;
@@ -84,7 +84,7 @@ export class Evidence {
       else if (relation === 'tests') sum += isTest ? weights.call : 0;
       else if (isDefined) sum += relation === 'definition' ? weights.wantedDefinition : weights.definition;
     }
-    // Many names in a question are a description of a file, not that many questions.
+    // Many names in a question describe one file; they are not that many questions.
     return sum / Math.sqrt(Math.max(1, this.#names.length));
   }
 
@@ -97,7 +97,7 @@ export class Evidence {
     return weights.literal * (0.5 + chars / (2 * all)) + raises;
   }
 
-  /** Where a flag is declared it stands as it is typed; where it is read, as a variable. */
+  /** The declaration of a flag has its typed form; code that reads it has a variable. */
   #ofFlags({ lower }: Read): number {
     return this.#flags.reduce((sum, { long, variable }) => {
       if (lower.includes(`-${long}`) || lower.includes(`"${long}"`) || lower.includes(`'${long}'`)) {
@@ -114,7 +114,7 @@ export class Evidence {
   }
 }
 
-/** The lines of a chunk that answer a question, with the signature and the names they stand in. Pure. */
+/** Chooses the lines of a chunk that answer a question, with the enclosing definitions. Pure. */
 
 export interface Stretch {
   /** From 1, both included. */
@@ -122,17 +122,17 @@ export interface Stretch {
   readonly lastLine: number;
 }
 
-/** What is read well at once; a smaller chunk goes whole. */
+/** Lines of an excerpt. A chunk of up to `wholeLines` is kept whole. */
 const excerptLines = 20;
 const wholeLines = 26;
-/** A smaller stretch tells nothing: it grows into its file. */
+/** A smaller stretch is extended into its file. */
 const leastLines = 5;
-/** Two stretches this close are one. */
+/** Two stretches this close are joined. */
 const joinedGap = 3;
-/** A heading further above than this is named beside the lines instead of standing in them. */
+/** A heading further above than this is named separately instead of being included. */
 const headingReach = 6;
 
-/** How much a line says about the question. */
+/** Score of a line for the question. */
 type LineScore = (line: string, number: number) => number;
 
 /** The best lines of a chunk. `headingIn`: the last line of a stretch that begins a definition. */
@@ -148,7 +148,7 @@ export function excerptOf(
   let best = 0;
   let bestSum = Number.NEGATIVE_INFINITY;
   for (let start = 0; start <= length - excerptLines; start++) {
-    // The middle of what matched should lie in the middle of the lines.
+    // Centres the excerpt on the matches.
     let sum = 0;
     for (let at = 0; at < excerptLines; at++) {
       sum += (scores[start + at] ?? 0) * (1 - Math.abs(at - excerptLines / 2) / (2 * excerptLines));
@@ -160,7 +160,7 @@ export function excerptOf(
   return grown({ firstLine: heading ?? firstLine, lastLine: firstLine + excerptLines - 1 }, lines);
 }
 
-/** To both sides, until it holds enough lines that are not blank. */
+/** Grows in both directions until it has enough lines that are not blank. */
 function grown({ firstLine, lastLine }: Stretch, lines: readonly string[]): Stretch {
   const last = lines.length - (lines.at(-1) === '' ? 1 : 0);
   const filled = (): number => lines.slice(firstLine - 1, lastLine).filter((line) => line.trim() !== '').length;
@@ -171,7 +171,7 @@ function grown({ firstLine, lastLine }: Stretch, lines: readonly string[]): Stre
   return { firstLine, lastLine };
 }
 
-/** Whether two stretches of a file are better one. */
+/** Whether two stretches of a file should be joined. */
 export const touches = (a: Stretch, b: Stretch): boolean =>
   a.firstLine <= b.lastLine + joinedGap && b.firstLine <= a.lastLine + joinedGap;
 
@@ -181,7 +181,7 @@ export const wordsOf = (text: string): ReadonlySet<string> => new Set(text.match
 const twinShare = 0.8;
 const leastTwinWords = 6;
 
-/** Whether two texts say the same, as builds of one source for several targets do. */
+/** Whether two texts are nearly equal, like builds of one source for several targets. */
 export function areTwins(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
   const [small, large] = a.size < b.size ? [a, b] : [b, a];
   if (small.size < leastTwinWords || small.size < twinShare * large.size) return false;

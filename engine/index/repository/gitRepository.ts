@@ -1,6 +1,6 @@
 /**
- * What a repository's own files say about which paths git ignores. Git itself is not run: it may be absent, and a
- * repository's configuration can make it run programs.
+ * Reads from a repository's files which paths git ignores. Does not run git: it may be absent, and a repository's
+ * configuration can make it run programs.
  */
 import { lstatSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
@@ -20,13 +20,13 @@ export class GitRepository {
   private constructor(top: string, gitFolder: string, environment: Environment) {
     this.top = top;
     this.#gitFolder = gitFolder;
-    // A further working tree shares rules and settings with the first (gitrepository-layout(5), "commondir").
+    // A linked working tree shares rules and settings with the main one (gitrepository-layout(5), "commondir").
     const common = textOf(join(gitFolder, 'commondir')).trim();
     this.#commonFolder = common === '' ? gitFolder : resolve(gitFolder, common);
     this.#environment = environment;
   }
 
-  /** The repository that a folder is in, or is the top of; undefined: none. */
+  /** The repository that contains the folder; undefined if there is none. */
   static around(directory: string, environment: Environment = process.env): GitRepository | undefined {
     for (let folder = resolve(directory); ; folder = dirname(folder)) {
       const found = gitFolderOf(folder);
@@ -47,7 +47,7 @@ export class GitRepository {
     return [textOf(users), textOf(join(this.#commonFolder, 'info', 'exclude'))].join('\n');
   }
 
-  /** Undefined: it is not said. */
+  /** Undefined if not configured. */
   get ignoresCase(): boolean | undefined {
     const value = this.#setting('core.ignorecase')?.toLowerCase();
     return value === undefined ? undefined : ['true', 'yes', 'on', '1', ''].includes(value);
@@ -72,7 +72,7 @@ export class GitRepository {
     return path.startsWith('~/') ? join(this.#home, path.slice(2)) : resolve(this.top, path);
   }
 
-  /** The last file that says it counts: of the system, of the user, of the repository. */
+  /** The last file with the setting wins: the system's, the user's, the repository's. */
   #setting(name: string): string | undefined {
     this.#settings ??= new Map(this.#configFiles().flatMap((path) => settingsIn(textOf(path))));
     return this.#settings.get(name);
@@ -95,7 +95,7 @@ function gitFolderOf(folder: string): string | undefined {
   return named === undefined ? undefined : resolve(folder, named.trim());
 }
 
-/** `section.key` in lower case, and its value; sections with a name of their own are not looked at. */
+/** `section.key` in lower case, and its value; ignores sections with a subsection name. */
 function settingsIn(text: string): [string, string][] {
   const settings: [string, string][] = [];
   let section = '';
@@ -108,7 +108,7 @@ function settingsIn(text: string): [string, string][] {
   return settings;
 }
 
-/** Without a comment behind it, quotes and escapes. */
+/** Removes a comment after the value, quotes and escapes. */
 function unquoted(written: string): string {
   const parts = written.matchAll(/"((?:[^"\\]|\\.)*)"|([^"#;\\]+|\\.)|([#;].*)/g);
   return [...parts]
@@ -132,7 +132,7 @@ export function textOf(path: string): string {
   return (bytesOf(path)?.toString('utf8') ?? '').replace(/^\ufeff/, '');
 }
 
-// Git's index, of which only the paths are read (gitformat-index(5)).
+// Reads the paths in git's index (gitformat-index(5)).
 
 const signature = 'DIRC';
 const headerBytes = 12;
@@ -141,7 +141,10 @@ const statBytes = 40;
 const nameLengthMask = 0xfff;
 const extendedFlag = 0x4000;
 
-/** The paths of all entries; none where it is no index of versions 2 to 4, and those before the damage where it is damaged. */
+/**
+ * The paths of all entries; none unless it is an index of version 2 to 4. If it is damaged, the paths before the
+ * damage.
+ */
 function trackedPaths(index: Buffer, digestBytes: number): Set<string> {
   const paths = new Set<string>();
   if (index.length < headerBytes || index.toString('latin1', 0, 4) !== signature) return paths;
@@ -166,15 +169,15 @@ function trackedPaths(index: Buffer, digestBytes: number): Set<string> {
     const name = Buffer.concat([previous.subarray(0, kept), index.subarray(at, end)]);
     paths.add(name.toString('utf8'));
     previous = name;
-    // Before version 4 an entry is filled up with zeros to a multiple of eight bytes.
+    // Before version 4, an entry is padded with zeros to a multiple of eight bytes.
     at = version === 4 ? end + 1 : start + (Math.floor((end - start) / 8) + 1) * 8;
   }
   return paths;
 }
 
-/** How much of the last path an entry of version 4 keeps, and where its own part begins. */
+/** In version 4: how many bytes of the previous path an entry keeps, and where its own part begins. */
 function keptBytes(index: Buffer, at: number, previous: number): [kept: number, at: number] {
-  // A number of variable width as in packs, where each further byte adds one (varint.c).
+  // A variable-width number as in packs, where each further byte adds one (varint.c).
   let byte = index[at++] ?? 0;
   let dropped = byte & 0x7f;
   while ((byte & 0x80) !== 0 && at < index.length) {

@@ -1,19 +1,24 @@
-/** Which paths stay out of the index: what git ignores, what the editor hides, and what is never source. */
+/**
+ * Decides which paths stay out of the index: those that git ignores, that the editor hides, or that are never sources.
+ */
 
 import { type Dirent, lstatSync, readdirSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import ignore, { type Ignore } from 'ignore';
 import { GitRepository, textOf } from './gitRepository.ts';
 
-/** The repository of a version control system, and what package managers fetch: sources of others, by the ten thousand. */
+/**
+ * Folders of version control systems, and of package managers, which contain tens of thousands of other projects'
+ * files.
+ */
 const never = ['.git', '.hg', '.svn', '.jj', 'node_modules'];
 
-/** As git is set up where file systems tell no case: `*.s` must leave out no `head.S` elsewhere (core.ignoreCase). */
+/** Git's default where file systems ignore case. Elsewhere `*.s` must not exclude `head.S` (core.ignoreCase). */
 const tellsNoCase = process.platform === 'darwin' || process.platform === 'win32';
 
 /**
- * The rules of one folder, of those above it up to the top of its repository, and of the user. Paths are relative to the
- * folder, have `/` between their parts and none at the end.
+ * The rules of one folder, of the folders above it up to the top of its repository, and of the user. Paths are relative
+ * to the folder, with `/` between parts and none at the end.
  */
 export class IgnoreRules {
   #repository: GitRepository | undefined;
@@ -22,7 +27,7 @@ export class IgnoreRules {
   #below: string;
   readonly #excluded: Ignore;
   readonly #ignoresCase: boolean;
-  /** By folder, relative to the top and '' for that itself. */
+  /** By folder, relative to the top; '' for the top. */
   readonly #byFolder = new Map<string, GitPatterns | undefined>();
   readonly #leftOut = new Map<string, boolean>();
   #tracked: Tracked | undefined;
@@ -36,14 +41,17 @@ export class IgnoreRules {
     this.#top = this.#repository?.top ?? directory;
     this.#below = this.#repository?.pathOf(directory) ?? '';
     if (this.#below === '' || !this.#decide(this.#below, true)) return;
-    // It is open, so it is wanted, though the repository around it leaves it out: only the rules in it count.
+    // The surrounding repository ignores this folder, but the user opened it, so only the rules in it count.
     this.#repository = undefined;
     this.#top = directory;
     this.#below = '';
     this.#byFolder.clear();
   }
 
-  /** Whether a path is left out. A file that git tracks is not, whatever its rules say, nor is a folder that holds one. */
+  /**
+   * Whether a path is excluded. A file that git tracks never is, whatever the rules say, nor is a folder that contains
+   * one.
+   */
   ignores(path: string, isFolder: boolean): boolean {
     if (this.#excluded.ignores(path + (isFolder ? '/' : ''))) return true;
     const full = this.#below === '' ? path : `${this.#below}/${path}`;
@@ -52,14 +60,14 @@ export class IgnoreRules {
     return !this.#tracked[isFolder ? 'folders' : 'files'].has(full);
   }
 
-  /** As `ignores`, for a path of which nothing is known: the editor may hide a folder above it. */
+  /** Like `ignores`, but also checks the folders above, which the editor may hide. */
   ignoresAnywhere(path: string, isFolder: boolean): boolean {
     const parts = path.split('/');
     for (let i = 1; i < parts.length; i++) if (this.ignores(parts.slice(0, i).join('/'), true)) return true;
     return this.ignores(path, isFolder);
   }
 
-  /** By rules alone. What is in a folder that is left out is so, too. */
+  /** By rules alone. Everything in an excluded folder is excluded. */
   #leavesOut(path: string, isFolder: boolean): boolean {
     if (!isFolder) return this.#decide(path, false);
     const known = this.#leftOut.get(path) ?? this.#decide(path, true);
@@ -70,7 +78,7 @@ export class IgnoreRules {
   #decide(path: string, isFolder: boolean): boolean {
     const parent = parentOf(path);
     if (parent && this.#leavesOut(parent, true)) return true;
-    // A deeper .gitignore has the last word (gitignore(5), "Patterns are read from…").
+    // A deeper .gitignore takes precedence (gitignore(5), "Patterns are read from…").
     for (let folder = parent; folder !== undefined; folder = parentOf(folder)) {
       const rules = this.#rulesOf(folder);
       if (!rules) continue;
@@ -94,7 +102,7 @@ export class IgnoreRules {
 
 interface Tracked {
   readonly files: ReadonlySet<string>;
-  /** That hold one of the files. */
+  /** The folders that contain one of the files. */
   readonly folders: ReadonlySet<string>;
 }
 
@@ -113,7 +121,7 @@ function parentOf(path: string): string | undefined {
   return slash < 0 ? '' : path.slice(0, slash);
 }
 
-/** VS Code's `{a,b}`, which git does not know. */
+/** Expands VS Code's `{a,b}`, which git does not have. */
 function expandBraces(glob: string): string[] {
   const group = /\{([^{}]*)\}/.exec(glob);
   if (!group) return [glob];
@@ -123,11 +131,11 @@ function expandBraces(glob: string): string[] {
     .flatMap((choice) => expandBraces(glob.slice(0, group.index) + choice + glob.slice(group.index + whole.length)));
 }
 
-/** A glob of VS Code starts at the root; a pattern of git without a slash holds in every folder. */
+/** A VS Code glob starts at the root; a git pattern without a slash applies in every folder. */
 const gitPattern = (glob: string): string => (glob.startsWith('/') || glob.startsWith('**/') ? glob : `/${glob}`);
 
-// Patterns of git (gitignore(5), wildmatch.c). A pattern is asked of a path alone, as git asks it: libraries answer for
-// the folders above it as well, which a rule in a deeper folder may have taken back.
+// Patterns of git (gitignore(5), wildmatch.c). A pattern is matched against one path alone, as in git. Libraries also
+// match the folders above, although a rule in a deeper folder may have negated those.
 
 type Verdict = 'ignored' | 'taken back' | undefined;
 
@@ -138,7 +146,7 @@ interface Pattern {
   readonly matches: (path: string) => boolean;
 }
 
-/** The patterns of one file, or of several that hold for one folder. */
+/** The patterns of one file, or of several files that apply to one folder. */
 class GitPatterns {
   /** The last one that matches decides. */
   readonly #backwards: readonly Pattern[];
@@ -162,13 +170,13 @@ class GitPatterns {
   }
 }
 
-/** Git matches bytes: a `?` is one of the two of `ü`. */
+/** Git matches bytes: `?` matches one of the two bytes of `ü`. */
 const bytes = (text: string): string =>
   /[^\p{ASCII}]/u.test(text) ? Buffer.from(text, 'utf8').toString('latin1') : text;
 
 function patternOf(line: string, ignoresCase: boolean): Pattern[] {
   if (line.startsWith('#')) return [];
-  // Blanks at the end count only behind a backslash.
+  // Trailing blanks count only after a backslash.
   const trimmed = line.replace(/((?:\\.|[^\\ ])?) +$/, '$1');
   const takesBack = trimmed.startsWith('!');
   const written = takesBack ? trimmed.slice(1) : trimmed;
@@ -183,7 +191,7 @@ function patternOf(line: string, ignoresCase: boolean): Pattern[] {
   return [{ takesBack, foldersOnly, matches }];
 }
 
-/** A regular expression; undefined: it matches nothing (a class without end, a backslash at the end). */
+/** A regular expression; undefined if the glob matches nothing (an unclosed class, a backslash at the end). */
 function sourceOf(glob: string): string | undefined {
   let source = '';
   for (let at = 0; at < glob.length; ) {
@@ -212,7 +220,7 @@ function sourceOf(glob: string): string | undefined {
   return source;
 }
 
-/** Two stars between slashes or ends go through folders; others stay within one. */
+/** Two stars between slashes or ends cross folders; other stars don't. */
 function starsOf(glob: string, at: number, stars: number): [source: string, taken: number] {
   const opens = at === 0 || glob.charAt(at - 1) === '/';
   const after = glob.charAt(at + stars);
@@ -235,14 +243,14 @@ function classOf(text: string): { source: string; length: number } | undefined {
     const isRange = item === '-' && index > 0 && index < items.length - 1;
     return isRange ? '-' : escapedInClass(item.replace(/^\\(?=.)/s, ''));
   });
-  // No class matches a slash.
+  // A class never matches a slash.
   return { source: `(?!/)[${negation === '' ? '' : '^'}${written.join('')}]`, length: whole.length };
 }
 
 const escaped = (char: string): string => (/[\\^$.*+?()[\]{}|/]/.test(char) ? `\\${char}` : char);
 const escapedInClass = (char: string): string => (/[\\\]^[-]/.test(char) ? `\\${char}` : char);
 
-// The files of a folder that belong into the index.
+// Finds the files of a folder that belong in the index.
 
 export interface FoundFile {
   /** Relative to the folder, with `/`. */
@@ -251,7 +259,10 @@ export interface FoundFile {
   readonly modifiedMs: number;
 }
 
-/** The files of one folder after the other, those of `from` first. Links are not followed: they may lead out, or round. */
+/**
+ * Yields the files folder by folder, those of `from` first. Doesn't follow links, which may lead outside or form a
+ * cycle.
+ */
 export function* walk(directory: string, rules: IgnoreRules, from = ''): Generator<FoundFile[]> {
   const folders = [from];
   for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
@@ -270,7 +281,7 @@ export function* walk(directory: string, rules: IgnoreRules, from = ''): Generat
   }
 }
 
-/** Undefined where there is no such file; a link is none. */
+/** Undefined if there is no such file; links don't count. */
 export function fileAt(directory: string, path: string): FoundFile | undefined {
   const stats = statsOf(join(directory, path));
   return stats?.isFile() ? { path, bytes: stats.size, modifiedMs: stats.mtimeMs } : undefined;
@@ -278,7 +289,7 @@ export function fileAt(directory: string, path: string): FoundFile | undefined {
 
 export const isFolder = (path: string): boolean => statsOf(path)?.isDirectory() ?? false;
 
-/** Whether a link is among the folders that a path leads through. */
+/** Whether one of the folders on a path is a link. */
 export function leadsThroughLink(directory: string, path: string): boolean {
   const parts = path.split('/').slice(0, -1);
   return parts.some((_, i) => statsOf(join(directory, ...parts.slice(0, i + 1)))?.isSymbolicLink() ?? false);
@@ -288,7 +299,7 @@ function statsOf(path: string): Stats | undefined {
   try {
     return lstatSync(path, { throwIfNoEntry: false });
   } catch {
-    // A part of the path is a file, or not ours to look into.
+    // A part of the path is a file, or not accessible.
     return undefined;
   }
 }
@@ -297,15 +308,15 @@ function entriesOf(folder: string): Dirent[] {
   try {
     return readdirSync(folder, { withFileTypes: true });
   } catch {
-    // Gone meanwhile, or not ours to read.
+    // Deleted in the meantime, or not readable.
     return [];
   }
 }
 
-// The folders that are indexed together, and how paths in them are named.
+// The folders that are indexed together, and the names of paths in them.
 
 export interface Folder {
-  /** '' where it is the only one; else what its paths begin with, before a slash. */
+  /** Prefix of its paths, before a slash; '' if it is the only folder. */
   readonly name: string;
   /** Absolute. */
   readonly directory: string;
@@ -334,7 +345,7 @@ export class Roots {
     }));
   }
 
-  /** Undefined for a path that leads out of its folder, or into none. */
+  /** Undefined for a path that leads out of its folder or is in none. */
   locate(path: string): { readonly root: Root; readonly inside: string } | undefined {
     const root = this.all.find(({ prefix }) => path.startsWith(prefix));
     const inside = root && path.slice(root.prefix.length);
@@ -342,7 +353,7 @@ export class Roots {
     return { root, inside };
   }
 
-  /** They are read from disk again. */
+  /** The rules are read from disk again. */
   forgetRules(): void {
     this.#rules.clear();
   }

@@ -1,8 +1,8 @@
-/** Which files import which: the names of imports resolved to files of the index, as far as names alone allow. */
+/** Which files import which: resolves import names to files of the index, as far as names alone allow. */
 import type { DatabaseSync } from 'node:sqlite';
 import { limits } from '../../limits.ts';
 
-/** By path: how many files import it. */
+/** Number of files that import each path. */
 export function importersOf(database: DatabaseSync): Map<string, number> {
   const files = new FileNames(database);
   const seen = new Set<string>();
@@ -22,7 +22,7 @@ export function importersOf(database: DatabaseSync): Map<string, number> {
   return importers;
 }
 
-/** Modules that Rust's `mod name;` makes of files, as `use` would name them: the grammar's query knows `use` alone. */
+/** Modules that Rust's `mod name;` declares, named as in `use`: the grammar's query finds only `use`. */
 export function modulesOf(path: string, text: string): string[] {
   if (!path.endsWith('.rs')) return [];
   return [...text.matchAll(/^[ \t]*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*;/gm)].map(([, name]) => `self::${name}`);
@@ -55,10 +55,10 @@ class FileNames {
     return found === undefined ? [] : [found];
   }
 
-  /** `example.com/module/a/b` is the folder `a/b`, wherever the module lies; the module itself is the root. */
+  /** `example.com/module/a/b` is the folder `a/b`, wherever the module is; the module itself is the root. */
   #ofPackage(target: string): readonly string[] {
     const parts = target.replaceAll('"', '').split('/');
-    // The standard library has no host.
+    // Imports of the standard library have no host.
     if (!parts[0]?.includes('.')) return [];
     for (let start = 1; start < parts.length; start++) {
       const found = this.#packages.get(parts.slice(start).join('/'));
@@ -80,7 +80,7 @@ class FileNames {
     return undefined;
   }
 
-  /** Where the rest of the path begins; takes its first parts off. */
+  /** The folder where the rest of the path begins; removes the path's first parts. */
   #folderOfModules(from: string, parts: string[]): string[] | undefined {
     const [first] = parts;
     const folder = from.split('/').slice(0, -1);
@@ -100,7 +100,7 @@ class FileNames {
   }
 }
 
-/** Files whose modules lie beside them. */
+/** Files whose submodules are in the same folder. */
 const rootFiles = new Set(['lib', 'main', 'mod', 'build']);
 const folderOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf('/')));
 const stemName = (path: string): string => path.slice(path.lastIndexOf('/') + 1).replace(/\.rs$/, '');
@@ -126,7 +126,7 @@ function alternatives(target: string): string[] {
   return branches.filter((own) => own !== '').flatMap((own) => alternatives(plain.slice(0, open) + own));
 }
 
-/** The last part of a path without its ending, or its folder's name for a file that stands for its folder. */
+/** The last part of a path without its extension, or its folder's name for a file that represents its folder. */
 function stemOf(path: string): string {
   const parts = withoutEnding(path).split('/');
   const last = parts.at(-1) ?? '';

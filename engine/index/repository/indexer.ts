@@ -1,6 +1,6 @@
 /**
- * Keeps the index equal to the folders: one file at a time, saved files before the rest, in short transactions. It gives
- * way after each file, so that a question never waits longer than one file takes.
+ * Keeps the index in step with the folders: one file at a time, saved files first, in short transactions. It yields
+ * after each file, so that a question never waits longer than one file takes.
  */
 
 import { isAscii, isUtf8 } from 'node:buffer';
@@ -23,13 +23,13 @@ export class Indexer {
   readonly #writer: IndexWriter;
   readonly #segments: Segments;
   readonly #onState: (state: IndexState) => void;
-  /** Paths that someone said have changed. */
+  /** Paths that were reported as changed. */
   readonly #changed = new Set<string>();
   #scanWanted = false;
-  /** A scan has found everything: once that is indexed, searches can be made faster. */
+  /** A scan has found all files; once they are indexed, the segments can be joined for faster searches. */
   #joinWanted = false;
   #isJoining = false;
-  /** What a scan found to be new or different. */
+  /** Files that a scan found new or changed. */
   #pending: { readonly root: Root; readonly file: FoundFile }[] = [];
   #phase: IndexState['phase'] = 'idle';
   #paused = false;
@@ -62,11 +62,11 @@ export class Indexer {
     this.#start();
   }
 
-  /** Files or folders, as the index names them, that were saved, made, moved or deleted. */
+  /** Reports files or folders, by their index paths, that were saved, created, moved or deleted. */
   update(paths: readonly string[]): void {
     for (const path of paths) this.#changed.add(path);
-    // So many at once are a switch of branches or an installation: one scan is cheaper, and misses nothing.
-    // After a failure nobody knows what else is missing.
+    // So many changes at once are a branch switch or an installation: one scan is cheaper and misses nothing. After a
+    // failure, other changes may be missing too.
     const isUnsure = this.#problem !== undefined || paths.some(isRule);
     if (this.#changed.size > limits.repository.changesBeforeScan || isUnsure) {
       this.#changed.clear();
@@ -86,12 +86,12 @@ export class Indexer {
     this.#start();
   }
 
-  /** Resolves when nothing is left to do, or it is paused. */
+  /** Resolves when everything is done, or it is paused. */
   async settled(): Promise<void> {
     await this.#running;
   }
 
-  /** What is under way is finished; what waits is found again by the next scan. */
+  /** Finishes the current step; the next scan finds the rest again. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#running;
@@ -100,7 +100,7 @@ export class Indexer {
   #start(): void {
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
-      // Asked for after the last look.
+      // Work that arrived after the last check.
       if (this.#hasWork()) this.#start();
     });
   }
@@ -130,7 +130,7 @@ export class Indexer {
     this.#enter(this.#paused ? 'paused' : 'idle');
   }
 
-  /** What was committed stays; the next scan finds the rest. */
+  /** Committed work stays; the next scan finds the rest. */
   #fail(error: unknown): void {
     this.#pending = [];
     this.#changed.clear();
@@ -162,7 +162,7 @@ export class Indexer {
       for (const files of walk(root.directory, root.rules())) {
         this.#compare(root, files, seen);
         await turn();
-        // Cut short: what was not reached must not be taken for deleted.
+        // The scan was cut short, so files that it did not reach must not count as deleted.
         if (this.#scanWanted || this.#paused || this.#closed) {
           this.#scanWanted = true;
           return;
@@ -194,7 +194,7 @@ export class Indexer {
     }
   }
 
-  /** A file is indexed, a folder is walked, and what is gone or left out now is removed. */
+  /** Indexes a file, walks a folder, or removes a path that is gone or now excluded. */
   async #refresh(path: string): Promise<void> {
     this.#changed.delete(path);
     const place = this.#roots.locate(path);
@@ -227,7 +227,7 @@ export class Indexer {
     this.#writer.put(named, content.digest, content.text, await partsOf(named.path, content.text));
   }
 
-  /** One step of it. What was indexed is committed first: a step is a transaction of its own. */
+  /** Joins one step of segments. Commits indexed files first, because a step is a separate transaction. */
   #joinSegments(): void {
     this.#commitAfter(0);
     this.#joinWanted = (this.#isJoining || this.#segments.areScattered) && this.#segments.joinSome();
@@ -256,10 +256,10 @@ export class Indexer {
   }
 }
 
-/** Rules changed: any file may have come in or gone out. */
+/** Whether ignore rules changed, which may include or exclude any file. */
 const isRule = (path: string): boolean => /(^|\/)\.gitignore$/.test(path);
 
-// The text of a file, as far as it is worth indexing.
+// Reads the text of a file, unless it isn't worth indexing.
 
 type Content =
   | { readonly kind: 'text'; readonly text: string; readonly digest: string }
@@ -271,7 +271,7 @@ function contentOf(path: string, bytes: number): Content {
   if (bytes > limits.repository.fileBytes) return skipped('too-large');
   const content = bytesOf(path);
   if (content === undefined) return skipped('unreadable');
-  // Git calls a file binary by the same sign.
+  // Git uses the same test for binary files.
   if (content.subarray(0, 8000).includes(0)) return skipped('binary');
   const text = textOf(content);
   if (isGenerated(text)) return skipped('generated');
@@ -282,12 +282,12 @@ function bytesOf(path: string): Buffer | undefined {
   try {
     return readFileSync(path);
   } catch {
-    // Gone meanwhile, or not ours to read: the state counts it.
+    // Deleted in the meantime or not readable; the state counts it.
     return undefined;
   }
 }
 
-/** Minified code and data have lines that nobody wrote or reads. */
+/** Minified code and data have very long lines. */
 function isGenerated(text: string): boolean {
   let lines = 1;
   for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines++;
@@ -296,7 +296,7 @@ function isGenerated(text: string): boolean {
 
 const latin1 = new TextDecoder('windows-1252');
 
-/** As UTF-8, without a byte-order mark; what is none, as the encoding that old sources of the west are in. */
+/** Decodes UTF-8 without a byte-order mark; other bytes as Windows-1252, which old Western sources use. */
 export function textOf(content: Buffer): string {
   if (isAscii(content)) return content.toString('latin1');
   return isUtf8(content) ? content.toString('utf8').replace(/^\uFEFF/, '') : latin1.decode(content);

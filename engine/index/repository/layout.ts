@@ -1,9 +1,14 @@
-/** What kind of file a path is: by what the files of its folders hold where that tells, else by the conventions of languages. */
+/**
+ * Classifies a path: by the contents of its folders if they are conclusive, else by the languages' naming conventions.
+ */
 import type { DatabaseSync } from 'node:sqlite';
 import { grammarOf } from '../syntax/grammars.ts';
 import type { PathClass, Query } from './query.ts';
 
-/** Factors on a score, measured on repositories that this was not written for; `lifted`: the question asks for the kind. */
+/**
+ * Factors on a score, measured on repositories that were not used for development. `lifted`: applies if the question
+ * asks for this class.
+ */
 const factors: Readonly<Record<PathClass, { readonly usual: number; readonly lifted: number }>> = {
   test: { usual: 0.6, lifted: 1.5 },
   example: { usual: 0.6, lifted: 1.2 },
@@ -14,22 +19,25 @@ const factors: Readonly<Record<PathClass, { readonly usual: number; readonly lif
   document: { usual: 0.9, lifted: 1.2 },
 };
 
-/** More than its original gets where that is named: `the German README`. */
+/** Factor for a translation that the question names, such as `the German README`: higher than its original's. */
 const ofNamedLanguage = 1.8;
-/** Folders of tests are named after what they test, those of builds after what they are for. */
+/**
+ * Classes that a question can name by folder. Test folders are named after what they test, build folders after their
+ * purpose.
+ */
 const nameable: ReadonlySet<PathClass> = new Set<PathClass>(['example', 'vendored', 'data', 'document']);
 
-// What a file's own text says, stored with it.
+// Classifies a file by its text; the result is stored with the file.
 
-/** '': nothing in particular. */
+/** '': no special kind. */
 export type ContentKind = 'test' | 'generated' | 'table' | 'changes' | '';
 
-/** Cases as the frameworks of languages write them. Rust's unit tests stand in sources, behind `cfg(test)`. */
+/** Test cases as test frameworks write them. Rust's unit tests are in source files, under `cfg(test)`. */
 const testCase =
   /^[ \t]*(?:(?:(?:describe|it|test|context|suite|specify|scenario|feature)(?:\.\w+)*\s*[( ]\s*['"`])|(?:async )?def test_|func Test\w*\(t \*testing|(?:public |protected )?function test\w+\(|@(?:Test|ParameterizedTest)\b|\[(?:Fact|Theory|Test|TestMethod|TestCase)\b|(?:TYPED_|BOOST_(?:AUTO_)?)?TEST(?:_F|_P|_CASE)?\(|SECTION\("|#\[(?:\w+::)*test\b|static (?:void|int) test_\w+\()/gm;
 const ownTests = /^[ \t]*#\[cfg\(test\)\]/m;
 const functionStart = /^(?:[\w*&<>:,[\]\t ]*[\t ])?(?:function|def|func|fn|fun|sub|void|int)\b/gm;
-/** Of generators: Go's convention (go.dev/s/generatedcode), `@generated`, and what others write. */
+/** Marks of generated code: Go's convention (go.dev/s/generatedcode), `@generated`, and other common phrases. */
 const generatedMark =
   /@generated|\b(?:code|file|source|module|document) (?:is |was |has been )?(?:automatically |auto-?)?generated\b|\bauto-?generated (?:by|from|file)\b|generated (?:by|from) .*do not edit|do not edit.*generated|\b(?:parser|scanner|lexer|bindings?|stubs?)\b[^\n]{0,40}\b(?:generated|made) by\b/i;
 const headChars = 1500;
@@ -50,7 +58,7 @@ export function contentKindOf(path: string, text: string): ContentKind {
   return isTable(text) ? 'table' : '';
 }
 
-/** Numbers alone are chapters. */
+/** Headings with numbers only are chapters, not releases. */
 const hasDates = (text: string): boolean =>
   (
     text
@@ -64,25 +72,25 @@ function isTable(text: string): boolean {
   return lines.filter(isOfLiterals).length >= tableShare * lines.length;
 }
 
-/** With or without a key: a row of a table. */
+/** Whether the line is a table row of literals, with or without a key. */
 function isOfLiterals(line: string): boolean {
   const plain = line.replaceAll(/'[^']*'|"[^"]*"|\b\d\w*/g, '');
   return plain !== line && !/\p{L}/u.test(plain.replace(/^[^\S\n]*[\w$.-]+\s*(?:=>|[:=])/, ''));
 }
 
-// What names say.
+// Classifies a file by its names.
 
 const testPart = /^(?:tests?|specs?|__tests__|testdata|testing|e2e|fixtures?)$/;
 const testName = /(?:^|[._-])(?:tests?|specs?)(?=[._-]|$)|^test_/;
-/** `FooTest.java`, `FooTests.cs`, `FooSpec.kt`: with a capital, so that `latest` is none. */
+/** `FooTest.java`, `FooTests.cs`, `FooSpec.kt`: with a capital, so that `latest` doesn't match. */
 const testCamelName = /[\p{Ll}\p{N}](?:Tests?|Spec|IT)$/u;
 const examplePart = /^(?:examples?|samples?|demos?|benchmarks?|benches|bench)$/;
 const vendoredPart = /^(?:vendor(?:ed)?|third[_-]?party|external|node_modules|bower_components)$/;
 const changelogName = /^(?:change(?:s|log)|history|news|release[-_ ]?notes|releases)(?:[._-].*)?$/;
-/** Terms of use rank with changelogs: hardly a question is about them. */
+/** Licences rank like changelogs, because few questions are about them. */
 const licenceName = /^(?:licen[cs]e|copying|notice)(?:[._-].*)?$/;
 const documentEnding = /\.(?:md|mdx|markdown|rst|adoc|asciidoc|txt|org|tex|pod|rdoc|[1-9])$/;
-/** Build output that is committed repeats the sources. */
+/** Committed build output, which repeats the sources. */
 const builtPart = /^dist$/;
 const builtName = /\.(?:min|bundle|umd)\.\w+$/;
 /** Configuration of tools. */
@@ -92,28 +100,34 @@ const dataEnding =
 const languageTag = /^[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[a-z]{2}))*$/;
 const versionName = /^v?\d+(?:\.\d+)+(?:[-.]?\w+)?$/;
 
-/** A folder of so many files, most of them named after languages, holds translations; the like for versions. */
+/**
+ * A folder with at least this many files, most of them named after languages, contains translations; the same applies
+ * to versions.
+ */
 const leastAlike = 8;
 const alikeShare = 0.6;
-/** Folders with fewer sources tell nothing. */
+/** Folders with fewer sources are not conclusive. */
 const leastSources = 4;
-/** A folder most of whose sources are tests has their helpers too; where hardly any is, its name means something else. */
+/**
+ * If most sources of a folder are tests, the others are their helpers. If hardly any are, the folder's name means
+ * something else.
+ */
 const testShare = 0.8;
 const hardlyShare = 0.1;
 /** Sources among documents illustrate them. */
 const documentShare = 0.7;
 
-/** A licence in so many folders is that of the project's members. */
+/** If at least this many folders have a licence, they are members of the project. */
 const leastMembers = 3;
-/** What a project mostly consists of came from nowhere else, whatever its licence file. */
+/** A folder with a larger share of the project's files is not third-party code, even with its own licence file. */
 const foreignShare = 0.3;
 
-/** Of everything in a folder and below. */
+/** Counts of all files in a folder and below. */
 interface Folder {
   sources: number;
   tests: number;
   documents: number;
-  /** Of the files right here: all, those named after languages, after versions. */
+  /** Counts of the files directly in the folder: all, those named after languages, those named after versions. */
   files: number;
   languages: number;
   versions: number;
@@ -124,9 +138,9 @@ export class Layout {
   readonly #classes = new Map<string, PathClass | undefined>();
   readonly #kinds = new Map<string, ContentKind>();
   #folders = new Map<string, Folder>();
-  /** Folders with their own terms of use came from elsewhere. */
+  /** Folders with their own licence, which count as third-party code. */
   #foreign: readonly string[] = [];
-  /** Files beside which there are others of the same name and a language's. */
+  /** Files that have translations with the same name beside them. */
   #originals = new Set<string>();
   #files = -1;
 
@@ -134,7 +148,7 @@ export class Layout {
     this.#database = database;
   }
 
-  /** Looks at the repository anew when it grew or shrank by a tenth. */
+  /** Classifies the repository again if it grew or shrank by a tenth. */
   refresh(): void {
     const files = Number(this.#database.prepare('SELECT max(id) AS n FROM files').get()?.['n'] ?? 0);
     if (this.#files >= 0 && Math.abs(files - this.#files) <= this.#files / 10) return;
@@ -148,7 +162,7 @@ export class Layout {
     return this.#classes.get(path);
   }
 
-  /** What a score of this file is multiplied with. */
+  /** Factor on the score of this file's chunks. */
   factor(path: string, query: Query): number {
     const own = this.classOf(path);
     if (own === undefined) return 1;
@@ -197,7 +211,10 @@ export class Layout {
     return folder !== undefined && folder[by] >= Math.max(leastAlike, alikeShare * folder.files);
   }
 
-  /** By the outermost folder that tells: one named so, unless it holds no tests, or one that holds little else. */
+  /**
+   * Decided by the outermost conclusive folder: one with a test name, unless it has hardly any tests, or one with
+   * little else.
+   */
   #isAmongTests(path: string, folders: readonly string[]): boolean {
     return outermost(path).some((folder, at) => {
       const { sources = 0, tests = 0 } = this.#folders.get(folder) ?? {};
@@ -275,7 +292,7 @@ const contentKinds: readonly ContentKind[] = ['test', 'generated', 'table', 'cha
 const emptyFolder = (): Folder => ({ sources: 0, tests: 0, documents: 0, files: 0, languages: 0, versions: 0 });
 const languageNames = new Intl.DisplayNames(['en'], { type: 'language', fallback: 'none' });
 
-/** In English; undefined: there is no such language. */
+/** The language's name in English; undefined if there is no such language. */
 function languageOf(tag: string): string | undefined {
   try {
     return languageNames.of(tag.replaceAll('_', '-'));
@@ -287,14 +304,14 @@ function languageOf(tag: string): string | undefined {
 }
 const isLanguage = (stem: string): boolean => languageTag.test(stem) && languageOf(stem) !== undefined;
 
-/** `README.md` of `README.pt-br.md`; whether there is such a file, the repository tells. */
+/** `README.md` for `README.pt-br.md`. The caller checks whether that file exists. */
 function originalOf(path: string): string | undefined {
   const [, original = '', ending = ''] = /^(.*?)[._-][A-Za-z]{2}(?:[-_][A-Za-z]{2,4})?(\.\w+)$/.exec(path) ?? [];
   return documentEnding.test(ending) ? original + ending : undefined;
 }
 const hasTestName = (stem: string): boolean => testName.test(stem.toLowerCase()) || testCamelName.test(stem);
 
-/** `a/b/c.ts` lies in `a` and `a/b`. */
+/** The folders of a path, outermost first: `a` and `a/b` for `a/b/c.ts`. */
 function outermost(path: string): string[] {
   const folders: string[] = [];
   for (let at = path.indexOf('/'); at >= 0; at = path.indexOf('/', at + 1)) folders.push(path.slice(0, at));
@@ -308,7 +325,7 @@ function namesLanguageOf(path: string, { text }: Query): boolean {
   return language !== undefined && text.toLowerCase().includes(language);
 }
 
-/** A question that names a folder or a file asks for what lies there. */
+/** Whether the question names the path's folder or file. */
 function namesFolderOf(path: string, { text }: Query): boolean {
   const words = new Set(text.toLowerCase().match(/[\p{L}\p{N}_.-]{4,}/gu) ?? []);
   const parts = path.toLowerCase().split('/');

@@ -1,4 +1,4 @@
-/** Symbols by name: where they are defined, and where they are mentioned. */
+/** Finds symbols by name: their definitions and references. */
 import type { DatabaseSync, SQLOutputValue, StatementSync } from 'node:sqlite';
 import { limits } from '../../limits.ts';
 import { symbolKinds } from '../../protocol/indexProtocol.ts';
@@ -23,7 +23,7 @@ export interface Reference {
   readonly text: string;
 }
 
-/** Reads a file of the index; undefined when it is gone. */
+/** Reads a file of the index; undefined if it is gone. */
 export type ReadText = (path: string) => string | undefined;
 
 const columns = 'path, name, kind, container, symbols.first_line, symbols.last_line, name_line';
@@ -56,7 +56,7 @@ export class Names {
     this.#read = read;
   }
 
-  /** Exactly so named, in this case first. */
+  /** Definitions with exactly this name; the same case first. */
   definitions(name: string, limit: number): SymbolPlace[] {
     return this.#named.all(name, name, limit).map(placeOf);
   }
@@ -65,7 +65,7 @@ export class Names {
     return this.#ofFile.all(path).map(placeOf);
   }
 
-  /** For a box that one types into: so named, so beginning, or of these words. */
+  /** For a quick pick: symbols with this name, this prefix, or these words. */
   symbols(text: string, limit: number): SymbolPlace[] {
     const typed = text.trim();
     if (typed === '') return [];
@@ -78,7 +78,7 @@ export class Names {
     return [...distinct.values()].slice(0, limit);
   }
 
-  /** Where the name stands as code, its definitions left out. */
+  /** Places where code uses the name, without its definitions. */
   async references(name: string, limit: number): Promise<Reference[]> {
     const term = name.toLowerCase();
     if (!/^[\p{L}\p{N}_$]+$/u.test(term)) return [];
@@ -102,7 +102,7 @@ export class Names {
     return found;
   }
 
-  /** Every word of the text is a part of the name; the closest names first. */
+  /** Symbols whose names contain every word of the text; the closest names first. */
   #ofWords(typed: string): SymbolPlace[] {
     const terms = questionTerms(typed);
     if (terms.length === 0) return [];
@@ -160,18 +160,18 @@ function referenceAt(path: string, text: string, at: number): Reference {
 
 export interface MapRequest {
   readonly maxChars: number;
-  /** Files to put first, say those of a question. */
+  /** Files to list first, such as those of a question. */
   readonly focus?: readonly string[] | undefined;
 }
 
 export interface RepositoryMap {
   readonly text: string;
-  /** Files in it, of all that are indexed. */
+  /** Files in the map, and all indexed files. */
   readonly files: number;
   readonly ofFiles: number;
 }
 
-/** One file takes at most this share, so that a file of constants does not fill the map. */
+/** Largest share of the map for one file, so that a file of constants does not fill it. */
 const fileShare = 0.1;
 const leastFileChars = 200;
 
@@ -192,12 +192,12 @@ export function repositoryMap(
     chars += text.length;
     entries.push({ path, text });
   }
-  // By path, so that the map changes little from one question to the next and a prompt's beginning stays cached.
+  // Sorted by path, so that the map changes little between questions and the prompt's prefix stays cached.
   entries.sort((a, b) => (a.path < b.path ? -1 : 1));
   return { text: entries.map(({ text }) => text).join(''), files: entries.length, ofFiles: paths.length };
 }
 
-/** Sources by how much refers to them, then tests and documents; without configuration and what came from elsewhere. */
+/** Sources by number of references, then tests and documents; without configuration and third-party code. */
 function rankedPaths(
   database: DatabaseSync,
   importers: ReadonlyMap<string, number>,
@@ -222,7 +222,9 @@ function rankedPaths(
 
 const leftOut: ReadonlySet<PathClass> = new Set<PathClass>(['built', 'data', 'changelog', 'vendored']);
 
-/** By path: chunks that hold the names it defines, each shared among the files that define it. */
+/**
+ * References by path: chunks that contain a name that the file defines, divided among all files that define the name.
+ */
 function referencesTo(database: DatabaseSync): Map<string, number> {
   const rows = database
     .prepare(
@@ -241,7 +243,7 @@ function referencesTo(database: DatabaseSync): Map<string, number> {
   return references;
 }
 
-/** The path, then its outer names a line each, members behind their container. */
+/** The path, then one line for each top-level name, with its members. */
 function entryOf(path: string, outline: readonly SymbolPlace[], maxChars: number): string {
   let text = `${path}\n`;
   for (const own of outline.filter(({ container }) => container === '')) {

@@ -1,4 +1,4 @@
-/** Parses a question: places of a stack trace, names, flags, literals, and what is asked about them. Pure. */
+/** Parses a question: stack frames, names, flags, literals, and what the question asks about them. Pure. */
 import { isAboutTheWhole } from '../question/planner.ts';
 import { partsOfIdentifier } from './wordIndex.ts';
 
@@ -13,23 +13,23 @@ export interface NamedPlace {
 export type Relation = 'callers' | 'tests' | 'definition';
 
 export interface Query {
-  /** Without what a template asks for, and without the frames of a trace. */
+  /** The question without headings of an issue template and without stack frames. */
   readonly text: string;
   /** The frame closest to the error first. */
   readonly places: readonly NamedPlace[];
   readonly relation: Relation | undefined;
   /** Identifiers as written. */
   readonly names: readonly string[];
-  /** Without their hyphens at the front. */
+  /** Command-line flags, without leading hyphens. */
   readonly flags: readonly string[];
-  /** Texts that the sources may hold as they are: quoted, dotted, or the constant parts of a message. */
+  /** Texts that may occur literally in the sources: quoted or dotted text, or the constant parts of a message. */
   readonly literals: readonly string[];
-  /** Files that it names, without a line. */
+  /** Files that the question names without a line. */
   readonly files: readonly string[];
   /** Two words in a row. */
   readonly pairs: readonly string[];
   readonly wants: ReadonlySet<PathClass>;
-  /** About the repository as a whole. */
+  /** The question is about the whole repository. */
   readonly whole: boolean;
 }
 
@@ -81,26 +81,29 @@ export function parseQuery(question: string): Query {
   };
 }
 
-/** A file with an ending that a name of code has not: `README.md`, `src/a.ts`, never `this.name`. */
+/** A file with an extension that distinguishes it from code: `README.md`, `src/a.ts`, never `this.name`. */
 const fileName =
   /(?<![\w/.@-])(?:[\w@.-]+\/)*[\w@-][\w@.-]*\.(?:[a-z]{1,3}|[a-z]\w{0,2}[0-9+]|java|html|json|yaml|toml|scala|swift|proto|gradle|cmake|lock|cfg)(?![\w/.(])/gi;
 
-/** `the README`, `CONTRIBUTING`: files whose names are spoken without their ending. */
+/** `the README`, `CONTRIBUTING`: files that are named without their extension. */
 function capitalFiles(text: string): string[] {
   const names = text.match(/(?<![\w./-])(?:[A-Z]{5,}|readme)(?![\w./-])/g) ?? [];
   return distinct(names.map((name) => name.toUpperCase())).flatMap((name) => [`${name}.md`, `${name}.rst`]);
 }
 
-/** The request is at the beginning of a question. Further on, for instance in an issue, a test is only mentioned. */
+/**
+ * The first line, which states the request. Later text, for example of an issue, may mention tests without asking for
+ * them.
+ */
 function subjectOf(text: string): string {
   const [line = ''] = text.split('\n').filter((own) => own.trim() !== '');
   return line.length <= 200 ? line : line.slice(0, line.indexOf('. ') + 1 || 200);
 }
 
-// Traces.
+// Stack traces.
 
 const path = String.raw`(?:[A-Za-z]:)?[\w@.~+/\\-]*[\w@+-]\.[A-Za-z]\w{0,9}`;
-/** Python's, then all that write `path:line`, then MSBuild's and Java's with the line in brackets. */
+/** Python's frames, then those with `path:line`, then MSBuild's and Java's with the line in brackets. */
 const frame = new RegExp(
   [
     String.raw`File "(?<a>[^"\n]+)", line (?<al>\d+)`,
@@ -112,7 +115,9 @@ const frame = new RegExp(
 );
 const framesBeforeError = /most recent call last/i;
 
-/** Lines of a trace are its places; what they say otherwise is of other files. */
+/**
+ * Extracts the places from the lines of a trace and removes the lines, because their other text belongs to other files.
+ */
 function withoutFrames(question: string): { text: string; places: NamedPlace[] } {
   const places: NamedPlace[] = [];
   const kept = question.split('\n').map((line) =>
@@ -135,7 +140,7 @@ function placeOf(groups: unknown): NamedPlace | undefined {
   const key = ['a', 'b', 'c', 'd'].find((own) => typeof found[own] === 'string');
   if (key === undefined) return undefined;
   const named = String(found[key]).replaceAll('\\', '/');
-  // `localhost.example:8080` has no file's ending that a path has: a place without a folder needs a short one.
+  // A place without a folder needs a short extension, so that `localhost.example:8080` isn't one.
   return { path: named, line: Number(found[`${key}l`]) };
 }
 
@@ -147,7 +152,7 @@ const environment = /^\s*[-*]?\s*\**[\p{L}][\p{L}\p{N} ./()_-]{1,40}\**\s*[:=]\*
 const system =
   /^\s*[-*]?\s*\**(?:os|operating system|platform|browser|device|environment|version|distribution|arch(?:itecture)?)\b[^:\n]{0,30}:/i;
 
-/** Headings, boxes and versions that a form asks for stand in every issue: they say nothing of this one. */
+/** Removes an issue template's headings, checkboxes and versions, which every issue has. */
 function withoutTemplate(text: string): string {
   const lines = text.replaceAll(/<!--[\s\S]*?-->/g, '').split('\n');
   const formal = lines.filter((line) => heading.test(line) || checkbox.test(line)).length;
@@ -165,9 +170,9 @@ function withoutTemplate(text: string): string {
 
 // Names and literals.
 
-/** In code marks, called, or of a form that prose has not. */
+/** Words in backticks, calls, and words with a form that prose doesn't have. */
 function namesIn(text: string): string[] {
-  // Only the last part of a qualified name identifies it; the others enclose half the repository.
+  // Only the last part of a qualified name identifies it; the other parts enclose half the repository.
   const marked = [...text.matchAll(/`([^`\n]{2,80})`/g)].flatMap(
     ([, code = '']) =>
       code.replaceAll(/[\p{L}_$][\p{L}\p{N}_$]*(?:::|->|\.)(?=[\p{L}_$])/gu, '').match(identifiers) ?? [],
@@ -187,7 +192,7 @@ const identifiers = /[\p{L}_$][\p{L}\p{N}_$]*/gu;
 const isCodeLike = (word: string): boolean =>
   /[\p{L}\p{N}][_$][\p{L}\p{N}]|\p{Ll}\p{Lu}|\p{L}\p{N}+\p{L}/u.test(word) ||
   (partsOfIdentifier(word).length > 1 && /[_$]/.test(word));
-/** `What calls parse?`, `Where is parse defined?`, `the test of parse`: a plain word stands for a name. */
+/** `What calls parse?`, `Where is parse defined?`, `the test of parse`: here a plain word is a name. */
 const askedName =
   /\b(?:calls?|invokes?|uses|callers? of|usages? of|references? to|tests? (?:of|for))\s+(?:the\s+)?([\p{L}_$][\p{L}\p{N}_$]*)|\b(?:is|are)\s+(?:the\s+)?(?:function\s+|method\s+|class\s+|type\s+)?([\p{L}_$][\p{L}\p{N}_$]*)\s+(?:defined|declared|implemented|called|used|tested|invoked)\b/giu;
 const articles = new Set([

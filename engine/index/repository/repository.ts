@@ -1,4 +1,4 @@
-/** The index of a workspace: kept up to date, asked for chunks, symbols and a map. */
+/** The index of a workspace: keeps it up to date and searches it for chunks, symbols and a map. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
@@ -23,15 +23,15 @@ export interface RepositoryOptions {
   /** Globs as in VS Code's `files.exclude`. */
   readonly excludes?: readonly string[];
   readonly onState?: (state: IndexState) => void;
-  /** The database turned out to be damaged: it must be made anew. */
+  /** The database is damaged and must be rebuilt. */
   readonly onDamage?: () => void;
-  /** Whose vectors are in a damaged database, if its name of the model is lost. */
+  /** The model of the vectors in a damaged database, if its own record of the model is lost. */
   readonly embeddingModel?: string | undefined;
-  /** Told how many vectors were taken from a damaged database. */
+  /** Called with the number of vectors recovered from a damaged database. */
   readonly onSalvage?: (vectors: number) => void;
 }
 
-/** Its lines are as they are on disk now. */
+/** A hit with its current text on disk. */
 export type Passage = Hit;
 
 export class Repository {
@@ -45,7 +45,7 @@ export class Repository {
   #embeddings: Embeddings | undefined;
   #closed: Promise<void> | undefined;
 
-  /** @throws HearthError `unsupported` where Node.js has no SQLite. */
+  /** @throws HearthError `unsupported` if Node.js has no SQLite; `unavailable` if the file cannot be opened now. */
   static async open(options: RepositoryOptions): Promise<Repository> {
     try {
       return await Repository.#opened(options);
@@ -62,7 +62,7 @@ export class Repository {
       const kept = await salvageVectors(database, options.database, options.embeddingModel);
       if (kept !== undefined) options.onSalvage?.(kept);
       const repository = new Repository(database, options);
-      // Damage to the name of the model shows here.
+      // Reading the model's name detects damage to it.
       void repository.embeddingModel;
       return repository;
     } catch (error) {
@@ -96,12 +96,12 @@ export class Repository {
     return { ...this.indexer.state, ...(this.#embeddings && { embeddings: this.#embeddings.state }) };
   }
 
-  /** Whose vectors the index has from before. */
+  /** The model of the stored vectors. */
   get embeddingModel(): string | undefined {
     return new Vectors(this.#database).model;
   }
 
-  /** Gives chunks vectors from now on. Those of another model are thrown away. */
+  /** Embeds chunks with this model from now on. Deletes the vectors of another model. */
   useEmbeddings(choice: EmbedderChoice): void {
     if (this.#embeddings) throw new Error('An embedding model was chosen already.');
     this.#embeddings = new Embeddings(this.#database, {
@@ -114,12 +114,12 @@ export class Repository {
     this.#embeddings.start();
   }
 
-  /** Resolves when search by meaning is possible, or known not to be; chunks may still wait for their vectors. */
+  /** Resolves when embedding search works, or has failed. Chunks may still be waiting for their vectors. */
   async embeddingsOpened(): Promise<void> {
     await this.#embeddings?.opened();
   }
 
-  /** Throws all vectors away. */
+  /** Deletes all vectors. */
   forgetEmbeddings(): void {
     new Vectors(this.#database).belongTo(undefined);
   }
@@ -134,18 +134,18 @@ export class Repository {
     this.#embeddings?.resume();
   }
 
-  /** Resolves when nothing is left to do, or it is paused. */
+  /** Resolves when everything is done, or it is paused. */
   async settled(): Promise<void> {
     await this.indexer.settled();
     await this.#embeddings?.settled();
   }
 
-  /** By words. The best first; at most three of one file. What is gone from disk is left out. */
+  /** Keyword search. The best first; at most three of one file. Omits files that are gone from disk. */
   search(question: string, limit: number): Passage[] {
     return this.#search.search(question, limit);
   }
 
-  /** By words and by meaning, where there are vectors; else as `search`. */
+  /** Keyword and embedding search if there are vectors; else like `search`. */
   async searchByMeaning(question: string, limit: number): Promise<Passage[]> {
     const near = (await this.#embeddings?.nearest(question, limits.repository.rereadChunks)) ?? [];
     return this.#search.search(question, limit, near);
@@ -188,13 +188,13 @@ export class Repository {
     try {
       return textOf(readFileSync(join(place.root.directory, place.inside)));
     } catch {
-      // Deleted since; the indexer will hear of it.
+      // Deleted since; the indexer will be notified.
       return undefined;
     }
   }
 }
 
-// The indexer as its process offers it: one repository, opened on request. It knows no wire.
+// The indexer that its process serves: one repository, opened on request. Independent of the transport.
 
 export class IndexService {
   readonly #onState: (state: IndexState) => void;
@@ -264,7 +264,7 @@ export class IndexService {
     return this.#repository.state;
   }
 
-  /** @throws HearthError `unavailable` where damage surfaces: the index is made anew then. */
+  /** @throws HearthError `unavailable` if damage is found; the index is then rebuilt. */
   async #ask<Answer>(question: (repository: Repository) => Answer | Promise<Answer>): Promise<Answer> {
     const { repository } = this;
     try {
@@ -280,7 +280,7 @@ export class IndexService {
     this.#rebuild(setAside).catch(() => undefined);
   }
 
-  /** Computes everything again, vectors too. Those who ask for it meanwhile get the same. */
+  /** Recomputes everything, including vectors. Calls during a rebuild share its result. */
   rebuild(): Promise<IndexState> {
     return this.#rebuild(removeDatabase);
   }

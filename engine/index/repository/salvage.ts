@@ -1,7 +1,8 @@
 /**
- * Takes embedding vectors out of a database that was set aside: hours of work where a model embeds on the CPU. Nothing of
- * SQLite's structure is needed, which may be damaged anywhere: each vector and the model's name have a marker and a checksum
- * (`seal`), and lie within one page. Vectors of over 4,000 dimensions span several pages and are computed again.
+ * Recovers embedding vectors from a database that was set aside, because computing them on a CPU takes hours. It
+ * doesn't use SQLite's structure, which may be damaged anywhere: each vector and the model's name have a marker and a
+ * checksum (`seal`), and lie within one page. Vectors of over 4,000 dimensions span several pages and are computed
+ * again.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
@@ -10,13 +11,13 @@ import { cannotOpen, isDamage, remainsOf } from './database.ts';
 import { digestBytes, type Marker, modelIn, Vectors } from './vectors.ts';
 
 const pageBytes = 4096;
-/** Some 300 vectors, between two looks at who else waits. */
+/** About 300 vectors; between two blocks, other work may run. */
 const blockBytes = 64 * pageBytes;
 
 /**
- * Adds the vectors that are left to a new database, and then removes the remains, so that a process that is killed meanwhile
- * begins again. `model`: whose vectors they are, if their own name of it is lost.
- * @returns number of vectors; undefined where no database was set aside.
+ * Adds the recovered vectors to a new database, then removes the remains; a process that is killed before that starts
+ * again. `model`: the vectors' model, if their own record of it is lost.
+ * @returns number of vectors; undefined if no database was set aside.
  */
 export async function salvageVectors(
   database: DatabaseSync,
@@ -42,7 +43,7 @@ async function keptFrom(path: string, database: DatabaseSync, chosen: string | u
   }
 }
 
-/** More than one where a log has pages from before another model was chosen. */
+/** More than one if a log has pages from before the model was changed. */
 async function modelsOf(remains: readonly FileHandle[]): Promise<ReadonlySet<string>> {
   const models = new Set<string>();
   for (const file of remains) {
@@ -59,11 +60,11 @@ async function modelsOf(remains: readonly FileHandle[]): Promise<ReadonlySet<str
 async function copied(remains: readonly FileHandle[], database: DatabaseSync, model: string): Promise<number> {
   const vectors = new Vectors(database);
   vectors.belongTo(model);
-  // The log has pages of the database again.
+  // The log repeats pages of the database.
   const kept = new Set<string>();
   for (const file of remains) {
     for await (const block of blocks(file)) {
-      // After a failure the caller closes the database, which rolls it back.
+      // After a failure, the caller closes the database, which rolls this back.
       database.exec('BEGIN IMMEDIATE');
       for (const bytes of places(block, 'HEV1', digestBytes)) {
         const digest = vectors.keep(bytes);
@@ -75,12 +76,15 @@ async function copied(remains: readonly FileHandle[], database: DatabaseSync, mo
   return kept.size;
 }
 
-/** All of a file. A block has the beginning of the next one at its end, since a row may go on there. The memory is used again. */
+/**
+ * Yields the whole file. Each block includes the beginning of the next one, because a row may continue there. The
+ * buffer is reused.
+ */
 async function* blocks(file: FileHandle): AsyncGenerator<Buffer> {
   const { size } = await file.stat();
   const block = Buffer.alloc(blockBytes + pageBytes);
   for (let start = 0; start < size; start += blockBytes) {
-    // What the disk can't read is computed again.
+    // Vectors in unreadable parts are computed again.
     const bytesRead = await file.read(block, 0, block.length, start).then(
       (result) => result.bytesRead,
       () => 0,
@@ -89,11 +93,11 @@ async function* blocks(file: FileHandle): AsyncGenerator<Buffer> {
   }
 }
 
-/** What follows each marker, and `before` bytes before it. */
+/** Yields the bytes from `before` bytes before each marker. */
 function* places(block: Buffer, marker: Marker, before: number): Generator<Uint8Array> {
   for (let at = block.indexOf(marker, before); at >= 0; at = block.indexOf(marker, at + 1))
     yield block.subarray(at - before);
 }
 
-/** Undefined where nothing is there, or nothing that may be read. */
+/** Undefined if the file is missing or not readable. */
 const openIfPossible = (path: string): Promise<FileHandle | undefined> => open(path).catch(() => undefined);

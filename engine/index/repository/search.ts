@@ -1,6 +1,6 @@
 /**
- * Which lines answer a question: chunks ranked by their words, then by what reading them again shows, by the kind of their
- * file and by the question's vector; of each the best lines.
+ * Finds the lines that answer a question. Ranks chunks by their words, then by features of their text, by the class of
+ * their file and by the question's vector; returns the best lines of each.
  */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { limits } from '../../limits.ts';
@@ -16,46 +16,46 @@ export interface Hit extends Stretch {
   readonly path: string;
   /** Greater is better; comparable within one answer. */
   readonly score: number;
-  /** Share of the question's words, each by its rarity, that the passage and its path hold; 1 for a named place. */
+  /** Share of the question's words, weighted by rarity, that the chunk and its path contain; 1 for a named place. */
   readonly coverage: number;
-  /** First lines of the definitions that enclose it, from outside in. */
+  /** First lines of the enclosing definitions, outermost first. */
   readonly within: string;
   readonly text: string;
 }
 
-/** Three stretches of a file tell where to look; a fourth would push another file out. */
+/** Three stretches of a file show where to look; a fourth would displace another file. */
 const hitsPerFile = 3;
-/** Of chunks that all say the same, a licence for instance, no more are looked at. */
+/** Limits the chunks examined for each hit, because many may be equal, for example a licence. */
 const examinedPerHit = 4;
 /** Added for a cosine of 1, as a share of the word score's range. */
 const cosineWeight = 0.2;
 /** Maximum that the other chunks of a file add to one of them. */
 const fileWeight = 0.25;
-/** Base score, relative to the best: for a chunk that defines or calls a name but is not ranked by words. */
+/** Base score, relative to the best, of a chunk that defines or calls a name but is not ranked by words. */
 const namedBase = 0.2;
 const placeScore = 10;
 /** Added to the chunks of a file whose name's words are all in the question. */
 const stemWeight = 0.2;
-/** Chunks of a file that the question names: what they start with, what their score is multiplied with, how many. */
+/** Chunks of a file that the question names: their base score, the factor on their score, and their maximum number. */
 const ofNamedFile = { base: 0.3, factor: 1.6, most: 60 } as const;
 /** Added to a line that defines a name of the question. */
 const definitionLine = 500;
-/** Names that are looked up, the rarest. */
+/** Most names that are looked up; the rarest are kept. */
 const mostNames = 12;
-/** Words that every line or chunk is searched for, the rarest. */
+/** Most words that every line or chunk is searched for; the rarest are kept. */
 const mostWords = 40;
-/** Frames of a trace that are looked up. */
+/** Most frames of a stack trace that are looked up. */
 const mostPlaces = 30;
 const readmeScore = 20;
-/** Joined stretches stay this short. */
+/** Most lines of joined stretches. */
 const joinedLines = 45;
-/** Definitions that the best hits use, of how many hits, after how many of them. */
+/** Adds `most` definitions that the best `from` hits use, after the first `after` hits. */
 const expansion = { most: 4, from: 3, after: 6 } as const;
 
 interface Scored {
   readonly chunk: ChunkPlace;
   readonly score: number;
-  /** The line to show, where the question named one. */
+  /** The line to show, if the question named one. */
   readonly line?: number;
 }
 
@@ -111,16 +111,16 @@ export class ChunkSearch {
     );
   }
 
-  /** The best first. `near`: chunks that mean what the question asks. */
+  /** The best first. `near`: chunks closest in meaning to the question. */
   search(question: string, limit: number, near: readonly Near[] = []): Hit[] {
     this.#layout.refresh();
     return new Search(this, parseQuery(question), near).hits(limit);
   }
 
-  // What one search asks of the index.
+  // The lookups of one search in the index.
 
   terms(text: string): Term[] {
-    // Long words are rare, and each has to be looked up.
+    // The longest words first, because they are rare and each lookup takes time.
     const words = questionTerms(text).sort((a, b) => b.length - a.length);
     return this.words.terms(words.slice(0, limits.repository.questionTerms));
   }
@@ -137,12 +137,12 @@ export class ChunkSearch {
     return placeOf(this.#at.get(path, line, line));
   }
 
-  /** Chunks in which the name is defined, exactly so written. */
+  /** Chunks that define the name, with the same case. */
   defining(name: string, limit: number): ChunkPlace[] {
     return this.#defining.all(name, name, limit).flatMap((row) => placeOf(row) ?? []);
   }
 
-  /** The file that the end of an absolute path, or a path's end, names. */
+  /** The file that an absolute path or the end of a path names. */
   fileOf(path: string): string | undefined {
     const parts = path.replace(/^\.?\//, '').split('/');
     for (let from = 0; from < parts.length; from++) {
@@ -152,12 +152,12 @@ export class ChunkSearch {
     const name = parts.at(-1) ?? '';
     const same = this.#named.all(name, name).map((row) => String(row['path']));
     if (parts.length === 1) return same.length === 1 ? same[0] : undefined;
-    // A library has files of the same names: the folder must agree too.
+    // Libraries have files with the same names, so the folder must match too.
     const agreeing = same.map((own) => ({ own, common: commonEnd(own.split('/'), parts) }));
     return agreeing.filter(({ common }) => common > 1).sort((a, b) => b.common - a.common)[0]?.own;
   }
 
-  /** First lines of the definitions around a line, the outer ones first. */
+  /** First lines of the definitions around a line, outermost first. */
   enclosing(path: string, line: number): number[] {
     return this.#enclosing.all(this.#idOf(path), line, line).map((row) => Number(row['first_line']));
   }
@@ -191,7 +191,7 @@ export class ChunkSearch {
   }
 }
 
-/** Whether two words differ by an ending. */
+/** Whether two words differ only in their ending. */
 const areForms = (a: string, b: string): boolean =>
   Math.abs(a.length - b.length) <= 3 && (a.startsWith(b) || b.startsWith(a));
 
@@ -201,7 +201,7 @@ function commonEnd(a: readonly string[], b: readonly string[]): number {
   return common;
 }
 
-/** One question: files are read once. */
+/** The search for one question. Reads each file once. */
 class Search {
   readonly #index: ChunkSearch;
   readonly #query: Query;
@@ -210,7 +210,7 @@ class Search {
   readonly #terms: readonly Term[];
   readonly #telling: readonly Term[];
   readonly #names: readonly string[];
-  /** Of the question's words. */
+  /** Stems of the question's words. */
   readonly #stems: readonly string[];
   readonly #texts = new Map<string, Text | undefined>();
   #readChars = 0;
@@ -218,7 +218,7 @@ class Search {
   readonly #named: ReadonlySet<string>;
   /** Names of the question that a chunk defines. */
   readonly #defined = new Map<number, Set<string>>();
-  /** By stem: what a word that was too common to be searched for adds to a chunk that has it. */
+  /** By stem: the score that a word too common to search for adds to a chunk that contains it. */
   #common = new Map<string, number>();
 
   constructor(index: ChunkSearch, query: Query, near: readonly Near[]) {
@@ -245,14 +245,14 @@ class Search {
     return [...kept.slice(0, expansion.after), ...wider, ...kept.slice(expansion.after)];
   }
 
-  /** Those that the index holds. */
+  /** The rarest names that the index contains. */
   #rarest(names: readonly string[]): string[] {
     const held = this.#index.words.terms(names.map((name) => name.toLowerCase())).filter(({ chunks }) => chunks > 0);
     const wanted = new Set(held.slice(0, mostNames).map(({ term }) => term));
     return names.filter((name) => wanted.has(name.toLowerCase()));
   }
 
-  /** Scores from 0 to 1 by words, with those of the question's vector. */
+  /** Scores from 0 to 1 by words, plus those of the question's vector. */
   #candidates(): Map<number, number> {
     const { ranked, left } = this.#index.words.ranking(this.#terms, limits.repository.rereadChunks);
     const top = ranked[0]?.score ?? 1;
@@ -316,7 +316,10 @@ class Search {
     return parts.length > 0 && parts.every((part) => part.length > 2 && this.#stems.some((own) => areForms(own, part)));
   }
 
-  /** What the question names by path and line, and the README's beginning for one about the whole. */
+  /**
+   * Places that the question names by path and line, and the beginning of the README for a question about the whole
+   * repository.
+   */
   #pinned(): Scored[] {
     const readme = this.#query.whole ? this.#index.readme() : undefined;
     const places = this.#query.places.slice(0, mostPlaces).flatMap((place, at) => this.#scoredPlace(place, at));
@@ -392,14 +395,14 @@ class Search {
 
   #coverage(path: string, text: string): number {
     const lower = `${path}\n${text}`.toLowerCase();
-    // Digests, numbers of issues and the like are in no source.
+    // Digests, issue numbers and similar are in no source.
     const terms = this.#terms.filter(({ term, chunks }) => chunks > 0 || !/\d/.test(term));
     const all = terms.reduce((sum, { rarity }) => sum + rarity, 0);
     const held = terms.reduce((sum, { stem, rarity }) => sum + (lower.includes(stem) ? rarity : 0), 0);
     return all === 0 ? 0 : held / all;
   }
 
-  /** Definitions that the best hits call and nothing shows yet: the next steps of a flow of calls. */
+  /** Definitions that the best hits call and no hit shows yet: the next steps of a call chain. */
   #used(hits: readonly Hit[]): Hit[] {
     const found: Hit[] = [];
     const seen = new Set<string>();
@@ -429,11 +432,11 @@ class Search {
   }
 }
 
-/** A file: a hundred of them are read for a question, of most a few lines. */
+/** A file's text. A question reads about a hundred files, and only a few lines of most. */
 class Text {
   readonly #text: string;
   #lines: readonly string[] | undefined;
-  /** Where lines begin, as far as was looked. */
+  /** Offsets of line starts, found on demand. */
   readonly #starts = [0];
 
   constructor(text: string) {
@@ -445,7 +448,7 @@ class Text {
     return this.#lines;
   }
 
-  /** '' where the file is shorter now. */
+  /** '' if the file is now shorter. */
   slice({ firstLine, lastLine }: Stretch): string {
     return this.#text.slice(this.#startOf(firstLine - 1), Math.max(0, this.#startOf(lastLine) - 1));
   }

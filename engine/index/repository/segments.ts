@@ -1,9 +1,12 @@
-/** The segments of the full-text index. A search looks for each of its words in every one of them (sqlite.org/fts5.html#the_merge_command). */
+/**
+ * Joins the segments of the full-text index, because a search looks up each word in every segment
+ * (sqlite.org/fts5.html#the_merge_command).
+ */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 
-/** Of 4 KB. A smaller index is searched fast anyway. */
+/** Pages of 4 KB. A smaller index is fast anyway. */
 const leastPages = 256;
-/** Written in one step: about 30 ms on a busy machine. A question waits so long at most. */
+/** Pages written in one step: about 30 ms on a busy machine, the longest wait of a question. */
 const stepPages = 500;
 
 export class Segments {
@@ -18,17 +21,23 @@ export class Segments {
     this.#changes = database.prepare('SELECT total_changes() AS n');
   }
 
-  /** Whether joining them is worth writing them all again: none holds half of the index, as after many files were indexed. */
+  /**
+   * Whether joining is worth rewriting all segments: no segment holds half of the index, as after many files were
+   * indexed.
+   */
   get areScattered(): boolean {
     const sizes = this.#sizes.all().map((row) => Number(row['pages']));
     const all = sizes.reduce((sum, pages) => sum + pages, 0);
     return all >= leastPages && 2 * Math.max(...sizes) < all;
   }
 
-  /** Writes some pages of one segment that replaces all; what comes in meanwhile joins too. Returns whether there is more to do. */
+  /**
+   * Writes some pages of one segment that replaces all, including segments added in the meantime. Returns whether more
+   * is left.
+   */
   joinSome(): boolean {
     const before = this.#changed();
-    // Negative: of all segments, as they stand now.
+    // Negative: joins all current segments.
     this.#merge.run(-stepPages);
     return this.#changed() - before >= 2;
   }

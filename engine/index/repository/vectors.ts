@@ -1,8 +1,8 @@
 /**
- * The vectors of chunks in the database: 8 bits a value and one scale a vector, named by what was embedded, so that a switch
- * of branches and back computes nothing twice. A search reads them all: at some ten thousand chunks that takes less time than
- * the question's own vector. Each is sealed with its model and its name, so that damage is noticed when it is read, and
- * `salvage.ts` finds what is left of it.
+ * The vectors of chunks in the database: 8 bits a value and one scale a vector. The key is a digest of the embedded
+ * text, so that switching branches and back computes nothing twice. A search reads all vectors; for some ten thousand
+ * chunks, that takes less time than embedding the question. Each vector is sealed with its model and digest, so that
+ * damage is noticed when it is read, and `salvage.ts` can recover it.
  */
 import { createHash } from 'node:crypto';
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
@@ -10,10 +10,10 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import { Damaged } from './database.ts';
 
-/** Read between two looks at who else waits. */
+/** Rows read before other work may run. */
 const pageRows = 2000;
 const scaleBytes = 4;
-/** Vectors of chunks that are gone are kept until they are more than those in use, and so many. */
+/** Unused vectors are deleted only when they outnumber those in use and are more than this. */
 const sparedVectors = 1000;
 
 export interface ChunkPlace {
@@ -57,7 +57,7 @@ export class Vectors {
        WHERE chunks.id > ? AND NOT EXISTS (SELECT 1 FROM embedded WHERE chunk = chunks.id) ORDER BY chunks.id LIMIT 1`,
     );
     this.#known = prepare('SELECT id, vector FROM vectors WHERE digest = ?');
-    // Another process may have come first.
+    // Another process may have inserted it first.
     this.#insert = prepare(
       `INSERT INTO vectors (digest, vector) VALUES (?, ?)
        ON CONFLICT (digest) DO UPDATE SET vector = excluded.vector RETURNING id`,
@@ -70,7 +70,7 @@ export class Vectors {
     );
   }
 
-  /** The model of the vectors; undefined if there are none. @throws Damaged where its name can't be read. */
+  /** The model of the vectors; undefined if there are none. @throws Damaged if its name can't be read. */
   get model(): string | undefined {
     const sealed = this.#model.get()?.['model'];
     if (sealed === undefined) return undefined;
@@ -79,10 +79,10 @@ export class Vectors {
     return name;
   }
 
-  /** Keeps the vectors if they are this model's, else begins anew; undefined: there is no model any more. */
+  /** Keeps the vectors if they are this model's, else deletes them. Undefined: no model is chosen any more. */
   belongTo(model: string | undefined): void {
     if (this.model === model) return;
-    // Overwrites what it deletes: a salvage must not find it.
+    // Overwrites deleted vectors, so that `salvage.ts` doesn't recover them.
     this.#database.exec('PRAGMA secure_delete = ON');
     this.#database.exec('DELETE FROM embedder; DELETE FROM embedded; DELETE FROM vectors');
     this.#database.exec('PRAGMA secure_delete = OFF');
@@ -95,7 +95,10 @@ export class Vectors {
     return placeOf(this.#missing.get(chunk));
   }
 
-  /** Whether the vector of this text is known, and has so many values; the chunk has it then. @throws Damaged */
+  /**
+   * Assigns the known vector of this text to the chunk. @returns whether it is known and has `dimensions` values.
+   * @throws Damaged
+   */
   assignKnown(chunk: number, text: string, dimensions: number): boolean {
     const digest = digestOf(text);
     const row = this.#known.get(digest);
@@ -111,7 +114,10 @@ export class Vectors {
     this.#assign.run(chunk, Number(row?.['id']), proofOf(digest, chunk));
   }
 
-  /** Keeps what `found` holds after a digest, if it is the vector of that text and of this model. @returns the digest. */
+  /**
+   * Stores the vector in `found`, which follows a digest, if it belongs to that digest and this model. @returns the
+   * digest.
+   */
   keep(found: Uint8Array): Uint8Array | undefined {
     const digest = found.subarray(0, digestBytes);
     const vector = vectorIn(found.subarray(digestBytes), this.#seed, digest);
@@ -119,14 +125,14 @@ export class Vectors {
     return vector && digest;
   }
 
-  /** Chunks that have a vector, and all. */
+  /** Number of chunks with a vector, and of all chunks. */
   counts(): { readonly done: number; readonly total: number } {
     const count = (table: string): number =>
       Number(this.#database.prepare(`SELECT count(*) AS n FROM ${table}`).get()?.['n']);
     return { done: count('embedded'), total: count('chunks') };
   }
 
-  /** Throws away what no chunk has any more, once that is the larger part. */
+  /** Deletes unused vectors once they are the larger part. */
   tidy(): void {
     const { done } = this.counts();
     const all = Number(this.#database.prepare('SELECT count(*) AS n FROM vectors').get()?.['n']);
@@ -135,7 +141,7 @@ export class Vectors {
     }
   }
 
-  /** The chunks whose vectors have the largest cosine with this one, the largest first. @throws Damaged */
+  /** The chunks with the largest cosine similarity to `vector`, largest first. @throws Damaged */
   async nearest(vector: Float32Array, limit: number): Promise<Near[]> {
     if (!this.#isProved) await this.#prove();
     const best: Near[] = [];
@@ -151,7 +157,7 @@ export class Vectors {
     }
   }
 
-  /** Checks all vectors, once in a process, since it takes longer than a search. @throws Damaged */
+  /** Checks all vectors, once per process, because it takes longer than a search. @throws Damaged */
   async #prove(): Promise<void> {
     const page = this.#database.prepare(
       `SELECT chunk, proof, digest, vectors.vector FROM embedded LEFT JOIN vectors ON vectors.id = embedded.vector
@@ -172,7 +178,7 @@ export class Vectors {
     this.#isProved = true;
   }
 
-  /** All vectors are sealed with it. */
+  /** The seed of all vectors' checksums. */
   get #seed(): number {
     return crc32(this.model ?? '');
   }
@@ -183,18 +189,18 @@ export const digestBytes = 20;
 
 const sealedModel = (model: string): Uint8Array => seal('HEM1', 0, Buffer.from(model));
 
-/** The model's name that begins `bytes`. */
+/** The model's name at the start of `bytes`. */
 export function modelIn(bytes: Uint8Array): string | undefined {
   const name = unseal('HEM1', 0, bytes);
   return name && Buffer.from(name).toString();
 }
 
-/** That a vector is this chunk's. */
+/** Proves that a vector belongs to this chunk. */
 const proofOf = (digest: Uint8Array, chunk: number): number => crc32(digest, chunk);
 
 const seedOf = (model: number, digest: Uint8Array): number => crc32(digest, model);
 
-/** The packed vector that begins `bytes`, if it is of this model and this text. */
+/** The packed vector at the start of `bytes`, if it belongs to this model and text. */
 function vectorIn(bytes: Uint8Array, model: number, digest: Uint8Array): Uint8Array | undefined {
   const vector = unseal('HEV1', seedOf(model, digest), bytes);
   return vector && Number.isFinite(scaleOf(vector)) ? vector : undefined;
@@ -234,14 +240,14 @@ function insertInOrder<Item extends { cosine: number }>(best: Item[], item: Item
   if (best.length > limit) best.pop();
 }
 
-// Values that can be found in what is left of a damaged file, and prove that they are whole and in their place:
+// Sealed values can be found in a damaged file and prove that they are complete and in their place:
 //
 //     marker, 4 bytes · bytes of the value u32 · CRC-32 of the seed and the value u32 · value
 //
-// The seed stands for whatever the value belongs to, so that it never passes for another's. The checksum guards against
+// The seed identifies what the value belongs to, so that it is never taken for another's. The checksum guards against
 // accidents only. CRC-32 detects every burst error of up to 32 bits and all but one in 2^32 of others.
 
-/** Another one for another format of the value. */
+/** Another format of the value needs another marker. */
 export type Marker = 'HEM1' | 'HEV1';
 
 const headBytes = 12;
@@ -255,7 +261,7 @@ export function seal(marker: Marker, seed: number, value: Uint8Array): Uint8Arra
   return sealed;
 }
 
-/** The value that begins `bytes`, which share its memory; undefined where it is none of this seed, or not whole. */
+/** The value at the start of `bytes`, sharing their memory; undefined if it is incomplete or has another seed. */
 export function unseal(marker: Marker, seed: number, bytes: Uint8Array): Uint8Array | undefined {
   const sealed = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (sealed.byteLength < headBytes || sealed.toString('latin1', 0, marker.length) !== marker) return undefined;

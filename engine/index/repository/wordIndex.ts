@@ -1,18 +1,18 @@
 /**
- * The words that the index knows of a text: identifiers whole and in their parts (`parseHttpUrl`, `parse`, `http`, `url`), in
- * lower case, and also without their accents. Scripts that write no blanks between words are cut into pairs of characters,
- * as search engines do. SQLite's tokenizer then only cuts at blanks and stems.
+ * Turns a text into index terms: whole identifiers and their parts (`parseHttpUrl`, `parse`, `http`, `url`), in lower
+ * case, and also without accents. Scripts without blanks between words are cut into pairs of characters, as in search
+ * engines. SQLite's tokenizer then only splits at blanks and stems.
  */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { limits } from '../../limits.ts';
 import { tokenizer } from './database.ts';
 
-/** Of each word of a text as many copies at most: BM25 hardly counts further ones, and the index shrinks by a third. */
+/** Most copies of a word of one text: BM25 hardly counts more, and the index shrinks by a third. */
 const maxCopies = 4;
 /** Longer words are digests, keys and data. */
 const maxWordChars = 64;
 const maxNumberChars = 8;
-/** Words whose terms are remembered: a large repository has some hundred thousand different ones. */
+/** Words with cached terms: a large repository has some hundred thousand different words. */
 const cachedWords = 50_000;
 
 const cache = new Map<string, string>();
@@ -30,13 +30,13 @@ export function termsOf(text: string): string {
   return terms;
 }
 
-/** The different terms of a question, without the commonest words of English unless it has no others. */
+/** The distinct terms of a question, without the most common English words unless there are no others. */
 export function questionTerms(question: string): string[] {
   const words = question.match(/[\p{L}\p{N}_$]+/gu) ?? [];
   const telling = words.filter((word) => !commonWords.has(word.toLowerCase()));
   const terms = (telling.length > 0 ? telling : words).flatMap((word) => termsOfWord(word).split(' '));
   const different = [...new Set(terms)].filter((term) => term !== '');
-  // One character of such a script says little beside pairs.
+  // A single character of such a script says little beside pairs.
   const hasPairs = different.some((term) => unspacedRun.test(term) && [...term].length > 1);
   return different.filter((term) => !hasPairs || !unspacedRun.test(term) || [...term].length > 1);
 }
@@ -65,7 +65,7 @@ function termsOfSpaced(word: string): string[] {
   return terms.flatMap((term) => [term, withoutAccents(term)]);
 }
 
-/** Addresses and magic numbers: others that are longer than a year are data. */
+/** Addresses and magic numbers are indexed; other numbers that are longer than a year are data. */
 const hexadecimal = /^0x([\da-f]{1,16})$/i;
 
 export const withoutAccents = (term: string): string => term.normalize('NFD').replaceAll(/\p{M}+/gu, '');
@@ -74,7 +74,7 @@ const unspaced = String.raw`[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}ー\p{sc=Ha
 const unspacedRuns = new RegExp(unspaced, 'gu');
 const unspacedRun = new RegExp(`^${unspaced}$`, 'u');
 
-/** Each character, for a question of one, and each with the next. */
+/** Single characters, for a question of one character, and pairs. */
 function termsOfRun(run: string): string[] {
   const characters = [...run];
   return characters.flatMap((char, index) => [char, ...(index > 0 ? [`${characters[index - 1]}${char}`] : [])]);
@@ -94,24 +94,24 @@ const commonWords = new Set(
   why will with work works would you your`.split(/\s+/),
 );
 
-// BM25 over paths, names and text (Robertson & Zaragoza, 2009; SQLite's FTS5), within a bound on what is ranked.
+// BM25 over paths, names and text (Robertson & Zaragoza, 2009; SQLite's FTS5), with a limit on the ranked chunks.
 
 /**
- * Weights of path, names and body. A file named after the question's words is about it; a mention is not. The function is
- * nearly twice as fast as FTS5's column `rank`.
+ * Weights of path, names and body. A file named after the question's words is about them; a mention need not be. The
+ * function is nearly twice as fast as FTS5's column `rank`.
  */
 const rank = 'bm25(terms, 2.0, 3.0, 1.0)';
 const rememberedTerms = 50_000;
-/** BM25 looks for every word in every chunk that has one of them. */
+/** Most terms ranked together: BM25 looks up every word in every chunk that contains one of them. */
 const rankedTerms = 16;
 
-/** Chunks with fewer of a question's common words get so much less, of 1. */
+/** Score that a chunk loses for each missing common word; the highest score is 1. */
 const commonStep = 0.2;
 
 /** A word of a question as the index knows it. */
 export interface Term {
   readonly term: string;
-  /** What the term and its stem begin with: text that has it has most forms of the word. */
+  /** Common prefix of the term and its stem, which most forms of the word contain. */
   readonly stem: string;
   /** Chunks that hold it. */
   readonly chunks: number;
@@ -125,8 +125,8 @@ interface Ranked {
 }
 
 /**
- * Counting stops here, so that whether a word is ranked does not depend on an estimate: by how far in the index that was, which
- * is wrong where a subsystem's words stand together.
+ * Counting stops here; higher counts are extrapolated from the position in the index. The extrapolation is wrong if a
+ * subsystem's words are clustered, so whether a word is ranked must not depend on it.
  */
 const countedChunks = limits.repository.matchedChunks + 1;
 
@@ -160,7 +160,7 @@ export class WordIndex {
     this.#stems = database.prepare('SELECT doc, term FROM temp.stems');
   }
 
-  /** The rarest first; those that the index doesn't hold last. */
+  /** The rarest first; terms that the index doesn't contain last. */
   terms(words: readonly string[]): Term[] {
     const chunks = Number(this.#chunkCount.get()?.['n'] ?? 0);
     if (Math.abs(chunks - this.#chunks) > this.#chunks / 10 || this.#known.size > rememberedTerms) {
@@ -173,8 +173,8 @@ export class WordIndex {
   }
 
   /**
-   * Chunks that hold any of the rarer terms, the best first. `left`: the commoner ones, which would match too many; whoever
-   * reads the chunks looks for them there.
+   * Chunks that contain any of the rarer terms, best first. `left`: the more common terms, which would match too many
+   * chunks; the caller looks for them in the chunks' text.
    */
   ranking(terms: readonly Term[], limit: number): { readonly ranked: Ranked[]; readonly left: readonly Term[] } {
     const held = terms.filter(({ chunks }) => chunks > 0);
@@ -190,7 +190,7 @@ export class WordIndex {
     return { ranked: rankedOf(this.#ranked.all(match.join(' OR '), limit)), left };
   }
 
-  /** Chunks whose text has the word, the best first; any where it is in too many to rank. */
+  /** Chunks whose text contains the word, best first; in any order if there are too many to rank. */
   mentions(word: string, limit: number): Ranked[] {
     const [term] = this.terms([word]);
     if (term === undefined || term.chunks === 0) return [];
@@ -200,7 +200,7 @@ export class WordIndex {
       : this.#any(match, term, limit);
   }
 
-  /** By the rarities of the words that chunks hold: of many words, how often one occurs tells little. */
+  /** Scores chunks by the rarities of the words that they contain. With many words, the count of each says little. */
   #byRarity(terms: readonly Term[], limit: number): Ranked[] {
     const each = terms.map(
       ({ rarity }) => `SELECT rowid, ${rarity.toFixed(3)} AS rarity FROM terms WHERE terms MATCH ?`,
@@ -213,7 +213,7 @@ export class WordIndex {
     return rankedOf(rows);
   }
 
-  /** Words that are nearly everywhere tell something where they stand together, and where they name something. */
+  /** For words that occur nearly everywhere: chunks that contain them together, or in names. */
   #ofCommon(terms: readonly Term[], limit: number): Ranked[] {
     const [rarest] = terms;
     if (rarest === undefined) return [];
@@ -229,7 +229,7 @@ export class WordIndex {
     return [...found].map(([chunk, score]) => ({ chunk, score }));
   }
 
-  /** Without a rank, from as much of the index as holds few enough matches: all are equally good. */
+  /** Unranked matches, from a part of the index small enough to search; all score the same. */
   #any(match: string, { chunks }: Term, limit: number): Ranked[] {
     const last = Math.ceil((this.#chunks * 2 * limits.repository.matchedChunks) / chunks);
     return rankedOf(this.#unranked.all(match, last, limit));

@@ -41,7 +41,7 @@ export class IndexWriter {
   >;
   readonly #skippedOf: StatementSync;
   readonly #database: DatabaseSync;
-  /** Kept, because counting the rows of a large index takes longer than a save. */
+  /** Cached, because counting the rows of a large index takes longer than a save. */
   #counts: Counts;
 
   constructor(database: DatabaseSync) {
@@ -95,7 +95,7 @@ export class IndexWriter {
     return { ...this.#counts, skipped: { ...this.#counts.skipped } };
   }
 
-  /** After a transaction that was rolled back. */
+  /** Call after a transaction was rolled back. */
   recount(): void {
     this.#counts = countsOf(this.#database);
   }
@@ -112,12 +112,12 @@ export class IndexWriter {
     );
   }
 
-  /** The content is as before, only its date is not. */
+  /** The content is unchanged; only the file's date changed. */
   touch(id: number, { bytes, modifiedMs }: FoundFile): void {
     this.#touch.run(bytes, modifiedMs, id);
   }
 
-  /** Of a file that the index knows, only the rows that differ are written: most of a saved file is as it was. */
+  /** Of a known file, writes only the rows that differ, because most of a saved file is unchanged. */
   put(file: FoundFile, digest: string, text: string, parts: SourceParts): void {
     const id = this.#fileRow(file, digest, contentKindOf(file.path, text));
     this.#putChunks(id, file.path, text.split('\n'), parts);
@@ -125,7 +125,7 @@ export class IndexWriter {
     this.#putImports(id, [...parts.imports, ...modulesOf(file.path, text)]);
   }
 
-  /** Remembered, so that it is not read again until it changes. */
+  /** Records a skipped file, so that it is not read again until it changes. */
   putSkipped(file: FoundFile, why: Skipped): void {
     const known = this.find(file.path);
     if (known) this.remove(known.id);
@@ -135,13 +135,13 @@ export class IndexWriter {
   remove(id: number): void {
     const why = String(this.#skippedOf.get(id)?.['skipped'] ?? '');
     const { terms, embedded, chunks, symbols, imports, files } = this.#deletions;
-    // The first two look for the file's chunks.
+    // These run first: the first two need the file's chunks.
     for (const own of [terms, embedded, imports]) own.run(id);
     const removed = (own: StatementSync): number => Number(own.run(id).changes);
     this.#count({ files: -removed(files), chunks: -removed(chunks), symbols: -removed(symbols), why });
   }
 
-  /** A file, or everything in a folder. Returns whether there was anything. */
+  /** Removes a file, or everything in a folder. Returns whether there was anything. */
   removePath(path: string): boolean {
     const file = this.find(path);
     const ids = this.#within.all(`${path}/`, `${path}0`).map((row) => Number(row['id']));
@@ -177,7 +177,7 @@ export class IndexWriter {
     return Number(this.#insertFile.get(path, name, bytes, modifiedMs, digest, skipped, kind)?.['id']);
   }
 
-  /** A chunk with the same words keeps its row, wherever its lines are now. */
+  /** A chunk with the same text keeps its row, even if its lines moved. */
   #putChunks(file: number, path: string, lines: readonly string[], parts: SourceParts): void {
     const before = this.#chunksByDigest(file);
     const pathTerms = termsOf(path);
@@ -206,7 +206,7 @@ export class IndexWriter {
     return Map.groupBy(rows, ({ digest }) => digest);
   }
 
-  /** Those before the first and after the last that differ keep their rows; the latter move by some lines. */
+  /** Symbols before the first and after the last difference keep their rows; the latter move by some lines. */
   #putSymbols(file: number, now: readonly Definition[]): void {
     const before = this.#symbolsOf.all(file).map(rowOfSymbol);
     const most = Math.min(before.length, now.length);
@@ -248,7 +248,7 @@ const rowOfSymbol = (row: Readonly<Record<string, unknown>>): SymbolRow => ({
   nameLine: Number(row['name_line']),
 });
 
-/** @param moved lines between the two */
+/** @param moved offset in lines between the two. */
 const areSame = (before: SymbolRow | undefined, now: Definition | undefined, moved: number): boolean =>
   before !== undefined &&
   now !== undefined &&
@@ -262,7 +262,7 @@ const areSame = (before: SymbolRow | undefined, now: Definition | undefined, mov
 /** 48 bits of the SHA-1, an integer for SQLite and JavaScript. */
 const digestOf = (text: string): number => createHash('sha1').update(text).digest().readUIntBE(0, 6);
 
-/** Of each chunk, the names of the definitions that overlap it. Both are in the order of their lines. */
+/** For each chunk, the names of the definitions that overlap it. Both inputs are sorted by line. */
 function namesIn({ chunks, definitions }: SourceParts): string[][] {
   const names: string[][] = chunks.map(() => []);
   let first = 0;

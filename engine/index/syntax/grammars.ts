@@ -210,7 +210,7 @@ async function start(): Promise<Runtime> {
   return loaded;
 }
 
-/** A hook of Emscripten's (emscripten.org/docs/api_reference/module.html#Module.instantiateWasm). */
+/** A hook of Emscripten (emscripten.org/docs/api_reference/module.html#Module.instantiateWasm). */
 function instantiateWasm(imports: object, receive: (instance: object, module: object) => unknown): unknown {
   const module = optimisedModule(join(wasmFolder, 'tree-sitter.wasm'));
   return receive(new WebAssembly.Instance(module, imports), module);
@@ -222,7 +222,7 @@ declare const WebAssembly: {
   readonly Instance: new (module: object, imports: object) => object;
 };
 
-/** Compiled at once by V8's optimising compiler, which otherwise compiles a function once it was called often. */
+/** Compiles at once with V8's optimising compiler, which otherwise compiles a function only after many calls. */
 function optimisedModule(path: string): object {
   for (const flag of ['--no-liftoff', '--no-wasm-lazy-compilation']) setFlagsFromString(flag);
   try {
@@ -233,10 +233,10 @@ function optimisedModule(path: string): object {
 }
 
 /**
- * Keeps the memory of a process that indexes small, from now on. V8 optimises no grammar: a lexer, one huge function, takes it
- * 500 MB for a moment. It optimises tree-sitter's runtime, which parses all of them, for half a second and 36 MB; that is
- * nearly as fast as both. The heap is collected once it is 30 % larger than what lives: what one large file left behind would
- * otherwise stay for long.
+ * Keeps the memory of an indexing process small from now on. V8 doesn't optimise grammars: optimising a lexer, which is
+ * one huge function, takes 500 MB for a moment. V8 does optimise tree-sitter's runtime, which parses all languages, in
+ * half a second with 36 MB; that is nearly as fast as optimising both. The heap is collected once it is 30 % larger
+ * than the live objects, because garbage of one large file would otherwise stay for long.
  */
 export function spareMemory(): void {
   isSparing = true;

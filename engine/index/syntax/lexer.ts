@@ -35,7 +35,7 @@ export interface Lexed {
   readonly tokens: readonly Token[];
   /** Frames open at the end of the text, innermost last. */
   readonly frames: readonly Frame[];
-  /** Number of strings that the end of their line ended. */
+  /** Number of strings that ended at the end of their line without a closing mark. */
   readonly cutStrings: number;
 }
 
@@ -136,7 +136,7 @@ class Lexer {
     else this.#plain(false);
   }
 
-  /** Whether the word begins the line and is one. */
+  /** Whether `word` begins the line as a whole word. */
   #isAlone(word: string): boolean {
     return this.#isLineStart && this.#match(wordAt)?.[0] === word;
   }
@@ -276,7 +276,7 @@ class Lexer {
   }
 }
 
-/** No mark opens a heredoc where it begins. */
+/** Never matches: a heredoc has no opening mark at its beginning. */
 const never = /(?!)/y;
 
 function heredocsOf({ tokens }: Lexed, { heredoc }: Lexicon): string[] {

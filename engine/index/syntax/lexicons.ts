@@ -25,10 +25,10 @@ export interface Lexicon {
   readonly isData?: true;
   /** A line with this ending opens an indented block, in addition to lines that end with a bracket. */
   readonly opensBlock?: RegExp;
-  /** A line with this beginning closes such a block, and one with the second goes on with it. */
+  /** A line with this beginning closes such a block; one that matches `continuesBlock` continues it. */
   readonly closesBlock?: RegExp;
   readonly continuesBlock?: RegExp;
-  /** Sticky pattern of what announces a heredoc. Its last group is the closing line. */
+  /** Sticky pattern of the text that announces a heredoc. Its last group is the closing line. */
   readonly heredoc?: RegExp;
   /** A line with this ending continues on the next line. */
   readonly openEnd?: RegExp;
