@@ -82,7 +82,7 @@ export const chat: Command = {
   },
 };
 
-// What goes with a question about a folder: what its index finds, chosen as the extension does.
+// Chooses the context of a question about a folder from its index, like the extension.
 
 interface WorkspaceContext {
   /** Placed before the question in the prompt. */

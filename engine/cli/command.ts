@@ -198,12 +198,12 @@ export interface Terminal {
 }
 
 /**
- * Replaces control characters by their escapes, which JSON reads as the same characters. Names of files, metadata of models
- * and answers could otherwise rewrite what a terminal shows, or more. Tabs and line ends stay.
+ * Replaces control characters by their escapes, which JSON reads as the same characters. File names, model metadata and
+ * answers could otherwise rewrite what a terminal shows, or worse. Tabs and line ends stay.
  */
 export const printable = (text: string): string => text.replaceAll(controls, escaped);
 
-/** The same for stderr, where progress returns to the start of its line and thinking is grey. */
+/** The same for stderr, but keeps the carriage returns of progress lines and the grey colour of thinking. */
 export const printableStatus = (text: string): string =>
   text.replaceAll(controls, (found, at) =>
     // biome-ignore lint/suspicious/noControlCharactersInRegex: Hearth's own.
@@ -212,7 +212,7 @@ export const printableStatus = (text: string): string =>
       : escaped(found),
   );
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the pattern searches for them.
 const controls = /\r\n|\u001b\[(?:90|39)m|[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
 
 function escaped(found: string): string {

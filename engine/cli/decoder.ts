@@ -68,7 +68,7 @@ export async function withDecoder<Result>(
   }
 }
 
-/** @param least what the command needs; absent: as a load without a wish. */
+/** @param least tokens that the command needs; absent: the default of a load. */
 function contextOf(values: Values, least: number | undefined): number | undefined {
   const asked = values.number('context', { least: least ?? 16, integer: true });
   return asked ?? (least === undefined ? undefined : Math.max(16, least));

@@ -52,12 +52,12 @@ export const tune: Command = {
   },
 };
 
-/** Lines for people: the variants, and what each kernel takes of a token. */
+/** Report for the user: the variants, and each kernel's share of a token's time. */
 export function showTuning({ trials, kernels, copyBytesPerSecond }: TuningReport): string[] {
   const all = kernels.reduce((sum, { ms }) => sum + ms, 0);
   const rows = kernels.map(({ name, dispatches, ms, bytes }) => {
     const speed = bytes === undefined ? undefined : (1000 * bytes) / ms;
-    // A copy reads and writes: half of its bytes each.
+    // A copy reads half of its bytes and writes the other half.
     const share =
       speed === undefined || copyBytesPerSecond === undefined ? '' : ` ${percent(speed / copyBytesPerSecond)}`;
     const read = speed === undefined ? '' : `${showBytes(speed)}/s${share}`;

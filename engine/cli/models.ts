@@ -20,7 +20,7 @@ export const models: Command = {
   name: 'models',
   usage: 'list | files OWNER/REPOSITORY | pull [ID] | verify [ID] | remove ID | recommend | add PATH',
   summary:
-    'Lists, downloads, verifies and removes models. ID: of the list, or OWNER/REPOSITORY[:QUANT] on the Hugging Face hub. Default: the default model.',
+    'Lists, downloads, verifies and removes models. ID: an id from the list, or OWNER/REPOSITORY[:QUANT] on the Hugging Face hub. Default: the default model.',
   options: [],
   async run(values, terminal) {
     const [name = ''] = values.positionals;

@@ -102,7 +102,7 @@ function requireKey(name: string, part: GgufMetadata, key: string, expected: num
 interface GgufHeader {
   readonly version: 2 | 3;
   readonly metadata: Map<string, GgufValue>;
-  /** In file order; `part` is the given one. */
+  /** In file order; all have the given `part`. */
   readonly tensors: Map<string, StoredTensor>;
 }
 

@@ -1,5 +1,5 @@
 /**
- * A pull parser for JSON of a known form from bounded bytes. `JSON.parse` would take the whole text at once, build
+ * A pull parser for JSON of a known structure from bounded bytes. `JSON.parse` would take the whole text at once, build
  * everything in it and accept duplicate keys.
  */
 import { limits } from '../limits.ts';

@@ -172,7 +172,7 @@ const float8E5m2Value = (bits: number): number => float16Value(bits << 8);
 /** 65,536 values, 256 KiB. */
 export const float16Values = Float32Array.from({ length: 0x10000 }, (_, bits) => float16Value(bits));
 
-/** The nearest f16, the even one of two, as its bits; beyond 65504 infinite. (`Float16Array` needs Node 24.) */
+/** Bits of the nearest f16, ties to even; infinity beyond 65504. (`Float16Array` needs Node 24.) */
 export function float16Bits(value: number): number {
   const magnitude = Math.abs(value);
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
@@ -184,7 +184,7 @@ export function float16Bits(value: number): number {
   return sign | (1024 * (exponent + 14) + steps);
 }
 
-/** Halves go to the even neighbour, as WGSL's `round` has it. */
+/** Rounds halves to the even neighbour, like WGSL's `round`. */
 export function roundToEven(value: number): number {
   const nearest = Math.round(value);
   return Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : nearest;

@@ -319,7 +319,10 @@ export class TextSet {
     return this.#alive[Math.max(0, count - this.#spare) * this.dfa.edges.length + state] === 1;
   }
 
-  /** Counts from 0 on that are equivalent: while as many code points are left as there are states, every state can still end. */
+  /**
+   * Number of counts, from 0 on, that are equivalent: while at least as many code points are left as there are states,
+   * every state can still end.
+   */
   get #spare(): number {
     const isLong = this.min === 0 && this.max < Number.POSITIVE_INFINITY;
     return isLong ? Math.max(0, this.max - this.dfa.edges.length) : 0;

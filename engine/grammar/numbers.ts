@@ -48,7 +48,10 @@ export function bounded(relation: Relation, bound: number): Dfa {
   return known;
 }
 
-/** The kinds that lie entirely beyond the bound. A kind that contains it is left out: such numbers must be written without an exponent. */
+/**
+ * The kinds that lie entirely beyond the bound. A kind that contains the bound is excluded, so such numbers must be
+ * written without an exponent.
+ */
 function exponentsBeyond(relation: Relation, bound: number): Dfa {
   const isWithin = (value: number): boolean =>
     value * bound > 0 && (Math.abs(value) < 1 ? Math.abs(bound) < 1e-6 : Math.abs(bound) >= 1e21);
@@ -125,7 +128,7 @@ export function multipleOf(divisor: number): Dfa | undefined {
 interface Remainder {
   readonly place: Place;
   readonly remainder: number;
-  /** Of the fraction. */
+  /** Decimals of the fraction so far. */
   readonly decimals: number;
 }
 

@@ -126,7 +126,7 @@ export class ShapeAlgebra {
     };
   }
 
-  /** All at once, because joining them one by one would compare each with all before it. */
+  /** Joins all at once, because joining one by one would compare each with all before it. */
   or(all: readonly Shapes[]): Shapes {
     const [only] = all;
     if (only && all.length === 1) return only;

@@ -42,17 +42,18 @@ export interface Checkpoint {
   readonly path: string;
   readonly spec: DecoderSpec;
   readonly weights: DecoderWeights;
-  /** What its publisher recommends; absent: nothing. */
+  /** Sampling that the publisher recommends; absent: none. */
   readonly sampling?: PublishedSampling | undefined;
   /** Present for embedding models, whose spec is `headless`. */
   readonly embedding?: EmbeddingSpec;
   readonly file: TensorFile;
   /** As the file states it; absent if it doesn't. */
   readonly licence?: string;
-  /** What of the checkpoint isn't computed, for the model card. */
+  /** Parts of the checkpoint that are not loaded, for the model card. */
   readonly notes?: readonly string[];
   /**
-   * Takes as long as everything else that opening does. @returns undefined for test checkpoints without a vocabulary.
+   * Reads the tokenizer, which takes as long as the rest of opening. @returns undefined for test checkpoints without a
+   * vocabulary.
    * @throws HearthError `invalid-input` or `unsupported`, naming the fault.
    */
   readTokenizer(): Promise<Tokenizer | undefined>;
@@ -213,7 +214,7 @@ async function openDirectory(path: string): Promise<Checkpoint> {
 }
 
 const seesPictures = z.looseObject({ vision_config: z.looseObject({}) });
-const textOnly = 'This model also sees pictures. Only its text part is loaded.';
+const textOnly = 'This model also reads images. Only its text part is loaded.';
 
 async function openGgufModel(path: string): Promise<Checkpoint> {
   await requireFile(path);

@@ -1,6 +1,6 @@
 /**
- * Recognises files and folders that hold no model Hearth can run, before a format reader stumbles over a field of them.
- * Each error names the cause and the way out.
+ * Recognises files and folders without a model that Hearth can run, before a format reader fails at one of their
+ * fields. Each error names the cause and what to do.
  */
 import { open, readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -21,7 +21,7 @@ const takeGguf = (path: string): string =>
   `Take a GGUF of the same model: look for "${bareName(path)} GGUF" on https://huggingface.co/models and take it with ` +
   `${places().pullRepository}.`;
 
-/** @throws HearthError if the bytes at the start of a file show that it holds no GGUF. */
+/** @throws HearthError if the first bytes of a file show that it is not a GGUF. */
 export async function refuseUnusableFile(path: string): Promise<void> {
   const name = basename(path);
   const start = await beginningOf(path);
@@ -66,7 +66,7 @@ function refuseWrongDownload(name: string, text: string): void {
 async function requireParts(path: string): Promise<void> {
   const [, stem, count] = /^(.*)-\d{5}-of-(\d{5})\.gguf$/.exec(basename(path)) ?? [];
   if (stem === undefined || count === undefined) return;
-  // No model has so many parts; a longer list would only delay the message.
+  // No model has more parts; a longer list would only delay the message.
   const parts = Array.from({ length: Math.min(Number(count), limits.formats.shards) }, (_, index) => String(index + 1));
   requireAll(
     parts.map((part) => `${stem}-${part.padStart(5, '0')}-of-${count}.gguf`),
@@ -95,7 +95,7 @@ export async function refuseUnusableFolder(path: string): Promise<void> {
   await refuseWrongFiles(path, ['config.json']);
 }
 
-/** @throws HearthError if the weights or the tokenizer of a folder are missing, or something else under their names. */
+/** @throws HearthError if the weights or the tokenizer of a folder are missing, or the files are something else. */
 export async function refuseUnusableWeights(path: string): Promise<void> {
   const names = await readdir(path);
   const weights = names.filter((name) => name.endsWith('.safetensors'));

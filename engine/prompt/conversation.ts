@@ -33,7 +33,7 @@ export function toolNames(messages: readonly ChatMessage[]): ReadonlyMap<string,
   return new Map(calls.map(({ id, name }) => [id, name]));
 }
 
-/** Calls are numbered throughout a conversation. */
+/** Id of a call; calls are numbered throughout a conversation. */
 export function callId(number: number): string {
   return `call_${number}`;
 }
@@ -91,8 +91,8 @@ export function messageBoundaries(ids: readonly number[], ends: ReadonlySet<numb
   return boundaries.at(-1) === ids.length ? boundaries : [...boundaries, ids.length];
 }
 
-// The required form of an answer. It is enforced, and also stated in the prompt, because a model that doesn't know the
-// form answers worse.
+// The required format of an answer. It is enforced, and also stated in the prompt, because a model that doesn't know
+// the format answers worse.
 
 /** At the end of the last question: changing text goes last for the cache, and small models follow the last text best. */
 export function withStatedFormat(

@@ -58,7 +58,7 @@ export function probeThinking(
   });
 }
 
-/** The mode that replaces one that the model lacks. */
+/** The mode to use instead of one that the model lacks. */
 export function nearestThinkingMode(wanted: ThinkingMode, modes: readonly ThinkingMode[]): ThinkingMode {
   if (modes.includes(wanted)) return wanted;
   const nearest: Record<ThinkingMode, readonly ThinkingMode[]> = {
@@ -78,7 +78,7 @@ export interface ThinkingTags {
 
 const usualTags: ThinkingTags = { open: '<think>', close: '</think>' };
 
-/** Ministral's and Magistral's are tokens of their own. */
+/** The tags around thinking. Ministral and Magistral have their own tokens. */
 export const thinkingTagsOf = ({ framing }: Pick<Tokenizer, 'framing'>): ThinkingTags =>
   framing.has('[THINK]') && framing.has('[/THINK]') ? { open: '[THINK]', close: '[/THINK]' } : usualTags;
 

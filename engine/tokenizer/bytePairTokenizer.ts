@@ -49,7 +49,7 @@ export interface BytePairVocabulary {
 const encoder = new TextEncoder();
 const byteToken = /^<0x([0-9A-F]{2})>$/;
 const blank = 0x20;
-/** Looked up or merged between two pauses: about a millisecond. */
+/** Pieces looked up or merged between two pauses: about a millisecond. */
 const piecesOfSlice = 512;
 
 export class BytePairTokenizer implements Tokenizer {

@@ -37,7 +37,7 @@ function normalisersOf(config: unknown, depth: number): unknown[] {
   return parse(sequenceNormaliser, config, 'Sequence').normalizers.flatMap((step) => normalisersOf(step, depth + 1));
 }
 
-/** By how much a step may lengthen a text; a start counts as much, since short texts get it as well. */
+/** Factor by which a step may lengthen a text. An added beginning counts in full, because short texts get it too. */
 function growthOf(config: unknown): number {
   const replaced = replace.safeParse(config).data;
   if (replaced) return Math.max(1, replaced.content.length / replaced.pattern.String.length);

@@ -219,7 +219,7 @@ const gpt4o: NamedPreTokeniser = {
 const named = (pre: NamedPreTokeniser, ...names: string[]): [string, NamedPreTokeniser][] =>
   names.map((name) => [name, pre]);
 
-/** JavaScript's patterns without flag `v` take no class from another: a look ahead does. */
+/** JavaScript patterns without flag `v` can't subtract one class from another, so a look-ahead does it. */
 const withoutHan = (pattern: string): string =>
   pattern.replaceAll(/(\[\\p\{L[ul]\}[^\]]*\])([*+])/g, '(?:(?!\\p{Script=Han})$1)$2');
 

@@ -40,14 +40,14 @@ export interface Tokenizer {
   decode(ids: readonly number[]): string;
 }
 
-/** Ids that are compared. */
+/** Number of ids that are compared. */
 const sampledIds = 1000;
 /** Share of them that must mean the same: vocabularies of a family differ in some added tokens and in padding. */
 const sharedShare = 0.99;
 
 /**
- * The ids, from 0, that mean the same in both vocabularies, but for a few; undefined if they don't. Judged by a sample, for uses
- * where a mistake costs only time.
+ * Number of ids, from 0, that mean the same in both vocabularies, with few exceptions; undefined if they don't match.
+ * Tests a sample, so use it only where a mistake costs only time.
  */
 export function sharedVocabularySize(a: Tokenizer, b: Tokenizer): number | undefined {
   const size = Math.min(a.vocabularySize, b.vocabularySize);
@@ -76,7 +76,7 @@ export interface FillInTheMiddle {
   readonly namesFileInPrefix?: true;
 }
 
-/** Work that can pause: it yields wherever others may go on. */
+/** Work that can pause: it yields wherever other work may run. */
 export type Sliced<Result> = Generator<void, Result, void>;
 
 /** For short work, and for callers that cannot wait. */
@@ -142,7 +142,7 @@ export function isPlainText(token: AddedToken): boolean {
   return !token.special && (/^\s+$/u.test(token.text) || [...token.text].length === 1);
 }
 
-/** Mistral's marks of thinking and calls: flagged special, but the model's answer is read by them. */
+/** Mistral's marks of thinking and calls. They are flagged special, but parsing the answer needs them. */
 const answerMarks: ReadonlySet<string> = new Set(['[THINK]', '[/THINK]', '[TOOL_CALLS]', '[CALL_ID]', '[ARGS]']);
 
 /** Whether an added token is never part of an answer; `flagged` by its file. */
@@ -159,7 +159,7 @@ export function looksSpecial(text: string): boolean {
 
 /** Finds added tokens in text: leftmost first, the longest if several start at one place, then the first listed. */
 export class AddedTokenFinder {
-  /** In the order of their texts, with the place of the longest other token that each begins with; -1: none. */
+  /** Sorted by text, with the index of the longest other token that each one starts with; -1 if none. */
   readonly #tokens: readonly AddedToken[];
   readonly #prefixes: Int32Array;
   readonly #longest: number;
@@ -211,7 +211,9 @@ export class AddedTokenFinder {
     return undefined;
   }
 
-  /** What `text` has at `at` begins with the last token before it in order, or with one that this begins with. */
+  /**
+   * The token at `at`: the text there starts with the last token that sorts before it, or with a prefix of that token.
+   */
   #at(text: string, at: number): AddedToken | undefined {
     if (!this.#beginnings.has(text.slice(at, at + 2)) && !this.#beginnings.has(text.charAt(at))) return undefined;
     const rest = text.slice(at, at + this.#longest);
@@ -260,7 +262,7 @@ export function findEndIds(idOf: (token: string) => number | undefined, publishe
     const id = idOf(name);
     if (id !== undefined) ids.add(id);
   }
-  // So may StarCoder2. SmolLM2 has its names of files and repositories, but fills no middle.
+  // StarCoder2 may do the same. SmolLM2 has StarCoder2's tokens for files and repositories, but no fill-in-the-middle.
   const { pad, fileSeparator, repositoryName } = findFillInTheMiddle(idOf) ?? {};
   for (const id of [pad, fileSeparator, repositoryName]) if (id !== undefined) ids.add(id);
   // In harmony, `<|end|>` ends a message but not the turn (openai/harmony, docs/format.md).

@@ -1,4 +1,7 @@
-/** Reads what families share from a published Hugging Face `config.json`, or from the keys of a GGUF. Errors name the key. */
+/**
+ * Reads the fields that families share from a Hugging Face `config.json` or from the keys of a GGUF. Errors name the
+ * key.
+ */
 import { z } from 'zod';
 import { firstIssue, invalidInput, unsupported } from '../../errors.ts';
 import type { GgufKeys, GgufMetadata } from '../../formats/ggufMetadata.ts';
@@ -55,7 +58,7 @@ export const decoderFields = {
   rms_norm_eps: positive.max(1),
   vocab_size: size(limits.model.vocabulary),
   max_position_embeddings: size(limits.model.contextTokens),
-  /** Phi's place for the key of `rope_scaling`. */
+  /** Phi has this key here instead of in `rope_scaling`. */
   original_max_position_embeddings: optional(size(limits.model.contextTokens)),
   hidden_act: z.string(),
   tie_word_embeddings: optional(z.boolean()),
@@ -70,7 +73,10 @@ const withTextConfig = z.looseObject({
   tie_word_embeddings: optional(z.boolean()),
 });
 
-/** The text part's configuration of a model that sees pictures too, or the whole one; `tiedEmbeddings` as stated outside it. */
+/**
+ * The text part's configuration of a model that also reads images, else the whole one. `tiedEmbeddings` is the key
+ * outside the text part.
+ */
 export function textConfig(config: unknown): { readonly text: unknown; readonly tiedEmbeddings?: boolean | undefined } {
   const { text_config, tie_word_embeddings } = parseConfig(withTextConfig, config);
   return { text: text_config ?? config, tiedEmbeddings: tie_word_embeddings };
@@ -115,8 +121,7 @@ export function requireValue(key: string, value: unknown, ...computed: readonly 
 
 /**
  * Size of the blocks of F8_E4M3 weights that share a scale (DeepSeek-V3 and Qwen's FP8 checkpoints); undefined for
- * plain floats.
- * @throws HearthError `unsupported` for GPTQ, AWQ etc., which need kernels of their own.
+ * plain floats. @throws HearthError `unsupported` for GPTQ, AWQ etc., which need other kernels.
  */
 export function fp8BlockOf(config: unknown): readonly [rows: number, columns: number] | undefined {
   const { quantization_config: quantisation } = parseConfig(quantisedConfig, config);
@@ -226,7 +231,7 @@ function yarnFromConfig(config: RopeConfig, settings: RopeScaling): YarnSpec {
   };
 }
 
-/** transformers' `_compute_longrope_parameters`: where Phi names the original context, `factor` counts for nothing. */
+/** transformers' `_compute_longrope_parameters`: if Phi states the original context, `factor` is ignored. */
 function longropeFromConfig(config: RopeConfig, settings: RopeScaling): Partial<RopeSpec> {
   const own = config.original_max_position_embeddings;
   const originalContextTokens = required(
@@ -282,7 +287,7 @@ export function contextTokensOf(maxPositionEmbeddings: number, rope: RopeSpec): 
     : maxPositionEmbeddings;
 }
 
-// The same from the `<architecture>.*` keys of a GGUF.
+// The same fields from the `<architecture>.*` keys of a GGUF.
 
 export type GgufSource = TensorFile & GgufMetadata;
 

@@ -36,7 +36,7 @@ import {
 import { deepseekFromGguf, deepseekFromHuggingFace } from './deepseekV3Weights.ts';
 import { type FamilyBuilder, swiGlu } from './family.ts';
 
-/** Of families with these experts (GLM-4.5). */
+/** Keys that families with these experts share (GLM-4.5). */
 export const expertFields = {
   first_k_dense_replace: z.number().int().min(0),
   moe_layer_freq: optional(z.number()),
@@ -53,7 +53,7 @@ export const expertFields = {
 };
 type ExpertConfig = z.infer<z.ZodObject<typeof expertFields>> & { readonly intermediate_size: number };
 
-/** Of families with this attention and these experts (GLM-4.7-Flash). */
+/** Configuration of families with this attention and these experts (GLM-4.7-Flash). */
 const latentConfig = z.looseObject({
   ...decoderFields,
   ...expertFields,
@@ -68,8 +68,8 @@ const latentConfig = z.looseObject({
 type LatentConfig = z.infer<typeof latentConfig>;
 
 /**
- * transformers' modules leave the epsilon of these two norms at its default, whatever `rms_norm_eps` says. llama.cpp takes that
- * (1e-5 in GLM-4.7-Flash): where the mean square is 1, the results differ by 5e-6.
+ * transformers leaves the epsilon of these two norms at its default and ignores `rms_norm_eps`. llama.cpp uses
+ * `rms_norm_eps` (1e-5 in GLM-4.7-Flash): with a mean square of 1, the results differ by 5e-6.
  */
 const latentNormEpsilon = 1e-6;
 
@@ -180,7 +180,7 @@ export function latentSpecFromGguf(family: Family, keys: GgufKeys, gguf: GgufSou
 
 /**
  * One entry a layer.
- * @param gating of files without the key.
+ * @param gating `expert_gating_func` of files without the key.
  */
 export function feedForwardsFromGguf(keys: GgufKeys, gating = softmaxGating): (DenseSpec | ExpertsSpec)[] {
   const dense = swiGlu(keys.size('feed_forward_length', limits.model.width));
@@ -231,7 +231,7 @@ function mscaleFromGguf(keys: GgufKeys, { yarn }: RopeSpec): number {
 const softmaxGating = 1;
 export const sigmoidGating = 2;
 
-/** @param missing gating of files without the key. */
+/** @param missing `expert_gating_func` of files without the key. */
 export function requireSigmoidGating(keys: GgufKeys, missing = sigmoidGating): void {
   const gating = keys.optionalNumber('expert_gating_func') ?? missing;
   if (gating === sigmoidGating) return;

@@ -38,7 +38,7 @@ export function deepseekFromHuggingFace(spec: DecoderSpec, file: TensorFile, con
   });
 }
 
-/** These experts beside any attention. */
+/** Weights of a model with these experts and any attention. */
 export function deepseekLikeFromHuggingFace(
   spec: DecoderSpec,
   file: TensorFile,

@@ -21,7 +21,7 @@ export interface FamilyBuilder {
   readonly ggufArchitecture: string;
   /** `tokenizer.ggml.pre` of its GGUFs, if another family has the same architecture. */
   readonly ggufPreTokeniser?: string;
-  /** What its publisher recommends, for files without a generation_config.json (GGUF); absent: nothing. */
+  /** Sampling that the publisher recommends, for files without a generation_config.json (GGUF). Absent: none. */
   readonly sampling?: PublishedSampling;
   /** @throws HearthError `invalid-input` or `unsupported`, naming the key. */
   specFromConfig(config: unknown): DecoderSpec;
@@ -72,7 +72,7 @@ export function swiGlu(intermediateSize: number): DenseSpec {
 
 // A checkpoint's tensors under the names that families look for, whatever prefix the publisher's class gave them.
 
-/** `rename` keeps names apart. */
+/** `rename` must map different names to different names. */
 export function renamedTensors(file: TensorFile, rename: (name: string) => string): TensorFile {
   const stored = new Map([...file.tensors.keys()].map((name) => [rename(name), name] as const));
   const tensors = new Map(
@@ -85,13 +85,13 @@ export function renamedTensors(file: TensorFile, rename: (name: string) => strin
   };
 }
 
-/** Prefixes of a text part beside one that sees pictures, as transformers 5 and 4 write them, and what they stand for. */
+/** Prefixes of the text part of a model that also reads images, in transformers 5 and 4, and their replacements. */
 const textPrefixes = [
   ['model.language_model.', 'model.'],
   ['language_model.', ''],
 ] as const;
 
-/** The text part of a model with pictures; other files as they are. */
+/** The text part of a model that also reads images; other files unchanged. */
 export function textPart(file: TensorFile): TensorFile {
   const found = textPrefixes.find(([prefix, own]) =>
     file.tensors.has(`${prefix}${own === '' ? 'model.' : ''}embed_tokens.weight`),

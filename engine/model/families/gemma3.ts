@@ -1,8 +1,8 @@
 /**
  * Gemma 3, text: norms before and after each block, GeGLU, scaled embeddings, and five layers with a sliding window for
- * each with full attention, which have rotary settings of their own.
- * Sources: transformers `models/gemma3/modeling_gemma3.py`; llama.cpp `convert_hf_to_gguf.py` (Gemma3Model) and
- * `llama-model.cpp` (LLM_ARCH_GEMMA3).
+ * each with full attention, each kind with its own rotary settings. Sources: transformers
+ * `models/gemma3/modeling_gemma3.py`; llama.cpp `convert_hf_to_gguf.py` (Gemma3Model) and `llama-model.cpp`
+ * (LLM_ARCH_GEMMA3).
  */
 import { z } from 'zod';
 import type { GgufKeys } from '../../formats/ggufMetadata.ts';
@@ -66,7 +66,7 @@ interface Gemma3Sizes extends Omit<HeadSizes, 'rope'> {
   readonly rope: { readonly full: RopeSpec; readonly sliding: RopeSpec };
 }
 
-/** `isFull`: one entry a layer. */
+/** @param isFull whether each layer has full attention; one entry a layer. */
 function gemma3Layers(
   isFull: readonly boolean[],
   { rope, slidingWindow, softmaxScale, ...sizes }: Gemma3Sizes,
@@ -137,7 +137,8 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   const full = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
   const theta = keys.optionalNumber('rope.freq_base_swa') ?? publishedLocalTheta;
   const pattern = keys.optionalSize('attention.sliding_window_pattern', limits.model.layers) ?? publishedPattern;
-  // The 27B model, which llama.cpp tells by its layers, divides by the width a head would have without head_dim.
+  // The 27B model, which llama.cpp recognises by its number of layers, scales by the head width that would apply
+  // without head_dim.
   const scaleDim = numLayers === 62 ? hiddenSize / numAttentionHeads : dimensions;
   return checkedSpec({
     family: 'gemma3',
@@ -178,7 +179,7 @@ const gemma3GgufNames: DecoderNames = {
   }),
 };
 
-/** safetensors store norm weights less one; the converter to GGUF adds it. */
+/** safetensors store norm weights minus one; the converter to GGUF adds one. */
 const withWholeNorms = (table: TensorTable): TensorTable => ({
   ...table,
   weight: (name, shape, as) => {

@@ -79,7 +79,7 @@ export const glm4Moe: FamilyBuilder = {
   weightsFromGguf: (spec, file) =>
     deepseekLikeFromGguf(spec, file, groupedQueryWeights, {
       ...ggufNames,
-      // The converter names the norm before the feed-forward block after its place behind attention.
+      // The converter names the norm before the feed-forward block for its position after attention.
       layer: (index) => ({
         ...ggufNames.layer(index),
         feedForwardNorm: `blk.${index}.post_attention_norm.weight`,

@@ -30,7 +30,7 @@ export const glm4MoeLite: FamilyBuilder = {
   // "GLM-4.7-Flash" card and generation_config.json.
   sampling: { temperature: 1, topP: 0.95 },
   specFromConfig,
-  // The first files lack the key, and llama.cpp recognises them by their sizes (deepseek2.cpp, load_arch_hparams).
+  // The first files lack the gating key; llama.cpp recognises them by their sizes (deepseek2.cpp, load_arch_hparams).
   specFromGguf: async (keys, gguf) => latentSpecFromGguf('glm4-moe-lite', keys, gguf, sigmoidGating),
   weightsFromHuggingFace: deepseekFromHuggingFace,
   weightsFromGguf: deepseekFromGguf,

@@ -1,7 +1,8 @@
 /**
- * MiniMax-M2, M2.1 and M2.5: grouped-query attention whose queries and keys are normalised over all heads together, heads rotated in
- * part, and experts chosen as DeepSeek-V3's are, all in one group and without a shared one. Sources: transformers
- * `models/minimax_m2/modular_minimax_m2.py`; llama.cpp `conversion/minimax.py` and `src/models/minimax-m2.cpp`.
+ * MiniMax-M2, M2.1 and M2.5: grouped-query attention with norms over all query heads and over all key heads together,
+ * partly rotated heads, and experts chosen as in DeepSeek-V3, but in one group and without a shared expert. Sources:
+ * transformers `models/minimax_m2/modular_minimax_m2.py`; llama.cpp `conversion/minimax.py` and
+ * `src/models/minimax-m2.cpp`.
  */
 import { z } from 'zod';
 import type { GgufKeys } from '../../formats/ggufMetadata.ts';

@@ -1,7 +1,8 @@
 /**
- * Mistral's dense models: Llama's architecture with a head width of its own. Ministral 3 and Devstral Small 2 sharpen queries beyond the
- * original context and extend it by YaRN; they and Mistral Small 3 are published as the text part of a model that sees pictures.
- * Sources: transformers `models/{mistral,ministral3,mistral3}/modeling_*.py`; llama.cpp `conversion/mistral3.py` (Mistral3Model) and
+ * Mistral's dense models: Llama's architecture with an independent head width. Ministral 3 and Devstral Small 2 extend
+ * the context with YaRN and scale queries beyond the original context; they and Mistral Small 3 are published as the
+ * text part of a model that also reads images. Sources: transformers
+ * `models/{mistral,ministral3,mistral3}/modeling_*.py`; llama.cpp `conversion/mistral3.py` (Mistral3Model) and
  * `src/models/mistral3.cpp`. Older models have Llama's architecture in GGUF files (llama.ts).
  */
 import { z } from 'zod';
@@ -36,7 +37,7 @@ const mistralConfig = z.looseObject({
 });
 type MistralConfig = z.infer<typeof mistralConfig>;
 
-/** Null means none; transformers' `MistralConfig` takes 4096 where the key is missing, `Ministral3Config` none. */
+/** Null means none; if the key is missing, transformers' `MistralConfig` takes 4096, `Ministral3Config` none. */
 function slidingWindowOf({ sliding_window: window, model_type: type }: MistralConfig): number | undefined {
   if (window === undefined) return type === 'mistral' ? 4096 : undefined;
   return window ?? undefined;
@@ -51,7 +52,8 @@ function specFromConfig(config: unknown): DecoderSpec {
   const rope = ropeFromConfig(parsed, { dimensions: sizes.headDim, layout: 'half-split' });
   return checkedSpec({
     family: 'mistral3',
-    // `tie_word_embeddings` outside the text part is ignored: transformers' default there is true, whatever the checkpoint has.
+    // `tie_word_embeddings` outside the text part is ignored: transformers writes true there by default, whatever the
+    // checkpoint has.
     ...configOuterFields(parsed, rope),
     layers: llamaLayers({ ...sizes, rope }, parsed.intermediate_size, {
       slidingWindow: slidingWindowOf(parsed),

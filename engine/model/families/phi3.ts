@@ -1,7 +1,7 @@
 /**
- * Phi-4, Phi-4-mini and Phi-3: Llama's architecture with q, k and v in one matrix, gate and up in another. Long contexts by longrope
- * (Ding et al. 2024).
- * Sources: transformers `models/phi3/modeling_phi3.py`; llama.cpp `convert_hf_to_gguf.py` (Phi3MiniModel).
+ * Phi-4, Phi-4-mini and Phi-3: Llama's architecture with q, k and v in one matrix, and gate and up in another. Long
+ * contexts use longrope (Ding et al. 2024). Sources: transformers `models/phi3/modeling_phi3.py`; llama.cpp
+ * `convert_hf_to_gguf.py` (Phi3MiniModel).
  */
 import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
@@ -76,7 +76,7 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   });
 }
 
-/** Files with factors name no scaling type, or longrope. The factor on cos and sin is computed by the converter. */
+/** Files with factors state no scaling type, or longrope. The converter computes the factor on cos and sin. */
 async function ropeOf(keys: GgufKeys, gguf: GgufSource, dimensions: number, contextTokens: number): Promise<RopeSpec> {
   const layout = 'half-split';
   const longFactors = await rotaryFactors(gguf, 'rope_factors_long.weight', dimensions / 2);
@@ -127,7 +127,7 @@ const tablesOf = (names: (layer: number) => { readonly qkv: string; readonly gat
   },
 });
 
-/** Parts of a matrix of `rows` rows: each from `offset` on, of `length` rows. */
+/** Cuts parts from a matrix of `rows` rows: `length` rows from `offset` on. */
 function cut({ table, spec: { hiddenSize } }: LayerContext, name: string, rows: number) {
   const whole = table.weight(name, [rows, hiddenSize]);
   return (offset: number, length: number): Weight =>

@@ -1,6 +1,6 @@
 /**
- * Qwen3, dense: RMSNorm on every query and key head before RoPE, a head width of its own, no biases.
- * Sources: transformers `models/qwen3/modeling_qwen3.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen3Model).
+ * Qwen3, dense: RMSNorm on every query and key head before RoPE, an independent head width, no biases. Sources:
+ * transformers `models/qwen3/modeling_qwen3.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen3Model).
  */
 import { z } from 'zod';
 import type { GgufKeys } from '../../formats/ggufMetadata.ts';
@@ -30,7 +30,7 @@ export const qwen3Fields = {
 const qwen3Config = z.looseObject(qwen3Fields);
 export type Qwen3Config = z.infer<typeof qwen3Config>;
 
-/** Heads have a norm each for queries and keys. */
+/** Every query head and every key head is normalised. */
 export const qwen3Attention = (sizes: HeadSizes, slidingWindow?: number): GroupedQueryAttentionSpec =>
   groupedQueryAttention(sizes, { qkNorm: true, slidingWindow });
 

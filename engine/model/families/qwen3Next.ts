@@ -1,9 +1,8 @@
 /**
- * Qwen3-Next: three of four layers are gated delta nets, every fourth is attention with an output gate and partly rotated
- * heads; many small experts, and one that always runs behind a gate of its own. Qwen3.5 and 3.6, dense or with experts, are
- * the same with other names.
- * Sources: transformers `models/{qwen3_next,qwen3_5,qwen3_5_moe}/modeling_*.py`; llama.cpp `conversion/qwen.py` (Qwen3NextModel,
- * Qwen3_5TextModel) and `src/models/{qwen3next,qwen35,qwen35moe}.cpp`.
+ * Qwen3-Next: three of four layers are gated delta nets, every fourth is attention with an output gate and partly
+ * rotated heads; many small experts, and a shared expert with its own gate. Qwen3.5 and 3.6, dense or with experts, are
+ * the same with other names. Sources: transformers `models/{qwen3_next,qwen3_5,qwen3_5_moe}/modeling_*.py`; llama.cpp
+ * `conversion/qwen.py` (Qwen3NextModel, Qwen3_5TextModel) and `src/models/{qwen3next,qwen35,qwen35moe}.cpp`.
  */
 import { z } from 'zod';
 import type { GgufKeys } from '../../formats/ggufMetadata.ts';
@@ -48,7 +47,7 @@ const layerTypes = z.array(z.enum(['linear_attention', 'full_attention'])).max(l
 
 const qwen3NextConfig = z.looseObject({
   ...decoderFields,
-  /** Absent where all layers have experts (Qwen3.5). */
+  /** Absent if all layers have experts (Qwen3.5). */
   intermediate_size: optional(width),
   attention_bias: optional(z.boolean()),
   linear_conv_kernel_dim: size(16),
@@ -155,12 +154,12 @@ async function specFromGguf(family: Family, keys: GgufKeys, gguf: GgufSource): P
   const dimensions = keys.optionalSize('rope.dimension_count', headDim) ?? headDim / 4;
   const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
   const attention = gatedAttention({ ...sizes, rope });
-  // The converter puts value heads that share a key head side by side or apart.
+  // The converter stores value heads that share a key head adjacent (`grouped`) or interleaved with others (`tiled`).
   const delta = deltaFromGguf(keys, family === 'qwen3.5' ? 'tiled' : 'grouped');
   const numExperts = keys.optionalSize('expert_count', limits.model.experts);
   const feedForward = numExperts === undefined ? swiGlu(intermediateSize) : expertsFromGguf(keys, numExperts);
   const isDelta = (layer: number): boolean => gguf.tensors.has(`blk.${layer}.ssm_a`);
-  // Layers that predict further tokens come last.
+  // Multi-token prediction layers come last and are not used.
   const layers = numLayers - (keys.optionalNumber('nextn_predict_layers') ?? 0);
   return checkedSpec({
     family,

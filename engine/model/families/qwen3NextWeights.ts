@@ -41,7 +41,7 @@ function deltaOf({ layer }: LayerContext): GatedDeltaSpec {
   return layer.attention;
 }
 
-/** Rows of `inputs`, which holds for each key head one part after the other. */
+/** The parts of `inputs`, which has the rows of all parts for the first key head, then for the next. */
 function partsByKeyHead(inputs: Weight, lengths: readonly number[], numKeyHeads: number): Weight[] {
   const period = lengths.reduce((sum, length) => sum + length, 0);
   const columns = inputs.shape.at(-1) ?? 1;
@@ -165,7 +165,7 @@ function deltaWeightsFromGguf(context: LayerContext): GatedDeltaWeights {
     norm: `${layer}.ssm_norm.weight`,
     output: `${layer}.ssm_out.weight`,
   };
-  // Files of the first weeks kept the publisher's order of rows.
+  // The earliest files kept the publisher's order of rows.
   const projections = table.has(`${layer}.ssm_in.weight`)
     ? projectionsByKeyHead(context, `${layer}.ssm_in.weight`)
     : projectionsByKind(context, `${layer}.attn_qkv.weight`, `${layer}.attn_gate.weight`);
@@ -254,13 +254,15 @@ const ggufTables: LayerTables = {
   },
 };
 
-/** The converter names the norm before the feed-forward block after its place behind attention. */
+/** The converter names the norm before the feed-forward block for its position after attention. */
 const ggufNamesOfNext: DecoderNames = {
   ...ggufNames,
   layer: (index) => ({ ...ggufNames.layer(index), feedForwardNorm: `blk.${index}.post_attention_norm.weight` }),
 };
 
-/** safetensors store norm weights less one, but not the norm inside the delta net; the converter to GGUF adds it. */
+/**
+ * safetensors store norm weights minus one, except for the norm inside the delta net; the converter to GGUF adds one.
+ */
 const withWholeNorms = (table: TensorTable): TensorTable => ({
   ...table,
   weight: (name, shape, as) => {
@@ -269,7 +271,7 @@ const withWholeNorms = (table: TensorTable): TensorTable => ({
   },
 });
 
-/** Beside the text part of Qwen3.5 lie the one that sees pictures, and one that predicts further tokens. */
+/** Qwen3.5's checkpoints also contain an image part and a multi-token prediction part, which are not loaded. */
 export function qwen3NextFromHuggingFace(spec: DecoderSpec, file: TensorFile, config: unknown): DecoderWeights {
   const table = withWholeNorms(tensorTable(textPart(file), fp8BlockOf(config)));
   return decoderWeights(spec, table, huggingFaceNames, huggingFaceTables);

@@ -43,7 +43,9 @@ const starcoder2Config = z.looseObject({
   sliding_window: optional(size(limits.model.contextTokens)),
 });
 
-/** Of the 3B, 7B and 15B models. llama.cpp's converter writes none, and llama.cpp computes none: up to this length it is the same. */
+/**
+ * Window of the 3B, 7B and 15B models. llama.cpp neither stores nor applies it; results are the same up to this length.
+ */
 const publishedSlidingWindow = 4096;
 
 function starcoder2Layers(

@@ -36,7 +36,8 @@ function yarnFrequencies(plain: Float64Array, rope: RopeSpec, yarn: YarnSpec): F
 }
 
 /**
- * The pairs between which YaRN blends: those that complete `betaFast` and `betaSlow` turns within the original context.
+ * The range of pairs that YaRN blends: from the pair that completes `betaFast` turns within the original context to the
+ * one that completes `betaSlow`.
  */
 export function yarnCorrectionRange(rope: RopeSpec, yarn: YarnSpec): { readonly low: number; readonly high: number } {
   const pairThatTurns = (rotations: number): number =>

@@ -30,7 +30,7 @@ export interface DecoderSpec {
   readonly family: Family;
   readonly vocabularySize: number;
   readonly hiddenSize: number;
-  /** Epsilon of every norm of the model but the latents'. */
+  /** Epsilon of every norm except those of latents. */
   readonly normEpsilon: number;
   /**
    * Norms over the residual stream are LayerNorms (Ba et al. 2016); absent: RMSNorms (Zhang and Sennrich 2019). Their weights are
@@ -46,8 +46,8 @@ export interface DecoderSpec {
    */
   readonly headless?: true;
   /**
-   * Part of a model on several devices (backend/split): passes take hidden states instead of ids, no embedding is loaded, and
-   * all but the last stage return hidden states as they leave their layers. Absent: the whole model.
+   * A stage of a model on several devices (backend/split): passes take hidden states instead of ids, and no embedding
+   * is loaded. Inner stages return the hidden states after their layers. Absent: the whole model.
    */
   readonly stage?: 'inner' | 'last';
   /** Multiplies the embeddings, not the head (Gemma). */
@@ -71,7 +71,7 @@ export interface LayerSpec {
 /** Norms over the residual stream. */
 export const normsOf = ({ postNorms }: LayerSpec): number => (postNorms ? 4 : 2);
 
-/** What mixes tokens: attention to all cached keys, or a state that each token changes. */
+/** Mixes tokens: by attention to cached keys, or by a state that each token changes. */
 export type AttentionSpec = GroupedQueryAttentionSpec | LatentAttentionSpec | GatedDeltaSpec;
 
 export interface GroupedQueryAttentionSpec {
@@ -97,7 +97,7 @@ export interface GroupedQueryAttentionSpec {
   readonly softmaxScale: number;
 }
 
-/** Values that each norm of queries and of keys goes over. */
+/** Width of the norms of queries and of keys. */
 export function qkNormWidths({
   jointNorm,
   headDim,
@@ -133,10 +133,10 @@ export interface LatentAttentionSpec {
 }
 
 /**
- * Gated delta net (Yang et al. 2024, "Gated Delta Networks"): no keys and values are cached, but a state `S` for each value
- * head, `[keyHeadDim, valueHeadDim]`, which each token decays and corrects:
- * `S = exp(g) S + k (beta (v - exp(g) Sᵀ k))ᵀ`, `output = Sᵀ q`.
- * Before it a causal convolution over each channel of queries, keys and values, then SiLU, then q and k are made unit vectors.
+ * Gated delta net (Yang et al. 2024, "Gated Delta Networks"): instead of keys and values, caches a state `S` for each
+ * value head, `[keyHeadDim, valueHeadDim]`, which each token decays and corrects: `S = exp(g) S + k (beta (v - exp(g)
+ * Sᵀ k))ᵀ`, `output = Sᵀ q`. Its inputs q, k and v first pass a causal convolution over each channel, then SiLU; q and
+ * k are then normalised to length 1.
  */
 export interface GatedDeltaSpec {
   readonly kind: 'gated-delta';
@@ -144,11 +144,11 @@ export interface GatedDeltaSpec {
   readonly numValueHeads: number;
   readonly keyHeadDim: number;
   readonly valueHeadDim: number;
-  /** Tokens that the convolution sees, the own one included. */
+  /** Tokens that the convolution sees, including the current one. */
   readonly convolutionTokens: number;
   /** Key head of value head `i`: `i / (values a key)` as published, or `i % numKeyHeads` as in GGUF files of Qwen3.5. */
   readonly sharing: 'grouped' | 'tiled';
-  /** It needs no positions, and has no scores. */
+  /** A gated delta net has neither positions nor scores. */
   readonly rope?: never;
   readonly softmaxScale?: never;
 }
@@ -168,7 +168,7 @@ export const stateBytesOf = ({ layers }: Pick<DecoderSpec, 'layers'>): number =>
 export const keyHeadOf = ({ sharing, numKeyHeads, numValueHeads }: GatedDeltaSpec, valueHead: number): number =>
   sharing === 'tiled' ? valueHead % numKeyHeads : Math.floor((valueHead * numKeyHeads) / numValueHeads);
 
-/** Whether any layer keeps a state, which can't go back by forgetting tokens. */
+/** Whether any layer keeps a state, which can't be truncated like a KV cache. */
 export const isRecurrent = ({ layers }: Pick<DecoderSpec, 'layers'>): boolean =>
   layers.some(({ attention }) => attention.kind === 'gated-delta');
 
@@ -213,7 +213,7 @@ export type Activation =
   /** GPT-OSS: gate = min(gate, limit); up = clamp(up, ±limit); (up + 1) · gate · sigmoid(alpha · gate). */
   | { readonly kind: 'swiglu-clamped'; readonly alpha: number; readonly limit: number };
 
-/** As papers call the gated network (Shazeer 2020). */
+/** Name of the network in the literature (Shazeer 2020). */
 export function activationName(activation: Activation | PlainSpec['activation']): string {
   if (activation.kind === 'gelu') return 'GELU';
   if (activation.kind === 'gelu-gate') return 'GeGLU';
@@ -348,7 +348,7 @@ export const processorPrecision = (asked: CachePrecision = 'f16'): 'f32' | 'f16'
 
 export type CachedAttentionSpec = Exclude<AttentionSpec, GatedDeltaSpec>;
 
-/** Of the layers that cache keys and values. */
+/** Attention of the layers that cache keys and values. */
 export const cachedAttentions = ({ layers }: Pick<DecoderSpec, 'layers'>): CachedAttentionSpec[] =>
   layers.flatMap(({ attention }) => (attention.kind === 'gated-delta' ? [] : [attention]));
 
@@ -392,6 +392,6 @@ export function cacheBytesPerToken(attentions: readonly AttentionSpec[], precisi
 export function cacheBytesPerValue({ layers }: Pick<DecoderSpec, 'layers'>, precision: CachePrecision): number {
   const attentions = layers.map(({ attention }) => attention);
   const values = attentions.reduce((sum, attention) => sum + cacheValuesPerToken(attention), 0);
-  // Of a stage whose layers all keep states, nothing.
+  // A stage with only recurrent layers caches nothing per token.
   return values === 0 ? 0 : cacheBytesPerToken(attentions, precision) / values;
 }

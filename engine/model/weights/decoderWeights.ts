@@ -1,5 +1,6 @@
 /**
- * Finds tensors by their published names. Errors name a tensor that is missing, misshapen or of an unsupported type.
+ * Finds tensors by their published names. Errors name a tensor that is missing, or has a wrong shape or an unsupported
+ * type.
  */
 import { invalidInput, unsupported } from '../../errors.ts';
 import { dequantise } from '../../formats/dequantise.ts';

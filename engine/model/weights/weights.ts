@@ -44,7 +44,10 @@ export interface LayerWeights extends LayerNorms<Weight> {
   readonly feedForward: FeedForwardWeights;
 }
 
-/** A layer's norms over the residual stream, `[hidden]` each, LayerNorms `[2, hidden]`: their names, stored weights or loaded values. */
+/**
+ * A layer's norms over the residual stream, as names, stored weights or loaded values: `[hidden]` each, LayerNorms `[2,
+ * hidden]`.
+ */
 export interface LayerNorms<Norm> {
   readonly attentionNorm: Norm;
   readonly feedForwardNorm: Norm;
@@ -63,7 +66,7 @@ export function mapNorms<From, To>(norms: LayerNorms<From>, to: (norm: From) => 
   };
 }
 
-/** The same, one after the other. */
+/** Applies `load` to each norm, one after the other. */
 export async function loadNorms<From, To>(
   norms: LayerNorms<From>,
   load: (norm: From) => Promise<To>,
@@ -128,7 +131,7 @@ export interface GatedDeltaWeights {
   /** `g = decayRate · softplus(decay · x + decayBias)`. `[valueHeads, hidden]`, `[valueHeads]` each */
   readonly decay: Weight;
   readonly decayBias: Weight;
-  /** Negative. */
+  /** Negative values. `[valueHeads]` */
   readonly decayRate: Weight;
   /** The oldest token first. `[channels, convolutionTokens]` */
   readonly convolution: Weight;

@@ -101,7 +101,7 @@ function rangeOf(bounds: readonly Value[]): { start: number; step: number; count
   return { start, step: third, count: Math.max(0, Math.ceil((stop - start) / third)) };
 }
 
-/** From a mapping or pairs, and named arguments. */
+/** Members from a mapping or pairs, and from named arguments. */
 function membersOf([given]: readonly Value[], named: ReadonlyMap<string, Value>, budget: Budget): [string, Value][] {
   if (given === undefined) return [...named];
   const pairs = given instanceof Dict ? [...given.entries] : iterate(given).map((pair) => iterate(pair));
@@ -157,11 +157,11 @@ export function compileChatTemplate(source: string): ChatTemplate {
 
 export interface ToolSyntax {
   /**
-   * `invoke`: MiniMax's; `keyed`: GLM's names and values, each between tags of its own; `named` and `listed`: Mistral's
+   * `invoke`: MiniMax's; `keyed`: GLM's, where names and values have separate tags; `named` and `listed`: Mistral's
    * (parsers/markedCall.ts).
    */
   readonly kind: 'json' | 'xml' | 'invoke' | 'keyed' | 'named' | 'listed';
-  /** `keyed`: no line feeds stand between the tags (GLM-4.7). */
+  /** `keyed`: no line feeds between the tags (GLM-4.7). */
   readonly dense?: true;
   /** Empty: a bare call is the whole answer (Llama 3). */
   readonly open: string;
@@ -172,7 +172,7 @@ export interface ToolSyntax {
   readonly given: 'json' | 'mapping' | 'texts';
   /** Whether the template shows tools, calls and results; otherwise they are turned into ordinary turns first. */
   readonly inTemplate: boolean;
-  /** Mistral's templates before 2025 refuse identifiers of calls that are shorter. */
+  /** Mistral's templates before 2025 refuse shorter call ids. */
   readonly callIds?: 'nine characters';
 }
 
@@ -281,7 +281,7 @@ export function templateCall(
   return { id, type: 'function', function: { name: call.name, arguments: argumentsFor(call, given) } };
 }
 
-/** `call_1` as `0000call1` where nine letters and digits are asked for. */
+/** `call_1` as `0000call1` if the syntax requires nine letters and digits. */
 export function templateCallId(id: string, syntax: { readonly callIds?: ToolSyntax['callIds'] | undefined }): string {
   if (!syntax.callIds) return id;
   return id

@@ -94,8 +94,8 @@ export class HarmonyFormat implements PromptFormat {
 }
 
 /**
- * The message ends around user messages: a turn is edited there, and its answer is rendered differently from there on
- * once its thinking is dropped.
+ * The message ends around user messages. Later prompts may diverge there: when a turn is edited, or when its answer is
+ * rendered without its thinking.
  */
 function turnBoundaries(history: readonly HarmonyMessage[], ends: readonly number[]): number[] {
   const isUser = (message: HarmonyMessage | undefined): boolean => message?.author === 'user';

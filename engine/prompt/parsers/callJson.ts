@@ -1,7 +1,10 @@
 /** The JSON of a tool call: scanned for its end character by character, or read once it is whole. */
 import type { CallProgress } from './toolCallText.ts';
 
-/** `{"name": …, "arguments": …}` with its keys in any order; undefined if it is none. @param rest the text after it. */
+/**
+ * `{"name": …, "arguments": …}` with its keys in any order; undefined if the text isn't such a call. @param rest the
+ * text after it.
+ */
 export function wholeCall(text: string, rest: string): CallProgress | undefined {
   const call = parseJson(text);
   if (typeof call !== 'object' || call === null || !('name' in call) || typeof call.name !== 'string') return undefined;

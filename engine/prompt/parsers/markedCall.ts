@@ -1,7 +1,8 @@
 /**
- * Mistral's calls, after their mark `[TOOL_CALLS]`: `f[ARGS]{…}`, each with a mark of its own (tokenizers from v11 on; some write
- * `f[CALL_ID]…[ARGS]{…}` or `f{…}`), or one list `[{"name": "f", "arguments": {…}, "id": "…"}, …]` (before).
- * Source: mistral-common, `tokens/tokenizers/instruct.py`. A call of a list is given once it is whole.
+ * Mistral's calls, after their mark `[TOOL_CALLS]`. Tokenizers from v11 on write one mark for each call, `f[ARGS]{…}`
+ * (some write `f[CALL_ID]…[ARGS]{…}` or `f{…}`). Earlier ones write one list, `[{"name": "f", "arguments": {…}, "id":
+ * "…"}, …]`; a call of a list is delivered once it is complete. Source: mistral-common,
+ * `tokens/tokenizers/instruct.py`.
  */
 import type { Tool } from '../conversation.ts';
 import { JsonObjectScanner, wholeCall } from './callJson.ts';
@@ -15,12 +16,12 @@ export class MarkedCallReader implements CallReader {
   readonly #tools: readonly Tool[];
   readonly #scanner = new JsonObjectScanner();
   #state: 'start' | 'head' | 'arguments' | 'item' | 'between';
-  /** The whole text, in case it isn't a call, and where its JSON starts and is read to. */
+  /** The whole text, in case it isn't a call, and the positions where its JSON starts and up to which it is parsed. */
   #text = '';
   #start = 0;
   #at = 0;
 
-  /** @param inList the text starts behind the comma after a call of a list. */
+  /** @param inList the text starts after the comma that follows a call of a list. */
   constructor(open: string, tools: readonly Tool[], inList = false) {
     this.#open = open;
     this.#tools = tools;
@@ -110,7 +111,7 @@ export class MarkedCallReader implements CallReader {
     return { rest: after.startsWith(']') ? after.slice(1) : after };
   }
 
-  /** Reads on in the JSON object. */
+  /** Continues scanning the JSON object. */
   #scan(): ReturnType<JsonObjectScanner['push']> {
     while (this.#at < this.#text.length) {
       const state = this.#scanner.push(this.#text.charAt(this.#at));
@@ -121,7 +122,7 @@ export class MarkedCallReader implements CallReader {
     return 'more';
   }
 
-  /** What follows `end` is looked through for further calls. */
+  /** Not a call. The text after `end` is searched for further calls. */
   #broken(end: number): CallProgress {
     return { broken: this.#open + this.#text.slice(0, end), rest: this.#text.slice(end) };
   }

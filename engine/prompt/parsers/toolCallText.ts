@@ -63,7 +63,7 @@ export class ToolCallSplitter {
     if (this.#call) {
       this.#held = '';
       this.#follow(this.#call.reader.push(held), pieces);
-      // What is held again follows the call.
+      // Text held back now comes after the call.
       return true;
     }
     const open = this.#findOpening(held);

@@ -1,39 +1,39 @@
 /**
- * Calls whose arguments stand between tags: Qwen3-Coder's, MiniMax's and GLM's.
+ * Parses calls with arguments between tags: Qwen3-Coder's, MiniMax's and GLM's.
  *
  * The schema says whether a value is text or JSON. Each value is streamed as a member of the arguments' JSON.
  *
- * About one of Qwen3-Coder's calls in five lacks a tag. A value without its closing tag ends at the next parameter of the
- * tool, at the end of the call on a line of its own, or at the function's closing tag if only the end of the call follows. A
- * function without its closing tag ends with the call, or where another begins.
+ * About one of Qwen3-Coder's calls in five lacks a tag. A value without its closing tag ends at the next parameter of
+ * the tool, at the end of the call on a separate line, or at the function's closing tag if only the end of the call
+ * follows. A function without its closing tag ends with the call, or where another begins.
  */
 import { argumentTypes, type Tool } from '../conversation.ts';
 import type { ToolSyntax } from '../formats/chatTemplate.ts';
 import { partialMatchLength } from '../thinking.ts';
 import type { CallProgress, CallReader } from './toolCallText.ts';
 
-/** How one of them is written. */
+/** How one of these formats writes a call. */
 export interface CallForm {
   /** Matches up to the first argument. Group 1: the tool's name. */
   readonly head: RegExp;
   /** Whether text that `head` doesn't match yet may become a call. */
   mayBegin(text: string, tools: readonly Tool[]): boolean;
-  /** Text from which a call to the tool is recognised where its opening tag is missing. */
+  /** Texts that identify a call to the tool if its opening tag is missing. */
   openings(name: string): readonly string[];
   /** Matches an argument up to its value. Group 1: its name. */
   readonly member: RegExp;
   /** Beginning of every argument. */
   readonly memberStart: string;
-  /** Matches what begins as an argument and can't become one. */
+  /** Matches text that begins like an argument but can't become one. */
   readonly notMember: RegExp;
-  /** An argument up to its value, as it ends the value before that lacks its closing tag. */
+  /** An argument up to its value. It ends a previous value that lacks its closing tag. */
   memberHead(name: string): string;
   readonly valueEnd: string;
   /** The tag that ends a call, before the closing tag; empty: none. */
   readonly functionEnd: string;
   /** Beginning of the next call. */
   readonly functionStart: string;
-  /** Each value stands on lines of its own, between line feeds that belong to the tags. */
+  /** Each value is on separate lines; the line feeds around it belong to the tags. */
   readonly onLines: boolean;
   /** Whether an argument that the schema doesn't name is text. */
   readonly unknownIsText: boolean;
@@ -143,7 +143,9 @@ export class XmlCallReader implements CallReader {
     return this.#state === 'head' ? { broken: this.#open + this.#raw } : { ...before, rest: '' };
   }
 
-  /** Only then is a call complete that breaks off between two values. */
+  /**
+   * Whether the call has all required arguments. Only then does a call that ends between two values count as complete.
+   */
   #hasRequired(): boolean {
     const required: unknown = this.#tool?.parameters['required'];
     return this.#members.size > 0 && Array.isArray(required) && required.every((name) => this.#members.has(name));
@@ -209,7 +211,7 @@ export class XmlCallReader implements CallReader {
     return { arguments: `${comma}${JSON.stringify(name)}: ` };
   }
 
-  /** What begins another call and so ends this one, if it is complete. */
+  /** Texts that begin another call and so end this one, if it is complete. */
   #nextCalls(): string[] {
     if (!this.#hasRequired()) return [];
     return [this.#form.functionStart, ...this.#tools.flatMap(({ name }) => this.#form.openings(name))];
@@ -246,7 +248,7 @@ export class XmlCallReader implements CallReader {
     return `${this.#member.begun ? '' : '"'}${JSON.stringify(text).slice(1, -1)}"`;
   }
 
-  /** Ends a value that lacks its closing tag. */
+  /** Texts that end a value without its closing tag. */
   #otherEnds(): string[] {
     const { onLines, memberHead } = this.#form;
     const others = Object.keys(this.#types).filter((name) => !this.#members.has(name));
@@ -260,7 +262,7 @@ export class XmlCallReader implements CallReader {
     return this.#form.onLines ? [`\n${tag}`] : [`\n${tag}`, tag];
   }
 
-  /** The value, if such a tag is the last of the output. */
+  /** The value, if the output ends with such a tag. */
   #beforeEnding(): string | undefined {
     const held = this.#held.trimEnd();
     const ending = this.#endings().find((tag) => held.endsWith(tag));

@@ -132,7 +132,7 @@ export function invokeCallSteps(tools: readonly Tool[]): readonly Step[] {
 export function keyedCallSteps(tools: readonly Tool[], dense = false): readonly Step[] {
   const names = (tool: Tool) => Object.keys(argumentTypes(tool));
   if (!dense) return [chooseName(tools, '\n', (tool) => parameterSteps(tool, names(tool), keyedTags))];
-  // A name is told from longer ones by the tag that follows it.
+  // The tag after a name distinguishes it from longer names.
   const choices = tools.flatMap((tool) =>
     nextTags(tool, names(tool), denseTags).map((next) => ({ ...next, text: tool.name + next.text })),
   );
@@ -150,7 +150,7 @@ function listedCallSteps(tools: readonly Tool[], single: boolean): readonly Step
   return [{ kind: 'write', text: `[${bareStart}` }, ...named, end];
 }
 
-/** How a parameter and the call's end are written. */
+/** The tags of a parameter and of the call's end. */
 interface ParameterTags {
   readonly start: (name: string) => string;
   readonly beforeEnd: string;
@@ -200,7 +200,7 @@ function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) =>
   };
 }
 
-/** A tag, and what follows once it is written. */
+/** A tag, and the steps that follow it. */
 interface NextTag {
   readonly text: string;
   readonly follow: () => readonly Step[];
@@ -323,7 +323,7 @@ const bareOpener = /^\s*\{\s*"name"\s*:\s*"/;
 const noCall = (open: string): Forbidden =>
   open === '' ? { tokens: [], text: '{"name":', where: 'start' } : { tokens: [open], text: open };
 
-/** If the prompt doesn't open the thinking, a model that should think does. */
+/** If the prompt doesn't open the thinking, the answer does. */
 function thinking({ insideThinking }: TaggedState): readonly Step[] {
   const open: readonly Step[] = insideThinking ? [] : [{ kind: 'write', text: '<think>\n' }];
   return [...open, { kind: 'think' }, { kind: 'write', text: '\n\n' }];

@@ -198,7 +198,9 @@ function cardOf({ host, url }: RemoteServer, model: ListedModel, fillIn: FillIn,
     ...(known === undefined && asked === undefined
       ? [`${host} does not report its context length; ${assumedContextTokens} tokens are assumed.`]
       : []),
-    ...(fillIn === 'plain' ? [`${host} does not support fill-in-the-middle, so completions ignore the text after the cursor.`] : []),
+    ...(fillIn === 'plain'
+      ? [`${host} does not support fill-in-the-middle, so completions ignore the text after the cursor.`]
+      : []),
     ...(fillIn === 'none' ? [`${host} has no /v1/completions: it can't complete code.`] : []),
   ];
   return {

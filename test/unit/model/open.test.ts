@@ -60,7 +60,7 @@ describe('opening a model', () => {
 
   it('that sees pictures notes that only its text part is loaded', async () => {
     const sees = await openModel(fixtureFile('goldens/mistral3'));
-    expect(sees.notes).toEqual(['This model also sees pictures. Only its text part is loaded.']);
+    expect(sees.notes).toEqual(['This model also reads images. Only its text part is loaded.']);
     const reads = await openModel(fixtureFile('goldens/qwen3'));
     expect(reads).not.toHaveProperty('notes');
     await Promise.all([sees.file.close(), reads.file.close()]);

@@ -35,7 +35,7 @@ function attributeOf(item: Value, path: Value, runtime: Runtime, fallback?: Valu
   }, item);
 }
 
-/** The sort key: an attribute or the item itself; strings ignore case unless it counts. */
+/** The sort key: an attribute or the item itself. Strings ignore case unless the filter is case-sensitive. */
 function keyOf(args: Bound, runtime: Runtime): (item: Value) => Value {
   const path = args.get('attribute');
   const paths = typeof path === 'string' && path.includes(',') ? path.split(',') : undefined;
@@ -85,7 +85,7 @@ function mapped(value: Value, runtime: Runtime, { positional, named }: Given): V
   return new Generator(items.map((item) => attributeOf(item, path, runtime, fallback)));
 }
 
-/** Groups of so many items; the last one is filled up. */
+/** Groups of `linecount` items; the last one is filled up. */
 function batched(items: readonly Value[], args: Bound, { budget }: Runtime): Value {
   const size = args.integer('linecount', 0);
   if (size < 1) throw new TemplateError('batch takes a number above 0');
@@ -98,7 +98,7 @@ function batched(items: readonly Value[], args: Bound, { budget }: Runtime): Val
   return new Generator(groups);
 }
 
-/** So many groups. */
+/** Divides the items into `slices` groups. */
 function sliced(items: readonly Value[], args: Bound, { budget }: Runtime): Value {
   const count = args.integer('slices', 0);
   if (count < 1) throw new TemplateError('slice takes a number above 0');

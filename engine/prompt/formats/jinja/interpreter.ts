@@ -136,7 +136,7 @@ export class Interpreter implements Runtime {
     return filters.reduce<Value>((value, { name, args }) => this.#filtered(name, value, args, scope), text);
   }
 
-  /** It sees the variables around its definition. */
+  /** Creates a macro, which sees the variables around its definition. */
   #macro(name: string, parameters: readonly Parameter[], body: readonly Statement[], scope: Scope): Callable {
     return new Callable(name, (positional, named) => {
       const inner = new Scope(scope);

@@ -86,7 +86,7 @@ export const capitalize = (text: string): string => {
   return first.toUpperCase() + text.slice(first.length).toLowerCase();
 };
 
-/** `str.title`: a letter that follows no letter becomes upper case. */
+/** `str.title`: the first letter of each word becomes upper case. */
 const title = (text: string): string => text.replaceAll(/\p{L}+/gu, (word) => capitalize(word));
 
 /** Length of the result of `str.replace(old, new)`. */

@@ -347,7 +347,10 @@ function magnitude(value: number, { type, precision, alternate }: Spec, isFloat:
 
 const exponent = (text: string): string => text.replace(/e([+-])(\d)$/, 'e$10$2');
 
-/** So many digits without trailing zeros; with an exponent below 1e-4 and if the digits end before the point. */
+/**
+ * `digits` significant digits without trailing zeros; with an exponent below 1e-4 and if the digits end before the
+ * point.
+ */
 function shortest(value: number, digits: number): string {
   const [mantissa = '', power = '0'] = value.toExponential(digits - 1).split('e');
   if (Number(power) >= -4 && Number(power) < digits) {

@@ -34,13 +34,13 @@ export class Budget {
     if (!(this.#stepsLeft >= 0)) throw tooMuch('too many steps');
   }
 
-  /** Call before a string of so many characters is created or scanned. */
+  /** Call before a string of this many characters is created or scanned. */
   spendChars(characters: number): void {
     if (!(characters <= this.#maxChars)) throw tooMuch(`more than ${this.#maxChars} characters`);
     this.spend(characters / sizeOfStep);
   }
 
-  /** Call before a list of so many items is created. */
+  /** Call before a list of this many items is created. */
   spendItems(items: number): void {
     if (!(items <= templateItems)) throw tooMuch(`a list of more than ${templateItems} items`);
     this.spend(items / sizeOfStep);
