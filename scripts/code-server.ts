@@ -64,7 +64,7 @@ async function buildNatives(
       appendFileSync(reasons, `${module}: ${error instanceof Error ? error.message : String(error)}\n\n`);
     });
   }
-  if (missing.length > 0) log(`code-server goes without ${missing.join(', ')}, which need a compiler and python3.`);
+  if (missing.length > 0) log(`code-server runs without ${missing.join(', ')}, which need a compiler and python3.`);
 }
 
 /** Removes the variables of an outer `npm run`, which would redirect the install to its project. */

@@ -45,7 +45,7 @@ const firstSentence = (text: string): string =>
 export function withSettings(readme: string): string {
   const [before, rest] = readme.split(begin);
   const after = rest?.split(end)[1];
-  if (before === undefined || after === undefined) throw new Error('README.md has no place for the settings.');
+  if (before === undefined || after === undefined) throw new Error('README.md has no markers for the settings.');
   return `${before}${begin}\n${settingsTable()}\n${end}${after}`;
 }
 

@@ -46,7 +46,7 @@ function readArguments() {
   }
   // npm starts scripts in the project folder; INIT_CWD is the user's folder.
   const folder = resolve(process.env['INIT_CWD'] ?? process.cwd(), positionals[0] ?? '.');
-  if (!existsSync(folder) || !statSync(folder).isDirectory()) throw new Error(`${folder} is no folder.`);
+  if (!existsSync(folder) || !statSync(folder).isDirectory()) throw new Error(`${folder} is not a folder.`);
   return { port, folder, open: values.open, browser: values.browser };
 }
 

@@ -132,7 +132,7 @@ export const agentTools: readonly AgentTool[] = [
       title: vscode.l10n.t('Proposed the new file {0}', file),
       run: async () => {
         const uri = await createdUri(file);
-        if (uri === undefined) throw new Error(`${file} exists already or is not inside the workspace.`);
+        if (uri === undefined) throw new Error(`${file} already exists or is not inside the workspace.`);
         return propose(at, { kind: 'create', uri, text });
       },
     }),
@@ -149,7 +149,7 @@ export const agentTools: readonly AgentTool[] = [
       title: vscode.l10n.t('Proposed to rename {0}', file),
       run: async () => {
         const to = await createdUri(target);
-        if (to === undefined) throw new Error(`${target} exists already or is not inside the workspace.`);
+        if (to === undefined) throw new Error(`${target} already exists or is not inside the workspace.`);
         const known = at.changes.proposed(at.turn, await inside(file))?.text;
         return propose(at, {
           kind: 'rename',

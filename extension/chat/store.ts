@@ -200,7 +200,7 @@ export class ChatStore {
   #journalOf(conversation: Conversation): Journal {
     const rebuilt: Rebuilt = (stored, waiting) => {
       if (isWhole(conversation, [...stored, ...waiting])) return undefined;
-      this.#log.warn(`Chat history: the file of ${conversation.id} was changed or removed and is made again.`);
+      this.#log.warn(`Chat history: the file of ${conversation.id} was changed or removed and is written again.`);
       if (conversation === this.#current) void this.#point(conversation.id);
       return wholeRecords(conversation, stored);
     };

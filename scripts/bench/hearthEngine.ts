@@ -70,7 +70,7 @@ function requesterOf(engine: EngineProcess, { directory }: EngineOptions): Reque
       const isStored = async () =>
         (await readdir(snapshotDirectory(directory)).catch(() => [])).some((name) => name.endsWith('.kv'));
       for (let waitedMs = 0; !(await isStored()); waitedMs += 100) {
-        if (waitedMs > storeMs) throw new Error(`Nothing was stored within ${storeMs / 1000} seconds.`);
+        if (waitedMs > storeMs) throw new Error(`No snapshot was stored within ${storeMs / 1000} seconds.`);
         await sleep(100);
       }
     },

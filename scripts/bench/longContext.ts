@@ -54,7 +54,7 @@ function patched(file: Buffer, key: string, tokens: number): Buffer {
   type.writeUInt32LE(uint32Type);
   const entry = Buffer.concat([head, Buffer.from(key), type]);
   const at = file.indexOf(entry);
-  if (at < 0) throw new Error(`${key} is no 32-bit number.`);
+  if (at < 0) throw new Error(`${key} is not a 32-bit number.`);
   file.writeUInt32LE(tokens, at + entry.length);
   return file;
 }

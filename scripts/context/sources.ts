@@ -57,7 +57,7 @@ export async function sourceFolder(source: Source): Promise<string> {
 
 async function unpack(folder: string): Promise<void> {
   const archive = readdirSync(folder).find((name) => /\.(tgz|tar\.gz)$/.test(name));
-  if (archive === undefined) throw new Error(`Nothing was fetched into ${folder}.`);
+  if (archive === undefined) throw new Error(`No archive was downloaded into ${folder}.`);
   await run('tar', ['xzf', archive], { cwd: folder, output: 'quiet' });
   rmSync(join(folder, archive));
 }

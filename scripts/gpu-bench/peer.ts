@@ -35,7 +35,7 @@ const llama = await getLlama({ gpu, build: 'never', logLevel: 'warn', progressLo
 if (llama.gpu !== gpu) throw new Error(`llama.cpp computes on '${llama.gpu}', not on '${gpu}'`);
 // node-llama-cpp silently falls back to the CPU.
 const devices: readonly string[] = await llama.getGpuDeviceNames();
-if (devices.length === 0) throw new Error('llama.cpp knows no GPU here that it would use');
+if (devices.length === 0) throw new Error('llama.cpp finds no GPU that it uses');
 const model = await llama.loadModel({ modelPath, gpuLayers: 'max' });
 const context = await model.createContext({
   contextSize: contextFor(workload) + 256,

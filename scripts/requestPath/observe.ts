@@ -26,7 +26,7 @@ export class Observer {
   /** Calls to `name` of `prototype` are hand-overs. `before` sees the call's `this` and arguments. */
   watch<T extends object>(prototype: T, name: keyof T & string, before?: (self: T, args: unknown[]) => void): void {
     const original: unknown = Reflect.get(prototype, name);
-    if (typeof original !== 'function') throw new Error(`${name} is no method.`);
+    if (typeof original !== 'function') throw new Error(`${name} is not a method.`);
     const handOver = () => this.handOver();
     Reflect.set(prototype, name, function (this: T, ...args: unknown[]): unknown {
       before?.(this, args);

@@ -60,7 +60,7 @@ describe("the agent's tools", () => {
     const edit = (oldText: string) => call('edit_file', { path: 'a.ts', oldText, newText: 'y' });
     await expect(edit('x')).rejects.toThrow('2 times');
     await expect(edit('z')).rejects.toThrow('0 times');
-    await expect(call('create_file', { path: 'a.ts', text: '' })).rejects.toThrow('exists already');
+    await expect(call('create_file', { path: 'a.ts', text: '' })).rejects.toThrow('already exists');
     await expect(call('delete_file', { path: 'b.ts' })).rejects.toThrow("There is no file 'b.ts'");
     await call('delete_file', { path: 'a.ts' });
     await expect(edit('x')).rejects.toThrow('You proposed to delete a.ts');
