@@ -135,14 +135,22 @@ export async function findDamage({ folder, manifest }: Installed, options: WorkO
   return damaged;
 }
 
-/** Removes what was computed from models that are no longer there. */
+/** Removes what was computed from models that are no longer there, or whose files outside of the store were never hashed. */
 export async function removeDerived(root: string): Promise<void> {
   const digests = new Set((await listInstalled(root)).map(({ manifest }) => manifest.digest));
   const folder = derivedDirectory(root);
   for (const name of await readdir(folder).catch(() => [])) {
     const digest = /^[0-9a-f]{64}(?=\.)/.exec(name)?.[0];
-    if (digest !== undefined && !digests.has(digest)) await rm(join(folder, name), { force: true });
+    if (digest === undefined || digests.has(digest)) continue;
+    if (name.startsWith(`${digest}.at`) && (await isHashed(join(digestDirectory(root), `${digest}.json`)))) continue;
+    await rm(join(folder, name), { force: true });
   }
+}
+
+/** Whether the files of such a record are still there. */
+async function isHashed(file: string): Promise<boolean> {
+  const known = record.safeParse(await readJson(file).catch(() => undefined)).data;
+  return known !== undefined && (await stat(known.path).catch(() => undefined)) !== undefined;
 }
 
 /** Path for the loader: the GGUF file, the first part of a split one, or the folder of a safetensors checkpoint. */
@@ -170,6 +178,14 @@ export function storedDigest(path: string, storeDirectory: string): string | und
   const [models, folder = ''] = relative(resolve(storeDirectory), resolve(path)).split(sep);
   return models === 'models' ? /^sha256-([0-9a-f]{64})$/.exec(folder)?.[1] : undefined;
 }
+
+/** Names files outside of the store by their place and state: `<sha256>.at<16 digits>`. Undefined if they can't be read. */
+export async function stateName(path: string): Promise<string | undefined> {
+  const files = await filesOf(path).catch(() => undefined);
+  return files && `${sha256Of(resolve(path))}.at${sha256Of(JSON.stringify(files)).slice(0, 16)}`;
+}
+
+const sha256Of = (text: string): string => createHash('sha256').update(text).digest('hex');
 
 const fileState = z.object({ name: z.string(), bytes: z.number(), changedNs: z.string(), inode: z.string() });
 type FileState = z.infer<typeof fileState>;
@@ -304,5 +320,4 @@ const folderOf = async (path: string): Promise<string> => ((await stat(path)).is
 
 const isEqual = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
-const recordPath = (path: string, directory: string): string =>
-  join(directory, `${createHash('sha256').update(resolve(path)).digest('hex')}.json`);
+const recordPath = (path: string, directory: string): string => join(directory, `${sha256Of(resolve(path))}.json`);

@@ -6,7 +6,7 @@ import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/choice.ts';
 import { derivedDirectory } from '../catalogue/files.ts';
-import { storedDigest } from '../catalogue/manifest.ts';
+import { stateName, storedDigest } from '../catalogue/manifest.ts';
 import { openStore } from '../catalogue/store.ts';
 import { firstIssue, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import type { Embedder } from '../index/repository/embeddings.ts';
@@ -133,7 +133,10 @@ export async function decoderFor(
 ): Promise<LoadedDecoder> {
   const spec = specFor(model, request);
   const { threads, cachePrecision, storeDirectory, onProgress, meanwhile, signal, besideOthers = false } = request;
-  const digest = storeDirectory === undefined ? undefined : storedDigest(model.path, storeDirectory);
+  const digest =
+    storeDirectory === undefined
+      ? undefined
+      : (storedDigest(model.path, storeDirectory) ?? (await stateName(model.path)));
   const options: LoadOptions = {
     onProgress,
     signal,

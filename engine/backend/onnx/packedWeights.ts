@@ -1,6 +1,6 @@
 /**
- * Where the packed weights of a model lie. A model with a digest keeps its file for the next start, a user's own file gets
- * a temporary one. Both are in the same folder, because the system's temporary folder may be memory.
+ * Where the packed weights of a model lie. A model with a digest keeps its file for the next start, another gets a temporary one.
+ * Both are in the same folder, because the system's temporary folder may be memory.
  *
  * A kept file is checked at every start and built again if it is damaged: the runtime maps it, so that damage would
  * otherwise show as wrong text.
@@ -38,16 +38,19 @@ export async function placeOf({ cacheDirectory, digest }: LoadOptions): Promise<
   return { directory: cacheDirectory, file: `${digest}.onnx${weightsFileVersion}.weights`, kept: true };
 }
 
-/** Removes what killed processes and older versions left, and the same model's layers of another split. */
+/** Removes what killed processes and older versions left, the same model's layers of another split, and what its files were before. */
 async function sweep(directory: string, digest: string | undefined): Promise<void> {
   const layers = digest && /^.+\.layers/.exec(digest)?.[0];
+  const place = digest && /^[0-9a-f]{64}\.at/.exec(digest)?.[0];
+  const state = digest && /^[0-9a-f]{64}\.at[0-9a-f]+/.exec(digest)?.[0];
   for (const name of await readdir(directory)) {
     const pid = /^temporary-(\d+)-|\.(\d+)\.partial$/.exec(name);
     const version = /\.onnx(\d+)\.weights$/.exec(name)?.[1];
     const isCurrent = version === String(weightsFileVersion);
     const isOtherSplit = isCurrent && layers && name.startsWith(layers) && !name.startsWith(`${digest}.`);
     const abandoned = pid ? !isRunning(Number(pid[1] ?? pid[2])) : version !== undefined;
-    if (!isOtherSplit && (!abandoned || isCurrent)) continue;
+    const isOtherState = isCurrent && place && name.startsWith(place) && !name.startsWith(`${state}.`);
+    if (!isOtherSplit && !isOtherState && (!abandoned || isCurrent)) continue;
     // Windows refuses while another process maps the file; a later start removes it.
     await rm(join(directory, name), { force: true }).catch(() => undefined);
   }

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmod, cp, mkdir, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readdir, readFile, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
@@ -157,6 +157,30 @@ describe('damaged packed weights', () => {
     ]);
     expect(await complete()).toBe(text);
     expect(changes).toHaveLength(1);
+  });
+
+  it('of a model outside of the store are kept for the next start, until its files change', async () => {
+    const [store, tiny] = [temporaryFolder(), await makeTinyModel()];
+    onTestFinished(() => tiny.remove());
+    const derived = join(store, 'derived');
+    /** Name and inode of what a start leaves. */
+    const left = async () => {
+      const engine = new Engine({ storeDirectory: store, onDelta: () => {}, onProgress: () => {} });
+      const wish = { model: tiny.path, backend: 'onnx', contextTokens: 256, threads: 1, diskCacheBytes: 0 };
+      await engine.load(loadParams.parse(wish));
+      await engine.unload();
+      const names = (await readdir(derived)).filter((name) => name.endsWith('.weights'));
+      return Promise.all(names.map(async (name) => [name, (await stat(join(derived, name))).ino]));
+    };
+    const first = await left();
+    expect(first).toEqual([
+      [expect.stringMatching(/^[0-9a-f]{64}\.at[0-9a-f]{16}\.onnx\d+\.weights$/), expect.anything()],
+    ]);
+    expect(await left()).toEqual(first);
+    await utimes(join(tiny.path, 'config.json'), 1, 1);
+    const other = await left();
+    expect(other).toHaveLength(1);
+    expect(other[0]?.[0]).not.toBe(first[0]?.[0]);
   });
 
   it("are not blamed if the model's own weights yield NaN", async () => {

@@ -216,11 +216,20 @@ describe('removing', () => {
     const derived = join(store.directory, 'derived');
     await mkdir(derived);
     const gone = `${'a'.repeat(64)}.onnx2.weights`;
-    for (const name of [`${sha256(content)}.onnx2.weights`, gone, 'threads.json']) {
-      await writeFile(join(derived, name), 'computed');
-    }
+    const [elsewhere, goneElsewhere] = [join(temporaryFolder(), 'own.gguf'), '/nowhere/own.gguf'];
+    await writeFile(elsewhere, content);
+    await mkdir(join(store.directory, 'digests'));
+    const ofFile = async (path: string): Promise<string> => {
+      const record = { path, files: [] };
+      await writeFile(join(store.directory, 'digests', `${sha256(path)}.json`), JSON.stringify(record));
+      return `${sha256(path)}.at0123456789abcdef.onnx2.weights`;
+    };
+    const kept = await ofFile(elsewhere);
+    const names = [`${sha256(content)}.onnx2.weights`, gone, kept, await ofFile(goneElsewhere), 'threads.json'];
+    for (const name of names) await writeFile(join(derived, name), 'computed');
     await store.remove('tiny');
-    expect(await filesBelow(store.directory)).toEqual(['derived/threads.json']);
+    const left = (await filesBelow(store.directory)).filter((name) => name.startsWith('derived'));
+    expect(left).toEqual([`derived/${kept}`, 'derived/threads.json'].sort());
   });
 
   it('does not follow a symbolic link out of the store', async () => {
