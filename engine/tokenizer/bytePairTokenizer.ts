@@ -1,8 +1,7 @@
 /**
  * Tokenizer for both kinds of byte-pair vocabulary: byte-level (GPT-2, Llama 3, Qwen, DeepSeek, GPT-OSS) and
- * SentencePiece with byte fallback (Llama 2, CodeLlama). `@huggingface/tokenizers` encodes 0.6 MB of source code a
- * second. Caching the ids of pieces and merging ids instead of strings takes a tenth of the time and gives the same ids
- * (see the tests).
+ * SentencePiece with byte fallback (Llama 2, CodeLlama). Because it caches the ids of pieces and merges ids instead of
+ * strings, it is four to seven times as fast as `@huggingface/tokenizers`, with the same ids (see the tests).
  */
 import { limits } from '../limits.ts';
 import { preTokenise, type SplitStep } from './preTokenise.ts';
