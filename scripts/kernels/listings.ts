@@ -193,7 +193,7 @@ const multiplies =
   /\b(ffma|fmul|v_fma|v_fmac|v_mul_f32|v_pk_fma|v_mac|v_mad|v_dot|v_dual_fmac|v_dual_mul|fmadd|ffma32)|\bfma\b/;
 const matrixMultiplies = /\b(hmma|v_wmma)/;
 
-/** A kernel's main loop, with its multiplications: the innermost, or with matrices the one that multiplies most of them outside of loops within it. */
+/** A kernel's main loop and its multiplications: the innermost loop, or with subgroup matrices the loop with the most multiplications outside nested loops. */
 interface MainLoop {
   readonly loop: Set<number>;
   readonly multiplies: number;

@@ -99,7 +99,7 @@ export class EmbeddedIndex {
     try {
       await this.#whole(service);
       await ask(service);
-      // The first reads all vectors, the others all chunks; where one meets damage, the index is made anew.
+      // The first reads all vectors, the others all chunks; if one finds damage, the index is rebuilt.
       for (let file = 0; file < files; file++) {
         const search = { question: `thing${file}`, limit: 1, meaning: file === 0 };
         try {
@@ -275,6 +275,6 @@ export async function damageVectors(mutants: number): Promise<SalvageFigures> {
 function isRight({ intact, kept, embedded, wrong }: Repair, rows: number): boolean {
   const rest = rows - intact;
   if (wrong > 0 || embedded < rest) return false;
-  // Not made anew: nothing was found damaged. Otherwise one may be computed twice, whose write met the damage.
+  // Not rebuilt: no damage was found. Otherwise one vector, whose write found the damage, may be computed twice.
   return kept === undefined ? embedded === 0 : kept >= intact && embedded <= rest + 1;
 }

@@ -19,7 +19,7 @@ const code = (name: string): string =>
   `export function ${name}(attempts: number) {\n  return attempts + 1;\n}\n`.repeat(40);
 const [before, added] = [20, 30];
 const patienceMs = 30_000;
-/** Pages are 4 kB; a limit below one fails the first write, and all those below the size of the database are met by the log. */
+/** Pages are 4 kB; a limit below one page fails the first write; limits below the database's size fail writes of the log. */
 const sizes = 24;
 
 async function idle(client: IndexClient): Promise<Awaited<ReturnType<typeof client.requests.state>>> {

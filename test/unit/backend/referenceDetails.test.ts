@@ -300,7 +300,7 @@ const absent = smolLm2Path && existsSync(smolLm2Path) ? undefined : `${defaultMo
 describeUnless(absent, 'SmolLM2 135M Instruct, Q4_1', () => {
   it("is llama.cpp's text, token by token", { timeout: 900_000 }, async () => {
     // 30 layers of float32 sums in llama.cpp: 2e-4 was measured. Coverage makes a token cost seconds here, so these are
-    // the first; the onnx backend is held to all 64.
+    // the first; the onnx backend is tested with all 64.
     await expectStory(smolLm2Path ?? '', 'smollm2-135m-instruct-q4_1', 1e-3, 8);
   });
 });

@@ -26,7 +26,7 @@ it.each([[['run']], [['pkg', 'get', 'name']], [['install', '--package-lock-only'
   },
 );
 
-it('the install script of onnxruntime-node fetches nothing, even where it is told to', async () => {
+it('the install script of onnxruntime-node fetches nothing, even if it is told to', async () => {
   const folder = join(projectRoot, 'node_modules', 'onnxruntime-node');
   const before = await readdir(folder, { recursive: true });
   // Without our stand-in it would ask the package index of .NET, here through a proxy that does not exist.

@@ -112,7 +112,7 @@ it('package.json uses exactly the texts of package.nls.json', () => {
 
 /** Declarations whose English no user reads, by file. */
 const notShown: Readonly<Record<string, readonly string[]>> = {
-  // Prompts, and what a model is told about its tools.
+  // Prompts, and descriptions of tools for the model.
   'extension/chat/conversation.ts': ['system', 'pathsRule', 'ruleTitle', 'question'],
   'extension/agent/agent.ts': ['#run', 'instructions'],
   'extension/agent/tools.ts': [

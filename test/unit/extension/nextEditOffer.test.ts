@@ -131,7 +131,7 @@ describe('the next edit', () => {
     expect(offered()).toBe(false);
   });
 
-  describe('that the model foresees', () => {
+  describe('that the model predicts', () => {
     const place: Place = { line: 3, start: 0, end: 6, text: 'give' };
 
     /** `other();` has become `another();`, which stands nowhere else, and the model answered `place`. */

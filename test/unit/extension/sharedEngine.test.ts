@@ -165,7 +165,7 @@ describe('two windows', () => {
     expect(textOfB).toBe(answerOfB.text);
   });
 
-  it('are independent: one that closes in the middle of its answer leaves the other unaffected', async () => {
+  it('are independent: closing one during its answer leaves the other unaffected', async () => {
     const [a, b] = [open(), open()];
     await Promise.all([a.ready(), b.ready()]);
     const { pid } = b;

@@ -199,7 +199,7 @@ describe('a large file with a hostile header', () => {
     const path = join(directory, 'model.safetensors');
     const descriptor = openSync(path, 'w');
     writeSync(descriptor, concat(u64(90_000_000), ascii(start)));
-    // What follows is written as the character that goes on longest.
+    // Filled with the character that the parser reads longest.
     const filler = Buffer.alloc(1_000_000, start === '{' ? ' ' : start.endsWith('[') ? '1' : 'n');
     for (let written = 0; written < 90_000_000; written += filler.byteLength) writeSync(descriptor, filler);
     ftruncateSync(descriptor, 2 ** 30);

@@ -109,7 +109,7 @@ describe('blocks of a sliding window', () => {
     for (const each of [table, fork]) {
       expect(each.reachable(777)).toBe(777);
       expect(each.reachable(700)).toBe(512);
-      // What lies in the mark's last page is there too.
+      // Tokens of the checkpoint's last page are reachable too.
       expect(each.reachable(500)).toBe(320);
       expect(each.reachable(301)).toBe(301);
     }

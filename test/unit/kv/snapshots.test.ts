@@ -24,7 +24,7 @@ beforeAll(async () => {
 
 const newFolder = (): string => join(root, `${folders++}`);
 
-/** An engine's start: nothing in memory, and whatever lies in the folder. */
+/** A start of the engine with empty memory and the folder's snapshots. */
 function start(directory: string, options: Partial<SnapshotOptions> = {}, fake: FakeDecoderOptions = {}) {
   const decoder = new FakeDecoder({ contextTokens: 1000, vocabularySize: 5000, ...fake });
   const cache = new PrefixCache({ decoder, maxIdle: () => 8 });

@@ -328,7 +328,7 @@ describeShared('A wanted form of the answer', publishedFiles, () => {
     tokenizer.decode(format.render(conversation, { thinking: 'off', now, responseFormat }).ids);
 
   for (const model of ['Qwen3-0.6B', 'DeepSeek-V3', 'DeepSeek-V3.1', 'SmolLM2-135M-Instruct']) {
-    it(`is said at the end of the last question: ${model}`, async () => {
+    it(`is stated at the end of the last question: ${model}`, async () => {
       const { tokenizer, format } = await formatOf(model);
       const prompt = prompted(tokenizer, format, { kind: 'json-schema', schema });
       expect(prompt.split(stated)).toHaveLength(2);

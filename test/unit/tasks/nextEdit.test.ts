@@ -48,7 +48,7 @@ describe('the first change of a rewritten window', () => {
   });
 });
 
-describe('a foreseen edit', () => {
+describe('a predicted edit', () => {
   const tokenizer = new ByteTokenizer({ framing: ['<|file_sep|>', '<end>'], end: ['<end>'] });
   const source: NextEditParams = {
     path: 'a.ts',

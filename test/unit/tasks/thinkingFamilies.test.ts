@@ -95,7 +95,7 @@ describeShared('Thinking without an end', publishedFiles, () => {
       expect(ended.text).toMatch(/^( ?wonder)+$/);
     });
 
-    it(`goes on without a limit: ${model}`, async () => {
+    it(`continues without a limit: ${model}`, async () => {
       const { thinking, text, finish } = await think(name, {});
       expect({ text, finish }).toEqual({ text: '', finish: 'length' });
       expect(thinking.split(word.trim()).length).toBeGreaterThan(words - 10);

@@ -88,7 +88,7 @@ describeShared('Published tokenizer.json files', publishedFiles, () => {
     });
     expect(deepSeek.beginId).toBe(0);
     const gptOss = await publishedTokenizer('gpt-oss-20b');
-    // Harmony goes on after <|end|> (200007).
+    // In harmony the answer continues after <|end|> (200007).
     expect([...gptOss.endIds].sort()).toEqual([199999, 200002, 200012]);
     expect(gptOss.beginId).toBeUndefined();
     const smolLm = await publishedTokenizer('SmolLM2-135M-Instruct');
