@@ -2,7 +2,7 @@
  * The indexer process, a child of the extension, which inherits its channel. It runs at low priority, so that it slows down
  * neither the editor nor the engine, and ends with its parent.
  */
-import { availableParallelism, constants, setPriority } from 'node:os';
+import { availableParallelism, constants, getPriority, setPriority } from 'node:os';
 import type { Embedder } from './index/repository/embeddings.ts';
 import { IndexService } from './index/repository/repository.ts';
 import { spareMemory } from './index/syntax/grammars.ts';
@@ -20,8 +20,9 @@ const embedder = async (model: string, signal: AbortSignal): Promise<Embedder> =
 spareMemory();
 
 serveChild('indexer', (connection, { log, lost }) => {
-  // Not the lowest priority, because searches run here too and must not starve beside a busy engine.
-  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
+  // Not the lowest priority, because searches run here too and must not starve beside a busy engine. Raising it is not permitted.
+  const { PRIORITY_BELOW_NORMAL: below } = constants.priority;
+  if (getPriority() < below) setPriority(below);
   const notify = notifier<typeof indexNotices>(connection, lost);
   const service = new IndexService(
     (state) => notify('changed', state),

@@ -77,7 +77,7 @@ export function foldersBelow(folder: string): string[] {
 }
 
 /** `nobody`, as most systems number it. */
-const ordinaryUser = 65_534;
+export const ordinaryUser = 65_534;
 
 /** File modes do not restrict root, so those changes would test nothing. Stays root if other users can't read the project. */
 export async function asOrdinaryUser<Result>(task: () => Promise<Result>): Promise<Result> {

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -6,6 +8,7 @@ import { openDatabase } from '../../../engine/index/repository/database.ts';
 import type { Embedder } from '../../../engine/index/repository/embeddings.ts';
 import { IndexService } from '../../../engine/index/repository/repository.ts';
 import { changeIndex } from '../../fuzz/changedIndex.ts';
+import { ordinaryUser } from '../../fuzz/damage.ts';
 import { fillIndexDisk } from '../../fuzz/fullIndexDisk.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { folderOf, write } from './folder.ts';
@@ -165,6 +168,25 @@ describe('An index', () => {
       expect(figures.changes).toBeGreaterThan(3);
       expect(figures.same).toBeGreaterThan(figures.changes / 2);
     } finally {
+      await indexer.remove();
+    }
+  });
+
+  it.skipIf(process.platform === 'win32')('is served in a process that was started with a low priority', async () => {
+    const indexer = await bundle('engine/indexer.ts');
+    // Root may raise priorities.
+    const user = process.geteuid?.() === 0 ? { uid: ordinaryUser, gid: ordinaryUser } : {};
+    const child = spawn('nice', ['-n', '15', process.execPath, indexer.path], {
+      ...user,
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    });
+    try {
+      const ended = once(child, 'exit').then(([status]) => `ended with ${status}`);
+      const answer = once(child, 'message').then(([message]) => JSON.stringify(message));
+      child.send({ jsonrpc: '2.0', id: 1, method: 'state', params: {} });
+      expect(await Promise.race([answer, ended])).toContain('"id":1');
+    } finally {
+      child.kill();
       await indexer.remove();
     }
   });
