@@ -23,8 +23,8 @@ export interface PromptFigures {
   readonly matrixRows: number;
   /** Workgroups and steps of attention, by kind: `attention 64/8x64`, by matrices `attentionTiles 64/8x64`. */
   readonly attention: Readonly<Record<string, AttentionFigures>>;
-  /** Dispatches of a chunk, by model. */
-  readonly dispatches: Readonly<Record<string, number>>;
+  /** Dispatches of a chunk, by card and model. */
+  readonly dispatches: Readonly<Record<string, Readonly<Record<string, number>>>>;
 }
 
 interface AttentionFigures {
@@ -165,7 +165,7 @@ export function promptTokensPerSecond(
 ): number | undefined {
   const { spec, types } = model;
   const h = spec.hiddenSize;
-  let seconds = (figures.dispatches[model.name] ?? 0) * device.dispatchSeconds;
+  let seconds = (figures.dispatches[device.compiledFor]?.[model.name] ?? 0) * device.dispatchSeconds;
   const product = (type: string, rows: number, columns: number) => {
     seconds += productSeconds(device, figures, `matrixMatrix ${type}`, rows, columns);
   };

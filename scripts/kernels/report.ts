@@ -50,7 +50,7 @@ const promptFigures: z.ZodType<PromptFigures> = z.object({
       macs: z.number().optional(),
     }),
   ),
-  dispatches: z.record(z.string(), z.number()),
+  dispatches: byCard,
 });
 const figures: z.ZodType<KernelFigures> = z.object({
   perWeight: byCard,
@@ -135,7 +135,7 @@ function promptFiguresOf(results: readonly CardResult[]): PromptFigures {
     expertTokens: Object.fromEntries(expertTokens),
     matrixRows: 16,
     attention: Object.fromEntries(attention),
-    dispatches: results[0]?.promptDispatches ?? {},
+    dispatches: Object.fromEntries(results.map(({ card, promptDispatches }) => [card.name, promptDispatches])),
   };
 }
 
@@ -179,7 +179,7 @@ function merged(old: KernelFigures, measured: KernelFigures): KernelFigures {
       attention: { ...old.prompt?.attention, ...prompt.attention },
       perStep: mergedKinds(old.prompt?.perStep ?? {}, prompt.perStep),
       expertTokens: mergedKinds(old.prompt?.expertTokens ?? {}, prompt.expertTokens),
-      dispatches: { ...old.prompt?.dispatches, ...prompt.dispatches },
+      dispatches: mergedKinds(old.prompt?.dispatches ?? {}, prompt.dispatches),
     },
   };
 }

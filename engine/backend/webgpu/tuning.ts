@@ -1,19 +1,25 @@
 /**
- * What no model of a device tells is timed on it: variants of the kernels that decode a token, on the model's own weights. The fastest that computes
- * the same is kept by device, driver and kind of model. Done in steps of some ten milliseconds, so that any request goes first.
+ * What no model of a device tells is timed on it: variants of the kernels that decode a token or compute a prompt, on the model's own weights.
+ * The fastest that computes the same is kept by device, driver and kind of model. Done in steps of some ten milliseconds, so that any request goes first.
  * (Tokens of a submission and of a prompt's chunk are not timed here: the scheduler measures every pass.)
  */
 import { z } from 'zod';
 import type { Tuner, TuningReport } from '../backend.ts';
 import type { WebgpuDecoder } from './decoder/decoder.ts';
 import type { Plan } from './decoder/recorder.ts';
-import type { GpuCapabilities, Tuning } from './device/adapter.ts';
+import { defaultTuning, type GpuCapabilities, type Tuning } from './device/adapter.ts';
 import { measureCopyBandwidth } from './device/bandwidth.ts';
 import type { Gpu } from './device/gpu.ts';
 import { DeviceRecords } from './device/records.ts';
 
 const tuningRecord = z.object({
-  tuning: z.object({ vectorThreads: z.int().positive(), attentionGroups: z.int().positive() }),
+  tuning: z.object({
+    vectorThreads: z.int().positive(),
+    attentionGroups: z.int().positive(),
+    // Absent in older records.
+    expertTokens: z.int().positive().default(defaultTuning.expertTokens),
+    matrixAttention: z.boolean().default(defaultTuning.matrixAttention),
+  }),
   trials: z.array(z.object({ name: z.string(), tokenMs: z.number(), chosen: z.boolean() })),
   kernels: z.array(
     z.object({ name: z.string(), dispatches: z.number(), ms: z.number(), bytes: z.number().optional() }),
@@ -35,8 +41,10 @@ const budgetMs = 20_000;
 const leastGain = 0.03;
 /** The fastest counts: other work can only slow a round down. */
 const rounds = 4;
-/** What a request waits for at most, unless a single token takes longer. */
+/** What a request waits for at most, unless a single token or the timed prompt takes longer. */
 const stepMs = 40;
+/** Enough to fill an expert's tiles, and far less than a chunk. */
+const promptTokens = 128;
 /** Σ(a − b)² / Σb² that sums in another order leave. */
 const sameResults = 1e-6;
 
@@ -45,23 +53,41 @@ const knobs = [
   { of: 'attentionGroups', name: 'workgroups of attention', values: [256, 128] },
 ] as const;
 
-interface Trial {
-  readonly name: string;
-  readonly tuning: Tuning;
-  readonly tokenMs: number;
-  readonly hidden: Float32Array;
-}
+/** Only subgroup matrices leave a choice. */
+const promptKnobs: readonly { readonly name: string; readonly change: Partial<Tuning> }[] = [
+  { name: '64 tokens a tile of experts', change: { expertTokens: 64 } },
+  { name: 'attention without matrices', change: { matrixAttention: false } },
+];
+
+type Rows = 1 | 'prompt';
 
 interface Timing {
   readonly name: string;
+  readonly rows: Rows;
   readonly tuning: Tuning;
   readonly plans: readonly Plan[];
 }
 
-type Candidate = (best: Tuning) => { readonly name: string; readonly tuning: Tuning };
+interface Trial extends Timing {
+  readonly tokenMs: number;
+  readonly hidden: Float32Array;
+}
+
+type Candidate = (best: Tuning) => Omit<Timing, 'plans'>;
 
 /** What a decoder lends: its device to itself for a moment, with a sequence of some thousand tokens. */
-export interface TimedDecoder extends Pick<WebgpuDecoder, 'timedPlans' | 'onRow' | 'adopt'> {}
+export interface TimedDecoder extends Pick<WebgpuDecoder, 'timedPlans' | 'onRows' | 'adopt' | 'contextTokens'> {}
+
+const promptCandidates: readonly Candidate[] = [
+  (tuning) => ({ name: 'prompts as they are', rows: 'prompt', tuning }),
+  ...promptKnobs.map(
+    ({ name, change }): Candidate =>
+      (best) => ({ name: `prompts: ${name}`, rows: 'prompt', tuning: { ...best, ...change } }),
+  ),
+];
+
+const codeOf = (plans: readonly Plan[]): string =>
+  plans.flatMap((plan) => plan.kernels().map(({ source }) => source.code)).join('\n');
 
 export class DecodeTuner implements Tuner {
   readonly isDue: boolean;
@@ -70,7 +96,7 @@ export class DecodeTuner implements Tuner {
   readonly #keep: (record: TuningRecord) => Promise<void>;
   readonly #candidates: Candidate[];
   readonly #trials: Trial[] = [];
-  #best: Trial | undefined;
+  readonly #best = new Map<Rows, Trial>();
   #record: TuningRecord | undefined;
   #spentMs = 0;
   /** The variant that is being timed. */
@@ -88,13 +114,14 @@ export class DecodeTuner implements Tuner {
     this.#keep = keep;
     const before = gpu.capabilities.tuning;
     this.#candidates = [
-      () => ({ name: 'as it is', tuning: before }),
+      () => ({ name: 'as it is', rows: 1, tuning: before }),
       ...knobs.flatMap(({ of, name, values }) =>
         values.map(
           (value): Candidate =>
-            (best) => ({ name: `${value} ${name}`, tuning: { ...best, [of]: value } }),
+            (best) => ({ name: `${value} ${name}`, rows: 1, tuning: { ...best, [of]: value } }),
         ),
       ),
+      ...(gpu.capabilities.subgroupMatrix && decoder.contextTokens >= promptTokens ? promptCandidates : []),
     ];
   }
 
@@ -106,11 +133,22 @@ export class DecodeTuner implements Tuner {
   async ready(): Promise<boolean> {
     if (this.#record) return false;
     if (this.#current) return true;
-    const next = this.#spentMs < budgetMs ? this.#candidates.shift() : undefined;
-    if (!next) return true;
-    const { name, tuning } = next(this.#best?.tuning ?? this.#gpu.capabilities.tuning);
-    this.#current = { name, tuning, plans: await this.#decoder.timedPlans(tuning) };
+    while (!this.#current) {
+      const next = this.#spentMs < budgetMs ? this.#candidates.shift() : undefined;
+      if (!next) return true;
+      const candidate = next(this.#tuning);
+      const plans = await this.#decoder.timedPlans(candidate.tuning, candidate.rows);
+      const best = this.#best.get(candidate.rows);
+      // What this model or its cache has no kernels for changes nothing.
+      if (candidate.rows === 1 || !best || codeOf(plans) !== codeOf(best.plans))
+        this.#current = { ...candidate, plans };
+    }
     return true;
+  }
+
+  /** The best of what was timed so far. */
+  get #tuning(): Tuning {
+    return (this.#best.get('prompt') ?? this.#best.get(1))?.tuning ?? this.#gpu.capabilities.tuning;
   }
 
   async step(): Promise<void> {
@@ -120,10 +158,12 @@ export class DecodeTuner implements Tuner {
     this.#spentMs += performance.now() - startMs;
   }
 
-  async #time({ name, tuning, plans }: Timing): Promise<void> {
+  async #time(current: Timing): Promise<void> {
+    const { rows, tuning, plans } = current;
+    const tokens = rows === 1 ? 1 : promptTokens;
     const known = Math.min(...this.#roundsMs);
     const times = Number.isFinite(known) ? Math.max(1, Math.min(32, Math.floor(stepMs / known))) : 1;
-    const { ms, hidden } = await this.#decoder.onRow(async (read) => {
+    const { ms, hidden } = await this.#decoder.onRows(tokens, tuning, async (read) => {
       const took = await timed(this.#gpu, (pass) => {
         for (let i = 0; i < times; i++) for (const plan of plans) plan.encode(pass);
       });
@@ -132,28 +172,37 @@ export class DecodeTuner implements Tuner {
     this.#roundsMs.push(ms);
     if (this.#roundsMs.length <= rounds) return;
     // The first round warms up.
-    const trial = { name, tuning, tokenMs: Math.min(...this.#roundsMs.slice(1)), hidden };
+    const trial = { ...current, tokenMs: Math.min(...this.#roundsMs.slice(1)) / tokens, hidden };
     this.#roundsMs = [];
     this.#current = undefined;
     this.#trials.push(trial);
-    const best = this.#best;
+    const best = this.#best.get(rows);
     const isFaster = best !== undefined && trial.tokenMs < (1 - leastGain) * best.tokenMs;
-    if (!best || (isFaster && difference(hidden, best.hidden) < sameResults)) this.#best = trial;
+    if (!best || (isFaster && difference(hidden, best.hidden) < sameResults)) this.#best.set(rows, trial);
   }
 
   async #finish(): Promise<void> {
-    const best = this.#best;
+    const best = this.#best.get(1);
     if (!best) throw new Error('The plan as it is was not timed.');
-    const plans = await this.#decoder.timedPlans(best.tuning);
-    const kernels = await this.#decoder.onRow(() => this.#timeKernels(plans));
+    const tuning = this.#tuning;
+    const chosen = [...this.#best.values()];
+    const plans = await this.#decoder.timedPlans(tuning, 1);
+    const kernels = await this.#decoder.onRows(1, tuning, () => this.#timeKernels(plans));
     const copyBytesPerSecond = await measureCopyBandwidth(this.#gpu);
     this.#record = {
-      tuning: best.tuning,
-      trials: this.#trials.map((trial) => ({ name: trial.name, tokenMs: trial.tokenMs, chosen: trial === best })),
+      tuning,
+      trials: this.#trials.map((trial) => ({
+        name: trial.name,
+        tokenMs: trial.tokenMs,
+        chosen: chosen.includes(trial),
+      })),
       kernels,
       ...(copyBytesPerSecond !== undefined && { copyBytesPerSecond }),
     };
-    this.#decoder.adopt(best.tuning);
+    // They hold plans.
+    this.#trials.length = 0;
+    this.#best.clear();
+    this.#decoder.adopt(tuning);
     await this.#keep(this.#record);
   }
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { GpuCapabilities } from '../../../engine/backend/webgpu/device/adapter.ts';
+import { defaultTuning, type GpuCapabilities } from '../../../engine/backend/webgpu/device/adapter.ts';
 import { attentionShape } from '../../../engine/backend/webgpu/kernels/attention.ts';
 import { matrixAttentionTile } from '../../../engine/backend/webgpu/kernels/attentionTiles.ts';
 import { type CachedAttentionSpec, cachedAttentions } from '../../../engine/model/spec/spec.ts';
@@ -14,7 +14,7 @@ const ada: Sizes = {
   maxWorkgroupBytes: 48 * 1024,
   maxWorkgroupInvocations: 1024,
 };
-const capable = (sizes: Sizes) => sizes as GpuCapabilities;
+const capable = (sizes: Sizes, tuning = defaultTuning) => ({ ...sizes, tuning }) as GpuCapabilities;
 
 function shapeOf(name: string, change: (spec: CachedAttentionSpec) => CachedAttentionSpec = (spec) => spec) {
   const [attention] = models.filter((model) => model.name === name).flatMap(({ spec }) => cachedAttentions(spec));
@@ -46,6 +46,8 @@ describe('prompts attend by subgroup matrices', () => {
     expect(matrixAttentionTile(gptOss, 'q8', capable(ada))).toBeUndefined();
     const { subgroupMatrix: _, ...without } = ada;
     expect(matrixAttentionTile(gptOss, 'f16', capable(without))).toBeUndefined();
+    const tuned = { ...defaultTuning, matrixAttention: false };
+    expect(matrixAttentionTile(gptOss, 'f16', capable(ada, tuned))).toBeUndefined();
     const few = { ...ada, subgroups: { min: 64, max: 64 }, subgroupMatrix: { m: 8, n: 8, k: 8 } };
     expect(matrixAttentionTile(gptOss, 'f16', capable(few))).toBeUndefined();
   });

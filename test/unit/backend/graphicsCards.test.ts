@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { defaultTuning } from '../../../engine/backend/webgpu/device/adapter.ts';
 import { graphicsCards, memoryOf, type System } from '../../../engine/backend/webgpu/device/graphicsCards.ts';
 
 const GB = 1e9;
@@ -108,7 +109,7 @@ describe('the memory of the opened adapter', () => {
     maxWorkgroupBytes: 1,
     maxBindingsPerKernel: 1,
     operationsPerSecond: 1e11,
-    tuning: { vectorThreads: 64, attentionGroups: 512 },
+    tuning: defaultTuning,
     notes: [],
     ...fields,
   });

@@ -53,7 +53,11 @@ interface SharedTiles {
 
 /** How a run's rows are cut into attention tiles, which all layers share. */
 export function sharedTiles(
-  { spec, gpu, cache }: Pick<DecoderParts, 'spec' | 'gpu' | 'cache'>,
+  {
+    spec,
+    gpu,
+    cache,
+  }: Pick<DecoderParts, 'spec' | 'cache'> & { readonly gpu: Pick<DecoderParts['gpu'], 'capabilities'> },
   rows: PlanRows,
 ): SharedTiles {
   const shapes = cachedAttentions(spec).map(attentionShape);

@@ -384,33 +384,44 @@ export class WebgpuDecoder implements Decoder {
     });
   }
 
-  /** Of one token, for other tuning than the device's. */
-  timedPlans(tuning: Tuning): Promise<readonly Plan[]> {
+  /** Of one token, or the layers of a prompt, for other tuning than the device's. */
+  timedPlans(tuning: Tuning, rows: 1 | 'prompt'): Promise<readonly Plan[]> {
     const gpu: KernelDevice = {
       capabilities: { ...this.#gpu.capabilities, tuning },
       kernel: (source) => this.#gpu.kernel(source),
       bind: (kernel, buffers) => this.#gpu.bind(kernel, buffers),
     };
     const parts = { ...this.#parts, gpu };
-    return this.#explained(() => Promise.all([layersPlan(parts, 1), headPlan(parts, 1, parts.scratch.hidden)]));
+    const head = () => (rows === 1 ? [headPlan(parts, 1, parts.scratch.hidden)] : []);
+    return this.#explained(() => Promise.all([layersPlan(parts, rows), ...head()]));
   }
 
   /**
-   * Lends the device with the inputs of one row behind some thousand tokens, whatever is cached there.
-   * @param body gets what reads the residual stream of that row back
+   * Lends the device with the inputs of `tokens` rows behind some thousand tokens, whatever is cached there: of one, or of a prompt as its plan for `tuning` cuts it.
+   * @param body gets what reads the residual stream of those rows back
    */
-  async onRow<Result>(body: (read: () => Promise<Float32Array>) => Promise<Result>): Promise<Result> {
+  async onRows<Result>(
+    tokens: number,
+    tuning: Tuning,
+    body: (read: () => Promise<Float32Array>) => Promise<Result>,
+  ): Promise<Result> {
     this.#dropAhead();
     const { inputs, scratch } = this.#parts;
     const sequence = this.#cache.create();
     try {
-      let before = Math.min(timedTokens, this.contextTokens - 1);
-      while (before > 0 && !this.#cache.hasRoom([{ sequence, tokens: before + 1 }])) before = Math.floor(before / 2);
-      this.#cache.prepare([{ sequence, tokens: before + 1 }]);
-      sequence.advance(before, 1);
-      inputs.write(this.#gpu.device.queue, [{ sequence, tokens: [0] }], sharedTiles(this.#parts, 1).queries);
+      let before = Math.min(timedTokens, this.contextTokens - tokens);
+      const whole = () => ({ sequence, tokens: before + tokens });
+      while (before > 0 && !this.#cache.hasRoom([whole()])) before = Math.floor(before / 2);
+      this.#cache.prepare([whole()]);
+      sequence.advance(before, tokens);
+      const gpu = { capabilities: { ...this.#gpu.capabilities, tuning } };
+      const { queries } = sharedTiles({ ...this.#parts, gpu }, rowsOfPlan(tokens));
+      // Ids that differ, so that tokens choose different experts.
+      const ids = Array.from({ length: tokens }, (_, i) => (i * 167) % this.spec.vocabularySize);
+      inputs.write(this.#gpu.device.queue, [{ sequence, tokens: ids }], queries);
+      const bytes = 4 * this.spec.hiddenSize * tokens;
       return await this.#explained(() =>
-        body(async () => new Float32Array(await this.#gpu.readBack(scratch.hidden, 4 * this.spec.hiddenSize))),
+        body(async () => new Float32Array(await this.#gpu.readBack(scratch.hidden, bytes))),
       );
     } finally {
       sequence.dispose();

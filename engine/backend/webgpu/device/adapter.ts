@@ -13,9 +13,18 @@ export interface Tuning {
   readonly vectorThreads: number;
   /** Workgroups that share the keys of a layer at decode. */
   readonly attentionGroups: number;
+  /** Most tokens of an expert's tile by subgroup matrices: 128 or 64. */
+  readonly expertTokens: number;
+  /** Whether prompts attend by subgroup matrices where they can. */
+  readonly matrixAttention: boolean;
 }
 
-export const defaultTuning: Tuning = { vectorThreads: 64, attentionGroups: 512 };
+export const defaultTuning: Tuning = {
+  vectorThreads: 64,
+  attentionGroups: 512,
+  expertTokens: 128,
+  matrixAttention: true,
+};
 
 export interface GpuCapabilities {
   readonly vendor: string;

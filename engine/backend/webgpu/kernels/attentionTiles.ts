@@ -81,7 +81,8 @@ export function matrixAttentionTile(
 ): AttentionTile | undefined {
   const { heads, kvHeads, keyDim, latent, cacheRow } = shape;
   const isAligned = cacheReader('keys', precision, cacheRow).item === 'vec4u';
-  if (latent || precision !== 'f16' || !isAligned || !spread(capabilities, keyDim)) return undefined;
+  if (latent || precision !== 'f16' || !isAligned || !capabilities.tuning.matrixAttention) return undefined;
+  if (!spread(capabilities, keyDim)) return undefined;
   const headsPerTile = largestDivisor(heads / kvHeads, rows);
   return { headsPerTile, queries: Math.floor(rows / headsPerTile), keys };
 }

@@ -159,8 +159,9 @@ function roundsOf(unit: MatrixUnit, tokens: number, exact: boolean, workgroupByt
  * What few visits leave empty is not multiplied.
  */
 export function expertTileTokens(type: TensorType, capabilities: GpuCapabilities): number {
-  const { subgroups, subgroupMatrix: matrix, maxWorkgroupBytes } = capabilities;
+  const { subgroups, subgroupMatrix: matrix, maxWorkgroupBytes, tuning } = capabilities;
   const most = 2 * tileTokens;
+  if (tuning.expertTokens < most) return tileTokens;
   const rounds = subgroups && matrix && roundsOf({ subgroups, matrix }, most, halves.has(type), maxWorkgroupBytes);
   return rounds !== undefined && rounds <= 2 ? most : tileTokens;
 }
