@@ -15,41 +15,70 @@ export interface VisibleCache {
   /** `[columns, kvHeads · headDim]` */
   readonly values: Pointer;
   readonly columns: number;
-  /** Columns that are read, from the first on. */
-  readonly visible: number;
   readonly type: CacheType;
-  /** 0 where a token sees a column, −∞ elsewhere. `[visible, maskRows(tokens)]` f32 */
+  readonly blocks: readonly TokenBlock[];
+  /** 0 where a token sees a column, −∞ elsewhere: for each block `[visible, maskRows(tokens)]`, one after the other. f32 */
   readonly mask: Pointer;
 }
 
-/** Rows of a mask: a single token may have two (`#ofSingles`). */
+/** Tokens of a pass that are computed at once. */
+export interface TokenBlock {
+  /** The first one's index in the pass. */
+  readonly first: number;
+  readonly tokens: number;
+  /** Columns of the cache that they read, from the first on. */
+  readonly visible: number;
+  /** Where their mask begins. */
+  readonly maskStart: number;
+}
+
+/** Rows of a block's mask: a single token may have two (`#ofSingles`). */
 export const maskRows = (tokens: number): number => Math.max(2, tokens);
 
-/** Bytes of scores at once, so that they stay in a processor's cache. */
-const scoreBytes = 2 * 2 ** 20;
-/** Unless so many tokens of one KV head have more. */
-const fewestTokens = 64;
+const mostTokens = 64;
+/** Columns are read in such steps. */
+const visibleStep = 64;
 
-/** How many tokens and KV heads are computed at once. Blocks of tokens are nearly equal, so that none is of a single one. */
-function stepsOf(spec: GroupedQueryAttentionSpec, tokens: number, visible: number) {
-  const headBytes = (4 * visible * spec.numAttentionHeads) / spec.numKeyValueHeads;
-  const blocks = Math.ceil(tokens / Math.max(fewestTokens, Math.floor(scoreBytes / headBytes)));
-  const tokenStep = Math.ceil(tokens / blocks);
-  const headStep = Math.min(spec.numKeyValueHeads, Math.max(1, Math.floor(scoreBytes / (headBytes * tokenStep))));
-  return { tokenStep, headStep };
+/**
+ * Blocks of nearly equal size, so that none of several is a single token. How many columns they read follows from the tokens in the cache,
+ * not from the room that it has.
+ * @param start tokens in the cache before these, from its first column on
+ * @param columns of the cache
+ */
+export function tokenBlocks(tokens: number, start: number, columns: number): TokenBlock[] {
+  const step = Math.ceil(tokens / Math.ceil(tokens / mostTokens));
+  const blocks: TokenBlock[] = [];
+  for (let first = 0; first < tokens; first += step) {
+    const own = Math.min(step, tokens - first);
+    const visible = Math.min(columns, visibleStep * Math.ceil((start + first + own) / visibleStep));
+    blocks.push({ first, tokens: own, visible, maskStart: maskLength(blocks) });
+  }
+  return blocks;
+}
+
+/** Elements of the blocks' masks. */
+export const maskLength = (blocks: readonly TokenBlock[]): number =>
+  blocks.reduce((sum, { tokens, visible }) => sum + visible * maskRows(tokens), 0);
+
+/** Bytes of scores at once, unless one KV head has more: they stay in a processor's cache. */
+const scoreBytes = 2 * 2 ** 20;
+
+/** How many KV heads are computed at once. */
+function headsAtOnce({ numAttentionHeads, numKeyValueHeads }: GroupedQueryAttentionSpec, block: TokenBlock): number {
+  const headBytes = (4 * block.visible * block.tokens * numAttentionHeads) / numKeyValueHeads;
+  return Math.min(numKeyValueHeads, Math.max(1, Math.floor(scoreBytes / headBytes)));
 }
 
 /** Nodes of a graph that attention takes, at most. */
-export function attentionNodes(spec: GroupedQueryAttentionSpec, tokens: number, visible: number): number {
-  const { tokenStep, headStep } = stepsOf(spec, tokens, visible);
-  return Math.ceil(tokens / tokenStep) * (8 + 16 * Math.ceil(spec.numKeyValueHeads / headStep));
-}
+export const attentionNodes = (spec: GroupedQueryAttentionSpec, blocks: readonly TokenBlock[]): number =>
+  blocks.reduce((sum, block) => sum + 8 + 16 * Math.ceil(spec.numKeyValueHeads / headsAtOnce(spec, block)), 0);
 
 /** KV heads `[head, head + count)` of some tokens. */
 interface Part {
   readonly head: number;
   readonly count: number;
   readonly tokens: number;
+  readonly visible: number;
   /** `[visible, tokens]` */
   readonly mask: Pointer;
 }
@@ -77,10 +106,13 @@ export class Attention {
     const { ggml_reshape_2d, ggml_reshape_3d } = this.#ggml;
     const { numAttentionHeads: heads, numKeyValueHeads: count, headDim } = this.#spec;
     const byHead = ggml_reshape_3d(this.#context, query, headDim, this.#group, count);
+    const [block] = this.#cache.blocks;
+    if (!block) throw new Error('A pass of one token has one block.');
+    const { visible } = block;
     const output =
       this.#group === 1
-        ? this.#ofSingles(byHead, count)
-        : this.#ofHeads(byHead, { head: 0, count, tokens: 1, mask: this.#maskOf(0, 1) });
+        ? this.#ofSingles(byHead, { head: 0, count, tokens: 2, visible, mask: this.#maskOf(block, 2) })
+        : this.#ofHeads(byHead, { head: 0, count, tokens: 1, visible, mask: this.#maskOf(block, 1) });
     return ggml_reshape_2d(this.#context, output, headDim * heads, 1);
   }
 
@@ -89,75 +121,81 @@ export class Attention {
    * @param output what the nodes write, `[headDim · heads, tokens]` f32
    * @returns nodes to compute before `output` is read.
    */
-  *ofSeveral(query: Pointer, tokens: number, output: Pointer): Generator<Pointer> {
+  *ofSeveral(query: Pointer, output: Pointer): Generator<Pointer> {
     const { ggml_cont, ggml_cpy, ggml_permute, ggml_reshape_3d, ggml_view_3d } = this.#ggml;
     const context = this.#context;
     const { numAttentionHeads: heads, numKeyValueHeads, headDim } = this.#spec;
-    const { tokenStep, headStep } = stepsOf(this.#spec, tokens, this.#cache.visible);
     const [rowBytes, tokenBytes] = [4 * headDim, 4 * headDim * heads];
-    for (let first = 0; first < tokens; first += tokenStep) {
-      const some = Math.min(tokenStep, tokens - first);
-      const mask = this.#maskOf(first, some);
-      const own = ggml_view_3d(context, query, headDim, heads, some, rowBytes, tokenBytes, first * tokenBytes);
+    for (const block of this.#cache.blocks) {
+      const { first, tokens, visible } = block;
+      const headStep = headsAtOnce(this.#spec, block);
+      const mask = this.#maskOf(block, tokens);
+      const own = ggml_view_3d(context, query, headDim, heads, tokens, rowBytes, tokenBytes, first * tokenBytes);
       const byHead = ggml_cont(context, ggml_permute(context, own, 0, 2, 1, 3));
-      const columns = some * this.#group;
+      const columns = tokens * this.#group;
       for (let head = 0; head < numKeyValueHeads; head += headStep) {
         const count = Math.min(headStep, numKeyValueHeads - head);
         const bytes = rowBytes * columns;
         const part = ggml_view_3d(context, byHead, headDim, columns, count, rowBytes, bytes, head * bytes);
-        const mixed = this.#ofHeads(part, { head, count, tokens: some, mask });
-        const rows = ggml_reshape_3d(context, mixed, headDim, some, count * this.#group);
+        const mixed = this.#ofHeads(part, { head, count, tokens, visible, mask });
+        const rows = ggml_reshape_3d(context, mixed, headDim, tokens, count * this.#group);
         const offset = first * tokenBytes + head * this.#group * rowBytes;
-        const place = ggml_view_3d(context, output, headDim, count * this.#group, some, rowBytes, tokenBytes, offset);
+        const place = ggml_view_3d(context, output, headDim, count * this.#group, tokens, rowBytes, tokenBytes, offset);
         yield ggml_cpy(context, ggml_permute(context, rows, 0, 2, 1, 3), place);
       }
     }
   }
 
-  #maskOf(first: number, rows: number): Pointer {
-    const { mask, visible } = this.#cache;
-    return this.#ggml.ggml_view_2d(this.#context, mask, visible, rows, 4 * visible, 4 * visible * first);
+  #maskOf({ visible, maskStart }: TokenBlock, rows: number): Pointer {
+    return this.#ggml.ggml_view_2d(this.#context, this.#cache.mask, visible, rows, 4 * visible, 4 * maskStart);
   }
 
   /** `[headDim, 1, count]` to the same shape. One column would be summed in another order than several, so each has a copy beside it. */
-  #ofSingles(query: Pointer, count: number): Pointer {
+  #ofSingles(query: Pointer, part: Part): Pointer {
     const { ggml_cont, ggml_repeat_4d, ggml_view_3d } = this.#ggml;
     const { headDim } = this.#spec;
-    const twice = ggml_repeat_4d(this.#context, query, headDim, 2, count, 1);
-    const output = this.#ofHeads(twice, { head: 0, count, tokens: 2, mask: this.#maskOf(0, 2) });
+    const twice = ggml_repeat_4d(this.#context, query, headDim, 2, part.count, 1);
+    const output = this.#ofHeads(twice, part);
     const bytes = 4 * headDim;
-    return ggml_cont(this.#context, ggml_view_3d(this.#context, output, headDim, 1, count, bytes, 2 * bytes, 0));
+    return ggml_cont(this.#context, ggml_view_3d(this.#context, output, headDim, 1, part.count, bytes, 2 * bytes, 0));
   }
 
   /** `[headDim, tokens · group, count]` to the same shape: the query heads of a KV head are columns of one matmul. */
-  #ofHeads(query: Pointer, { head, count, tokens, mask }: Part): Pointer {
+  #ofHeads(query: Pointer, { head, count, tokens, visible, mask }: Part): Pointer {
     const { ggml_mul_mat, ggml_reshape_3d, ggml_soft_max_ext, ggml_soft_max_add_sinks, ggml_view_1d } = this.#ggml;
     const context = this.#context;
-    const { visible } = this.#cache;
     const heads = this.#group * count;
-    const scores = ggml_mul_mat(context, this.#keysOf(head, count), query);
+    const scores = ggml_mul_mat(context, this.#keysOf(head, count, visible), query);
     const byHead = ggml_reshape_3d(context, scores, visible, tokens, heads);
     const weights = ggml_soft_max_ext(context, byHead, mask, this.#spec.softmaxScale, 0);
     if (this.#sinks !== null) {
       ggml_soft_max_add_sinks(weights, ggml_view_1d(context, this.#sinks, heads, 4 * this.#group * head));
     }
     const columns = ggml_reshape_3d(context, weights, visible, tokens * this.#group, count);
-    return ggml_mul_mat(context, this.#valuesOf(head, count), columns);
+    return ggml_mul_mat(context, this.#valuesOf(head, count, visible), columns);
   }
 
   /** `[headDim, visible, count]` */
-  #keysOf(head: number, count: number): Pointer {
+  #keysOf(head: number, count: number, visible: number): Pointer {
     const { numKeyValueHeads, headDim } = this.#spec;
-    const { keys, visible } = this.#cache;
     const bytes = headDim * this.#elementBytes;
     const rowBytes = numKeyValueHeads * bytes;
-    return this.#ggml.ggml_view_3d(this.#context, keys, headDim, visible, count, rowBytes, bytes, head * bytes);
+    return this.#ggml.ggml_view_3d(
+      this.#context,
+      this.#cache.keys,
+      headDim,
+      visible,
+      count,
+      rowBytes,
+      bytes,
+      head * bytes,
+    );
   }
 
   /** `[visible, headDim, count]` */
-  #valuesOf(head: number, count: number): Pointer {
+  #valuesOf(head: number, count: number, visible: number): Pointer {
     const { headDim } = this.#spec;
-    const { values, columns, visible } = this.#cache;
+    const { values, columns } = this.#cache;
     const rowBytes = columns * this.#elementBytes;
     const bytes = headDim * rowBytes;
     return this.#ggml.ggml_view_3d(this.#context, values, visible, headDim, count, rowBytes, bytes, head * bytes);

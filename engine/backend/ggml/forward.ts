@@ -12,7 +12,7 @@ import type {
   RopeSpec,
 } from '../../model/spec/spec.ts';
 import type { LayerCacheSpec } from '../processor/messages.ts';
-import { Attention, attentionNodes, maskRows } from './attention.ts';
+import { Attention, attentionNodes, maskLength, type TokenBlock } from './attention.ts';
 import type { Ggml, GgmlModel, Pointer } from './library.ts';
 import { Operators } from './operators.ts';
 import { float32, int32, int64 } from './types.ts';
@@ -35,8 +35,8 @@ export interface Loaded {
 export interface PassShape {
   readonly tokens: number;
   readonly rows: number;
-  /** For each window group, how many rows of the cache attention reads. */
-  readonly visible: readonly number[];
+  /** For each window group, which tokens attention computes at once, and how much of the cache they read. */
+  readonly blocks: readonly (readonly TokenBlock[])[];
   /** Where each layer's keys and values are. */
   readonly ranges: readonly { readonly keys: Pointer; readonly values: Pointer; readonly columns: number }[];
   /** For each window group the column that the first token is written to, if there are several tokens. */
@@ -63,7 +63,7 @@ export interface PassGraph {
   readonly queryFactors: readonly { readonly temperature: QueryTemperature; readonly factors: Pointer }[];
   /** Which tokens' logits are wanted, if not all. `[rows]` i32 */
   readonly rows: Pointer;
-  /** For each window group: −∞ where a token doesn't see a row of the cache. `[columns, maskRows(tokens)]` f32 */
+  /** For each window group: −∞ where a token doesn't see a row of the cache (`VisibleCache.mask`). `[maskLength(blocks)]` f32 */
   readonly masks: readonly Pointer[];
   /** For each window group the rows of the cache's keys that the tokens are written to. `[tokens]` i64 */
   readonly targets: readonly Pointer[];
@@ -109,8 +109,8 @@ class PassBuilder {
     this.#model = model;
     this.#shape = shape;
     const nodes = model.spec.layers.reduce((sum, { attention }, index) => {
-      const visible = shape.visible[model.layers[index]?.group ?? 0] ?? 0;
-      const own = attention.kind === 'grouped-query' ? attentionNodes(attention, shape.tokens, visible) : 0;
+      const blocks = shape.blocks[model.layers[index]?.group ?? 0] ?? [];
+      const own = attention.kind === 'grouped-query' ? attentionNodes(attention, blocks) : 0;
       return sum + nodesPerLayer + own;
     }, nodesBeside);
     const bytes = nodes * ggml.ggml_tensor_overhead() + ggml.ggml_graph_overhead_custom(nodes, false);
@@ -118,8 +118,8 @@ class PassBuilder {
     this.#graph = ggml.ggml_new_graph_custom(this.#context, nodes, false);
     this.#operators = new Operators(ggml, this.#context, loaded.tensors);
     this.#positions = this.#input(int32, shape.tokens);
-    this.#masks = shape.visible.map((count) => this.#input(float32, count, maskRows(shape.tokens)));
-    this.#targets = shape.visible.map(() => this.#input(int64, shape.tokens));
+    this.#masks = shape.blocks.map((blocks) => this.#input(float32, maskLength(blocks)));
+    this.#targets = shape.blocks.map(() => this.#input(int64, shape.tokens));
   }
 
   #input(type: number, rowLength: number, rows?: number): Pointer {
@@ -230,13 +230,13 @@ class PassBuilder {
       {
         ...cache,
         type: layer.type,
-        visible: this.#shape.visible[layer.group] ?? 0,
+        blocks: this.#shape.blocks[layer.group] ?? [],
         mask: this.#masks[layer.group] ?? null,
       },
       spec.sinks ? this.#operators.tensor(`${key}.sinks`) : null,
     );
     let output = tokens === 1 ? attention.ofOne(query) : this.#scratch(numAttentionHeads * headDim);
-    if (tokens > 1) for (const node of attention.ofSeveral(query, tokens, output)) this.#expand(node);
+    if (tokens > 1) for (const node of attention.ofSeveral(query, output)) this.#expand(node);
     if (spec.outputGate) {
       const gate = ggml.ggml_sigmoid(context, this.#operators.linear(`${key}.gate`, input));
       output = ggml.ggml_mul(context, output, gate);

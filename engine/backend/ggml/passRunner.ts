@@ -3,7 +3,7 @@ import { queryFactor } from '../../model/spec/rope.ts';
 import type { CacheLayout, ThreadSlice, TokenRange, WindowGroup } from '../processor/messages.ts';
 import { bytesOf, type LayerCacheSpec } from '../processor/messages.ts';
 import type { LayerRange, LayerRanges, NewRange } from '../processor/threadCache.ts';
-import { maskRows } from './attention.ts';
+import { maskLength, maskRows, type TokenBlock, tokenBlocks } from './attention.ts';
 import type { ComputeThreads } from './computeThreads.ts';
 import { buildPass, type Loaded, type PassGraph, type PassShape } from './forward.ts';
 import { addressOf, type Pointer } from './library.ts';
@@ -46,11 +46,14 @@ export class PassRunner {
     const first = cache.length;
     cache.arrange(layout, first);
     const rows = logits === 'all' ? tokens.length : logits === 'last' ? 1 : 0;
-    const visible = model.windowGroups.map((_, group) => visibleColumns(tailOf(layout, group), first + tokens.length));
+    const blocks = model.windowGroups.map((_, group) => {
+      const tail = tailOf(layout, group);
+      return tokenBlocks(tokens.length, first - tail.first, tail.columns);
+    });
     const starts = tokens.length > 1 ? model.windowGroups.map((_, group) => first - tailOf(layout, group).first) : [];
     const pass = this.#pass(
       model.layers.map((_, layer) => cache.writable(layer)),
-      { tokens: tokens.length, rows, visible, starts },
+      { tokens: tokens.length, rows, blocks, starts },
     );
     if (!hidden) throw new Error('A pass takes hidden states.');
     this.#set(pass.hidden, hidden);
@@ -73,7 +76,7 @@ export class PassRunner {
       );
       this.#set(
         pass.masks[group] ?? null,
-        attentionMask({ first: tail.first, columns: visible[group] ?? 0, length: first, count: tokens.length }, window),
+        attentionMask(blocks[group] ?? [], { first: tail.first, length: first }, window),
       );
     }
     for (const { group, width, columns, elements } of pass.valueTargets) {
@@ -100,7 +103,7 @@ export class PassRunner {
     const key = [
       shape.tokens,
       shape.rows,
-      ...shape.visible,
+      ...shape.blocks.map((blocks) => blocks.at(-1)?.visible),
       ...shape.starts,
       ...ranges.map((range) => this.#idOf(range)),
     ].join();
@@ -157,38 +160,26 @@ export class PassRunner {
   }
 }
 
-/** Columns are read in such steps. */
-const visibleStep = 64;
-
-/**
- * How much of a range attention reads: by the tokens that it holds, not by the room that it has, so that a restored sequence computes
- * the same bits. ggml sums by parts of what it is given.
- */
-const visibleColumns = ({ first, columns }: TokenRange, length: number): number =>
-  Math.min(columns, visibleStep * Math.ceil((length - first) / visibleStep));
-
 function tailOf(layout: CacheLayout, group: number): TokenRange {
   const tail = layout[group]?.at(-1);
   if (!tail) throw new Error('There is no room for the tokens.');
   return tail;
 }
 
-interface MaskDims {
-  readonly first: number;
-  readonly columns: number;
-  /** Tokens before the new ones. */
-  readonly length: number;
-  readonly count: number;
-}
-
-/** 0 where the row's new token may attend to the token in the column, −∞ elsewhere; the last row may be there twice. `[maskRows(count), columns]` */
-function attentionMask({ first, columns, length, count }: MaskDims, { slidingWindow }: WindowGroup): Float32Array {
-  const rows = maskRows(count);
-  const mask = new Float32Array(rows * columns).fill(Number.NEGATIVE_INFINITY);
-  for (let row = 0; row < rows; row++) {
-    const position = length + Math.min(row, count - 1);
-    const least = Math.max(first, position - (slidingWindow ?? Number.POSITIVE_INFINITY) + 1);
-    mask.fill(0, row * columns + least - first, row * columns + position - first + 1);
+/** `VisibleCache.mask`. A block's last row may be there twice. */
+function attentionMask(
+  blocks: readonly TokenBlock[],
+  { first, length }: { readonly first: number; readonly length: number },
+  { slidingWindow }: WindowGroup,
+): Float32Array {
+  const mask = new Float32Array(maskLength(blocks)).fill(Number.NEGATIVE_INFINITY);
+  for (const block of blocks) {
+    for (let row = 0; row < maskRows(block.tokens); row++) {
+      const position = length + block.first + Math.min(row, block.tokens - 1);
+      const least = Math.max(first, position - (slidingWindow ?? Number.POSITIVE_INFINITY) + 1);
+      const start = block.maskStart + row * block.visible - first;
+      mask.fill(0, start + least, start + position + 1);
+    }
   }
   return mask;
 }
