@@ -20,9 +20,12 @@ export interface LoadOptions {
    * in `notes`.
    */
   readonly cachePrecision?: CachePrecision;
-  /** Directory for files derived from the weights (packed graphs) and for what was learned of the device. Absent: nothing stays on disk. */
+  /**
+   * Directory for files derived from the weights (packed weights) and for measurements of the device. Absent: nothing
+   * is kept on disk.
+   */
   readonly cacheDirectory?: string;
-  /** Models of other windows are loaded: memory that is not free now is refused, also where the system would make room. */
+  /** Models of other windows are loaded: refuse memory that is not free now, even if the system could make room. */
   readonly besideOthers?: boolean;
   /** sha256 or another stable identifier of the weights; names the derived files. */
   readonly digest?: string;
@@ -35,7 +38,7 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
 }
 
-/** The error for logits that are not numbers, though the weights are those of the file. */
+/** The error for logits that are not finite although the weights match the file. */
 export const notFinite = (): HearthError =>
   new HearthError(
     'unsupported',
@@ -107,19 +110,19 @@ export interface SubmittedPass {
 
 /** Finds the fastest variants of a decoder's kernels while nothing else runs. */
 export interface Tuner {
-  /** Whether idle time is to go to it: it was not done on this device and driver, which is no software. */
+  /** Whether to tune in idle time: not yet done on this device and driver, and the device is not a software GPU. */
   readonly isDue: boolean;
-  /** Compiles what the next step needs. @returns false when all is done. */
+  /** Compiles the kernels of the next step. @returns false when tuning is complete. */
   ready(): Promise<boolean>;
-  /** Times for some ten milliseconds; nothing else may run on the decoder meanwhile. */
+  /** Times kernels for about ten milliseconds; nothing else may run on the decoder meanwhile. */
   step(): Promise<void>;
-  /** Present when all is done; the decoder then uses the fastest. */
+  /** Present when tuning is complete; the decoder then uses the fastest variants. */
   readonly report: TuningReport | undefined;
 }
 
 export interface TuningReport {
   readonly trials: readonly { readonly name: string; readonly tokenMs: number; readonly chosen: boolean }[];
-  /** Of one decoded token, the costliest first; bytes of the weights that all dispatches read. */
+  /** Kernels of one decoded token, the slowest first; bytes of weights read by all their dispatches. */
   readonly kernels: readonly {
     readonly name: string;
     readonly dispatches: number;
@@ -136,7 +139,7 @@ export const fullContexts = 3;
 export interface DeviceSampling {
   /** Most tokens that one call samples for each sequence. */
   readonly maxSteps: number;
-  /** `sample` takes `ahead`. */
+  /** `sample` supports `ahead`. */
   readonly samplesAhead: boolean;
   /**
    * Whether the device implements these parameters as sampling/sampler.ts does, up to rounding of probabilities to f32.
@@ -147,8 +150,8 @@ export interface DeviceSampling {
    * last sampled token is not appended. A slice ends early at a stop id; tokens sampled after it are removed from its
    * sequence.
    * @param steps 1 to `maxSteps`; each sequence's context must have space for as many tokens.
-   * @param ahead steps that the device goes on with meanwhile, 0 to `maxSteps`, for which there must be space too. The next call returns
-   * their tokens if it continues all slices, with `steps` of the same number; any other call drops them.
+   * @param ahead further steps that the device starts meanwhile, 0 to `maxSteps`; they need space too. The next call
+   * returns their tokens if it continues all slices with `steps` equal to this number; any other call drops them.
    * @returns the sampled tokens of each slice, at least one.
    * @throws HearthError as `run` does.
    */
@@ -179,7 +182,7 @@ export interface SamplingSlice {
   readonly history: { readonly sequence: ReadonlySet<number>; readonly generated: ReadonlySet<number> };
   /** Ids that are masked in every step. */
   readonly forbidden: readonly number[];
-  /** Random numbers in [0, 1), one a step, those ahead included. */
+  /** Random numbers in [0, 1), one a step, including the steps ahead. */
   readonly uniforms: readonly number[];
   readonly stopIds: ReadonlySet<number>;
 }
@@ -205,13 +208,13 @@ export interface DecoderMemory {
   /** Bytes of keys and values in use, and the most that may be in use. */
   readonly cacheBytes: number;
   readonly cacheCapacityBytes: number;
-  /** Beyond this, sequences that nobody uses are given up even while there is room; absent: never. */
+  /** Beyond this, idle sequences are evicted even while there is room. Absent: no limit. */
   readonly idleLimitBytes?: number;
-  /** Of one cached value, including its share of the scales. */
+  /** Bytes of one cached value, including its share of the scales. */
   readonly cacheBytesPerValue: number;
 }
 
-// Checks that every backend makes before a forward pass changes anything.
+// Checks for all backends, made before a forward pass changes anything.
 
 export type OwnSlice<Own extends Sequence> = Omit<SequenceSlice, 'sequence'> & { readonly sequence: Own };
 
@@ -264,8 +267,8 @@ interface PassSlice {
 }
 
 /**
- * The batch in passes of at most so many tokens, each slice's in order; `index` says of which slice a piece is. A pass ends
- * where a sequence is to keep its state.
+ * Splits the batch into passes of at most this many tokens, in the order of each slice; `index` is a piece's slice. A
+ * pass ends where a sequence must keep its state.
  */
 export function passesOf<Slice extends PassSlice>(
   slices: readonly Slice[],
@@ -285,7 +288,7 @@ export function passesOf<Slice extends PassSlice>(
       const hidden = slice.hidden?.subarray(at * width, (at + tokens.length) * width);
       at += tokens.length;
       const isLast = at === slice.tokens.length;
-      // A sequence is in a pass once.
+      // A sequence may appear only once in a pass.
       room = isLast ? room - tokens.length : 0;
       const logits = slice.logits === 'last' && !isLast ? 'none' : slice.logits;
       passes.at(-1)?.push({ index, slice: { ...slice, tokens, logits, ...(hidden && { hidden }) } });
@@ -294,7 +297,7 @@ export function passesOf<Slice extends PassSlice>(
   return passes;
 }
 
-/** Logits of two passes of a slice. */
+/** Concatenates the logits of two passes of a slice. */
 export function joined(
   before: Float32Array = new Float32Array(),
   after: Float32Array = new Float32Array(),

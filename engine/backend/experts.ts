@@ -18,16 +18,16 @@ const matricesOf = (layers: readonly LayerWeights[]) =>
 export const expertBytes = (layers: readonly LayerWeights[]): number =>
   matricesOf(layers).reduce((sum, weight) => sum + weightBytesOf(weight), 0);
 
-/** Whether a matrix's experts can be sent to a card: in whole words, without scales of blocks that span experts. */
+/** Whether a matrix's experts can be sent to a card: they are whole 32-bit words, without separate block scales. */
 export const isSendable = ({ blockScale, shape }: Weight): boolean => !blockScale && (shape.at(-2) ?? 0) % 4 === 0;
 
 export const canSendExperts = (layers: readonly LayerWeights[]): boolean => matricesOf(layers).every(isSendable);
 
-/** Whether ggml multiplies with the layers' experts as they are in the file. */
+/** Whether ggml can multiply by the layers' experts in the types of the file. */
 export const computesExperts = (layers: readonly LayerWeights[]): boolean =>
   matricesOf(layers).every(({ type, blockScale }) => ggmlTypes[type] !== undefined && !blockScale);
 
-/** Types of the layers' experts whose products round activations on the CPU. */
+/** Types of the layers' experts whose matmuls quantise activations on the CPU. */
 export const roundedTypes = (layers: readonly LayerWeights[]): string[] =>
   [...new Set(matricesOf(layers).map(({ type }) => type))].filter((type) => type !== 'F32').sort();
 

@@ -1,6 +1,7 @@
 /**
- * Whether a model fits, and how much context it gets: decided here alone, for the engine that loads it (each backend with its own needs and
- * memory), for the list of models and for `hearth inspect`. Bytes in, tokens out: nothing is measured here.
+ * Decides whether a model fits and how much context it gets: for the engine that loads it (each backend with its own
+ * needs and memory), for the list of models and for `hearth inspect`. Nothing else decides this. Takes bytes and
+ * returns tokens; measures nothing.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -8,32 +9,35 @@ import { freemem, totalmem } from 'node:os';
 import { HearthError, showBytes } from '../errors.ts';
 import { blocksFor } from '../kv/blocks.ts';
 
-/** What holds weights, keys and values. */
+/** Memory for weights and KV cache. */
 export interface MemoryPool {
-  /** `card`: a graphics card's own; `shared`: what a GPU may take of the machine's; `host`: the machine's, for the processor. */
+  /**
+   * `card`: a graphics card's own memory; `shared`: the part of the machine's memory that a GPU may use; `host`: the
+   * machine's memory, for the CPU.
+   */
   readonly kind: 'card' | 'shared' | 'host';
-  /** As the user knows it. */
+  /** Name shown to the user. */
   readonly name: string;
   readonly totalBytes: number;
-  /** What could be taken now without driving anything else out. */
+  /** Memory that could be allocated now without displacing other programs. */
   readonly availableBytes: number;
 }
 
 export interface ModelNeeds {
   readonly weightBytes: number;
-  /** To compute in, for passes of the longest chunk. */
+  /** Scratch memory of a pass with the longest chunk. */
   readonly scratchBytes: number;
-  /** Keys and values of one sequence of so many tokens. */
+  /** KV-cache bytes of one sequence of `tokens` tokens. */
   readonly cacheBytes: (tokens: number) => number;
-  /** What the model was trained for; less where the device binds no buffer as long. */
+  /** The trained context, or less if the device can't bind a buffer of that size. */
   readonly longestTokens: number;
 }
 
 export interface MemoryPlan {
   readonly contextTokens: number;
-  /** For keys and values of all sequences together. */
+  /** KV-cache budget of all sequences together. */
   readonly cacheBudgetBytes: number;
-  /** It has to make room for itself: other programs hold what it needs. */
+  /** Other programs use memory that the model needs. */
   readonly isCrowded: boolean;
 }
 
@@ -41,34 +45,34 @@ export interface MemoryPlan {
 export const usualContextTokens = 8192;
 
 /**
- * Taken on the processor beside weights and KV cache of a usual context. ONNX Runtime's arena keeps the memory of its largest passes
- * (docs/proof.md, "Memory of the engine over an hour of requests").
+ * Memory used on the CPU besides weights and the KV cache of a usual context. ONNX Runtime's arena keeps the memory of
+ * its largest passes (docs/proof.md, "Memory of the engine over an hour of requests").
  */
 export const processorScratchBytes = { ggml: 400e6, onnx: 700e6 } as const;
 
-/** Tokens of a block of the processor's KV cache: columns are allocated in such steps. */
+/** Tokens of a block of the CPU's KV cache: columns are allocated in these steps. */
 export const processorBlockTokens = 64;
 
-/** Tokens that the processor's KV cache allocates for a sequence of so many. */
+/** Tokens that the CPU's KV cache allocates for a sequence of `tokens` tokens. */
 export const allocatedTokens = (tokens: number): number =>
   processorBlockTokens * blocksFor(tokens, { blockTokens: processorBlockTokens, contiguous: true });
 
-/** Of the machine's memory: the rest is the system's, the editor's and a browser's. */
+/** Usable share of the machine's memory; the rest is for the system, the editor and a browser. */
 const usableShare = { shared: 1, host: 0.75 };
-/** Of what is available of it; the rest is for what opens meanwhile. */
+/** Usable share of the memory that is available now; the rest is for programs that start later. */
 const availableShare = 0.9;
-/** Of a card: the desktop's and the driver's, whatever they hold already. */
+/** Reserve on a card for the desktop and the driver, in addition to what they already use. */
 const cardReserve = { share: 0.05, leastBytes: 512e6 };
-/** Of what is left beside weights and buffers: more than one context has room within this. */
+/** Share of the memory left beside weights and buffers for further contexts. */
 const shareOfMoreContexts = 0.5;
-/** Less holds no file with a question about it. */
+/** A shorter context has no room for a file and a question about it. */
 export const leastContextTokens = 4096;
-/** Round numbers, so that the same machine gives the same context on a slightly different day. */
+/** Contexts are multiples of this, so that small changes in free memory give the same context. */
 const stepTokens = 1024;
 
-/** Nothing was loaded. */
+/** The model doesn't fit; nothing was loaded. */
 export class DoesNotFit extends HearthError {
-  /** What weights, context and buffers may take together. */
+  /** Bytes that weights, KV cache and buffers may take together. */
   readonly usableBytes: number;
   /** Longest context that fits beside the weights; 0: none. */
   readonly contextTokens: number;
@@ -81,11 +85,11 @@ export class DoesNotFit extends HearthError {
   }
 }
 
-/** What weights, cache and buffers may take together when nothing else runs. */
+/** Bytes that weights, KV cache and buffers may take together if nothing else runs. */
 export const mostUsableBytes = ({ kind, totalBytes }: MemoryPool): number =>
   kind === 'card' ? Math.max(0, totalBytes - reserveBytes(totalBytes)) : totalBytes * usableShare[kind];
 
-/** The same now. */
+/** Bytes that they may take together now. */
 function usableBytes(pool: MemoryPool): number {
   const { kind, totalBytes, availableBytes } = pool;
   if (kind === 'card') return Math.max(0, availableBytes - reserveBytes(totalBytes));
@@ -95,9 +99,9 @@ function usableBytes(pool: MemoryPool): number {
 const reserveBytes = (totalBytes: number): number => Math.max(cardReserve.leastBytes, cardReserve.share * totalBytes);
 
 /**
- * The context that was asked for, or as much of the model's as memory holds. Memory of a GPU is taken at the load, so what is not available
- * is refused. The processor's cache grows with what is said, and the system makes room by and by: only what is beyond the machine is refused,
- * or, beside models of other windows (`besideOthers`), what is not available.
+ * The requested context, or as much of the model's context as fits. GPU memory is allocated at load, so memory that is
+ * not available is refused. The CPU's KV cache grows with the conversation, and the system makes room gradually: only
+ * what exceeds the machine is refused or, beside models of other windows (`besideOthers`), what is not available.
  * @throws DoesNotFit
  */
 export function planMemory(needs: ModelNeeds, pool: MemoryPool, asked?: number, besideOthers = false): MemoryPlan {
@@ -157,18 +161,18 @@ function refusal(
   );
 }
 
-// What memory this machine has, and what a model could take of it now.
+// Measures the memory of this machine, and how much a model could use now.
 
-/** What is asked of the operating system; tests answer in its place. */
+/** Values from the operating system; tests supply their own. */
 export interface HostSystem {
   readonly platform: NodeJS.Platform;
   readonly totalBytes: number;
-  /** `os.freemem()`: on Linux MemAvailable, on Windows what is available, on macOS the pages that hold nothing at all. */
+  /** `os.freemem()`: on Linux MemAvailable, on Windows the available memory, on macOS only entirely unused pages. */
   readonly freeBytes: number;
-  /** Of the container (cgroups); 0, or more than the machine has: none. */
+  /** Limit of the container (cgroups); 0, or more than the machine has: none. */
   readonly limitBytes: number;
   readonly residentBytes: number;
-  /** What `vm_stat` prints; empty where it cannot be run. */
+  /** Output of `vm_stat`; empty if it cannot be run. */
   vmStat(): string;
 }
 
@@ -207,8 +211,8 @@ export function hostMemory(system: HostSystem = thisHost()): MemoryPool {
 }
 
 /**
- * macOS keeps nearly all memory in use. What it gives back before it swaps are the pages that vm_stat counts as free, speculative, purgeable and
- * inactive; where it cannot be asked, half of the memory is assumed.
+ * macOS keeps nearly all memory in use. It reclaims the pages that vm_stat counts as free, speculative, purgeable and
+ * inactive before it swaps. If vm_stat cannot be run, half of the memory is assumed.
  */
 function reclaimableBytes({ totalBytes, freeBytes, vmStat }: HostSystem): number {
   const text = vmStat();

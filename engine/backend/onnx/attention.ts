@@ -3,12 +3,12 @@
  * copies every output. The scores of cached and new tokens share one softmax, and only the new keys and values are
  * returned.
  *
- * A token's result has the same bits however its prompt was cut into passes. Three things ensure that:
+ * A token's result has the same bits however its prompt was split into passes. Three rules ensure that:
  * - New keys and values are rounded as the cache holds them.
- * - Sums go by spans of 128 positions, as MLAS adds them: first over all earlier spans, then over the span that the new
- *   tokens lie in, cached or not. A pass never crosses a span's border. Keys and values of the own span are put side by
- *   side; those of earlier spans are read in place.
- * - No matmul has a single row or column: for one, MLAS takes another kernel, which adds in another order.
+ * - Sums are split at spans of 128 positions, as MLAS adds them: first over all earlier spans, then over the span of
+ *   the new tokens, cached or not. A pass never crosses a span's border. Keys and values of the new tokens' span are
+ *   concatenated; those of earlier spans are read in place.
+ * - No matmul has a single row or column: for those, MLAS uses another kernel, which adds in another order.
  *
  * Keys and values are laid out with the token index last, `[kvHeads, 1, headDim, tokens]`.
  */
@@ -72,7 +72,10 @@ export class AttentionInputs {
     this.#cacheType = cacheType;
   }
 
-  /** The next gated delta net's state before the pass; `addState` is called for its parts in the order of the calculation. */
+  /**
+   * The next gated delta net's state before the pass. Call `addState` for its parts in the order of `inputs`,
+   * `matrices`.
+   */
   state(spec: GatedDeltaSpec): { readonly inputs: Value; readonly matrices: Value } {
     const { numValueHeads, keyHeadDim, valueHeadDim, convolutionTokens } = spec;
     const shapes = [
@@ -137,7 +140,7 @@ export class AttentionInputs {
     return this.#cacheType === 'float32' ? value : this.#graph.op('Cast', [value], { to: elementTypes.float32 });
   }
 
-  /** As the cache will hold it, in its type. */
+  /** The value rounded to the cache's type. */
   rounded(value: Value): Value {
     const graph = this.#graph;
     if (this.#cacheType === 'float32') return value;
@@ -146,12 +149,12 @@ export class AttentionInputs {
     return graph.op('Cast', [within], { to: elementTypes.float16 });
   }
 
-  /** Rounded keys or values beside a column of zeros. `[kvHeads, 1, dim, tokens + 1]` f32 */
+  /** Rounded keys or values, then a column of zeros. `[kvHeads, 1, dim, tokens + 1]` f32 */
   besideZeros(added: Value, shape: readonly [number, number]): Value {
     return this.#floats(this.#graph.op('Concat', [added, this.#zeros(shape)], { axis: 3 }));
   }
 
-  /** Cached and new values of the own span, then zeros. `[kvHeads, 1, dim, span]` f32 */
+  /** Cached and new values of the new tokens' span, then zeros. `[kvHeads, 1, dim, span]` f32 */
   spanOfValues({ stored, group }: CachedLayer, added: Value, [heads, dim]: readonly [number, number]): Value {
     const graph = this.#graph;
     const rest = this.#once(`values ${group.index} ${heads} ${dim}`, () =>
@@ -161,7 +164,10 @@ export class AttentionInputs {
     return this.#floats(graph.op('Concat', parts, { axis: 3 }));
   }
 
-  /** Scores of all cached columns, then of the own span: of its cached and new columns, and of columns to be masked. */
+  /**
+   * Scores of all cached columns, then of the new tokens' span: its cached and new columns, and columns that the mask
+   * excludes.
+   */
   scores(old: Value, added: Value, { group }: CachedLayer, rowsPerToken: readonly [number, number]): Value {
     const graph = this.#graph;
     const rest = this.#once(`scores ${group.index} ${rowsPerToken.join()}`, () => {
@@ -172,7 +178,7 @@ export class AttentionInputs {
     return graph.op('Concat', [old, this.#ownSpan(old, group), added, rest], { axis: 3 });
   }
 
-  /** The mask for the rows of `withoutSingleRows`. */
+  /** The mask for the queries, whose first row is doubled if each KV head has one query head (`firstRowTwice`). */
   mask({ mask }: WindowInputs, group: number): Value {
     return group > 1 ? mask : this.#once(`rows ${mask}`, () => firstRowTwice(this.#graph, mask, 0));
   }
@@ -299,7 +305,7 @@ export function rotate(
   });
 }
 
-/** As `rotate`, where only the first elements of a head are rotated. */
+/** Like `rotate`, but rotates only the first elements of each head. */
 function rotateFirst(
   context: GraphContext,
   inputs: AttentionInputs,
@@ -365,7 +371,7 @@ export function attend({ graph }: GraphContext, inputs: AttentionInputs, attende
   return group > 1 ? rows : graph.op('Slice', [rows, graph.int64([0]), graph.int64([-1]), graph.int64([2])]);
 }
 
-/** A matmul of a single row would add in another order. */
+/** Repeats the first row, because a matmul of a single row would add in another order. */
 function firstRowTwice(graph: GraphBuilder, rows: Value, axis: number): Value {
   const first = graph.op('Slice', [rows, graph.int64([0]), graph.int64([1]), graph.int64([axis])]);
   return graph.op('Concat', [rows, first], { axis });

@@ -1,6 +1,7 @@
 /**
- * Builds a decoder as an ONNX graph. Inputs: token ids (of a stage: hidden states) and the KV cache of one sequence. Outputs:
- * logits (or hidden states) of the requested rows and the new cache rows. One pass takes any number of tokens of one sequence.
+ * Builds a decoder as an ONNX graph. Inputs: token ids (hidden states for a stage) and the KV cache of one sequence.
+ * Outputs: logits (or hidden states) of the requested rows and the new cache rows. One pass takes any number of tokens
+ * of one sequence.
  */
 
 import type { TensorType } from '../../formats/tensor.ts';
@@ -32,7 +33,7 @@ export interface GraphOptions {
   readonly cacheType: CacheType;
 }
 
-/** Reads no weights: plans where they go; `layout.write` writes them. */
+/** Reads no weights. Plans their layout; `layout.write` writes them. */
 export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, options: GraphOptions): DecoderGraph {
   const graph = new GraphBuilder(options.weightsFile);
   const layout = new WeightsLayout();
@@ -87,7 +88,10 @@ function embedded(context: GraphContext, { embeddingScale: scale }: DecoderSpec,
   return scale === undefined ? rows : graph.op('Mul', [rows, graph.float32(scale)]);
 }
 
-/** Of the requested rows alone: the head is the largest matmul of a small model. `[1, rows, vocabulary or hidden]` */
+/**
+ * Computes only the requested rows, because the head is the largest matmul of a small model. `[1, rows, vocabulary or
+ * hidden]`
+ */
 function output(context: GraphContext, spec: DecoderSpec, weights: DecoderWeights, residual: Residual): Value {
   const { graph } = context;
   const isInner = spec.stage === 'inner';

@@ -1,6 +1,6 @@
 /**
- * Gated delta net with ONNX Runtime's own operators (1.30): they go from token to token, so a result doesn't depend on how a
- * prompt is cut. The state is an input and an output of the graph; the binding copies it once a pass.
+ * Gated delta net with ONNX Runtime's own operators (1.30). They process one token after the other, so a result doesn't
+ * depend on how a prompt is split. The state is an input and an output of the graph; the binding copies it once a pass.
  */
 import { type GatedDeltaSpec, keyHeadOf } from '../../model/spec/spec.ts';
 import type { GatedDeltaWeights, Weight } from '../../model/weights/weights.ts';
@@ -10,7 +10,7 @@ import type { Value } from './graphBuilder.ts';
 import { type GraphContext, linear, linearRows, linears, rmsNorm } from './linear.ts';
 import { allRows } from './weightsFile.ts';
 
-/** Added to a vector's squared length before it is made a unit vector: transformers' `l2norm`. */
+/** Added to a vector's squared length before it is normalised: transformers' `l2norm`. */
 const unitEpsilon = 1e-6;
 
 /** `input`: normalised hidden states `[1, tokens, hidden]`. Returns `[1, tokens, hidden]`. */

@@ -8,13 +8,13 @@ import { floats, KeyValueCache } from './keyValueCache.ts';
 
 /** The graph's inputs. Plain data, sent to the thread once. */
 export interface GraphInputs {
-  /** Of the hidden states that a stage takes instead of token ids. */
+  /** Width of the hidden states that a stage takes instead of token ids. */
   readonly hiddenSize?: number;
   readonly numAttentionHeads: number;
   readonly rotations: readonly RotationInputs[];
   readonly windowGroups: readonly WindowGroup[];
   readonly layers: readonly LayerCacheSpec[];
-  /** Of recurrent layers. They are the group after the last window group. */
+  /** States of recurrent layers. Their group comes after the last window group. */
   readonly states: readonly StateSpec[];
 }
 
@@ -23,7 +23,7 @@ export interface RotationInputs {
   readonly rope: RopeSpec;
   /** Multiplies cos and sin. Folds the softmax scale into the queries' rotation at no cost. */
   readonly scale: number;
-  /** Of queries: multiplies cos and sin too, by position. */
+  /** For queries: also multiplies cos and sin by a factor of the position. */
   readonly temperature?: QueryTemperature;
 }
 
@@ -37,14 +37,14 @@ export interface ScoreBytes {
 
 const defaultScoreBytes: ScoreBytes = { usual: 16 * 1024 * 1024, max: 256 * 1024 * 1024 };
 const minChunkTokens = 64;
-/** Positions whose keys and values are summed together. MLAS sums blocks of at least so many products. */
+/** Positions whose keys and values are summed together. MLAS sums blocks of at least this many products. */
 const spanTokens = 128;
-/** With a column of zeros. */
+/** Columns of a span, with one column of zeros. */
 export const spanColumns = spanTokens + 1;
 
 interface Rotation {
   readonly frequencies: Float64Array;
-  /** On cos and sin, by position. */
+  /** Factor on cos and sin at a position. */
   readonly factor: (position: number) => number;
 }
 
@@ -116,7 +116,7 @@ export class GraphRun {
       ...this.#windowFeeds(cache, count),
       ...cache.feeds(),
     });
-    // Not before: this chunk would read the new columns too.
+    // Only after the pass: before it, the chunk would read the new columns too.
     cache.arrange(layout, cache.length);
     cache.append(results, count);
     return floats(results['logits']);
@@ -175,13 +175,13 @@ interface MaskDims {
   readonly slidingWindow: number;
 }
 
-/** The first cached position of the span that the new tokens lie in. */
+/** The first cached position in the span of the new tokens. */
 const spanStart = ({ length, start }: Pick<MaskDims, 'length' | 'start'>): number =>
   Math.max(start, length - (length % spanTokens));
 
 /**
- * 0 where the row's new token may attend to the cached token of the column, or to the cached or new one of its span, −∞
- * elsewhere. `[count, columns + spanTokens]`
+ * 0 where the row's new token may attend to the column's cached token, or to the cached or new token of its span; −∞
+ * elsewhere. `[count, columns + spanColumns]`
  */
 export function attentionMask({ count, columns, length, start, slidingWindow }: MaskDims): Float32Array {
   const width = columns + spanColumns;
@@ -214,7 +214,7 @@ function concatenated(chunks: readonly Float32Array[]): Float32Array {
   return all;
 }
 
-// Times a memory-bound matmul, which decode consists of.
+// Times a memory-bound matmul, the main work of decode.
 
 /** Rows and columns of the f32 matrix: 64 MB, larger than any processor cache. */
 const size = 4096;

@@ -6,9 +6,9 @@ import { done, messageOf, ThreadCaches, transferred } from '../processor/threadC
 import { type GraphInputs, GraphRun, matmulMs } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
 
-/** What the thread is told besides what is about caches (processor/messages.ts). Both are answered. */
+/** Messages to the thread in addition to those about caches (processor/messages.ts). Both are answered. */
 export type OnnxMessage =
-  /** Times a matmul with so many threads, in milliseconds. */
+  /** Times a matmul with this many threads, in milliseconds. */
   { readonly kind: 'measure'; readonly threads: number } | { readonly kind: 'load'; readonly graph: ThreadGraph };
 
 export interface ThreadGraph {
@@ -35,9 +35,9 @@ export class GraphThread {
       executionProviders: ['cpu'],
       intraOpNumThreads: threads,
       interOpNumThreads: 1,
-      // A failure is thrown as well; the runtime would write it to stderr beside.
+      // Failures are thrown; the runtime would also write them to stderr.
       logSeverityLevel: 4,
-      // The graph is built as it should run: the optimiser would take a tenth of the load time and find nothing.
+      // The graph is already optimal: the optimiser would take a tenth of the load time and find nothing.
       graphOptimizationLevel: 'disabled',
       extra: { session: { model_external_initializers_file_folder_path: weightsDirectory } },
     });
@@ -71,7 +71,7 @@ export class GraphThread {
   }
 }
 
-// onnxruntime-node computes on the thread that calls `session.run`. It has a thread of its own, so that the engine can
+// onnxruntime-node computes on the thread that calls `session.run`, so it gets a separate thread, and the engine can
 // react to cancellations meanwhile.
 
 function listen(port: MessagePort): void {

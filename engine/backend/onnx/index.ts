@@ -36,7 +36,7 @@ export interface OnnxOptions {
   readonly cachePrecision?: CachePrecision;
 }
 
-/** In builds, the thread is a bundle of its own beside the engine's. */
+/** In builds, the thread is a separate bundle beside the engine's. */
 const workerFile = new URL(import.meta.url.endsWith('.ts') ? './graphThread.ts' : './onnxWorker.mjs', import.meta.url);
 
 export const onnxBackend: Backend = createOnnxBackend({ roundActivations: true });
@@ -116,7 +116,7 @@ async function threadGraph(
 
 const measurement = z.object({ machine: z.string(), threads: z.int().positive() });
 
-/** Another number of threads than one a core must be faster by this factor, because measurements vary. */
+/** Other thread counts than one a core must be faster by this factor, because measurements vary. */
 const minSpeedup = 1.1;
 
 /**

@@ -1,6 +1,7 @@
 /**
- * How keys and values of a range lie in memory for the graph, and the states of recurrent layers. The graph reads one element of a head for all tokens as a row, so each range of blocks is one matrix;
- * a paged cache would have to be copied into such matrices for every token.
+ * Memory layout of a range's keys and values for the graph, and the states of recurrent layers. The graph reads one
+ * element of a head for all tokens as a row, so each range of blocks is one matrix; a paged cache would have to be
+ * copied into such matrices for every token.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import {
@@ -84,7 +85,7 @@ const newRange: NewRange<OnnxRange> = (spec, range, saved) =>
 export class KeyValueCache {
   readonly #inputs: GraphInputs;
   readonly #ranges: LayerRanges<OnnxRange>;
-  /** By length, the states after so many tokens: for each recurrent layer its tensors. A pass makes new ones. */
+  /** States by the number of tokens that they follow: the tensors of each recurrent layer. A pass creates new ones. */
   readonly #states = new Map<number, readonly (readonly Float32Array[])[]>();
 
   constructor(inputs: GraphInputs, ranges = new LayerRanges(inputs.layers, newRange)) {
@@ -130,7 +131,7 @@ export class KeyValueCache {
     return this.#ranges.tail(this.#inputs.layers.findIndex((spec) => spec.group === group)) ?? nothing;
   }
 
-  /** Of a layer with keys and values, `[rows, columns]` of one range after the other. */
+  /** For a layer with keys and values: `[rows, columns]` of each range, one after the other. */
   saved(layer: number, groups: CacheLayout): Uint8Array {
     const state = this.#stateSpec(layer);
     return state
@@ -145,7 +146,7 @@ export class KeyValueCache {
     else this.#ranges.restore(layer, groups, bytes);
   }
 
-  /** Recurrent layers are counted behind the others. */
+  /** Recurrent layers have the indexes after the others. */
   #stateSpec(layer: number): StateSpec | undefined {
     return this.#inputs.states[layer - this.#inputs.layers.length];
   }

@@ -18,7 +18,7 @@ export interface GraphContext {
   /** MatMulNBits' accuracy_level: 4 quantises activations to int8 per block, as llama.cpp does; 0 keeps f32. */
   readonly accuracyLevel: 0 | 4;
   readonly normEpsilon: number;
-  /** Of the residual stream (`DecoderSpec.norm`). */
+  /** Kind of norm over the residual stream (`DecoderSpec.norm`). */
   readonly norm?: DecoderSpec['norm'];
   /** Block means of activations, shared by the matmuls that take the same input. */
   readonly blockMeans: Map<string, Value>;
@@ -128,7 +128,7 @@ function blockMeans({ graph, blockMeans }: GraphContext, input: Value, block: nu
   const key = `${input}/${block}`;
   const known = blockMeans.get(key);
   if (known !== undefined) return known;
-  // AveragePool takes the tokens for channels.
+  // AveragePool treats the tokens as channels.
   const means = graph.op('AveragePool', [input], { kernel_shape: [block], strides: [block] });
   blockMeans.set(key, means);
   return means;

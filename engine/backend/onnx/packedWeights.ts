@@ -1,9 +1,9 @@
 /**
- * Where the packed weights of a model lie. A model with a digest keeps its file for the next start, another gets a temporary one.
- * Both are in the same folder, because the system's temporary folder may be memory.
+ * The file with the packed weights of a model. With a digest of the model, the file is kept for the next start; without
+ * one, it is temporary. Both are in the same folder, because the system's temporary folder may be in memory.
  *
- * A kept file is checked at every start and built again if it is damaged: the runtime maps it, so that damage would
- * otherwise show as wrong text.
+ * A kept file is checked at every start and rebuilt if it is damaged. The runtime maps it, so damage would otherwise
+ * show as wrong text.
  */
 import { randomBytes } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
@@ -38,7 +38,10 @@ export async function placeOf({ cacheDirectory, digest }: LoadOptions): Promise<
   return { directory: cacheDirectory, file: `${digest}.onnx${weightsFileVersion}.weights`, kept: true };
 }
 
-/** Removes what killed processes and older versions left, the same model's layers of another split, and what its files were before. */
+/**
+ * Removes files of killed processes and older versions, the same model's layers of another split, and those of earlier
+ * states of its files.
+ */
 async function sweep(directory: string, digest: string | undefined): Promise<void> {
   const layers = digest && /^.+\.layers/.exec(digest)?.[0];
   const place = digest && /^[0-9a-f]{64}\.at/.exec(digest)?.[0];
@@ -60,15 +63,15 @@ function isRunning(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch (error) {
-    // EPERM: a process of another user.
+    // EPERM: the process exists and belongs to another user.
     return error instanceof Error && Reflect.get(error, 'code') === 'EPERM';
   }
 }
 
-/** How the file came about: read as it was, written, or written because it was damaged. */
+/** Origin of the file: kept from before, built, or rebuilt because it was damaged. */
 export type Origin = 'kept' | 'built' | 'repaired';
 
-/** The state of the file that the runtime maps, to be compared before each pass. */
+/** The state of the file that the runtime maps, for comparison before each pass. */
 export class MappedFile {
   readonly #path: string;
   readonly #state: BigIntStats;
@@ -83,7 +86,10 @@ export class MappedFile {
     return new MappedFile(path, await stat(path, { bigint: true }));
   }
 
-  /** Whether another program wrote into it. One that was removed or replaced stays as it was where it is mapped. */
+  /**
+   * Whether another program wrote into the file. If the file was only removed or replaced, the mapping keeps the old
+   * content.
+   */
   async isChanged(): Promise<boolean> {
     const { ino, size, mtimeNs } = this.#state;
     const now = await stat(this.#path, { bigint: true }).catch(() => undefined);
@@ -110,10 +116,10 @@ export async function provide(
     try {
       await requireRoom(directory, layout.byteLength);
       await layout.write(partial, onBytes, options.signal);
-      // A file that another program cuts short while it is mapped ends the process: no way back from SIGBUS. Windows
-      // refuses that by itself, and to replace files that are read-only.
+      // If another program truncates the file while it is mapped, SIGBUS ends the process. Windows refuses to truncate
+      // mapped files, and also to replace read-only ones.
       if (process.platform !== 'win32') await chmod(partial, 0o400);
-      // A folder of that name would stop the rename.
+      // A folder with that name would make the rename fail.
       if (found === false) await rm(path, { recursive: true, force: true });
       await rename(partial, path);
     } finally {
@@ -125,7 +131,7 @@ export async function provide(
   return found === false ? 'repaired' : 'built';
 }
 
-/** So that a full disk is found out before minutes of writing. @throws HearthError `unavailable`. */
+/** Detects a full disk before minutes of writing. @throws HearthError `unavailable`. */
 async function requireRoom(directory: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(directory);
   if (bavail * bsize >= bytes) return;
@@ -137,13 +143,13 @@ async function requireRoom(directory: string, bytes: number): Promise<void> {
 }
 
 /**
- * What to throw once the file has changed, or logits are not finite: that comes from a file that was kept, or else from the
- * model itself.
+ * The error to throw if the file changed or logits are not finite. The cause is a damaged kept file, or else the model
+ * itself.
  */
 export async function afterDamage({ directory, file }: PackedWeights, suspected: boolean): Promise<HearthError> {
   if (!suspected) return notFinite();
   await rm(join(directory, file), { force: true });
-  // The scheduler loads the model again after this code.
+  // After this error code, the scheduler reloads the model.
   return new HearthError(
     'device-lost',
     'The packed weights of this model were damaged, so they were removed and are built again from its file.',

@@ -12,7 +12,7 @@ import { columnsOf, readValues, rowBytesOf, rowsOf } from '../../model/weights/w
 import { type ElementType, elementBytes, type StoredTensor } from './graphBuilder.ts';
 import { type IntegerGrid, integerGrids, packRows } from './integerGrids.ts';
 
-/** Increment when the same weights would be laid out differently. */
+/** Increment when the layout changes. */
 export const weightsFileVersion = 2;
 
 /** Rows `[firstRow, firstRow + rows)` of a weight. */
@@ -54,7 +54,7 @@ export function gridOf({ type, blockScale }: Weight): IntegerGrid | undefined {
   return blockScale ? undefined : integerGrids[type];
 }
 
-/** Bytes that the weights take in the file, its alignment aside. */
+/** Bytes of the weights in the file, without alignment. */
 export function packedBytesOf(weights: DecoderWeights): number {
   const latent = weights.layers.flatMap(({ attention }) =>
     attention.kind === 'latent' ? [attention.keyUp.weight, attention.valueUp] : [],
@@ -85,7 +85,7 @@ interface PackedBytes {
 /** Memory maps start at page boundaries; on Windows at multiples of 64 KiB. */
 const largeAlignmentBytes = 64 * 1024;
 const smallAlignmentBytes = 64;
-/** Read, packed and written at a time. */
+/** Bytes read, packed and written at a time. */
 const chunkBytes = 4 * 1024 * 1024;
 
 export class WeightsLayout {
@@ -165,8 +165,8 @@ export class WeightsLayout {
   }
 }
 
-// After the weights, "HEARTHPW" and their CRC-32. As in snapshots, it guards against accidents only: whoever can write to
-// the user's folder can write a matching one. SHA-256 takes two to five times as long, at every start.
+// After the weights, "HEARTHPW" and their CRC-32. As in snapshots, it guards against accidents only: a process that can
+// write to the user's folder can write a matching checksum. SHA-256 takes two to five times as long, at every start.
 
 const trailerBytes = 12;
 

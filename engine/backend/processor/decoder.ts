@@ -1,4 +1,7 @@
-/** The decoder of the CPU backends (ggml, ONNX Runtime): a graph on a worker thread computes, the KV cache's bookkeeping is here. */
+/**
+ * The decoder of the CPU backends (ggml, ONNX Runtime). A graph on a worker thread computes; the KV cache's bookkeeping
+ * is here.
+ */
 
 import { Worker } from 'node:worker_threads';
 import { HearthError } from '../../errors.ts';
@@ -58,15 +61,17 @@ export interface LoadedGraph {
   readonly states: readonly StateSpec[];
   readonly weightBytes: number;
   readonly thread: CacheThread;
-  /** Its rows are read from the file, and the graph takes hidden states; absent: the graph takes ids. */
+  /**
+   * The embedding if its rows are read from the file and the graph takes hidden states. Absent: the graph takes ids.
+   */
   readonly embedding?: Weight;
   /** Names the order of a block's bytes. */
   readonly cacheOrder: string;
-  /** Of weights that are mapped from a file. */
+  /** Present if the weights are mapped from a file. */
   readonly mapped?: {
     /** Whether another program wrote into the file. */
     readonly isChanged: () => Promise<boolean>;
-    /** The error to throw if it did, or for logits that are not finite. */
+    /** The error to throw if it changed, or for logits that are not finite. */
     readonly damage: (changed: boolean) => Promise<HearthError>;
     /** Removes temporary files of this decoder. */
     readonly cleanUp: () => Promise<void>;
@@ -142,7 +147,7 @@ export class ProcessorDecoder implements Decoder {
     const cacheBytesPerValue = layer ? bytesOf(layer) / rowsOf(layer) : 0;
     const { groups, capacityBytes: cacheCapacityBytes } = storage;
     const stateBytes = groups.find(({ isState }) => isState)?.blockBytes ?? 0;
-    // One usual context: what the list of models says that the model needs.
+    // One usual context, as the list of models assumes.
     const usualTokens = allocatedTokens(Math.min(this.contextTokens, usualContextTokens));
     const idleLimitBytes = usualTokens * tokenBytesOf(groups) + maxStates * stateBytes;
     return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue, idleLimitBytes };
@@ -161,7 +166,7 @@ function isNumeric(logits: Float32Array): boolean {
   return Number.isFinite(sum);
 }
 
-/** The thread, as far as every CPU backend speaks with its own. */
+/** The part of a compute thread's interface that all CPU backends use. */
 export interface CacheThread {
   ask(message: CacheMessage, transfer?: readonly ArrayBuffer[]): Promise<Done>;
   tell(message: CacheMessage): void;
@@ -219,7 +224,7 @@ export function storageOf(graph: CacheOptions): BlockStorage {
 const tokenBytesOf = (groups: readonly BlockGroup[]): number =>
   groups.reduce((sum, { blockBytes, isState }) => sum + (isState ? 0 : blockBytes / blockTokens), 0);
 
-/** The ranges of a sequence, as far as they hold the first `blocks` blocks. Default: with spare ones. */
+/** The ranges of a sequence, limited to its first `blocks` blocks. Default: all, with spare ones. */
 export const layoutOf = ({ tables }: CachedSequence, blocks = Number.POSITIVE_INFINITY): CacheLayout =>
   tables.map((table) =>
     table instanceof StateTable
@@ -233,7 +238,7 @@ export const layoutOf = ({ tables }: CachedSequence, blocks = Number.POSITIVE_IN
 
 // Memory that a model needs on the CPU.
 
-/** Windowed layers count in full: their checkpoints grow with the context as well. */
+/** Layers with a sliding window count in full, because their checkpoints grow with the context too. */
 export function hostNeeds(
   spec: DecoderSpec,
   weightBytes: number,
@@ -287,7 +292,7 @@ function runFailure(message: string, runtime: string): HearthError {
   );
 }
 
-/** @typeParam Own what a backend asks its thread besides. */
+/** @typeParam Own further messages from a backend to its thread. */
 export class ThreadClient<Own extends { readonly kind: string }> implements CacheThread {
   readonly #worker: Worker;
   readonly #runtime: string;
@@ -303,7 +308,7 @@ export class ThreadClient<Own extends { readonly kind: string }> implements Cach
       this.#fail(new HearthError('device-lost', `The compute thread failed (${error.message}).`, { cause: error })),
     );
     this.#worker.on('exit', () => this.#fail(new HearthError('device-lost', 'The compute thread has exited.')));
-    // A pending answer keeps the process alive; an idle model doesn't.
+    // Only a pending answer keeps the process alive; an idle model doesn't.
     this.#worker.unref();
   }
 

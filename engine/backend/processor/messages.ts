@@ -41,7 +41,7 @@ export const bytesOf = (layer: LayerCacheSpec): number => rowsOf(layer) * (layer
 
 /** Handled in order; `run`, `save`, `restore` and `end` are answered. */
 export type CacheMessage =
-  /** `from`: as a fork of this sequence. */
+  /** `from`: forks this sequence. */
   | { readonly kind: 'create'; readonly sequence: number; readonly from: number | undefined }
   /** The sequence has lost tokens or ranges. */
   | { readonly kind: 'change'; readonly sequence: number; readonly layout: CacheLayout; readonly length: number }
@@ -71,14 +71,14 @@ export type CacheLayout = readonly (readonly TokenRange[])[];
 
 export interface ThreadSlice {
   readonly sequence: number;
-  /** With room for `tokens`. */
+  /** Layout with room for `tokens`. */
   readonly layout: CacheLayout;
   readonly tokens: readonly number[];
   readonly logits: SequenceSlice['logits'];
   readonly hidden?: Float32Array;
 }
 
-/** Answers, in the order of the messages. `values`: logits of each slice, or what a backend's own message asks for. */
+/** Answers, in the order of the messages. `values`: logits of each slice, or the result of a backend's own message. */
 export type FromThread =
   | { readonly kind: 'done'; readonly values: readonly Float32Array[]; readonly saved?: Uint8Array }
   | { readonly kind: 'failed'; readonly message: string };

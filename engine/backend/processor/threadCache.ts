@@ -1,4 +1,4 @@
-/** The KV caches of a CPU backend's thread: by sequence, with the messages that are about them alone, and their memory. */
+/** The KV caches of a CPU backend's thread by sequence, their memory, and the handling of messages about caches. */
 import {
   bytesOf,
   type CacheLayout,
@@ -13,7 +13,7 @@ export interface ThreadCache<Self> {
   /** Cached tokens. */
   length: number;
   arrange(layout: CacheLayout, length: number): void;
-  /** Of recurrent layers; absent: the backend computes none. */
+  /** Keeps the states of recurrent layers. Absent: the backend has no recurrent layers. */
   keepStates?(layout: CacheLayout): void;
   fork(): Self;
   dispose(): void;
@@ -66,7 +66,7 @@ export class ThreadCaches<Cache extends ThreadCache<Cache>> {
     }
   }
 
-  /** @returns what gives the sequences back the lengths that they have now, after a pass that failed. */
+  /** @returns a function that restores the sequences' current lengths after a failed pass. */
   lengthsOf(slices: readonly ThreadSlice[]): () => void {
     const before = slices.map(({ sequence }) => this.of(sequence).length);
     return () => {
@@ -84,12 +84,13 @@ export function transferred(answer: FromThread): ArrayBuffer[] {
   return [...values, ...(saved ? [saved] : [])].map(({ buffer }) => buffer as ArrayBuffer);
 }
 
-// The memory of one sequence's keys and values: for each layer ranges of consecutive tokens. Which tokens they hold is decided by the
-// decoder (kv/blocks.ts); how a range lies in memory is a backend's matter. Forks share a range until one writes.
+// The memory of one sequence's keys and values: for each layer ranges of consecutive tokens. The decoder decides which
+// tokens they hold (kv/blocks.ts); each backend decides the memory layout of a range. Forks share a range until one
+// writes.
 
 /** Columns for the tokens from `first` on. */
 export interface LayerRange<Own> extends TokenRange {
-  /** Sequences that hold it. */
+  /** Number of sequences that use this range. */
   refCount: number;
   /** Copies columns `[first, first + count)` of `source` to the beginning. */
   copy(source: Own, first: number, count: number): void;
@@ -133,7 +134,10 @@ export class LayerRanges<Own extends LayerRange<Own>> {
     return this.#ranges(layer).at(-1);
   }
 
-  /** Holds these ranges of each window group, copied from the ones at hand where they differ. Cuts at `length`. */
+  /**
+   * Changes the ranges of each window group to these, copying tokens from the current ranges where they differ.
+   * Truncates to `length`.
+   */
   arrange(groups: CacheLayout, length: number): void {
     this.length = length;
     for (const [layer, spec] of this.#specs.entries()) {
@@ -186,7 +190,7 @@ export class LayerRanges<Own extends LayerRange<Own>> {
     this.#replace(layer, restored);
   }
 
-  /** Where the ranges of a layer lie in saved bytes. */
+  /** Offsets of a layer's ranges in the saved bytes. */
   #pieces(layer: number, groups: CacheLayout) {
     const spec = this.#spec(layer);
     let end = 0;

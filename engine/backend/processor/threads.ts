@@ -1,4 +1,7 @@
-/** What the processor has: how many threads compute, one a physical core or as many as the system grants; and matrix units. */
+/**
+ * The CPU's resources: the number of compute threads (one a physical core, or as many as the system grants), and matrix
+ * units.
+ */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 
@@ -15,7 +18,7 @@ function physicalCores(): number {
   return process.arch === 'x64' ? Math.ceil(logical / 2) : logical;
 }
 
-/** Intel's AMX with 8-bit numbers, known on Linux alone. */
+/** Intel's AMX for 8-bit integers; detected on Linux only. */
 export const hasMatrixUnits = (): boolean => process.platform === 'linux' && /\bamx_int8\b/.test(readCpuInfo());
 
 function readCpuInfo(): string {
@@ -37,24 +40,24 @@ export function coresOfCpuInfo(text: string): number | undefined {
   return cores.size || undefined;
 }
 
-// How many threads compute a pass. ggml's threads wait for each other after every operator, busily, so one that the system has
-// given to another program holds all up: with two threads on two processors that were asked for by twelve, a token took five
-// times as long as on one thread. What a pass was granted, its time on processors divided by its time, is what the next ones
-// take; from time to time they try all again.
+// Chooses the number of threads for a pass. ggml's threads busy-wait for each other after every operator, so one thread
+// whose core the system gave to another program delays all: with two threads on two cores that twelve threads wanted, a
+// token took five times as long as on one thread. The next passes take as many threads as the last one was granted (its
+// CPU time divided by its duration), and from time to time they try all threads again.
 
 interface PassTimes {
   readonly wallMs: number;
-  /** Of all threads. */
+  /** CPU time of all threads. */
   readonly processorMs: number;
 }
 
-/** Shorter measurements say nothing. */
+/** Shorter measurements are too inexact. */
 const leastMs = 10;
-/** A system may count each thread's time in steps of so many milliseconds. */
+/** A system may count each thread's time in steps of this many milliseconds. */
 const stepMs = 10;
 /** Over this long, the steps no longer matter. */
 const longMs = 200;
-/** Less than this of what was asked for is contention. */
+/** Less than this share of the requested threads means contention. */
 const grantedShare = 0.9;
 const firstPauseMs = 500;
 const longestPauseMs = 8_000;
@@ -72,7 +75,7 @@ export class GrantedThreads {
     this.#count = most;
   }
 
-  /** For the next pass. */
+  /** Threads for the next pass. */
   next(nowMs: number): number {
     if (this.#count < this.#most && nowMs >= this.#retryAtMs) {
       this.#count = this.#most;
@@ -81,7 +84,7 @@ export class GrantedThreads {
     return this.#count;
   }
 
-  /** After a pass with `next` threads. */
+  /** Call after a pass with `next` threads. */
   observe({ wallMs, processorMs }: PassTimes, nowMs: number): void {
     this.#wallMs += wallMs;
     this.#processorMs += processorMs;
@@ -94,7 +97,7 @@ export class GrantedThreads {
       if (this.#count === this.#most) this.#pauseMs = firstPauseMs;
       return;
     }
-    // On one thread there is nothing to give up, and fewer than all were tried a moment ago.
+    // With one thread, there is none to give up; with fewer than all, all were tried a moment ago.
     const wasMost = this.#count === this.#most;
     this.#count = Math.max(1, Math.min(this.#count - 1, Math.floor(granted)));
     if (!wasMost) return;

@@ -64,7 +64,7 @@ export function roundBlocks(values: Float32Array, block: number): Float32Array {
 export interface LayerCache {
   readonly keys: TokenRows;
   readonly values: TokenRows;
-  /** Of a gated delta net, the state after so many tokens, which spares computing it again from the first. */
+  /** The state of a gated delta net after some tokens, so that it need not be recomputed from the first token. */
   state?: DeltaState;
 }
 

@@ -13,7 +13,7 @@ import type { ReferenceLayer, ReferenceWeights } from './weights.ts';
 export interface NewTokens {
   readonly sequence: ReferenceSequence;
   readonly tokens: readonly number[];
-  /** Given to a stage. `[tokens, hidden]` */
+  /** Input of a stage. `[tokens, hidden]` */
   readonly hidden?: Float32Array;
 }
 
@@ -21,8 +21,8 @@ export interface NewTokens {
 export type Observer = (layer: number, hidden: Float32Array) => void;
 
 /**
- * Returns hidden states after the final norm (of an inner stage, before), all sequences concatenated. `[tokens, hidden]` f32
- * Writes keys and values beyond each sequence's length; the caller increases the length on success.
+ * Returns hidden states after the final norm (for an inner stage: without it), all sequences concatenated. `[tokens,
+ * hidden]` f32 Writes keys and values beyond each sequence's length; the caller increases the length on success.
  */
 export async function forward(
   { spec, embedding, layers, finalNorm }: ReferenceWeights,

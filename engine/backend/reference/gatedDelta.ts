@@ -6,10 +6,10 @@ import { sigmoid } from './feedForward.ts';
 import { linear, type Matrix, rmsNorm } from './linear.ts';
 import type { GatedDeltaLayer } from './weights.ts';
 
-/** Below the square root of a vector's squared length: transformers' `l2norm`. */
+/** Added to a vector's squared length under the square root: transformers' `l2norm`. */
 const unitEpsilon = 1e-6;
 
-/** Caches what the state is made of. `input`: normalised hidden states `[tokens, hidden]`. Returns `[tokens, hidden]`. */
+/** Caches the inputs of the state. `input`: normalised hidden states `[tokens, hidden]`. Returns `[tokens, hidden]`. */
 export function gatedDeltaNet(
   spec: GatedDeltaSpec,
   weights: GatedDeltaLayer,
@@ -51,7 +51,7 @@ function stepsOf({ beta, decay, decayBias, decayRate }: GatedDeltaLayer, input: 
 
 const softplus = (x: number): number => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 
-/** Joins the rows of matrices of so many columns. */
+/** Concatenates the rows of matrices with these numbers of columns. */
 function sideBySide(parts: readonly (readonly [values: Float32Array, columns: number])[]): Float32Array {
   const width = parts.reduce((sum, [, columns]) => sum + columns, 0);
   const joined = new Float32Array(parts.reduce((sum, [{ length }]) => sum + length, 0));
@@ -65,7 +65,7 @@ function sideBySide(parts: readonly (readonly [values: Float32Array, columns: nu
   return joined;
 }
 
-/** Writes the heads' results of the slice's tokens to `output`, and leaves the state behind them. */
+/** Writes the heads' results of the slice's tokens to `output`, and stores the state after the last token. */
 export function runSlice(spec: GatedDeltaSpec, convolution: Matrix, slice: SequenceRows, output: Float32Array): void {
   const { numValueHeads, keyHeadDim, valueHeadDim } = spec;
   const { cache, firstPosition, firstRow, count } = slice;
@@ -103,7 +103,7 @@ function tokenOf(spec: GatedDeltaSpec, convolution: Matrix, { keys, values }: La
   };
 }
 
-/** SiLU of each channel's weighted sum over the last tokens; before the first token are zeros. */
+/** SiLU of each channel's weighted sum over the last tokens; inputs before the first token are zero. */
 function convolved({ rows, columns, values }: Matrix, inputs: Float32Array, position: number): Float64Array {
   const output = new Float64Array(rows);
   for (let channel = 0; channel < rows; channel++) {

@@ -132,7 +132,7 @@ class ReferenceDecoder implements Decoder {
 const cacheBytesOfToken = ({ layers }: DecoderSpec): number =>
   layers.reduce((sum, { attention }) => sum + 4 * rowValues(attention), 0);
 
-/** Of a gated delta net, the rows that its state is computed from. */
+/** Cached values of a token. For a gated delta net: the rows from which its state is computed. */
 const rowValues = (attention: AttentionSpec): number =>
   attention.kind === 'gated-delta'
     ? convolutionChannels(attention) + 2 * attention.numValueHeads

@@ -1,6 +1,7 @@
 /**
- * A decoder whose layers lie on several devices. Each stage is a decoder of consecutive layers with their part of the KV cache;
- * hidden states, `[tokens, hidden]` f32, cross from one to the next. Embeddings are read from the file, row by row.
+ * A decoder whose layers are on several devices. Each stage is a decoder of consecutive layers with their part of the
+ * KV cache; hidden states, `[tokens, hidden]` f32, cross from one to the next. Embeddings are read from the file, row
+ * by row.
  */
 import {
   type CacheDemand,
@@ -89,7 +90,7 @@ export interface SplitParts {
   readonly embedding: Weight;
   /** In order of computation. */
   readonly stages: readonly Decoder[];
-  /** Where the layers lie, for the model card. */
+  /** Placement of the layers, for the model card. */
   readonly notes: readonly string[];
 }
 
@@ -101,9 +102,9 @@ export class SplitDecoder implements Decoder {
   readonly maxSequencesPerRun: number;
   readonly notes: readonly string[];
   readonly serializer: SequenceSerializer;
-  /** Of the last stage: the fastest card. */
+  /** Tuner of the last stage, which is on the fastest card. */
   readonly tuner?: Tuner;
-  /** The last stage computes while the first ones go on with the next pass. */
+  /** The last stage computes this pass while the first ones start the next. */
   readonly submit?: (batch: readonly SequenceSlice[]) => Promise<SubmittedPass>;
   readonly #stages: readonly Decoder[];
   readonly #embedding: Weight;
@@ -190,10 +191,10 @@ export class SplitDecoder implements Decoder {
   memory(): DecoderMemory {
     const all = this.#stages.map((stage) => stage.memory());
     const sum = (of: (memory: DecoderMemory) => number): number => all.reduce((total, memory) => total + of(memory), 0);
-    // Of one token in each stage.
+    // KV-cache bytes of one token in each stage.
     const tokenBytes = this.#stages.map(({ spec }, i) => valuesPerToken(spec) * (all[i]?.cacheBytesPerValue ?? 0));
     const allTokenBytes = tokenBytes.reduce((total, bytes) => total + bytes, 0);
-    // A stage of recurrent layers alone keeps nothing a token.
+    // A stage with only recurrent layers caches nothing per token.
     const idleLimits = all.flatMap(({ idleLimitBytes }, i) => {
       const own = tokenBytes[i] ?? 0;
       return idleLimitBytes === undefined || own === 0 ? [] : [(idleLimitBytes / own) * allTokenBytes];
@@ -292,7 +293,7 @@ class SplitSerializer implements SequenceSerializer {
       for (const [stage, serializer] of this.#serializers.entries()) {
         const own = shapes[stage] ?? shape;
         const isLast = stage === this.#serializers.length - 1;
-        // Pieces that are too many are the last stage's to refuse.
+        // The last stage takes all remaining pieces and refuses surplus ones.
         const count = isLast ? Number.POSITIVE_INFINITY : serializer.pieceBytes(own).length;
         parts.push(await serializer.restore(own, next(iterator, count)));
       }

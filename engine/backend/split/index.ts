@@ -1,5 +1,5 @@
 /**
- * The split backend: a model that is larger than a card, on card and CPU or on several cards. `planSplit` decides,
+ * The split backend: runs a model that is larger than a card on card and CPU, or on several cards. `planSplit` decides,
  * decoder.ts computes.
  */
 import { availableParallelism } from 'node:os';
@@ -60,7 +60,7 @@ function rangesOf(plan: readonly StagePlan[]): { readonly backend: Backend; read
   });
 }
 
-/** Each stage keeps files of its own, and is an equal part of the progress. */
+/** Each stage has its own files and an equal part of the progress. */
 function stageOptions(options: LoadOptions, { first, end }: LayerRange, index: number, count: number): LoadOptions {
   const { digest, meanwhile, onProgress, ...rest } = options;
   return {
@@ -120,9 +120,10 @@ const withShare = (card: Card, share: number): Card => ({
   memory: { ...card.memory, freeBytes: card.memory.freeBytes * share },
 });
 
-// Plans of a model that is larger than a card, by the memory that is available now: layers on card and CPU, or experts outside of the card.
+// Plans a model that is larger than a card by the memory that is available now: layers on card and CPU, or experts
+// outside the card.
 
-/** So many layers on a backend. */
+/** Consecutive layers on a backend. */
 export interface StagePlan {
   readonly backend: Backend;
   readonly layers: number;
@@ -132,7 +133,7 @@ interface SplitPlan {
   /** In order of computation. */
   readonly stages: readonly StagePlan[];
   readonly contextTokens: number;
-  /** Where the layers lie, for the model card. */
+  /** Placement of the layers, for the model card. */
   readonly note: string;
   /** What computes, for an estimate of its speed. */
   readonly computing: Computing;
@@ -156,14 +157,15 @@ interface SplitModel {
 export interface Card {
   readonly capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'maxBindingBytes'>;
   readonly memory: NonNullable<GpuCapabilities['memory']>;
-  /** Part of its name; absent: the one that the system prefers. */
+  /** Part of the card's name. Absent: the card that the system prefers. */
   readonly adapter?: string;
 }
 
 /**
- * All layers on the cards; or some on the CPU; or all on the fastest card, and the experts of some in the machine's memory. Beside one card
- * the CPU computes these or whole layers, whichever is estimated to be faster. Where it can't compute them alone they are sent, if it has
- * too little memory for whole layers.
+ * Places all layers on the cards; or some on the CPU; or all on the fastest card, with the experts of some in the
+ * machine's memory. With one card, the CPU computes either these experts or whole layers, whichever is estimated to be
+ * faster. If the CPU can't compute experts alone and has too little memory for whole layers, the experts are sent to
+ * the card.
  * @param cards the fastest first
  * @throws DoesNotFit
  */
@@ -290,7 +292,7 @@ function layersNote({ stages }: Placement<Device>, host: Device): string {
   return `${first?.count} of ${all} layers run on ${first?.where}${rest}: the model is larger than one GPU's memory.`;
 }
 
-/** Buffers of the pieces that are on their way, and the runtime. */
+/** Memory for buffers of experts in transfer, and for the runtime. */
 const sendingBytes = 400e6;
 
 async function planExperts(
@@ -363,8 +365,8 @@ async function openCard(options: GpuOptions): Promise<Card & { readonly copyByte
   }
 }
 
-// Which layers of a model lie on which device: decided here alone, for the engine that loads it and for tables of machines. Nothing
-// is measured here. A layer's part of the KV cache lies beside it.
+// Decides which layers of a model are on which device, for the engine that loads it and for tables of machines. Nothing
+// else decides this, and nothing is measured here. A layer's part of the KV cache is on the same device.
 
 /** Layers `[first, end)`. */
 export interface LayerRange {
@@ -372,14 +374,14 @@ export interface LayerRange {
   readonly end: number;
 }
 
-/** A device that may hold layers. */
+/** A device that can hold layers. */
 interface Place {
   readonly pool: MemoryPool;
-  /** Of a stage with these layers; the one with the last layer has the head as well. */
+  /** Memory needs of a stage with these layers; the stage with the last layer also has the head. */
   readonly needs: (range: LayerRange) => ModelNeeds;
 }
 
-/** A device that holds layers, and which. */
+/** A device and its layers. */
 interface PlacedLayers<Device extends Place> {
   readonly place: Device;
   readonly range: LayerRange;
@@ -392,8 +394,8 @@ interface Placement<Device extends Place> {
 }
 
 /**
- * Each card takes as many of the last layers as it has memory for beside a usual context, the fastest card first; the host takes
- * the rest. What is left then goes to the context.
+ * Each card takes as many of the last layers as fit beside a usual context, the fastest card first; the host takes the
+ * rest. The remaining memory goes to the context.
  * @param cards the fastest first
  * @param asked the requested context, if any
  * @throws DoesNotFit where the host has no memory for the rest, or no card for a layer.
