@@ -4,11 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import type { Decoder } from '../../engine/backend/backend.ts';
+import { WebgpuDecoder } from '../../engine/backend/webgpu/decoder/decoder.ts';
 import { defaultTuning, type Tuning } from '../../engine/backend/webgpu/device/adapter.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { tuningReports } from '../../engine/backend/webgpu/tuning.ts';
 import { showTuning } from '../../engine/cli/doctor.ts';
+import { HearthError } from '../../engine/errors.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { largestDifference, readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
@@ -77,6 +79,21 @@ await onLavapipe(() => {
     ]);
     const last = golden.logits.subarray((tokens.length - 1) * width, tokens.length * width);
     expect(largestDifference(logits, last) / golden.deviation).toBeLessThan(1e-4);
+    await decoder.dispose();
+  });
+
+  it('keeps what was timed of decoding where the cache has no room for a prompt', async () => {
+    const { decoder } = await load();
+    const { tuner } = decoder;
+    if (!tuner || !(decoder instanceof WebgpuDecoder)) throw new Error('a GPU is tuned');
+    const onRows = decoder.onRows.bind(decoder);
+    vi.spyOn(decoder, 'onRows').mockImplementation((tokens, ...rest) => {
+      if (tokens > 1) throw new HearthError('out-of-memory', 'full');
+      return onRows(tokens, ...rest);
+    });
+    while (await tuner.ready()) await tuner.step();
+    expect(tuner.report?.trials.filter(({ name }) => name.startsWith('prompts'))).toEqual([]);
+    expect(tuner.report?.trials.filter(({ chosen }) => chosen)).toHaveLength(1);
     await decoder.dispose();
   });
 

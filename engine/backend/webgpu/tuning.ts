@@ -4,6 +4,7 @@
  * (Tokens of a submission and of a prompt's chunk are not timed here: the scheduler measures every pass.)
  */
 import { z } from 'zod';
+import { HearthError } from '../../errors.ts';
 import type { Tuner, TuningReport } from '../backend.ts';
 import type { WebgpuDecoder } from './decoder/decoder.ts';
 import type { Plan } from './decoder/recorder.ts';
@@ -153,9 +154,22 @@ export class DecodeTuner implements Tuner {
 
   async step(): Promise<void> {
     const startMs = performance.now();
-    if (this.#current) await this.#time(this.#current);
+    if (this.#current) await this.#timeIfThereIsRoom(this.#current);
     else await this.#finish();
     this.#spentMs += performance.now() - startMs;
+  }
+
+  /** A prompt may not fit beside what is cached: what was timed before it is kept then. */
+  async #timeIfThereIsRoom(current: Timing): Promise<void> {
+    try {
+      await this.#time(current);
+    } catch (error) {
+      const isFull = error instanceof HearthError && error.code === 'out-of-memory';
+      if (!isFull || current.rows === 1) throw error;
+      this.#candidates.length = 0;
+      this.#roundsMs = [];
+      this.#current = undefined;
+    }
   }
 
   async #time(current: Timing): Promise<void> {
