@@ -62,7 +62,7 @@ const qwen25Coder = (sizes: Sizes, vocabulary = 151_936): Architecture => ({
   thinkingModes: noThinking,
 });
 
-/** ggml-org's conversions leave the tied head out. */
+/** ggml-org's conversions omit the tied head. */
 const headTied = ({ config, thinkingModes }: Architecture): Architecture => ({ config, thinkingModes });
 
 const starCoder2: Architecture = {
@@ -143,7 +143,7 @@ const deltaNet = ({ vocabulary, ...sizes }: DeltaNetSizes, feedForward: Record<s
   ...feedForward,
 });
 
-/** Published as the text part of a model with pictures. */
+/** Published as the text part of a model that also reads images. */
 const qwen35 = (sizes: Omit<DeltaNetSizes, 'vocabulary'>, feedForward: Record<string, number>): Architecture => {
   const type = 'num_experts' in feedForward ? 'qwen3_5_moe' : 'qwen3_5';
   const text_config = {

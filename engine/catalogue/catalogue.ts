@@ -73,12 +73,12 @@ const catalogueEntry = z.object({
   downloadEstimated: z.boolean().default(false),
   /** Weight bytes read to decode one token. For a dense model this is the whole file. */
   bytesPerToken: z.number().int().positive(),
-  /** Routed experts that a processor can compute beside a card with all else (backend/experts.ts); absent: there are none. */
+  /** Routed experts that a CPU can compute while a card computes the rest (backend/experts.ts). Absent: none. */
   experts: z
     .object({
       bytes: z.number().int().positive(),
       bytesPerToken: z.number().int().positive(),
-      /** Layers that have some. */
+      /** Number of layers with such experts. */
       layers: z.number().int().positive(),
     })
     .optional(),
@@ -87,7 +87,7 @@ const catalogueEntry = z.object({
   contextTokens: z.number().int().positive(),
   /** An embedding model has no other role. */
   roles: z.array(z.enum(['completion', 'chat', 'embedding'])).min(1),
-  /** Trained to fill in between what stands before and after the cursor. */
+  /** Trained to fill in the middle. */
   fillInTheMiddle: z.boolean().default(false),
   /** Quality at code. If two models run well, the higher rank is recommended. */
   rank: z.number().int(),

@@ -215,7 +215,7 @@ const starCoder2: CatalogueEntryInput = {
     description: 'Completes code in 17 languages and does not chat; its licence forbids some uses.',
     parameters: 3_030_371_328,
     quantisation: 'Q4_K_M',
-    // A window in every layer.
+    // Every layer has a sliding window.
     cacheBytesPerToken: 0,
     rank: 4,
     repository: 'second-state/StarCoder2-3B-GGUF',

@@ -18,7 +18,7 @@ export interface HubGguf {
   readonly file: { readonly name: string; readonly bytes: number; readonly sha256: string };
 }
 
-/** A file whose size and digest the hub announces at the download; `bytes` is computed from the architecture. */
+/** A file whose size and digest the hub announces when it is downloaded; `bytes` is computed from the architecture. */
 interface EstimatedGguf extends Omit<HubGguf, 'file' | 'revision'> {
   readonly file: string;
   readonly bytes: number;
@@ -43,7 +43,7 @@ export function hubGguf(model: HubGguf) {
   };
 }
 
-/** Fields of an entry whose revision, size and digest are the hub's of the day. */
+/** Fields of an entry whose revision, size and digest come from the hub at download time. */
 export function estimatedGguf({ file, bytes, ...model }: EstimatedGguf) {
   return {
     ...hubGguf({ ...model, revision: 'main', file: { name: file, bytes, sha256: '' } }),
@@ -129,8 +129,8 @@ export const qwen3Experts: CatalogueEntryInput[] = [
 const deltaNet = { contextTokens: 262_144, roles: ['chat' as const] };
 
 /**
- * Gated delta nets in three of four layers: a state of constant size there, so that a long context takes little memory. Ranked below models
- * of their size that were run here with their published weights: theirs were not at hand.
+ * Three of four layers are gated delta nets with a state of constant size, so a long context takes little memory.
+ * Ranked below models of their size that were tested with their published weights, because these were not.
  */
 export const deltaNets: CatalogueEntryInput[] = [
   {
@@ -337,7 +337,7 @@ export const gptOss: CatalogueEntryInput[] = [
     }),
     family: 'gpt-oss',
     activeParameters: 4_187_440_704,
-    // As with the publisher's own BF16 attention and head; this file's are in 8 bits.
+    // Computed for the publisher's BF16 attention and head; in this file they have 8 bits.
     bytesPerToken: 3_708_083_328,
     experts: { bytes: 10_165_616_640, bytesPerToken: 1_270_702_080, layers: 24 },
     contextTokens: 131_072,

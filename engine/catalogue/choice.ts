@@ -1,4 +1,6 @@
-/** Which models a machine should have, and which one is taken where the user named none: the one place that decides. */
+/**
+ * Decides which models a machine should have, and which one is used if the user names none. Nothing else decides this.
+ */
 
 import { type Speed, speedOf } from '../backend/speed.ts';
 import type { CatalogueEntry } from './catalogue.ts';
@@ -19,10 +21,12 @@ export interface RecommendOptions {
   readonly fallbackId: string;
 }
 
-/** The models that a machine should have: one that answers and perhaps another that completes, or something small and quick. */
+/**
+ * The models that a machine should have: one for chat and perhaps another for completion, or one small and fast model.
+ */
 export interface Choice {
   readonly chat: CatalogueEntry | undefined;
-  /** Undefined: the chat model completes, or nothing that completes in time has room beside it. */
+  /** Undefined: the chat model also completes, or no model that is fast enough at completion fits beside it. */
   readonly completion: CatalogueEntry | undefined;
 }
 
@@ -34,7 +38,7 @@ export function choosePair(entries: readonly CatalogueEntry[], hardware: Hardwar
     return place !== undefined && isGood(speedOf(entry, place));
   };
   const chats = open.filter((entry) => entry.roles.includes('chat') && well(entry, hardware, runsWellInChat));
-  // A graphics card must not idle while the processor computes.
+  // A graphics card must not idle while the CPU computes.
   const onCard = chats.filter((entry) => placeOf(entry, hardware)?.kind === 'card');
   const pairs = (onCard.length > 0 ? onCard : chats).map((chat): Choice => {
     if (chat.fillInTheMiddle && well(chat, hardware, completesInTime)) return { chat, completion: undefined };
@@ -54,7 +58,7 @@ export function choosePair(entries: readonly CatalogueEntry[], hardware: Hardwar
   );
 }
 
-/** Larger models than this are slow to complete with on most graphics cards, and take memory for little. */
+/** Larger models complete slowly on most graphics cards, and their memory gains little. */
 const promptParameters = 8e9;
 
 /** The machine with a loaded model. */
@@ -75,7 +79,7 @@ const highestRanked = (entries: readonly CatalogueEntry[]): CatalogueEntry | und
     undefined,
   );
 
-/** The highest-ranked chat model that fits in `bytes` of memory, whatever computes it. */
+/** The highest-ranked chat model that fits in `bytes` of memory on any device. */
 export function bestWithin(entries: readonly CatalogueEntry[], bytes: number): CatalogueEntry | undefined {
   const fitting = entries.filter(
     (entry) => entry.roles.includes('chat') && memoryNeededBytes(entry, 'processor') <= bytes,
@@ -83,11 +87,11 @@ export function bestWithin(entries: readonly CatalogueEntry[], bytes: number): C
   return highestRanked(fitting);
 }
 
-// The order among the models that a machine has.
+// Orders the models that are on a machine.
 
 export type Role = 'chat' | 'completion';
 
-/** Higher is taken first. Absent: not taken for it unless it is named. */
+/** The highest is chosen for a role. Absent: not chosen unless it is named. */
 export type Suitability = Readonly<Partial<Record<Role, number>>>;
 
 interface Candidate {
@@ -104,10 +108,10 @@ export const rolesIn = (pair: Choice, { id }: Pick<Candidate, 'id'>): Role[] => 
     : []),
 ];
 
-/** Hearth's own go before other programs', what runs well before what is slow, then the recommended. */
+/** Hearth's own models come before other programs', fast ones before slow ones, then recommended ones. */
 const steps = { own: 4_000, good: 2_000, recommended: 1_000 };
 
-/** Among equals the larger answers; of those that complete, the largest that is prompt, then the smallest. */
+/** Among equals, chat uses the larger model; completion uses the largest that is fast enough, else the smallest. */
 export function suitabilityOf(
   { parameters, roles, fillInTheMiddle }: Candidate,
   { verdict }: Fit,

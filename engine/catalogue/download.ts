@@ -46,7 +46,7 @@ export interface DownloadJob {
   readonly maxBytes: number;
   /** Reads the size and digests that a trusted server announces in its headers. */
   readonly announced?: (response: HttpResponse) => Expected;
-  /** Sent to the address's own host only. */
+  /** Sent only to the address's own host. */
   readonly token?: string | undefined;
   readonly retry: RetryPolicy;
   readonly signal?: AbortSignal | undefined;

@@ -164,12 +164,12 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
 }
 
 interface SpaceNeed {
-  /** As in "98 MB for the download". */
+  /** Purpose, as in "98 MB for the download". */
   readonly what: string;
   readonly bytes: number;
 }
 
-/** @throws DiskFull if `folder`'s disk has no room for all of them beside the reserve. */
+/** @throws DiskFull if `folder`'s disk has no room for all of them and the reserve. */
 export async function requireSpace(folder: string, needs: readonly SpaceNeed[]): Promise<void> {
   const { bavail, bsize } = await statfs(folder);
   const { diskReserveBytes } = limits.store;
@@ -352,11 +352,17 @@ async function isStale(path: string, watched: WatchedFiles): Promise<boolean> {
   return current !== undefined && current.host === hostname() && !isAlive(current.pid);
 }
 
-/** A file's date alone says little: the clock may be set, and may be another machine's. So a change of it is waited for. */
+/**
+ * A file's date alone is not reliable: the clock may be changed, or belong to another machine. So this waits for the
+ * date to change.
+ */
 class WatchedFiles {
   readonly #seen = new Map<string, { readonly mtimeMs: number; readonly sinceMs: number }>();
 
-  /** Whether nobody has touched it for long enough; a file that is dated so long ago is watched for some touches only. */
+  /**
+   * Whether the file was not touched for long enough. A file with an old date is watched only for a few touch
+   * intervals.
+   */
   async isUntouched(path: string): Promise<boolean> {
     const file = await stat(path).catch((error: unknown) => {
       if (errorCode(error) === 'ENOENT') return undefined;

@@ -47,13 +47,13 @@ export function detectHardware(gpu?: Gpu): Hardware {
 
 let detectedGpu: Promise<Gpu | undefined> | undefined;
 
-/** Like `detectHardware`, with the GPU that runs models, which is looked for once a process. */
+/** Like `detectHardware`, with the GPU that runs models, which is detected once per process. */
 export async function detectMachine(): Promise<Hardware> {
   detectedGpu ??= detectGpu();
   return detectHardware(await detectedGpu);
 }
 
-/** The GPU that WebGPU opens, or the largest graphics card that the system reports where none can be opened now. */
+/** The GPU that WebGPU opens, or, if none can be opened now, the largest graphics card that the system reports. */
 async function detectGpu(): Promise<Gpu | undefined> {
   const opened = hasGraphicsDevice() ? await openedGpu() : undefined;
   if (opened) return opened;
@@ -86,15 +86,15 @@ export interface Fit {
   readonly reason: string;
 }
 
-/** Of a card whose memory no interface tells. Fewer have less. */
+/** Assumed memory of a card if no interface reports it. Few cards have less. */
 const unknownCardBytes = 4e9;
-/** Of a GPU: runtime, activations and buffers, in addition to weights and KV cache. */
+/** Memory on a GPU for runtime, activations and buffers, in addition to weights and KV cache. */
 const overheadBytes = 400e6;
-/** A chat below these speeds is read slower than people read, or keeps them waiting for its first word. */
+/** Below these speeds, chat is slower than people read, or the first token takes too long. Tokens a second. */
 const goodChat = { decode: 8, prefill: 60 };
-/** The prompt tokens that a key changes, and the tokens of a suggestion. */
+/** Prompt tokens that a key changes, and tokens of a suggestion. */
 const keystroke = { promptTokens: 128, tokens: 20 };
-/** Later than this, the next key is pressed. */
+/** After this time, the user has pressed the next key. */
 const goodKeystrokeSeconds = 1.5;
 
 /** Sizes that decide whether a model fits and how fast it is. */
@@ -105,7 +105,10 @@ type Sizes = Pick<
   Partial<Pick<CatalogueEntry, 'experts'>> &
   Computed;
 
-/** What decides which backend computes it on the processor; unknown: ONNX Runtime, with the weights as they are. */
+/**
+ * The fields that decide which backend runs the model on the CPU. If unknown: ONNX Runtime, with weights of the file's
+ * size.
+ */
 type Computed = Partial<Pick<CatalogueEntry, 'family' | 'quantisation'>>;
 
 /** KV cache grows by `cacheBytesPerToken` per token; sliding-window layers are not counted. */
@@ -116,7 +119,7 @@ const needsOnGpu = (entry: Sizes): ModelNeeds => ({
   longestTokens: entry.contextTokens,
 });
 
-/** The same where the processor computes: after an hour, weights as its backend keeps them. */
+/** The same on the CPU, as measured after an hour of use, with weights in its backend's layout. */
 const onProcessor = (needs: Omit<ModelNeeds, 'scratchBytes'>, computed: Computed): ModelNeeds => ({
   ...needs,
   weightBytes: processorBytes(needs.weightBytes, computed),
@@ -131,7 +134,7 @@ const needsOn = (entry: Sizes, kind: Device['kind']): ModelNeeds =>
 
 const usualTokens = (entry: Sizes): number => Math.min(usualContextTokens, entry.contextTokens);
 
-/** Memory for the weights, the KV cache of a usual context and the runtime where it runs; a GPU takes less. */
+/** Memory for the weights, the KV cache of a usual context and the runtime on this kind of device; a GPU takes less. */
 export function memoryNeededBytes(entry: Sizes, kind: Device['kind']): number {
   const { weightBytes, scratchBytes, cacheBytes } = needsOn(entry, kind);
   return weightBytes + cacheBytes(usualTokens(entry)) + scratchBytes;
@@ -186,7 +189,10 @@ export function memoryForModelBytes(computed: Computed, hardware: Hardware): num
   return Math.max(0, (card ? mostUsableBytes(card) : 0) - overheadBytes, onHost);
 }
 
-/** Bytes that ONNX Runtime takes for those of the file, counted on published shapes (placement.test.ts); unknown: as Q4_K. */
+/**
+ * Bytes in ONNX Runtime for each byte of the file, counted on published shapes (placement.test.ts). Unknown types count
+ * as Q4_K.
+ */
 const packedShares: readonly (readonly [RegExp, number])[] = [
   [/MXFP4/, 2],
   [/Q[45]_1/, 1.25],
@@ -198,22 +204,24 @@ const packedShare = ({ quantisation = '' }: Computed): number =>
 
 /** Families that ggml leaves to ONNX Runtime (backend/ggml/index.ts). */
 const packedFamilies: ReadonlySet<CatalogueEntry['family']> = new Set(['deepseek-v3', 'qwen3-next', 'qwen3.5']);
-/** Whether ONNX Runtime computes it on the processor. */
+/** Whether ONNX Runtime runs the model on the CPU. */
 const isPacked = ({ family, quantisation }: Computed): boolean =>
   quantisation === undefined ||
   (family !== undefined && packedFamilies.has(family)) ||
   !isFasterQuantisation(quantisation);
 
-/** Of weights on the processor: the file's own, unless ONNX Runtime computes the model. */
+/** Bytes of the weights on the CPU: those of the file, unless ONNX Runtime runs the model. */
 const processorBytes = (fileBytes: number, computed: Computed): number =>
   fileBytes * (computed.quantisation !== undefined && isPacked(computed) ? packedShare(computed) : 1);
 
-/** Fewer layers on the card are not worth the crossing. */
+/** A smaller share of layers on the card is not worth the transfers. */
 const leastCardShare = 0.1;
 
 type Split = Pick<Device, 'cardShare' | 'packing' | 'expertsOutside'>;
 
-/** Whole layers on the card beside a usual context, and the others in the machine's memory as the CPU backend keeps them. */
+/**
+ * Whole layers on the card beside a usual context, and the others in the machine's memory in the CPU backend's layout.
+ */
 function layersOnCard(entry: Sizes, host: MemoryPool, card: MemoryPool): Split | undefined {
   const cacheBytes = usualTokens(entry) * entry.cacheBytesPerToken;
   const cardShare = (mostUsableBytes(card) - overheadBytes) / (entry.downloadBytes + cacheBytes);
@@ -224,7 +232,10 @@ function layersOnCard(entry: Sizes, host: MemoryPool, card: MemoryPool): Split |
   return { cardShare, packing };
 }
 
-/** Layers whose experts the card has no memory for beside all else; undefined: there is none for all else, or the machine has none for them. */
+/**
+ * Number of layers whose experts don't fit on the card beside the rest. Undefined: the rest doesn't fit on the card, or
+ * these experts don't fit in the machine's memory.
+ */
 function expertsOutsideOf(entry: Sizes, host: MemoryPool, card: MemoryPool): number | undefined {
   const { experts, bytesPerToken, cacheBytesPerToken } = entry;
   if (!experts) return undefined;
@@ -237,7 +248,10 @@ function expertsOutsideOf(entry: Sizes, host: MemoryPool, card: MemoryPool): num
   return outside * ofLayer <= mostUsableBytes(host) - processorScratchBytes.ggml ? outside : undefined;
 }
 
-/** Where a model would run: the fastest device that holds a usual context, or card and processor together. Undefined: nowhere. */
+/**
+ * Where a model would run: the fastest device with room for a usual context, or card and CPU together. Undefined:
+ * nowhere.
+ */
 export function placeOf(entry: Sizes, hardware: Hardware): Device | undefined {
   const { gpu, cores } = hardware;
   const { host, card } = poolsOf(hardware);
@@ -257,7 +271,7 @@ export function placeOf(entry: Sizes, hardware: Hardware): Device | undefined {
   return { kind, name: gpu?.unified ? gpu.name : '', cores };
 }
 
-/** The share of a model's memory that is the machine's, not the card's. */
+/** The share of a model's bytes in the machine's memory instead of the card's. */
 export function hostShare({ experts, downloadBytes }: Sizes, { kind, cardShare, expertsOutside }: Device): number {
   if (kind === 'card') return 0;
   if (experts && expertsOutside !== undefined) {
@@ -272,7 +286,7 @@ export const runsWellInChat = ({ decode, prefill }: Speed): boolean =>
 export const completesInTime = ({ decode, prefill }: Speed): boolean =>
   keystroke.promptTokens / prefill + keystroke.tokens / decode <= goodKeystrokeSeconds;
 
-/** The speed and the memory come first: VS Code cuts a long line of its list. */
+/** Speed and memory come first in the text, because VS Code truncates long lines of its list. */
 export function judge(entry: Sizes, hardware: Hardware): Fit {
   const place = placeOf(entry, hardware);
   const neededBytes = memoryNeededBytes(entry, place?.kind ?? (hardware.gpu ? 'card' : 'processor'));
@@ -308,8 +322,9 @@ export function hardwareNeeds(entry: Sizes): string {
 }
 
 /**
- * What ONNX Runtime's backend writes at the first load, about: a scale of four bytes for each 32 values makes 4-bit weights a quarter
- * larger (SmolLM2 Q4_1: 122 MB of 98 MB), and unquantised ones become f32. ggml and a GPU take the file as it is.
+ * About how many bytes the ONNX Runtime backend writes at the first load: a scale of four bytes for each 32 values
+ * makes 4-bit weights a quarter larger (SmolLM2 Q4_1: 98 MB become 122 MB), and unquantised ones become f32. ggml and a
+ * GPU use the file as it is.
  */
 export function packedBytes(entry: Downloadable & Computed, { gpu }: Hardware): number {
   const { files, downloadBytes } = entry;

@@ -1,4 +1,4 @@
-/** Models of other programs on this machine (Ollama, LM Studio, the hub's cache), used where they lie. */
+/** Models of other programs on this machine (Ollama, LM Studio, the hub's cache), used in place. */
 
 import { constants } from 'node:fs';
 import { copyFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
@@ -83,7 +83,7 @@ async function ollamaModels(root: string): Promise<ForeignModel[]> {
   for (const path of await filesBelow(manifests)) {
     const { layers } = ollamaManifest.safeParse(await readJson(join(manifests, path))).data ?? { layers: [] };
     const weights = layers.filter(({ mediaType }) => mediaType === 'application/vnd.ollama.image.model');
-    // More than one layer: safetensors cut into blobs, which no file holds whole.
+    // More than one layer: safetensors split into blobs, so no single file has the model.
     const digest = weights.length === 1 ? weights[0]?.digest.replace(/^sha256:/, '') : undefined;
     if (digest === undefined || !isSha256(digest)) continue;
     const blob = join(root, 'blobs', `sha256-${digest}`);
@@ -94,7 +94,7 @@ async function ollamaModels(root: string): Promise<ForeignModel[]> {
   return models;
 }
 
-/** As `ollama list` shows it: the usual host and namespace are left out. */
+/** The name that `ollama list` shows: without the default host and namespace. */
 function ollamaName(path: string): string {
   const parts = path.split('/');
   const tag = parts.pop() ?? '';
@@ -130,7 +130,7 @@ async function hubCacheModels(root: string): Promise<ForeignModel[]> {
   return models;
 }
 
-/** GGUF files (of a split one the first part) and folders with a checkpoint; `''` for `root` itself. */
+/** GGUF files (the first part of a split one) and folders with a checkpoint; `''` for `root` itself. */
 async function modelsBelow(root: string): Promise<string[]> {
   const files = await filesBelow(root);
   const all = new Set(files);
@@ -184,7 +184,7 @@ interface DescribedForeign {
   readonly problem?: string | undefined;
 }
 
-/** `recordPath`: a JSON file that this function alone reads and writes. */
+/** `recordPath`: a JSON file that only this function reads and writes. */
 export async function describeForeign(
   models: readonly ForeignModel[],
   recordPath: string,
@@ -218,8 +218,8 @@ async function describeOrExplain({ id, name, path, owner }: ForeignModel) {
   }
 }
 
-// Imports models from local files. A model of the catalogue is recognised by name and size, copied, and verified like a
-// download; any other is opened first, and copied if it opens.
+// Imports models from local files. A catalogue model is recognised by name and size, copied, and verified like a
+// download. Any other model is opened first, and copied if it opens.
 
 interface Collected {
   readonly entry: CatalogueEntry;
@@ -230,7 +230,7 @@ interface Collected {
 
 /**
  * Finds the catalogue entry whose files are at `path`, or describes the model there.
- * @throws HearthError as `openModel` does, if it is no model that Hearth runs.
+ * @throws HearthError as `openModel` does, if Hearth can't run the model.
  */
 export async function collect(path: string, entries: readonly CatalogueEntry[]): Promise<Collected> {
   const isFolder = await isDirectory(path);
@@ -238,7 +238,7 @@ export async function collect(path: string, entries: readonly CatalogueEntry[]):
   for (const entry of entries) {
     const pairs = pairUp(entry, path, folder, isFolder);
     if (pairs && (await sizesMatch(pairs))) {
-      // Without digests, only opening tells a model from something else under its names.
+      // Without digests, only opening the files shows whether they are this model.
       if (entry.files.some(({ sha256 }) => sha256 === undefined)) await checkOpens(path);
       return { entry, known: true, copyTo: (target, options) => copyAll(pairs, target, options) };
     }
@@ -265,7 +265,7 @@ async function withSize(file: CatalogueFile, path: string): Promise<CatalogueFil
   return { name: file.name, ...(bytes !== undefined && { bytes }) };
 }
 
-/** The GGUF, all parts of a split one, or what belongs to a checkpoint. */
+/** The GGUF, all parts of a split one, or the files of a checkpoint. */
 async function modelFiles(path: string, isFolder: boolean): Promise<string[]> {
   if (isFolder) return (await readdir(path)).filter(isCheckpointFile).sort();
   const name = basename(path);
@@ -352,7 +352,7 @@ interface KnownAbout {
 }
 
 /**
- * @param path a GGUF, or a folder with config.json and safetensors
+ * @param path a GGUF, or a folder with config.json and safetensors.
  * @throws HearthError as `openCheckpoint` does.
  */
 export async function describeFiles(path: string, known: KnownAbout): Promise<CatalogueEntry> {
@@ -382,7 +382,7 @@ export async function describeFiles(path: string, known: KnownAbout): Promise<Ca
       ...(experts && {
         experts: { bytes: experts.bytes, bytesPerToken: Math.round(experts.bytesPerToken), layers: experts.layers },
       }),
-      // A model whose layers all have a sliding window doesn't grow; the schema wants a number above 0.
+      // The KV cache doesn't grow if all layers have a sliding window, but the schema requires a number above 0.
       cacheBytesPerToken: Math.max(1, cache.bytesPerToken),
       contextTokens: described.contextTokens,
       fillInTheMiddle: tokenizer?.fillInTheMiddle !== undefined,

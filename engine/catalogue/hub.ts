@@ -1,6 +1,6 @@
 /**
- * Any model on the Hugging Face hub: what a repository offers, and which files one of the offers needs.
- * API: https://huggingface.co/docs/hub/api (`/api/models/OWNER/NAME`, and its `/tree/REVISION`).
+ * Models on the Hugging Face hub: the offers of a repository, and the files that an offer needs. API:
+ * https://huggingface.co/docs/hub/api (`/api/models/OWNER/NAME`, and its `/tree/REVISION`).
  */
 import { z } from 'zod';
 import { invalidInput, notFound, showBytes } from '../errors.ts';
@@ -44,14 +44,17 @@ export interface HubRepository {
   readonly offers: readonly HubOffer[];
 }
 
-/** Addresses of the hub, and how patient to be. */
+/** Addresses of the hub, and time limits. */
 export interface HubAccess {
   readonly endpoints: Endpoints;
   readonly idleMs: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** @throws HearthError `unavailable` if no hub answers, or with what to do about a refusal; `not-found` without a model. */
+/**
+ * @throws HearthError `unavailable` if no hub answers, or refuses (the message says what to do); `not-found` if there
+ * is no model.
+ */
 export function readRepository(name: string, access: HubAccess): Promise<HubRepository> {
   const { hub, otherHubs = [] } = access.endpoints;
   return fromAnyHub([hub, ...otherHubs], async (each) => {
@@ -181,7 +184,7 @@ function offer(label: string, files: readonly CatalogueFile[]): HubOffer {
   return { label, files: sorted, bytes: sorted.reduce((sum, { bytes = 0 }) => sum + bytes, 0) };
 }
 
-/** Texts of a checkpoint that Hearth reads. */
+/** Text files of a checkpoint that Hearth reads. */
 const checkpointTexts = new Set([
   'config.json',
   'generation_config.json',
@@ -197,7 +200,7 @@ export const isCheckpointFile = (name: string): boolean =>
   checkpointTexts.has(name) || /^model(-\d{5}-of-\d{5,6})?\.safetensors$/.test(name);
 
 function safetensorsOf(files: readonly CatalogueFile[]): readonly CatalogueFile[] | undefined {
-  // An embedding model's folder 1_Pooling has no place in the store, and without it the model would pass for a chat model.
+  // The store can't hold an embedding model's folder 1_Pooling, and without it the model would count as a chat model.
   if (files.some(({ path }) => path === '1_Pooling/config.json')) return undefined;
   const root = files.filter((file) => pathOf(file) === file.name && isCheckpointFile(file.name));
   const complete = ['config.json', /safetensors$/].every((wanted) => root.some(({ name }) => name.match(wanted)));
@@ -205,7 +208,7 @@ function safetensorsOf(files: readonly CatalogueFile[]): readonly CatalogueFile[
 }
 
 /**
- * The offer that a user asked for. Without a name: Q4_K_M, which Ollama and llama.cpp take too, or the only one.
+ * The offer that the user named. Default: Q4_K_M, as in Ollama and llama.cpp, or the only one.
  * @throws HearthError `not-found` or `invalid-input`, with the offers.
  */
 export function chooseOffer({ name, offers }: HubRepository, wanted: string | undefined): HubOffer {
@@ -223,8 +226,8 @@ export function chooseOffer({ name, offers }: HubRepository, wanted: string | un
 }
 
 /**
- * Estimate before the download, from the size alone, for a dense model: five bits a weight, and a KV cache of 1/40,000 of
- * the size a token, as published models of Q4_K_M have.
+ * Estimates from the size alone, before the download, for a dense model: five bits a weight, and KV-cache bytes a token
+ * of 1/40,000 of the size, as in published Q4_K_M models.
  */
 export function fitOf({ bytes }: HubOffer, hardware: Hardware): Fit {
   const sizes = { downloadBytes: bytes, bytesPerToken: bytes, activeParameters: (bytes * 8) / 5, contextTokens: 8192 };
@@ -238,8 +241,8 @@ export interface HubDownload extends Downloadable {
 }
 
 /**
- * What to download of an offer. Looks into its first bytes, so that a model that Hearth can't run is refused before
- * gigabytes of it are here.
+ * The files to download for an offer. Reads its first bytes, so that a model that Hearth can't run is refused before
+ * gigabytes are downloaded.
  * @throws HearthError `unsupported` or `invalid-input` as `openModel` does.
  */
 export async function planDownload(
@@ -295,7 +298,7 @@ function architectureOf(bytes: Buffer): string | undefined {
   return length <= 64 ? bytes.subarray(start, start + length).toString('utf8') : undefined;
 }
 
-/** At most `limits.model.configBytes`; a server that ignores the range is cut off there. */
+/** Reads at most `limits.model.configBytes`, even if the server ignores the range. */
 async function beginningOf(address: URL, { endpoints, idleMs, signal }: HubAccess): Promise<Buffer> {
   const most = address.pathname.endsWith('.json') ? limits.model.configBytes : limits.formats.headerChunkBytes;
   const headers = { range: `bytes=0-${most - 1}` };

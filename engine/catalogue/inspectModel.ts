@@ -82,7 +82,7 @@ export async function inspectModel(store: Store, model: string, options: Inspect
   };
 }
 
-/** What most of the layers' weights are stored in. */
+/** The type of most of the layers' weights. */
 function mainType(groups: readonly WeightGroup[]): string {
   const layers = groups.filter(({ role }) => role !== 'embedding' && role !== 'head');
   return layers.toSorted((a, b) => b.bytes - a.bytes)[0]?.type ?? '';

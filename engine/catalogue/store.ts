@@ -67,7 +67,7 @@ export interface StoreOptions {
   readonly foreign?: () => Promise<readonly ForeignModel[]>;
 }
 
-/** A catalogue entry, or the same of another model; a model that Hearth can't run has no family that it knows. */
+/** A catalogue entry, or a similar entry of another model. A model that Hearth can't run may have an unknown family. */
 type ListedEntry = Omit<CatalogueEntry, 'family'> & { readonly family: string };
 
 export interface StoredModel {
@@ -265,7 +265,7 @@ export class Store {
     return findEntry(id, this.#entries) ?? (await this.#installedEntry(id));
   }
 
-  /** `owner/name` stands for any of its installed models. */
+  /** `owner/name` matches any installed model of that repository. */
   async #installedEntry(id: string): Promise<CatalogueEntry | undefined> {
     if (isForeignId(id)) return undefined;
     const reference = parseHubReference(id);
@@ -353,7 +353,7 @@ export class Store {
     await withLock(lockFile(this.directory, key), { signal: options.signal, onWait }, work);
   }
 
-  /** `describe` opens a model that isn't in the catalogue; what it refuses is removed again. */
+  /** `describe` opens a model that isn't in the catalogue; if it fails, the files are removed again. */
   async #fetch(
     entry: Downloadable,
     options: PullOptions,
@@ -380,7 +380,7 @@ export class Store {
         if (!(error instanceof HearthError) || error instanceof DiskFull || error.code === 'cancelled') {
           throw diskError(error, this.directory);
         }
-        // Nor for a model that Hearth can't run.
+        // Another source also can't help if Hearth can't run the model.
         if (describe && error.code !== 'unavailable') {
           await this.#removeStaging(entry);
           throw error;

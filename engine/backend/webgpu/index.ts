@@ -23,20 +23,26 @@ import { DecodeTuner, type TuningRecord, tuningRecords } from './tuning.ts';
 
 export interface WebgpuOptions {
   readonly gpu?: GpuOptions;
-  /** Where the load asks for none: f16, as every engine keeps keys and values. */
+  /** KV-cache precision if the load requests none: f16, as in other engines. */
   readonly cachePrecision?: CachePrecision;
-  /** Compile what later runs may need before they do; absent: but for software adapters, which compile on the cores that they compute with. */
+  /**
+   * Compile kernels of later passes in advance. Default: true except on software adapters, which compile on the cores
+   * that they compute with.
+   */
   readonly compileAhead?: boolean;
   /** Experts that stay in the machine's memory (decoder/outsideExperts.ts). */
   readonly outside?: OutsideOptions;
-  /** Hold the device to the reference before it is used (check/selfCheck.ts). Tests of kernels do so themselves. */
+  /** Check the device against the reference before use (check/selfCheck.ts). Tests of kernels do this themselves. */
   readonly selfCheck?: boolean;
 }
 
 interface OutsideOptions {
-  /** Of so many first layers. */
+  /** Number of first layers whose experts stay outside. */
   readonly layers: number;
-  /** The processor computes them for few rows; `exact`: without rounding, for tests of arithmetic. Absent: they are always sent to the card. */
+  /**
+   * The CPU computes them for few rows; `exact`: without rounding activations, for tests of arithmetic. Absent: they
+   * are always sent to the card.
+   */
   readonly computed?: 'as stored' | 'exact';
 }
 
@@ -86,7 +92,7 @@ async function loadOn(
   const keep = (record: TuningRecord) => records.keep(gpu.capabilities, key, record);
   const isDue = !tuned && !gpu.capabilities.software;
   const start = async (): Promise<WebgpuDecoder> => {
-    // While weights are read, which need none of what may be switched off.
+    // Runs while weights are read, which doesn't depend on features that may be switched off.
     const checked = options.selfCheck ? await selfCheck(gpu, { spec, weights }, precision, options.cacheDirectory) : [];
     const decoder = new WebgpuDecoder({
       gpu,
@@ -105,7 +111,7 @@ async function loadOn(
     await decoder.warm();
     return decoder;
   };
-  // Nothing is read before all buffers are there, and what reading waits for is waited for while kernels are compiled.
+  // All buffers are created before anything is read; reading then overlaps with compiling kernels.
   const meanwhile = async () => options.meanwhile?.();
   const started = start();
   const read = async (): Promise<void> => {
@@ -118,7 +124,7 @@ async function loadOn(
     return decoder;
   } catch (error) {
     stop.abort();
-    // Nobody reads files or writes buffers of a load that failed.
+    // After a failed load, nothing may read its files or write its buffers.
     await Promise.allSettled([started, uploading]);
     await outside?.end();
     throw error;
@@ -139,7 +145,7 @@ function outsideOf(
   );
 }
 
-/** Progress among bytes that are read `[before, after]` it. */
+/** Progress within a total that includes bytes read before and after. */
 const shifted = (
   { onProgress }: LoadOptions,
   others: () => readonly [number, number],
@@ -166,12 +172,12 @@ interface PlannedOptions extends LoadOptions {
 
 interface PlannedMemory {
   readonly contextTokens: number;
-  /** For keys and values. */
+  /** Bytes for the KV cache. */
   readonly budgetBytes: number;
   readonly notes: readonly string[];
 }
 
-/** @throws DoesNotFit before anything is loaded, where the memory of the GPU is known. */
+/** @throws DoesNotFit before anything is loaded, if the memory of the GPU is known. */
 async function planOn(
   gpu: Gpu,
   spec: DecoderSpec,
@@ -185,7 +191,7 @@ async function planOn(
   if (!capabilities.memory) {
     const contextTokens = asked ?? Math.min(needs.longestTokens, unknownMemoryTokens);
     const note = `The memory of this GPU is not known, so the context is ${contextTokens} tokens; hearth.contextTokens sets another.`;
-    // One context and no more: what the driver has beside it nobody tells.
+    // One context only, because the remaining memory is not known.
     const budgetBytes = needs.cacheBytes(contextTokens);
     return { contextTokens, budgetBytes, notes: asked === undefined ? [note] : [] };
   }
@@ -199,7 +205,7 @@ async function planOn(
   };
 }
 
-/** A file with its surroundings: what any GPU holds beside a model that it holds. */
+/** Enough for a file and related code, and small enough for any GPU that has room for the model. */
 const unknownMemoryTokens = 8192;
 
 function notesOf({ capabilities }: Gpu, precision: CachePrecision): string[] {

@@ -1,7 +1,8 @@
 /**
- * What no model of a device tells is timed on it: variants of the kernels that decode a token or compute a prompt, on the model's own weights.
- * The fastest that computes the same is kept by device, driver and kind of model. Done in steps of some ten milliseconds, so that any request goes first.
- * (Tokens of a submission and of a prompt's chunk are not timed here: the scheduler measures every pass.)
+ * Times variants of the kernels for decode and prefill on the device, with the model's own weights, because a device's
+ * properties don't tell which is fastest. The fastest variant with the same results is stored by device, driver and
+ * kind of model. Works in steps of about ten milliseconds, so that any request goes first. (Tokens of a submission and
+ * of a prompt's chunk are not timed here: the scheduler measures every pass.)
  */
 import { z } from 'zod';
 import { HearthError } from '../../errors.ts';
@@ -32,21 +33,21 @@ export type TuningRecord = z.infer<typeof tuningRecord>;
 export const tuningRecords = (directory: string | undefined) =>
   new DeviceRecords(directory, 'gpu-tuning', tuningRecord);
 
-/** What was timed on this device and driver so far. */
+/** The reports for this device and driver so far. */
 export const tuningReports = async (capabilities: GpuCapabilities, directory: string): Promise<TuningReport[]> =>
   Object.values(await tuningRecords(directory).of(capabilities));
 
-/** Of the device, all steps together. */
+/** Time on the device, all steps together. */
 const budgetMs = 20_000;
-/** A variant is taken for less only by chance. */
+/** A smaller gain may be chance, so the variant is not used. */
 const leastGain = 0.03;
-/** The fastest counts: other work can only slow a round down. */
+/** The fastest round counts, because other work can only slow a round down. */
 const rounds = 4;
-/** What a request waits for at most, unless a single token or the timed prompt takes longer. */
+/** Longest wait of a request, unless a single token or the timed prompt takes longer. */
 const stepMs = 40;
 /** Enough to fill an expert's tiles, and far less than a chunk. */
 const promptTokens = 128;
-/** Σ(a − b)² / Σb² that sums in another order leave. */
+/** Largest Σ(a − b)² / Σb² that is explained by sums in another order. */
 const sameResults = 1e-6;
 
 const knobs = [
@@ -76,7 +77,7 @@ interface Trial extends Timing {
 
 type Candidate = (best: Tuning) => Omit<Timing, 'plans'>;
 
-/** What a decoder lends: its device to itself for a moment, with a sequence of some thousand tokens. */
+/** A decoder's exclusive loan of its device, with a sequence of some thousand tokens. */
 export interface TimedDecoder extends Pick<WebgpuDecoder, 'timedPlans' | 'onRows' | 'adopt' | 'contextTokens'> {}
 
 const promptCandidates: readonly Candidate[] = [
@@ -130,7 +131,7 @@ export class DecodeTuner implements Tuner {
     return this.#record;
   }
 
-  /** Compiles what the next step times, which leaves the device to others. */
+  /** Compiles the kernels of the next step; the device stays free for others. */
   async ready(): Promise<boolean> {
     if (this.#record) return false;
     if (this.#current) return true;
@@ -140,14 +141,14 @@ export class DecodeTuner implements Tuner {
       const candidate = next(this.#tuning);
       const plans = await this.#decoder.timedPlans(candidate.tuning, candidate.rows);
       const best = this.#best.get(candidate.rows);
-      // What this model or its cache has no kernels for changes nothing.
+      // Skips variants that change no kernel of this model or its cache.
       if (candidate.rows === 1 || !best || codeOf(plans) !== codeOf(best.plans))
         this.#current = { ...candidate, plans };
     }
     return true;
   }
 
-  /** The best of what was timed so far. */
+  /** The best tuning so far. */
   get #tuning(): Tuning {
     return (this.#best.get('prompt') ?? this.#best.get(1))?.tuning ?? this.#gpu.capabilities.tuning;
   }
@@ -213,14 +214,14 @@ export class DecodeTuner implements Tuner {
       kernels,
       ...(copyBytesPerSecond !== undefined && { copyBytesPerSecond }),
     };
-    // They hold plans.
+    // Releases the trials' plans.
     this.#trials.length = 0;
     this.#best.clear();
     this.#decoder.adopt(tuning);
     await this.#keep(this.#record);
   }
 
-  /** Each kernel alone, the costliest first. */
+  /** Times each kernel alone; the slowest first. */
   async #timeKernels(plans: readonly Plan[]): Promise<TuningRecord['kernels']> {
     const kinds = plans.flatMap((plan) => plan.kinds());
     const kernels: TuningRecord['kernels'] = [];
@@ -238,7 +239,7 @@ export class DecodeTuner implements Tuner {
   }
 }
 
-/** Milliseconds of a pass on the device: by its timestamps, or by the clock where it has none. */
+/** Milliseconds of a pass on the device, by its timestamps, or by the clock if it has none. */
 async function timed({ device, capabilities }: Gpu, encode: (pass: GPUComputePassEncoder) => void): Promise<number> {
   const encoder = device.createCommandEncoder();
   if (!capabilities.timestamps) {

@@ -1,7 +1,8 @@
 /**
- * Whether this device and driver compute what the reference computes. At the first load on an adapter and driver, a small model with
- * the kernels of the one to be loaded (smallModel.ts) is run on both, and tokens are sampled from known logits. Where they differ, features are
- * switched off in order until they agree, which becomes a note of the model; where they never do, the GPU is not used.
+ * Checks whether this device and driver compute the same as the reference. At the first load on an adapter and driver,
+ * both run a small model with the kernels of the model to load (smallModel.ts), and tokens are sampled from known
+ * logits. If the results differ, features are switched off in order until they agree, with a note on the model card. If
+ * they never agree, the GPU is not used.
  */
 import { z } from 'zod';
 import { HearthError } from '../../../errors.ts';
@@ -23,24 +24,27 @@ import { samplesOnGpu } from '../kernels/sampleChunks.ts';
 import { allocateRun } from '../needs.ts';
 import { type SmallModel, smallModelOf } from './smallModel.ts';
 
-/** What may be switched off, each with all before it. */
+/** Features that may be switched off, each together with all before it. */
 const switches = ['subgroupMatrix', 'f16', 'subgroups'] as const;
 type Switch = (typeof switches)[number];
 
 const contextTokens = 192;
 /** Tokens of each pass: a prompt whose keys several workgroups share, then one token. */
 export const firstPasses: readonly number[] = [130, 1];
-/** And a plan for each number of rows. Software compiles for minutes what a graphics card's driver compiles in seconds. */
+/**
+ * Further passes, for a plan with each number of rows. A software GPU takes minutes to compile what a graphics card's
+ * driver compiles in seconds.
+ */
 const allPasses: readonly number[] = [...firstPasses, 3, 7, 14];
 
-/** Σ(a − b)² / Σb² that sums in another order leave, and cached values that fall on the other side of a rounding. */
+/** Largest Σ(a − b)² / Σb² that is explained by sums in another order and by cached values that round the other way. */
 export const bounds: Readonly<Record<CachePrecision, number>> = { f32: 1e-8, f16: 1e-7, q8: 1e-6 };
 
 interface CheckedModel {
   readonly small: SmallModel;
   readonly precision: CachePrecision;
   readonly passes: readonly number[];
-  /** Of the model to be loaded: the kernels that sample depend on nothing else. 0: it gives vectors. */
+  /** Vocabulary of the model to load, on which alone the sampling kernels depend. 0: an embedding model. */
   readonly vocabularySize: number;
   /** The reference's logits. */
   readonly expected: readonly Float32Array[];
@@ -61,7 +65,7 @@ export async function prepareCheck(
   }
 }
 
-/** Logits after each pass; of short ones, of every token. */
+/** Logits after each pass; for short passes, of every token. */
 async function logitsOf(decoder: Decoder, passes: readonly number[]): Promise<Float32Array[]> {
   const sequence = decoder.createSequence();
   const results: Float32Array[] = [];
@@ -77,7 +81,7 @@ async function logitsOf(decoder: Decoder, passes: readonly number[]): Promise<Fl
   return results;
 }
 
-/** The largest error of a pass; infinite for NaN, for wrong samples and for kernels that the driver does not compile. */
+/** The largest error of a pass; infinity for NaN, wrong samples and kernels that the driver does not compile. */
 export async function errorOn(gpu: Gpu, model: CheckedModel): Promise<number> {
   try {
     if (model.vocabularySize > 0 && !(await samplesRight(gpu, model.vocabularySize))) return Number.POSITIVE_INFINITY;
@@ -105,7 +109,7 @@ async function logitsOnDevice(gpu: Gpu, { small, precision, passes }: CheckedMod
       taken.push(buffer);
       return buffer;
     },
-    // A cache that finds no room for more than one context; `finally` frees the rest.
+    // The cache gets no memory for more than one context; `finally` frees the rest.
     free: () => undefined,
     throwIfFailed: () => gpu.throwIfFailed(),
   };
@@ -132,10 +136,13 @@ function normalisedError(actual: Float32Array, expected: Float32Array): number {
 }
 
 const verdict = z.object({ off: z.array(z.enum(switches)).optional(), error: z.number() });
-/** `off` absent: right with nothing. */
+/** `off` absent: the results are wrong even with everything switched off. */
 type Verdict = z.infer<typeof verdict>;
 
-/** Tries the device as it is, then with less and less. Leaves `gpu` as it computed right. */
+/**
+ * Tries the device with all features, then with fewer and fewer. Leaves `gpu` with the features that gave right
+ * results.
+ */
 async function checkDevice(gpu: Gpu, model: CheckedModel): Promise<Verdict> {
   const all = gpu.capabilities;
   const held = switches.filter((name) => all[name]);
@@ -166,9 +173,9 @@ function without(capabilities: GpuCapabilities, off: readonly Switch[]): GpuCapa
 const verdictsIn = (directory: string | undefined) => new DeviceRecords(directory, 'gpu-checks', verdict);
 
 /**
- * @param directory where the verdict is kept; on another adapter or driver and for other layers the check is run again.
- * @returns notes of what is switched off.
- * @throws HearthError `unavailable` where the device computes wrong whatever is switched off.
+ * @param directory stores the verdict. The check runs again on another adapter or driver, and for other layers.
+ * @returns notes on features that are switched off.
+ * @throws HearthError `unavailable` if the results are wrong whatever is switched off.
  */
 export async function selfCheck(
   gpu: Gpu,
@@ -205,7 +212,7 @@ async function firstCheck(
 const switchedOff = (off: readonly string[]): string =>
   `Switched off, since results were wrong with it on this driver: ${off.join(', ')}.`;
 
-/** For people: what was found of this device and driver so far. */
+/** The results for this device and driver so far, as text for the user. */
 export async function checkNotes(capabilities: GpuCapabilities, directory: string): Promise<string[]> {
   const found = Object.values(await verdictsIn(directory).of(capabilities));
   if (found.length === 0) return ['self-check: not run yet; it is when a model is first loaded.'];
@@ -224,11 +231,14 @@ export async function checkNotes(capabilities: GpuCapabilities, directory: strin
 
 const kinds = (count: number): string => (count === 1 ? 'one kind of model' : `${count} kinds of models`);
 
-// Whether tokens are sampled as their probabilities say: known logits, several rules, one token each.
+// Checks that sampling follows the probabilities: known logits, several rules, one token each.
 
 const off = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, presencePenalty: 0 };
 
-/** The ways through the two kernels: greedy, with penalties, a list, everything, a nucleus and a least probability, which may be wider than lists. */
+/**
+ * Covers the paths of the two kernels: greedy, penalties, a candidate list, all tokens, and top-p and min-p sets that
+ * may be larger than a list.
+ */
 const greedy: SamplingParams = { ...off, temperature: 0 };
 const penalising: SamplingParams = { ...greedy, repetitionPenalty: 1.5, presencePenalty: 0.5 };
 const random: readonly SamplingParams[] = [
@@ -250,7 +260,7 @@ const cases: readonly Case[] = [
   ...random.flatMap((rules) => uniforms.map((uniform) => ({ rules, uniform }))),
 ];
 
-/** What sums in f32 may move a border between two tokens by. */
+/** How far rounding in f32 may move a border between two tokens. */
 const slack = 1e-4;
 
 async function samplesRight(gpu: Gpu, vocabularySize: number): Promise<boolean> {
@@ -309,7 +319,7 @@ async function drawOnDevice(
   }
 }
 
-/** Flat enough for every way: a nucleus is wider than a list even of a small vocabulary. */
+/** Logits flat enough for all paths: a nucleus is larger than a candidate list even with a small vocabulary. */
 function knownLogits(vocabularySize: number): Float32Array<ArrayBuffer> {
   return Float32Array.from({ length: vocabularySize }, (_, id) => {
     const spread = Math.imul(id + 1, 0x9e3779b1) >>> 0;
@@ -335,8 +345,8 @@ function penalised(
 }
 
 /**
- * Whether `id` is one of those that the rules keep and, in the order of ids, the one that the uniform falls on.
- * @param order ids, the likeliest first
+ * Whether the rules keep `id` and the uniform selects it, in the order of ids.
+ * @param order ids, most likely first.
  */
 function mayBeDrawn(logits: Float32Array, order: readonly number[], { rules, uniform }: Case, id: number): boolean {
   const largest = logits[order[0] ?? 0] ?? 0;

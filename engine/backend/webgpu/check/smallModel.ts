@@ -1,6 +1,6 @@
 /**
- * A small model with the kernels of a large one: its kinds of layers, heads, types and routers, but few layers and narrow, with
- * weights that are made when they are read. What the self-check runs.
+ * The small model of the self-check. It uses the kernels of a large model (the same kinds of layers, heads, types and
+ * routers), but has few and narrow layers. Its weights are generated when they are read.
  */
 
 import type { TensorType } from '../../../formats/tensor.ts';
@@ -78,7 +78,7 @@ export function smallModelOf(spec: DecoderSpec, weights: DecoderWeights): SmallM
   };
 }
 
-/** As many query heads share a key as in the large model: the shape of attention's tiles. */
+/** As many query heads share a KV head as in the large model, because that sets the shape of attention's tiles. */
 function smallAttention(spec: AttentionSpec): AttentionSpec {
   if (spec.kind === 'latent') {
     const { queryRank } = spec;
@@ -93,7 +93,7 @@ function smallAttention(spec: AttentionSpec): AttentionSpec {
   // Rows of the output matrix must be whole blocks of 256.
   const kvHeads = [2, 4].find((count) => count <= spec.numKeyValueHeads && (group * count * spec.headDim) % 256 === 0);
   const numKeyValueHeads = kvHeads ?? spec.numKeyValueHeads;
-  // Within the check's context, the published lengths would leave every query as it is.
+  // With the published lengths, no query would change within the check's context.
   const { queryTemperature: temperature } = spec;
   const early = temperature && { queryTemperature: { ...temperature, originalContextTokens: 16 } };
   return { ...spec, ...early, numKeyValueHeads, numAttentionHeads: group * numKeyValueHeads };
@@ -104,7 +104,7 @@ function smallFeedForward(spec: FeedForwardSpec): FeedForwardSpec {
   if (spec.kind !== 'experts') return { ...spec, intermediateSize };
   const { router, sharedIntermediateSize: shared } = spec;
   const expertsPerToken = Math.min(spec.expertsPerToken, mostTopK);
-  // One expert more than a token chooses from: most of a prompt visits each, and fills its tiles.
+  // One expert more than a token chooses, so that most tokens of a prompt visit each expert and fill its tiles.
   const { groups, groupsUsed } = router.kind === 'sigmoid-grouped' ? router : { groups: 1, groupsUsed: 1 };
   const ofGroup = Math.max(2, Math.ceil((expertsPerToken + 1) / groupsUsed));
   return {
@@ -227,11 +227,11 @@ function feedForwardWeights(
   };
 }
 
-/** Every weight from a seed of its own: the same on every machine. */
+/** Generates each weight from its own seed, so that it is the same on every machine. */
 class WeightMaker {
   #seed = 1;
 
-  /** Of the same type and block scales, in another shape. */
+  /** A weight with the same type and block scales in another shape. */
   like({ type, blockScale }: Weight, ...shape: readonly number[]): Weight {
     const seed = this.#seed++;
     const columns = shape.at(-1) ?? 1;
@@ -276,12 +276,12 @@ class WeightMaker {
     return this.#floats(shape, 0, 0.5);
   }
 
-  /** Every token visits the first expert, however many there are. */
+  /** A bias that makes every token visit the first expert. */
   selectionBias(experts: number): Weight {
     return this.#floats([experts], 0, 0.5, 1);
   }
 
-  /** @param more added to the first */
+  /** @param more added to the first value. */
   #floats(shape: readonly number[], centre: number, spread: number, more = 0): Weight {
     const next = generator(this.#seed++);
     const count = shape.reduce((product, size) => product * size, 1);
@@ -309,7 +309,7 @@ function generator(seed: number): () => number {
   };
 }
 
-/** Where a block keeps f16 factors, and what they are for weights of about one: ggml-common.h's offsets. */
+/** Offsets of a block's f16 factors (ggml-common.h), and their values for weights of about one. */
 const halfFields: Partial<Readonly<Record<TensorType, readonly (readonly [offset: number, value: number])[]>>> = {
   Q8_0: [[0, 1 / 73]],
   Q4_0: [[0, 1 / 4.6]],
@@ -340,7 +340,7 @@ const halfFields: Partial<Readonly<Record<TensorType, readonly (readonly [offset
   IQ4_XS: [[0, 1 / 1100]],
 };
 
-/** Random bits, bent into values of about 1 / √columns. */
+/** Fills a row with random bits, adjusted so that values are about 1 / √columns. */
 function fillRow(type: TensorType, row: Uint8Array, seed: number, columns: number): void {
   const next = generator(seed);
   const scale = 1 / Math.sqrt(columns);

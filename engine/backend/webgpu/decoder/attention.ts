@@ -39,7 +39,7 @@ import type { LayerCache } from './cache.ts';
 import type { GpuGatedDelta, GpuGroupedQuery, GpuLatent, GpuLinear } from './gpuWeights.ts';
 import type { BlockOutput, DecoderParts, PlanRows, Recorder } from './recorder.ts';
 
-/** Where no layer has attention. */
+/** Used if no layer has attention. */
 const limitOfRows = 16;
 
 const tokensOf = (rows: PlanRows): number => (rows === 'prompt' ? Number.MAX_SAFE_INTEGER : rows);
@@ -83,7 +83,7 @@ export function recordGroupedQuery(
   return { linear: weights.output, x: scratch.attended };
 }
 
-/** Multiplies what was attended to by the sigmoid of a projection of the same input. */
+/** Multiplies attention's output by the sigmoid of a projection of the same input. */
 function recordGate(recorder: Recorder, gate: GpuLinear, norm: GPUBuffer): void {
   const { inputs, scratch, spec } = recorder.parts;
   const { x, gain } = recorder.normalised(scratch.hidden, norm, spec.hiddenSize, scratch.normed);
@@ -208,7 +208,7 @@ function recordProducts(
   for (const { linear, y } of products) recorder.product(linear, x, y, gain);
 }
 
-/** The same in tiles, or with normalised heads. */
+/** The same for tiles, or for models that normalise heads. */
 function recordHeads(
   recorder: Recorder,
   spec: GroupedQueryAttentionSpec,

@@ -1,6 +1,7 @@
 /**
- * The buffers of the KV cache: for each layer one of keys and one of values (latent attention: one of both), in pages of
- * 32 tokens. A page is a block of kv/blocks.ts, which decides what it holds; here it is copied, read and written.
+ * The buffers of the KV cache: for each layer one of keys and one of values (latent attention: one of both), in pages
+ * of 32 tokens. A page is a block of kv/blocks.ts, which decides which tokens it holds; this file copies, reads and
+ * writes pages.
  */
 import { HearthError } from '../../../errors.ts';
 import type { BlockStorage, CachedSequence } from '../../../kv/blockCache.ts';
@@ -15,7 +16,7 @@ import { pageTokens } from '../kernels/cacheCode.ts';
 
 /** For copies of shared last pages, and for partly filled pages of many short sequences. */
 const sparePages = 32;
-/** Of a sequence beside the first: with few checkpoints. Where more are wanted, sequences that nobody uses give theirs up. */
+/** States of each further sequence, with few checkpoints. If more are needed, idle sequences are evicted. */
 const fewStates = 4;
 
 /**
@@ -49,7 +50,7 @@ export interface DecoderCache {
 export const slidingWindowOf = (attention: AttentionSpec): number | undefined =>
   attention.kind === 'grouped-query' ? attention.slidingWindow : undefined;
 
-/** What layers have in common that share blocks: their sliding window (undefined: none), or that they have states. */
+/** Layers with the same span share blocks: the same sliding window (undefined: none), or states. */
 type Span = number | undefined | 'states';
 
 const spanKind = (attention: AttentionSpec): Span =>
@@ -103,7 +104,7 @@ interface SpanPlan {
   readonly pages: number;
 }
 
-/** Of the layers; those of the same span share pages. */
+/** Spans of the layers. Layers with the same span share pages. */
 export const spansOf = ({ layers }: DecoderSpec): Span[] => [
   ...new Set(layers.map(({ attention }) => spanKind(attention))),
 ];
@@ -212,7 +213,7 @@ export function encodeCopies(
   }
 }
 
-/** @param explained replaces errors of a lost device */
+/** @param explained replaces errors of a lost device. */
 export function blockStorage(
   { device }: Pick<Gpu, 'device'>,
   spec: DecoderSpec,

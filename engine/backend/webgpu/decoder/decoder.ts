@@ -1,4 +1,7 @@
-/** A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, reads back the logits asked for. */
+/**
+ * A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, and reads back the requested
+ * logits.
+ */
 
 import type { CacheDemand, Sequence, SequenceSerializer } from '../../../kv/blockCache.ts';
 import { BlockCache, type CachedSequence } from '../../../kv/blockCache.ts';
@@ -33,7 +36,7 @@ import type { DecoderParts, Plan, PlanRows } from './recorder.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
 
 export const maxSequencesPerRun = 16;
-/** Cached tokens behind which a token is timed. */
+/** Number of cached tokens before a timed token. */
 const timedTokens = 4096;
 
 type Slice = OwnSlice<CachedSequence>;
@@ -42,7 +45,7 @@ type Slice = OwnSlice<CachedSequence>;
 interface Ahead {
   readonly steps: number;
   readonly tokens: Promise<number[][]>;
-  /** Where the sequences stand when it begins, and with which token. */
+  /** Length and last token of each sequence at the beginning. */
   readonly lengths: readonly number[];
   readonly firsts: readonly (number | undefined)[];
   readonly slices: readonly SamplingSlice[];
@@ -82,7 +85,7 @@ export class WebgpuDecoder implements Decoder {
     this.#plans = new Plans(parts);
     this.#limit = new DispatchLimit(parts.spec, parts.gpu.capabilities.operationsPerSecond);
     this.spec = parts.spec;
-    // A state can't go back behind tokens that are dropped.
+    // Recurrent states can't be rolled back to before dropped tokens.
     const isPlain = !isRecurrent(parts.spec);
     this.deviceSampling = {
       maxSteps: isPlain ? maxSteps : 1,
@@ -104,12 +107,15 @@ export class WebgpuDecoder implements Decoder {
     return this.#cache;
   }
 
-  /** Compiles what the first answer needs: a prompt, and one token after the other. */
+  /** Compiles the kernels of the first answer: for a prompt, and for one token at a time. */
   async warm(): Promise<void> {
     await Promise.all([this.#plans.layers('prompt'), ...this.#plans.heads(1, 'chosen'), ...this.#plans.ofRows(1)]);
   }
 
-  /** Compiles the rest, a few kernels at a time: whoever needs others meanwhile, or closes the decoder, waits for those alone. */
+  /**
+   * Compiles the remaining kernels, a few at a time, so that a pass that needs others, or closing the decoder, waits
+   * only for those few.
+   */
   async warmRest(): Promise<void> {
     const groups = [
       () => (this.spec.headless || this.spec.stage ? [] : [this.#plans.draw()]),
@@ -117,7 +123,7 @@ export class WebgpuDecoder implements Decoder {
     ];
     for (const plans of groups) {
       if (this.#disposed) return;
-      // A run that needs what failed tries again, and is told.
+      // A pass that needs a failed kernel compiles it again and reports the error.
       await Promise.allSettled(plans());
     }
   }
@@ -131,7 +137,7 @@ export class WebgpuDecoder implements Decoder {
     const startMs = performance.now();
     return this.#explained(async () => {
       const logits = await this.#submitParts(slices);
-      // A caller that cancels waits for one run, not for all that it has queued.
+      // A cancelled caller waits for one pass, not for all that it has queued.
       if (logits.every(({ length }) => length === 0)) await this.#gpu.device.queue.onSubmittedWorkDone();
       this.#measured(slices, startMs);
       return logits;
@@ -150,7 +156,7 @@ export class WebgpuDecoder implements Decoder {
     return { done: this.#explained(computed) };
   }
 
-  /** A pass is computed: the limit of later ones rests on its speed. */
+  /** Records the speed of a pass, which sets the size limit of later ones. */
   #measured(slices: readonly Slice[], submittedMs: number): void {
     const endMs = performance.now();
     const startMs = Math.max(submittedMs, this.#lastEndMs);
@@ -162,7 +168,10 @@ export class WebgpuDecoder implements Decoder {
     );
   }
 
-  /** Submits the batch, in parts where a dispatch would take too long. @returns the logits asked for, when they are read back. */
+  /**
+   * Submits the batch, in parts if a dispatch would take too long. @returns the requested logits once they are read
+   * back.
+   */
   async #submitParts(slices: readonly Slice[]): Promise<Float32Array[]> {
     const end = Math.max(0, ...slices.map(({ sequence, tokens }) => sequence.length + tokens.length));
     const logits: Float32Array[] = slices.map(() => new Float32Array());
@@ -183,13 +192,13 @@ export class WebgpuDecoder implements Decoder {
     this.#gpu.throwIfFailed();
     const slices = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
     this.#cache.requireRoom(demandsOf(slices));
-    // The rows that sampling ahead would go on from are overwritten.
+    // This pass overwrites the rows from which sampling ahead would continue.
     this.#dropAhead();
     return slices;
   }
 
   #dropAhead(): void {
-    // Pages of its tokens are given back; whoever gets them writes after it.
+    // Releases the pages of its tokens. A later owner writes to them only after the tokens are computed.
     for (const { sequence } of this.#ahead?.slices ?? []) this.#cache.own(sequence)?.advance(0);
     this.#ahead = undefined;
   }
@@ -219,7 +228,7 @@ export class WebgpuDecoder implements Decoder {
     this.#cache.requireRoom(own.map(({ sequence }) => ({ sequence, tokens: steps + ahead })));
     return this.#explained(async () => {
       const current = known ?? (await this.#submitDraws(slices, own, { done: 0, steps }));
-      // Submitted before the last tokens are waited for.
+      // Submit the steps ahead before waiting for the last tokens.
       const next = ahead > 0 ? await this.#submitDraws(slices, own, { done: steps, steps: ahead }) : undefined;
       const drawn = await current.tokens;
       const kept = own.map((_, row) => untilStop(drawn[row] ?? [], slices[row]?.stopIds ?? new Set()));
@@ -236,8 +245,8 @@ export class WebgpuDecoder implements Decoder {
   }
 
   /**
-   * Each step leaves the next one's rows behind, and is computed while the next is encoded.
-   * @param done steps that are submitted and whose tokens the host does not know
+   * Each step writes the rows of the next one, and is computed while the next one is encoded.
+   * @param done submitted steps whose tokens the host does not know yet.
    */
   async #submitDraws(
     slices: readonly SamplingSlice[],
@@ -266,10 +275,10 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  /** @returns the logits asked for, slice after slice. `[rows, vocabulary]` */
+  /** @returns the requested logits, slice after slice. `[rows, vocabulary]` */
   async #compute(slices: readonly Slice[], rows: PlanRows): Promise<Float32Array> {
     const chosen = chosenRows(slices);
-    // The rows of a decode step are its logits' rows: one pass does it all.
+    // In a decode step all rows need logits, so one compute pass does everything.
     const isInner = this.spec.stage === 'inner';
     const direct = !isInner && rows !== 'prompt' && chosen.length > 0 && chosen.every((row, i) => row === i);
     const layers = await this.#plans.layers(rows, this.#computesExperts(slices, rows));
@@ -290,12 +299,12 @@ export class WebgpuDecoder implements Decoder {
     return isInner ? this.#hiddenRows(chosen) : this.#gatheredLogits(chosen);
   }
 
-  /** Only of prompts it depends. */
+  /** Whether the CPU computes outside experts: always for few rows; for a prompt, depending on its length. */
   #computesExperts(slices: readonly Slice[], rows: PlanRows): boolean {
     return rows !== 'prompt' || (this.#parts.outside?.computes(this.spec, rowCount(slices)) ?? false);
   }
 
-  /** Submits what comes before each part of the host's. @returns the encoder and the open pass of the rest */
+  /** Submits the work before each of the host's parts. @returns the encoder and the open pass of the rest. */
   async #encodeLayers(layers: Plan, copies: readonly (readonly BlockCopy[])[]) {
     let encoder = this.#encoder(copies);
     let pass = encoder.beginComputePass();
@@ -312,7 +321,7 @@ export class WebgpuDecoder implements Decoder {
     return { encoder, pass };
   }
 
-  /** What enters a stage. */
+  /** Writes the hidden states that enter a stage. */
   #writeHidden(slices: readonly Slice[]): void {
     let row = 0;
     for (const { hidden, tokens } of slices) {
@@ -324,7 +333,7 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  /** What leaves an inner stage. `[rows, hidden]` */
+  /** Reads the hidden states that leave an inner stage. `[rows, hidden]` */
   async #hiddenRows(chosen: readonly number[]): Promise<Float32Array> {
     const { hiddenSize } = this.spec;
     const end = (chosen.at(-1) ?? -1) + 1;
@@ -384,7 +393,7 @@ export class WebgpuDecoder implements Decoder {
     });
   }
 
-  /** Of one token, or the layers of a prompt, for other tuning than the device's. */
+  /** Plans with another tuning than the device's: of one token, or of the layers of a prompt. */
   timedPlans(tuning: Tuning, rows: 1 | 'prompt'): Promise<readonly Plan[]> {
     const gpu: KernelDevice = {
       capabilities: { ...this.#gpu.capabilities, tuning },
@@ -397,8 +406,9 @@ export class WebgpuDecoder implements Decoder {
   }
 
   /**
-   * Lends the device with the inputs of `tokens` rows behind some thousand tokens, whatever is cached there: of one, or of a prompt as its plan for `tuning` cuts it.
-   * @param body gets what reads the residual stream of those rows back
+   * Lends the device, with the inputs of `tokens` rows after some thousand cached tokens of any content. The rows are a
+   * single token, or a prompt split as its plan for `tuning` splits it.
+   * @param body gets a function that reads back the residual stream of those rows.
    */
   async onRows<Result>(
     tokens: number,
@@ -416,7 +426,7 @@ export class WebgpuDecoder implements Decoder {
       sequence.advance(before, tokens);
       const gpu = { capabilities: { ...this.#gpu.capabilities, tuning } };
       const { queries } = sharedTiles({ ...this.#parts, gpu }, rowsOfPlan(tokens));
-      // Ids that differ, so that tokens choose different experts.
+      // Different ids, so that tokens choose different experts.
       const ids = Array.from({ length: tokens }, (_, i) => (i * 167) % this.spec.vocabularySize);
       inputs.write(this.#gpu.device.queue, [{ sequence, tokens: ids }], queries);
       const bytes = 4 * this.spec.hiddenSize * tokens;
@@ -428,7 +438,7 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  /** Later plans are made so. */
+  /** Uses this tuning for later plans. */
   adopt(tuning: Tuning): void {
     this.#gpu.capabilities = { ...this.#gpu.capabilities, tuning };
     this.#plans.clear();
@@ -469,7 +479,7 @@ export class WebgpuDecoder implements Decoder {
 const rowsAsked = ({ tokens, logits }: Slice): number =>
   logits === 'all' ? tokens.length : logits === 'last' ? Math.min(1, tokens.length) : 0;
 
-/** Rows of the batch whose logits are asked for. */
+/** Rows of the batch whose logits are requested. */
 function chosenRows(slices: readonly Slice[]): number[] {
   const chosen: number[] = [];
   let end = 0;
@@ -482,7 +492,7 @@ function chosenRows(slices: readonly Slice[]): number[] {
 
 const rowCount = (slices: readonly Slice[]): number => slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
 
-/** Whether `slices` ask for just the tokens that the device samples already. */
+/** Whether `slices` request exactly the tokens that the device is already sampling. */
 function continues(
   { steps, lengths, firsts, ...ahead }: Ahead,
   slices: readonly SamplingSlice[],

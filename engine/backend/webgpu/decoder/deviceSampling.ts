@@ -1,4 +1,7 @@
-/** Sampling on the device: several runs of one token a sequence with one read-back, each drawing the next one's tokens. */
+/**
+ * Sampling on the device: several passes of one token a sequence with one read-back. Each pass samples the tokens of
+ * the next.
+ */
 import type { SamplingParams, SamplingSlice } from '../../backend.ts';
 import type { Allocator, KernelDevice } from '../device/gpu.ts';
 import {
@@ -14,9 +17,9 @@ import {
 import { sampleDrawKernel } from '../kernels/sampleDraw.ts';
 import { type Plan, PlanBuilder } from './recorder.ts';
 
-/** What is read back at once: a cancellation waits for it. */
+/** Most steps with one read-back. A cancellation waits for all of them. */
 export const maxSteps = 16;
-/** An id that no token has: the logits were no numbers. */
+/** Id that stands for logits that are not finite. */
 const nothingDrawn = 0xffffffff;
 
 export interface SamplerLimits {
@@ -37,7 +40,7 @@ export interface SamplerOperands {
 export class DeviceSampler {
   readonly #vocabularySize: number;
   readonly #buffers: Awaited<ReturnType<typeof allocateBuffers>>;
-  /** Of two staging buffers the one that was used last, and when each may be used again. */
+  /** Index of the last used of two staging buffers, and promises for when each is free again. */
   #turn = 0;
   readonly #unmapped: Promise<unknown>[] = [Promise.resolve(), Promise.resolve()];
 
@@ -50,7 +53,7 @@ export class DeviceSampler {
     return new DeviceSampler(limits, await allocateBuffers(gpu, limits));
   }
 
-  /** From the logits of each row to its token, which becomes the next run's row. */
+  /** Records sampling: from the logits of each row to its token, which becomes the row of the next pass. */
   async plan(gpu: KernelDevice, { logits, rowBuffer, rows }: SamplerOperands): Promise<Plan> {
     const vocabularySize = this.#vocabularySize;
     const { settings, uniforms, history, forbidden, parts, sorted, drawn } = this.#buffers;
@@ -78,7 +81,7 @@ export class DeviceSampler {
     this.continue(queue, slices, 0);
   }
 
-  /** For the steps behind `done` ones; the device keeps the history. */
+  /** Prepares the steps after `done` ones; the device keeps the history. */
   continue(queue: GPUQueue, slices: readonly Pick<DrawnSlice, 'uniforms'>[], done: number): void {
     const { uniforms, drawn } = this.#buffers;
     for (const [row, slice] of slices.entries()) {
@@ -87,7 +90,7 @@ export class DeviceSampler {
     queue.writeBuffer(drawn, 0, new Uint32Array(slices.length * (1 + maxSteps)));
   }
 
-  /** Submits `encoder` with the read-back. @returns the tokens of each row, on their way; at most two calls' are. */
+  /** Submits `encoder` with the read-back. @returns the tokens of each row; at most two calls may be pending. */
   async submit(queue: GPUQueue, encoder: GPUCommandEncoder, rows: number): Promise<{ tokens: Promise<number[][]> }> {
     this.#turn = 1 - this.#turn;
     await this.#unmapped[this.#turn];
@@ -95,7 +98,7 @@ export class DeviceSampler {
     encoder.copyBufferToBuffer(this.#buffers.drawn, 0, staging, 0, 4 * rows * (1 + maxSteps));
     queue.submit([encoder.finish()]);
     const tokens = readDrawn(staging, rows);
-    // Whoever drops them does not hear of a failure.
+    // If the tokens are dropped, their failure is ignored.
     this.#unmapped[this.#turn] = tokens.catch(() => {});
     return { tokens };
   }

@@ -1,6 +1,7 @@
 /**
- * How many tokens a pass takes so that no dispatch is estimated above 250 ms: Windows resets a GPU that does not answer for two seconds
- * (TdrDelay), and a screen that shares it stands still meanwhile. The estimate is made of multiply-adds and of the speed of earlier passes.
+ * Limits the tokens of a pass so that no dispatch is estimated to take more than 250 ms: Windows resets a GPU that does
+ * not answer for two seconds (TdrDelay), and a screen on the same GPU freezes meanwhile. The estimate uses the number
+ * of multiply-adds and the speed of earlier passes.
  */
 import type {
   AttentionSpec,
@@ -13,20 +14,23 @@ import { attentionShape } from '../kernels/attention.ts';
 import { slidingWindowOf } from './cache.ts';
 
 export const longestDispatchMs = 250;
-/** A pass of so few is computed by rows, which read weights once for all. */
+/** A pass of this few tokens is computed by rows, which read the weights once for all. */
 const leastTokens = 16;
-/** An attention dispatch takes about as long as products of eight times its operations: 4 against 30 TFLOP/s (docs/kernels.md). */
+/**
+ * An attention dispatch takes about as long as matmuls with eight times its operations: 4 against 30 TFLOP/s
+ * (docs/kernels.md).
+ */
 const attentionWeight = 8;
-/** Assumed, not measured: a state goes from token to token, so that few threads work on it. */
+/** Assumed, not measured. A state is updated token by token, so few threads work on it. */
 const deltaWeight = 64;
 
-/** Operations of one token: of the largest dispatch, and of all. */
+/** Operations of one token: in the largest dispatch, and in all. */
 interface Operations {
   readonly largest: number;
   readonly all: number;
 }
 
-/** @param end positions that its attention sees */
+/** @param end number of positions that its attention sees. */
 export function operationsOf(spec: DecoderSpec, end: number): Operations {
   const layers = spec.layers.map((layer) => {
     const products = productsOf(layer, spec.hiddenSize);
@@ -65,7 +69,7 @@ export class DispatchLimit {
   readonly #spec: DecoderSpec;
   #operationsPerMs: number;
 
-  /** @param operationsPerSecond assumed before the first measurement */
+  /** @param operationsPerSecond assumed before the first measurement. */
   constructor(spec: DecoderSpec, operationsPerSecond: number) {
     this.#spec = spec;
     this.#operationsPerMs = operationsPerSecond / 1000;
@@ -77,7 +81,7 @@ export class DispatchLimit {
     return Math.max(leastTokens, Math.floor(tokens));
   }
 
-  /** A pass of prompt tokens took so long on the device. */
+  /** Records how long a pass of prompt tokens took on the device. */
   measured(tokens: number, end: number, ms: number): void {
     if (tokens <= leastTokens || ms <= 0) return;
     this.#operationsPerMs = (operationsOf(this.#spec, end).all * tokens) / ms;

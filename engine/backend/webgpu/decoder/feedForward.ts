@@ -1,4 +1,7 @@
-/** The feed-forward part of one layer: dense up to its last product, which the plan adds to the residual stream; experts add their own. */
+/**
+ * The feed-forward part of one layer. Dense networks are recorded up to their last matmul, which the plan adds to the
+ * residual stream; experts add their own output.
+ */
 import type { Activation, DenseSpec, ExpertsSpec } from '../../../model/spec/spec.ts';
 import { expertsDownGroups, expertsDownKernel } from '../kernels/expertsDown.ts';
 import { sigmoidGateGroups, sigmoidGateKernel } from '../kernels/gatedDelta.ts';
@@ -102,7 +105,7 @@ export function recordExperts(recorder: Recorder, spec: ExpertsSpec, weights: Gp
   if (isPrompt || weights.outside) recordRouter(recorder, spec, weights.selectionBias);
   if (weights.outside) recorder.cut(onProcessor ? (weights.shared ? 'give' : 'both') : 'send');
   if (!isPrompt && !onProcessor) recordExpertStates(recorder, spec, weights, x, gain);
-  // After the experts' states, which are computed from the residual stream that this adds to.
+  // After the experts' states, because they are computed from the residual stream that this changes.
   if (weights.shared) {
     const { sharedGate } = weights;
     if (sharedGate) recorder.product(sharedGate, x, scratch.betas, gain);
@@ -167,7 +170,7 @@ function recordTiles(
   }
 }
 
-/** The router's choice from its scores, as a separate dispatch. */
+/** The router's choice from its scores, in a separate dispatch. */
 function recordRouter(recorder: Recorder, spec: ExpertsSpec, selectionBias: GPUBuffer | undefined): void {
   const { inputs, scratch } = recorder.parts;
   recorder.add(

@@ -1,6 +1,7 @@
 /**
- * The order of a decoder's dispatches: read this file first. A run of up to 16 rows multiplies rows by matrices and splits
- * long contexts over workgroups; a longer one, a prompt, is computed in tiles. Same mathematics as backend/reference/forward.ts.
+ * The order of a decoder's dispatches: read this file first. A pass of up to 16 rows multiplies rows by matrices and
+ * splits long contexts over workgroups; a longer one, a prompt, is computed in tiles. Same mathematics as
+ * backend/reference/forward.ts.
  */
 import type { LayerSpec } from '../../../model/spec/spec.ts';
 import type { Gpu } from '../device/gpu.ts';
@@ -14,7 +15,7 @@ import type { GpuLayer } from './gpuWeights.ts';
 import type { BlockOutput, Plan } from './recorder.ts';
 import { type DecoderParts, type PlanRows, Recorder } from './recorder.ts';
 
-/** From token ids (of a stage: the residual stream) to the residual stream that leaves the last layer. */
+/** From token ids (for a stage: the residual stream) to the residual stream after the last layer. */
 export async function layersPlan(parts: DecoderParts, rows: PlanRows, computesExperts?: boolean): Promise<Plan> {
   const recorder = new Recorder(parts, rows, computesExperts);
   if (!parts.spec.stage) recordEmbedding(recorder);
@@ -73,7 +74,7 @@ function recordAttention(recorder: Recorder, spec: LayerSpec, layer: GpuLayer, c
   throw new Error(`${weights.kind} weights for ${attention.kind} attention`);
 }
 
-/** Undefined for experts, which add their outputs themselves. */
+/** Undefined for experts, which add their own outputs. */
 function recordFeedForward(recorder: Recorder, spec: LayerSpec, layer: GpuLayer): BlockOutput | undefined {
   const { feedForward } = spec;
   const { feedForward: weights, feedForwardNorm: norm } = layer;
@@ -88,16 +89,16 @@ function recordFeedForward(recorder: Recorder, spec: LayerSpec, layer: GpuLayer)
   throw new Error(`${weights.kind} weights for a ${feedForward.kind} feed-forward`);
 }
 
-// Plans are made once, for as many rows as passes have.
+// Plans are created once for each number of rows.
 
-/** Most rows that are computed as rows, not as a prompt's tiles. */
+/** Most rows that are computed as rows instead of a prompt's tiles. */
 const vectorTokens = 16;
-/** Rows that plans are made for: rows that are not there cost little, another set of pipelines much. */
+/** Numbers of rows with a plan. Unused rows cost little; another set of pipelines costs much. */
 export const rowBuckets = [1, 4, 8, vectorTokens] as const;
 export const bucket = (rows: number): number => rowBuckets.find((most) => rows <= most) ?? vectorTokens;
 export const rowsOfPlan = (rows: number): PlanRows => (rows <= vectorTokens ? bucket(rows) : 'prompt');
 
-/** The plans of a decoder, each made when it is first asked for. */
+/** The plans of a decoder, each created on first use. */
 export class Plans {
   readonly #parts: DecoderParts & { readonly gpu: Gpu; readonly sampler: DeviceSampler };
   readonly #made = new Map<string, Promise<Plan>>();
@@ -115,12 +116,12 @@ export class Plans {
     return this.#plan(`head ${rows} ${input}`, () => headPlan(this.#parts, rows, this.#parts.scratch[input]));
   }
 
-  /** None of an inner stage. */
+  /** Empty for an inner stage. */
   heads(rows: number, input: 'hidden' | 'chosen'): Promise<Plan>[] {
     return this.#parts.spec.stage === 'inner' ? [] : [this.head(rows, input)];
   }
 
-  /** Of one token each of up to so many sequences, to their logits. */
+  /** Plans for one token each of up to `rows` sequences, up to their logits. */
   ofRows(rows: number): [layers: Promise<Plan>, ...head: Promise<Plan>[]] {
     return [this.layers(rows), ...this.heads(rows, 'hidden')];
   }
@@ -131,12 +132,12 @@ export class Plans {
     return this.#plan('draw', () => sampler.plan(gpu, operands));
   }
 
-  /** Later plans are made anew. */
+  /** Discards all plans; they are created again on use. */
   clear(): void {
     this.#made.clear();
   }
 
-  /** As with kernels, what fails is not kept. */
+  /** A failed plan is not cached, as with kernels. */
   #plan(key: string, make: () => Promise<Plan>): Promise<Plan> {
     const known = this.#made.get(key);
     if (known) return known;

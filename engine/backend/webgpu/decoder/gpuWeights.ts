@@ -34,7 +34,7 @@ export interface GpuGroupedQuery {
   readonly value: GpuLinear;
   readonly output: GpuLinear;
   readonly gate?: GpuLinear;
-  /** Query, key and value biases in one: `[heads + 2 kvHeads, headDim]` */
+  /** Query, key and value biases in one buffer: `[heads + 2 kvHeads, headDim]` */
   readonly biases?: GPUBuffer;
   /** `[2, headDim]`: for query and key. */
   readonly norms?: GPUBuffer;
@@ -97,7 +97,10 @@ export interface GpuExperts {
   readonly down: GpuLinear;
   readonly shared?: GpuDense;
   readonly sharedGate?: GpuLinear;
-  /** Its matrices are not on the card (outsideExperts.ts): they are sent when tokens have chosen them, or only a prompt's are, and the processor computes the others. */
+  /**
+   * Its matrices are not on the card (outsideExperts.ts). They are sent when tokens have chosen them; or only for
+   * prompts, and the CPU computes the other passes.
+   */
   readonly outside?: 'sent' | 'computed';
 }
 
@@ -114,7 +117,7 @@ export interface GpuWeights {
   readonly head: GpuMatrix;
 }
 
-/** Every weight has its buffers after this; `Uploader.upload` fills them. */
+/** Creates the buffers of every weight; `Uploader.upload` fills them. */
 export async function placeWeights(
   weights: DecoderWeights,
   uploader: Uploader,
@@ -267,10 +270,10 @@ async function placeDense({ gate, up, down }: DenseWeights, uploader: Uploader):
   };
 }
 
-/** Kernels read eight columns at a time. Networks with another width (stories260K has 172) get padding that stays zero. */
+/** Kernels read eight columns at a time. Networks with another width (stories260K has 172) are padded with zeros. */
 export const paddedWidth = (width: number): number => Math.ceil(width / 8) * 8;
 
-/** `[out, in]` as the larger `[rows, columns]`, zeros beyond. */
+/** `[out, in]` padded with zeros to the larger `[rows, columns]`. */
 function paddedWeight(weight: Weight, rows: number, columns: number): Weight {
   const stored = rowsOf(weight.shape);
   if (stored === rows && columnsOf(weight.shape) === columns) return weight;

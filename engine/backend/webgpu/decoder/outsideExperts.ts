@@ -1,7 +1,8 @@
 /**
- * Experts of layers that the card has no memory for. They stay in the machine's memory in the file's bits. For a few rows the processor
- * computes them, if it can: it gets the normalised activations with the router's choice, and gives the chosen experts' outputs back.
- * For more rows, each of which multiplies the same weights, they are sent to buffers on the card that all such layers share.
+ * Experts of layers that the card has no memory for. They stay in the machine's memory in the file's format. For a few
+ * rows, the CPU computes them if it can: it gets the normalised activations with the router's choice, and returns the
+ * chosen experts' outputs. For more rows, which share the same weights, the experts are sent to buffers on the card
+ * that all such layers share.
  */
 import { unsupported } from '../../../errors.ts';
 import { describeModel } from '../../../model/spec/describe.ts';
@@ -49,13 +50,13 @@ interface OutsideMatrix {
   readonly role: Role;
   readonly weight: Weight;
   readonly shared: SharedMatrix;
-  /** By expert, once it was read, unless the host has them. */
+  /** Bytes by expert, once read, unless the host has them. */
   readonly kept: Map<number, readonly Piece[]>;
 }
 
 interface SharedMatrix {
   readonly matrix: GpuMatrix;
-  /** By expert: the layer whose weights are there. */
+  /** By expert: the layer whose weights are in the buffer. */
   readonly holders: number[];
 }
 
@@ -66,8 +67,8 @@ interface Piece {
 }
 
 /**
- * What the host does before a step: `send` the chosen experts to the card; `give` the processor its input, `take` its output, and
- * nothing is computed in between where it does `both`.
+ * The host's task before a step: `send` the chosen experts to the card; `give` the CPU its input; `take` its output;
+ * `both` if nothing is computed in between.
  */
 export type HostTask = 'send' | 'give' | 'take' | 'both';
 
@@ -81,25 +82,25 @@ interface WaitingPass {
 }
 
 export class OutsideExperts {
-  /** The experts of so many first layers. */
+  /** Number of first layers whose experts are outside. */
   readonly layers: number;
   readonly #gpu: Pick<Gpu, 'device' | 'readBack'>;
   readonly #openHost: OpenHost | undefined;
   #host: ExpertHost | undefined;
   readonly #shared = new Map<string, SharedMatrix>();
   readonly #matrices = new Map<number, OutsideMatrix[]>();
-  /** Activations and choices on their way to the processor. */
+  /** Staging buffer for activations and choices that go to the CPU. */
   #staging: GPUBuffer | undefined;
   #computing: Promise<Float32Array> | undefined;
 
-  /** @param openHost opens what computes few rows; absent: experts are sent for these as well. */
+  /** @param openHost opens the CPU backend for few rows. Absent: experts are sent for these as well. */
   constructor(gpu: Pick<Gpu, 'device' | 'readBack'>, layers: number, openHost?: OpenHost) {
     this.#gpu = gpu;
     this.layers = layers;
     this.#openHost = openHost;
   }
 
-  /** Whether the processor computes the experts of a prompt with so many rows. */
+  /** Whether the CPU computes the experts of a prompt with this many rows. */
   computes({ layers }: Pick<DecoderSpec, 'layers'>, rows: number): boolean {
     if (!this.#openHost) return false;
     const threads = this.#host?.threads ?? 1;
@@ -109,22 +110,22 @@ export class OutsideExperts {
     );
   }
 
-  /** Whether the processor computes the experts for few rows. */
+  /** Whether the CPU computes the experts for few rows. */
   get areComputed(): boolean {
     return this.#openHost !== undefined;
   }
 
-  /** In the machine's memory, unless they are read from the file when they are first sent. */
+  /** Bytes in the machine's memory, unless experts are read from the file when they are first sent. */
   get weightBytes(): number {
     return this.#host?.weightBytes ?? 0;
   }
 
-  /** Reads the experts that the processor computes. @throws HearthError as `openExperts` does. */
+  /** Reads the experts that the CPU computes. @throws HearthError as `openExperts` does. */
   async load(options: LoadOptions): Promise<void> {
     this.#host = await this.#openHost?.(options);
   }
 
-  /** The buffers that stand for the matrix. @throws HearthError `unsupported` */
+  /** The buffers that represent the matrix. @throws HearthError `unsupported` */
   async place(layer: number, role: Role, weight: Weight, uploader: Uploader): Promise<GpuMatrix> {
     if (!isSendable(weight)) {
       throw unsupported(`${weight.name}: experts of this type or width can't be kept outside of the GPU's memory.`);
@@ -138,7 +139,7 @@ export class OutsideExperts {
   }
 
   /**
-   * The host's part before later steps of a pass: ends `encoder`, whose work it submits.
+   * Does the host's task before the next steps of a pass. Ends `encoder` and submits its work.
    * @throws HearthError as `ExpertHost.compute` does; errors of reading and of the device.
    */
   async submit(
@@ -210,13 +211,13 @@ export class OutsideExperts {
     }
   }
 
-  /** An expert as the card reads it. */
+  /** An expert in the card's layout. */
   async #pieces({ layer, role, weight, shared, kept }: OutsideMatrix, expert: number): Promise<readonly Piece[]> {
     const known = kept.get(expert);
     if (known) return known;
     const rows = weight.shape.at(-2) ?? 0;
     const first = expert * rows;
-    // Pieces of the matrix have whole experts.
+    // Pieces of the matrix contain whole experts.
     const own = shared.matrix.pieces.findLast(({ firstRow }) => firstRow <= first);
     if (!own) throw new Error(`${weight.name} has no expert ${expert}.`);
     const { buffer, layout, firstRow } = own;

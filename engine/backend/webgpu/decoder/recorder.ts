@@ -36,7 +36,7 @@ export class PlanBuilder {
     this.#layerStarts.push(this.#steps.length);
   }
 
-  /** Before later steps, the host does its part of the layer. */
+  /** The host does this task before the steps that are added later. */
   cut(task: HostTask): void {
     this.#cuts.push({ step: this.#steps.length, layer: this.#layerStarts.length - 1, task });
   }
@@ -56,7 +56,7 @@ export class PlanBuilder {
   }
 }
 
-/** Where the host has something to do, before a step. */
+/** A task of the host before a step. */
 interface Cut {
   readonly step: number;
   readonly layer: number;
@@ -78,12 +78,14 @@ export class Plan {
     return this.#steps.length;
   }
 
-  /** Every kernel in order, with the workgroups that it would start now. */
+  /** Every kernel in order, with its current number of workgroups. */
   kernels(): { readonly source: KernelSource; readonly groups: Groups }[] {
     return this.#steps.map(({ kernel, groups }) => ({ source: kernel.source, groups: groupsNow(groups) }));
   }
 
-  /** Each kernel once, with how often the plan starts it; `encode` starts the first of them `times` times. */
+  /**
+   * Each kernel once, with its number of dispatches in the plan; `encode` dispatches the first of them `times` times.
+   */
   kinds(): {
     readonly source: KernelSource;
     readonly dispatches: number;
@@ -99,7 +101,7 @@ export class Plan {
     }));
   }
 
-  /** Of each layer; the plan ends with the last. */
+  /** Dispatches of each layer; the plan ends with the last layer. */
   get layerDispatches(): number[] {
     return this.#layerStarts.map((start, i) => (this.#layerStarts[i + 1] ?? this.#steps.length) - start);
   }
@@ -133,18 +135,18 @@ export interface DecoderParts {
 export type PlanRows = number | 'prompt';
 
 interface ProductOptions {
-  /** x is normalised with it first. */
+  /** Gain of a norm that is applied to x first. */
   readonly gain?: GPUBuffer;
-  /** Of that norm; absent: the model's. */
+  /** Epsilon of that norm. Default: the model's. */
   readonly epsilon?: number;
   /** Adds to y. */
   readonly accumulate?: boolean;
-  /** y is the GELU of the product. */
+  /** y is the GELU of the result. */
   readonly gelu?: boolean;
   readonly rowsPerHead?: number;
 }
 
-/** What a block gives the residual stream: `x · Wᵀ + bias`. */
+/** A block's contribution to the residual stream: `x · Wᵀ + bias`. */
 export interface BlockOutput {
   readonly linear: GpuLinear;
   readonly x: GPUBuffer;
@@ -153,10 +155,10 @@ export interface BlockOutput {
 export class Recorder {
   readonly parts: DecoderParts;
   readonly rows: PlanRows;
-  /** Whether the processor computes the experts that it can. */
+  /** Whether the CPU computes the experts that it can. */
   readonly computesExperts: boolean;
   readonly #builder: PlanBuilder;
-  /** The buffer whose halves are in `scratch.halves`, until it is written to. */
+  /** The buffer whose halves are in `scratch.halves`; unset once it is written to. */
   #halved: GPUBuffer | undefined;
 
   constructor(parts: DecoderParts, rows: PlanRows, computesExperts = rows !== 'prompt') {
@@ -185,7 +187,8 @@ export class Recorder {
   }
 
   /**
-   * The binding of x for tiles, with `rowsEach` rows of `width` a token: x itself, or its halves and scales for subgroup matrices.
+   * The binding of x for tiles, with `rowsEach` rows of `width` values a token: x itself, or its halves and scales for
+   * subgroup matrices.
    */
   tileOperand(x: GPUBuffer, width: number, rowsEach = 1): readonly GPUBuffer[] {
     const { gpu, inputs, scratch } = this.parts;
@@ -198,7 +201,10 @@ export class Recorder {
     return halves;
   }
 
-  /** Normalises x: for few rows inside the matmuls, which get the gain; for a prompt, with LayerNorm, and where it is asked for, once, into `normed`. */
+  /**
+   * Normalises x. For few rows, the matmuls do it and get the gain. For a prompt, for LayerNorm, and on request, it is
+   * done once, into `normed`.
+   */
   normalised(
     x: GPUBuffer,
     gain: GPUBuffer,
@@ -216,14 +222,14 @@ export class Recorder {
     return { x: normed, gain: {} };
   }
 
-  /** Adds a block's output `x · Wᵀ + bias` to the residual stream, normalised first where the model has a norm there. */
+  /** Adds a block's output `x · Wᵀ + bias` to the residual stream, normalised first if the model has a norm there. */
   addOutput({ linear, x }: BlockOutput, postNorm?: GPUBuffer): void {
     const { gpu, spec, inputs, scratch } = this.parts;
     if (!postNorm) {
       this.product(linear, x, scratch.hidden, { accumulate: true });
       return;
     }
-    // `normed` is free: the block's own products have read it.
+    // `normed` is free, because the block's matmuls have already read it.
     this.product(linear, x, scratch.normed);
     const kernel = normKernel(spec, spec.hiddenSize, gpu.capabilities, true);
     this.add(kernel, [scratch.normed, postNorm, scratch.hidden], () => [inputs.tokens]);

@@ -1,4 +1,4 @@
-/** The buffers that a token's values pass through, allocated once for the largest run. */
+/** Buffers for activations, allocated once for the largest pass. */
 
 import type { CachedSequence } from '../../../kv/blockCache.ts';
 import { attentionFactor, inverseFrequencies } from '../../../model/spec/rope.ts';
@@ -22,13 +22,13 @@ export const logitRowsAtOnce = 16;
 
 export const maxTokensPerRun = 512;
 
-/** `[tokens, …]` each, but for `grouping`, `parts`, `halves`, `chosen` and `logits`. */
+/** `[tokens, …]` each, except `grouping`, `parts`, `halves`, `chosen` and `logits`. */
 export interface Scratch {
   /** The residual stream: `hidden`. */
   readonly hidden: GPUBuffer;
   /** `hidden` */
   readonly normed: GPUBuffer;
-  /** Latent: the compressed query, and the same normalised. `queryRank` */
+  /** Latent: the compressed query, raw and normalised. `queryRank` */
   readonly queryDown: GPUBuffer;
   readonly queryNormed: GPUBuffer;
   /** `heads · headDim`; latent: `heads · (nope + rope)` */
@@ -56,7 +56,7 @@ export interface Scratch {
   readonly up: GPUBuffer;
   /** Router logits: `experts` */
   readonly scores: GPUBuffer;
-  /** Experts' numbers and their weights: `topK` */
+  /** Indices and weights of the chosen experts: `topK` */
   readonly experts: GPUBuffer;
   readonly expertWeights: GPUBuffer;
   /** `topK · intermediate` of the chosen experts */
@@ -66,27 +66,27 @@ export interface Scratch {
   readonly expertOutputs: GPUBuffer;
   /** Prompts: the tokens of each expert, as groupExperts leaves them. */
   readonly grouping: GPUBuffer;
-  /** Prompts with subgroup matrices: what is multiplied, in halves (splitHalves), and the scales of its rows. */
+  /** Prompts with subgroup matrices: the operand in halves (splitHalves), and the scales of its rows. */
   readonly halves: GPUBuffer;
   readonly halfScales: GPUBuffer;
-  /** Rows of `hidden` whose logits are asked for. `[logitRowsAtOnce, hidden]` */
+  /** Rows of `hidden` whose logits are requested. `[logitRowsAtOnce, hidden]` */
   readonly chosen: GPUBuffer;
   /** `[logitRowsAtOnce, vocabulary]`, or hidden of an embedding model. */
   readonly logits: GPUBuffer;
-  /** The same on their way to the host. */
+  /** Staging buffer for their read-back. */
   readonly reading: GPUBuffer;
   readonly bytes: number;
 }
 
 interface ScratchLimits {
   readonly maxTokensPerRun: number;
-  /** Rows of the runs that split the keys. */
+  /** Numbers of rows of passes that split the keys. */
   readonly rowBuckets: readonly number[];
-  /** Prompts are multiplied in halves. */
+  /** Whether prompts are multiplied in halves. */
   readonly halves: boolean;
 }
 
-/** Values a token of every buffer that holds some for each token of a run. */
+/** Values a token of every buffer with values for each token of a pass. */
 function widths(spec: DecoderSpec) {
   const grouped = spec.layers.flatMap(({ attention }) => (attention.kind === 'grouped-query' ? [attention] : []));
   const latent = spec.layers.flatMap(({ attention }) => (attention.kind === 'latent' ? [attention] : []));
@@ -142,7 +142,7 @@ function groupingWords(spec: DecoderSpec, maxTokens: number): number {
   return Math.max(0, ...words);
 }
 
-/** Values and rows a token of the largest operand of a prompt's products. */
+/** Values and rows a token of the largest operand of a prompt's matmuls. */
 function largestOperand(spec: DecoderSpec): { readonly values: number; readonly rows: number } {
   const { normed, queryNormed, nopeQuery, attended, headValues, value, up, expertStates } = widths(spec);
   const chosen = spec.layers.map(({ feedForward }) =>
@@ -152,7 +152,7 @@ function largestOperand(spec: DecoderSpec): { readonly values: number; readonly 
   return { values: Math.max(...values), rows: Math.max(...chosen) };
 }
 
-/** Values of the largest parts that split attention leaves. */
+/** Values of the largest partial results of split attention. */
 function partValues(spec: DecoderSpec, rowBuckets: readonly number[]): number {
   const sizes = cachedAttentions(spec).flatMap((attention) => {
     const shape = attentionShape(attention);
@@ -207,7 +207,7 @@ export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits:
   };
 }
 
-// What a run tells the kernels: which tokens, where they stand, how their heads turn, and which pages hold the rest.
+// Inputs of a pass: tokens, their positions, their rotary angles, and the page tables of their sequences.
 
 interface RunSlice {
   readonly sequence: CachedSequence;
@@ -232,9 +232,9 @@ const ropeOf = (attention: CachedAttentionSpec): RopeSpec => attention.rope;
 const ropeKey = (attention: CachedAttentionSpec): string => JSON.stringify(ropeOf(attention));
 
 export class RunInputs {
-  /** Rows of this run; dispatch sizes ask for it. */
+  /** Rows of this pass, which set dispatch sizes. */
   tokens = 0;
-  /** Attention tiles of this run. */
+  /** Attention tiles of this pass. */
   tiles = 0;
   readonly rowBuffer: GPUBuffer;
   readonly tileBuffer: GPUBuffer;
@@ -254,7 +254,7 @@ export class RunInputs {
     this.pageBuffers = pageBuffers;
   }
 
-  /** @param spans of the cache */
+  /** @param spans number of spans of the cache. */
   static async allocate(gpu: Allocator, spec: DecoderSpec, spans: number, limits: InputLimits): Promise<RunInputs> {
     const { maxTokensPerRun, maxSequencesPerRun, contextTokens } = limits;
     const storage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
@@ -282,8 +282,8 @@ export class RunInputs {
   }
 
   /**
-   * @param queries most rows of one sequence in an attention tile
-   * @param steps runs that follow each other without the host; rows then stand at the first of them
+   * @param queries most rows of one sequence in an attention tile.
+   * @param steps passes that follow each other without the host; the rows are those of the first.
    */
   write(queue: GPUQueue, slices: readonly RunSlice[], queries: number, steps = 1): void {
     this.tokens = slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
@@ -295,7 +295,10 @@ export class RunInputs {
     this.#writePositions(queue, slices, 0, steps);
   }
 
-  /** `steps` more runs behind `done` ones, of one token a sequence; the device has left its tokens and positions in the rows. */
+  /**
+   * Prepares `steps` more passes after `done` ones, of one token a sequence. The device has already written tokens and
+   * positions to the rows.
+   */
   continue(queue: GPUQueue, slices: readonly RunSlice[], done: number, steps: number): void {
     const rows = rowsOf(slices, steps);
     for (let row = 0; row < rows.length; row += 4) {
@@ -311,7 +314,7 @@ export class RunInputs {
   }
 }
 
-/** `{ position, table, id, angle }` a token; page tables follow each other, the same way in every span. */
+/** `{ position, table, id, angle }` a token. Page tables follow each other, in the same order in every span. */
 function rowsOf(slices: readonly RunSlice[], steps: number): Uint32Array<ArrayBuffer> {
   const rows: number[] = [];
   let table = 0;
@@ -330,7 +333,7 @@ const tableLength = (sequence: CachedSequence): number =>
 function pagesOf(slices: readonly RunSlice[], span: number): Uint32Array<ArrayBuffer> {
   const tables = slices.map(({ sequence }) => {
     const pages = new Uint32Array(tableLength(sequence));
-    // Pages that left the window are never read; they stand for page 0, so that even a stray read stays inside.
+    // Pages outside the window are never read. They are set to page 0, so that even a stray read stays in bounds.
     for (const [i, page] of (sequence.tables[span]?.blocks ?? []).entries()) pages[i] = Math.max(0, page);
     return pages;
   });
@@ -354,10 +357,10 @@ function tilesOf(slices: readonly RunSlice[], queries: number): Uint32Array<Arra
   return Uint32Array.from(tiles);
 }
 
-/** Positions that a sequence's rows pass through in `steps` runs. */
+/** Positions of a sequence's rows in `steps` passes. */
 const positionsOf = (tokens: readonly number[], steps: number): number => tokens.length + steps - 1;
 
-/** In float64, so that position 131071 turns as exactly as position 1. */
+/** Computes angles in float64, so that position 131071 is as exact as position 1. */
 function turn(
   slices: readonly RunSlice[],
   { frequencies, factor }: Angles,

@@ -1,7 +1,7 @@
 /**
- * How a quantised matrix lies in GPU memory: the file's own bits, with each block's fields moved into planes, so that
- * packed values are whole aligned words. A plane holds one field of every block, row after row; nothing is rounded and
- * nothing grows, but for the padding at a plane's end.
+ * Layout of a quantised matrix in GPU memory: the bits of the file, with each block's fields moved into planes, so that
+ * packed values are whole aligned words. A plane holds one field of every block, row after row. No value is rounded,
+ * and the size grows only by the padding at a plane's end.
  */
 import { throwIfAborted, unsupported } from '../../../errors.ts';
 import { blockLayout, byteLengthOf, type TensorType } from '../../../formats/tensor.ts';
@@ -87,7 +87,7 @@ const planesByType: Partial<Readonly<Record<TensorType, readonly Plane[]>>> = {
   ],
 };
 
-/** In the order in which they lie. @throws HearthError `unsupported` for a type that no kernel reads. */
+/** Planes in the order of their offsets. @throws HearthError `unsupported` for a type that no kernel reads. */
 export function planesOf(type: TensorType): readonly Plane[] {
   const planes = planesByType[type];
   if (!planes) throw unsupported(`The GPU backend doesn't support weights of type ${type}.`);
@@ -155,12 +155,12 @@ export function splitPlanes(
   });
 }
 
-/** Where a row begins in a plane, in bytes of the buffer. */
+/** Byte offset of a row's part of a plane in the buffer. */
 export function planeOffset({ type, planeWords, blocksPerRow }: MatrixLayout, plane: number, row: number): number {
   return 4 * (planeWords[plane] ?? 0) + row * blocksPerRow * (planesOf(type)[plane]?.bytes ?? 0);
 }
 
-/** By words: hundreds of millions of blocks of a large model go through here. */
+/** Copies by words, because a large model has hundreds of millions of blocks. */
 function planeOf(bytes: Uint8Array, blocks: number, blockBytes: number, plane: Plane): Uint8Array {
   const piece = new Uint8Array(blocks * plane.bytes);
   const [source, target] = [new DataView(bytes.buffer, bytes.byteOffset, bytes.length), new DataView(piece.buffer)];
@@ -202,9 +202,9 @@ const stagingBytes = 16 * 1024 * 1024;
 
 /** A part of the files that is being uploaded. */
 interface Transfer {
-  /** Of the files. */
+  /** Bytes of the files. */
   readonly bytes: number;
-  /** Resolves once it is read, to a function that writes it. */
+  /** Resolves when the part is read, to a function that uploads it. */
   readonly read: () => Promise<() => void>;
 }
 

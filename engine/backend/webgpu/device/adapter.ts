@@ -1,21 +1,21 @@
 /**
- * Finds the GPU and its capabilities, and says why a feature is not used. Features are detected, never
- * assumed: the poorest adapter has subgroups of 4, no f16, and 128 MiB bindings.
+ * Finds the GPU and its capabilities, and notes why a feature is not used. Features are detected, never assumed: the
+ * poorest adapter has subgroups of 4, no f16, and 128 MiB bindings.
  */
 import { z } from 'zod';
 import { HearthError, showBytes } from '../../../errors.ts';
 import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
 import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
 
-/** What no model of the device tells, so it is timed (tuning.ts). */
+/** Parameters that can't be derived from the device's properties, so they are timed (tuning.ts). */
 export interface Tuning {
-  /** Of a workgroup that multiplies few rows by a matrix. */
+  /** Threads of a workgroup that multiplies few rows by a matrix. */
   readonly vectorThreads: number;
   /** Workgroups that share the keys of a layer at decode. */
   readonly attentionGroups: number;
-  /** Most tokens of an expert's tile by subgroup matrices: 128 or 64. */
+  /** Most tokens of an expert's tile with subgroup matrices: 128 or 64. */
   readonly expertTokens: number;
-  /** Whether prompts attend by subgroup matrices where they can. */
+  /** Whether attention of prompts uses subgroup matrices where possible. */
   readonly matrixAttention: boolean;
 }
 
@@ -41,7 +41,7 @@ export interface GpuCapabilities {
   readonly subgroups?: { readonly min: number; readonly max: number };
   /** f16 → f32 tiles of the experimental subgroup-matrix feature; absent: plain tiles. */
   readonly subgroupMatrix?: { readonly m: number; readonly n: number; readonly k: number };
-  /** unpack2x16float keeps values below 2^-14 (`testHalfSubnormals`); otherwise kernels use other code. */
+  /** unpack2x16float keeps values below 2^-14 (`keepsHalfSubnormals`); otherwise kernels use other code. */
   readonly halfSubnormals: boolean;
   readonly timestamps: boolean;
   readonly maxBindingBytes: number;
@@ -51,7 +51,10 @@ export interface GpuCapabilities {
   readonly maxWorkgroupInvocations: number;
   readonly maxWorkgroupBytes: number;
   readonly maxBindingsPerKernel: number;
-  /** Multiply-adds, twice; assumed before the first prompt is measured: the slowest GPUs reach as much. */
+  /**
+   * Operations a second (two for a multiply-add), assumed before the first prompt is measured; the slowest GPUs reach
+   * this.
+   */
   readonly operationsPerSecond: number;
   readonly tuning: Tuning;
   /** Absent: unknown. */
@@ -77,7 +80,7 @@ export interface GpuOptions {
   };
   /** Keep Dawn's validation of calls and shaders (tests); release runs turn it off. */
   readonly validate?: boolean;
-  /** The device neither compiles nor computes (scripts/kernels); run-time tests count as passed. */
+  /** The device neither compiles nor computes (scripts/kernels), so run-time tests count as passed. */
   readonly compileOnly?: boolean;
 }
 
@@ -106,7 +109,7 @@ const subgroupMatrixConfigs = z.array(
   }),
 );
 
-/** The first of the adapter's subgroup matrices that tiles can use, or why there is none. */
+/** The first of the adapter's subgroup matrices that tiles can use, or the reason why there is none. */
 export function chooseMatrix(
   reported: unknown,
   subgroups: NonNullable<GpuCapabilities['subgroups']>,
@@ -124,12 +127,13 @@ export function chooseMatrix(
 }
 
 /**
- * Vulkan device types are not exposed; software rasterisers are known by their names. Not by `architecture`, which Dawn makes
- * of the vendor's number: of everything by Mesa without a vendor of its own it says "software", Apple's GPUs on Linux included.
+ * Vulkan device types are not exposed, so software rasterisers are recognised by name. `architecture` is no help: Dawn
+ * derives it from the vendor id and reports "software" for every Mesa driver without its own vendor id, including
+ * Apple's GPUs on Linux.
  */
 const softwareNames = /swiftshader|llvmpipe|lavapipe|microsoft basic render/i;
 
-/** Honeykrisp, Mesa's driver of Apple's GPUs, whose vendor is Mesa to Dawn. */
+/** Honeykrisp, Mesa's driver for Apple's GPUs, for which Dawn reports Mesa as the vendor. */
 const isAsahi = ({ vendor, device }: GPUAdapterInfo): boolean => vendor === 'mesa' && device.startsWith('apple-');
 
 function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabilities {
@@ -137,7 +141,8 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
   const notes: string[] = [];
   const wanted = (name: 'f16' | 'subgroups' | 'subgroupMatrix', feature: string, instead: string): boolean => {
     if (options.without?.includes(name)) notes.push(`${name}: switched off by the caller; ${instead}.`);
-    else if (!features.has(feature as GPUFeatureName)) notes.push(`${name}: the adapter has not got it; ${instead}.`);
+    else if (!features.has(feature as GPUFeatureName))
+      notes.push(`${name}: the adapter does not support it; ${instead}.`);
     else return true;
     return false;
   };
@@ -168,11 +173,11 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
     f16,
     ...(subgroups ? { subgroups: sizes } : {}),
     ...(typeof choice === 'object' ? { subgroupMatrix: choice } : {}),
-    // Until the device is tested.
+    // Set when the device is tested.
     halfSubnormals: false,
     timestamps: features.has('timestamp-query'),
     maxBindingBytes,
-    // Planes end on whole words, and FP8 is followed by its scales.
+    // Leaves room, because planes end on whole words and FP8 is followed by its scales.
     maxPieceBytes: Math.min(maxBindingBytes - 4096, options.atMost?.pieceBytes ?? maxBindingBytes),
     maxBufferBytes: Math.min(limits.maxBufferSize, options.atMost?.bufferBytes ?? limits.maxBufferSize),
     maxWorkgroupInvocations: limits.maxComputeInvocationsPerWorkgroup,
@@ -239,7 +244,9 @@ async function loadDawn(): Promise<typeof import('webgpu')> {
   }
 }
 
-/** On Windows Vulkan if its driver is installed, because Direct3D 12 has no subgroup matrices; otherwise what Dawn prefers. */
+/**
+ * On Windows, Vulkan if its driver is installed, because Direct3D 12 has no subgroup matrices; otherwise Dawn's choice.
+ */
 export async function requestAdapter(
   create: (flags: string[]) => GPU,
   flags: readonly string[],
@@ -260,14 +267,14 @@ export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
   const { create, globals } = await loadDawn();
   Object.assign(globalThis, globals);
   const flags = [`enable-dawn-features=${dawnToggles(options.validate ?? false).join(',')}`];
-  // Timestamps in steps of 100 µs otherwise, for the sake of web pages.
+  // Otherwise timestamps have steps of 100 µs, as for web pages.
   flags.push('disable-dawn-features=timestamp_quantization');
   if (options.adapter) flags.push(`adapter=${options.adapter}`);
   const { instance, adapter } = await requestAdapter(create, flags);
   if (!adapter) {
     throw new HearthError(
       'unavailable',
-      'No GPU was found (no Vulkan, Metal or Direct3D 12 driver answered). Hearth goes on with the CPU; install or update the graphics driver to use the GPU.',
+      'No GPU was found (no Vulkan, Metal or Direct3D 12 driver answered). Hearth uses the CPU; install or update the graphics driver to use the GPU.',
     );
   }
   const capabilities = await withMemory(capabilitiesOf(adapter, options), options);

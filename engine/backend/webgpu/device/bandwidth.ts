@@ -1,4 +1,7 @@
-/** Measures how fast the device copies within its memory: the reference for decode, which reads every weight once a token. */
+/**
+ * Measures how fast the device copies within its memory, as a reference for decode, which reads every weight once a
+ * token.
+ */
 import { HearthError } from '../../../errors.ts';
 import { PlanBuilder } from '../decoder/recorder.ts';
 import { declareBuffers, read, write } from '../kernels/bindings.ts';

@@ -1,11 +1,11 @@
 /**
- * The device with what every kernel needs: checked allocations, a cache of compiled pipelines, read-back, and word of
- * its loss. Nothing here knows what is computed.
+ * The device with what every kernel needs: checked allocations, a cache of compiled pipelines, read-back, and notice of
+ * its loss. Independent of what is computed.
  */
 import { HearthError } from '../../../errors.ts';
 import { type GpuCapabilities, type GpuOptions, type OpenedGpu, openGpu } from './adapter.ts';
 
-/** How a kernel sees a buffer. Weights are always `read`: Dawn then needs no barrier between uses. */
+/** How a kernel accesses a buffer. Weights are always `read`: Dawn then needs no barrier between uses. */
 export type BindingKind = 'read' | 'write' | 'uniform';
 
 /** A specialised WGSL kernel; equal `code` shares one pipeline. Entry point `main`, bindings in group 0 by position. */
@@ -13,11 +13,16 @@ export interface KernelSource {
   readonly label: string;
   readonly code: string;
   readonly bindings: readonly BindingKind[];
-  /** Weights that a thread multiplies each time through its loop over columns; absent: the kernel multiplies no weights so. */
+  /**
+   * Weights that a thread multiplies in one iteration of its loop over columns. Absent: the kernel has no such loop.
+   */
   readonly weightsPerStep?: number;
-  /** Multiplications of a thread each time through the main loop of a prompt's kernel; with subgroup matrices, of whole matrices. */
+  /**
+   * Multiplications of a thread in one iteration of a prompt kernel's main loop; with subgroup matrices,
+   * multiplications of whole matrices.
+   */
   readonly multipliesPerStep?: number;
-  /** Of the weights that one dispatch for one token reads. */
+  /** Bytes of weights that one dispatch reads for one token. */
   readonly weightBytes?: number;
 }
 
@@ -29,13 +34,13 @@ export interface Kernel {
 
 const bindingType = { read: 'read-only-storage', write: 'storage', uniform: 'uniform' } as const;
 
-/** What hands out memory: the GPU, or an account of what it would. */
+/** Allocates memory: the GPU, or a stand-in that only counts bytes. */
 export type Allocator = Pick<Gpu, 'allocate' | 'allocatedBytes'>;
 
-/** What a plan is recorded on: the GPU, or what only takes its kernels down. */
+/** Records a plan: the GPU, or a stand-in that only lists its kernels. */
 export type KernelDevice = Pick<Gpu, 'capabilities' | 'kernel' | 'bind'>;
 
-/** Bytes that `take` would allocate, of which nothing is. */
+/** Bytes that `take` would allocate; allocates nothing. */
 export async function bytesTaken(take: (account: Allocator) => Promise<unknown>): Promise<number> {
   let allocatedBytes = 0;
   await take({
@@ -55,7 +60,7 @@ const allocationSize = (byteLength: number): number => Math.max(16, Math.ceil(by
 
 export class Gpu {
   readonly device: GPUDevice;
-  /** What kernels are made for: the adapter's, less what the self-check switched off. */
+  /** The adapter's capabilities without those that the self-check switched off. */
   capabilities: GpuCapabilities;
   /** Set once the device is gone; every later use throws `device-lost`. */
   lossMessage: string | undefined;
@@ -84,7 +89,7 @@ export class Gpu {
     return this.#allocatedBytes;
   }
 
-  /** Throws once the device is gone, or a call that it took turned out to be invalid. */
+  /** Throws once the device is gone, or if an earlier call turned out to be invalid. */
   throwIfFailed(): void {
     if (this.lossMessage !== undefined) {
       throw new HearthError(
@@ -96,11 +101,11 @@ export class Gpu {
   }
 
   /**
-   * Throws what `error` of a GPU call stands for: the device's loss, or the first validation error, which names its cause better.
-   * Returns when it is neither.
+   * Throws the cause of a GPU call's `error`: the loss of the device, or the first validation error, which is more
+   * precise. Returns if it is neither.
    */
   async explain(error: unknown): Promise<void> {
-    // Word of a loss comes with the next events, after the call that failed for it.
+    // The loss is reported in a later event, after the call that failed because of it.
     await new Promise((resolve) => setTimeout(resolve, 0));
     if (error instanceof HearthError) return;
     this.throwIfFailed();
@@ -141,8 +146,9 @@ export class Gpu {
   }
 
   /**
-   * Compiles on Dawn's threads. What fails is not kept: whoever needs it next tries again, and is told.
-   * @throws HearthError `unavailable` when the driver fails, `device-lost`; an Error that names kernel and line for code that is wrong.
+   * Compiles on Dawn's threads. Failures are not cached: the next caller compiles again and gets the error.
+   * @throws HearthError `unavailable` if the driver fails, `device-lost`; for invalid code an Error that names kernel
+   * and line.
    */
   kernel(source: KernelSource): Promise<Kernel> {
     const known = this.#kernels.get(source.code);

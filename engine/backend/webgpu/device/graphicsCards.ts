@@ -1,6 +1,6 @@
 /**
- * The graphics cards of the system with their memory, which WebGPU does not report. Loads no driver: asks NVIDIA's tool,
- * reads Linux's files about AMD's cards; Apple's GPUs share the processor's memory.
+ * The graphics cards of the system with their memory, which WebGPU does not report. Loads no driver: runs NVIDIA's tool
+ * and reads Linux's files about AMD's cards. Apple's GPUs share the CPU's memory.
  */
 import { execFile } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
@@ -16,7 +16,7 @@ export interface GraphicsCard {
   readonly totalBytes: number;
   /** Bytes that a model may use now. */
   readonly freeBytes: number;
-  /** Shares the processor's memory. */
+  /** Shares the CPU's memory. */
   readonly unified: boolean;
 }
 
@@ -24,7 +24,7 @@ export interface GraphicsCard {
 export interface System {
   readonly platform: NodeJS.Platform;
   readonly arch: string;
-  /** The processor's name, which for a chip with graphics names those too. */
+  /** The CPU's name. For a chip with integrated graphics, it also identifies the graphics. */
   readonly processor: string;
   readonly totalBytes: number;
   /** Available to a model (memoryPlan.ts). */
@@ -35,7 +35,7 @@ export interface System {
   list(directory: string): Promise<readonly string[]>;
 }
 
-/** nvidia-smi first wakes sleeping cards. */
+/** Time limit: nvidia-smi first wakes sleeping cards. */
 const programMs = 5000;
 
 export const thisSystem = (host = hostMemory()): System => ({
@@ -52,7 +52,10 @@ export const thisSystem = (host = hostMemory()): System => ({
 
 const textOf = (text: Promise<string>): Promise<string> => text.catch(() => '');
 
-/** The system, the screen and other programs keep the rest. Metal's recommendedMaxWorkingSetSize is 3/4 on large machines. */
+/**
+ * The rest is for the system, the screen and other programs. Metal's recommendedMaxWorkingSetSize is 3/4 on large
+ * machines.
+ */
 const shareOfUnifiedMemory = 0.75;
 
 /** Cards with known memory, the largest first. */
@@ -106,7 +109,7 @@ function appleCards(system: System): GraphicsCard[] {
     : [];
 }
 
-/** The chip's name says how fast its memory is. */
+/** The chip's name, which tells how fast its memory is. */
 const appleName = ({ processor }: System): string => processor || 'Apple GPU';
 
 function unifiedCard(system: System, vendor: string, name: string): GraphicsCard {
@@ -117,7 +120,7 @@ function unifiedCard(system: System, vendor: string, name: string): GraphicsCard
 /** Intel's discrete cards (Dawn's gpu_info.json), whose memory is unknown. */
 const intelCards = /hpg?$/;
 
-/** As Dawn writes names. */
+/** Converts a name to Dawn's form. */
 const hyphenated = (name: string): string => name.toLowerCase().replace(/[^a-z0-9]+/g, '-');
 
 /** The memory of the opened adapter; absent: unknown. */

@@ -1,4 +1,7 @@
-/** What was learned of a device, kept by device, driver, system and version of Hearth, and by kind of model. One JSON file a subject. */
+/**
+ * Stores measurements and checks of a device, by device, driver, system and version of Hearth, and by kind of model.
+ * One JSON file a subject.
+ */
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { release } from 'node:os';
@@ -13,7 +16,7 @@ import type { GpuCapabilities } from './adapter.ts';
 const deviceKey = ({ vendor, architecture, device, description }: GpuCapabilities): string =>
   [packageJson.version, process.platform, release(), vendor, architecture, device, description].join(' | ');
 
-/** Layers of the same shapes and types have the same kernels, names and bytes of the weights aside. */
+/** Identifies a kind of model: layers with the same shapes and types have the same kernels, whatever their weights. */
 export function modelKey(spec: DecoderSpec, weights: DecoderWeights, precision: CachePrecision): string {
   const identity = [precision, spec, weights.embedding.type, weights.head.type, ...weights.layers.map(typesOf)];
   return createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 16);
@@ -33,13 +36,13 @@ export class DeviceRecords<Value> {
   readonly #path: string | undefined;
   readonly #schema: z.ZodType<Records<Value>>;
 
-  /** @param directory absent: nothing is kept */
+  /** @param directory absent: nothing is stored. */
   constructor(directory: string | undefined, name: string, value: z.ZodType<Value>) {
     this.#path = directory === undefined ? undefined : join(directory, `${name}.json`);
     this.#schema = z.record(z.string(), z.record(z.string(), value));
   }
 
-  /** Of all models on the device. */
+  /** Records of all models on the device. */
   async of(capabilities: GpuCapabilities): Promise<Record<string, Value>> {
     return (await this.#read())[deviceKey(capabilities)] ?? {};
   }
@@ -57,7 +60,7 @@ export class DeviceRecords<Value> {
       );
       await rename(temporary, this.#path);
     } catch {
-      // A full or read-only disk: the next process learns it anew.
+      // If the disk is full or read-only, the next process measures again.
     }
   }
 
@@ -66,7 +69,7 @@ export class DeviceRecords<Value> {
     try {
       return this.#schema.parse(JSON.parse(await readFile(this.#path, 'utf8')));
     } catch {
-      // Not there yet, or damaged: it is learned anew.
+      // Missing or damaged: it is measured again.
       return {};
     }
   }

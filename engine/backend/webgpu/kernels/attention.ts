@@ -72,7 +72,7 @@ export interface AttentionTile {
 /** Bytes of workgroup memory; every GPU has 32 KiB. */
 const mostBytes = 31 * 1024;
 
-/** At most 16 rows, or 4 with wide keys, and as many keys as fit beside them. */
+/** At most 16 rows, or 4 with wide keys, and as many keys as fit in the remaining memory. */
 export function attentionTile(shape: AttentionShape, tokens: number): AttentionTile {
   const rows = shape.keyDim > 128 ? 4 : 16;
   const headsPerTile = largestDivisor(shape.heads / shape.kvHeads, rows);
@@ -100,7 +100,10 @@ const rowsOf = ({ headsPerTile, queries }: AttentionTile): number => headsPerTil
 export const threadsOf = ({ valueDim }: AttentionShape, tile: AttentionTile): number =>
   (rowsOf(tile) * valueDim) / 4 > 128 ? 256 : 128;
 
-/** Workgroups that fill a large GPU; it has 132 to 170 cores, of which each holds some. Smaller ones may be tuned to fewer. */
+/**
+ * Workgroups that fill a large GPU, which has 132 to 170 cores with several workgroups each. Smaller GPUs may be tuned
+ * to fewer.
+ */
 const wantedGroups = 512;
 const [fewestSplits, mostSplits] = [8, 64];
 
@@ -233,7 +236,7 @@ interface Staged {
   readonly stride: number;
 }
 
-/** A block of cache rows: declared, fetched from row `at` on, stored in `block`. */
+/** WGSL for a block of cache rows: declarations, fetching from row `at` on, storing in `block`. */
 function stage(name: string, reader: CacheReader, width: number, { tile, threads, stride }: Staged) {
   const each = width / 4 / reader.quads;
   const count = tile.keys * each;
@@ -329,7 +332,7 @@ fn accumulate(i: u32, sum: vec4f, weight: f32) -> Sum {
 }`;
 }
 
-/** Writes one vec4f of the output, normalised including the sink, or as a part for the merge. */
+/** Writes one vec4f of the output, normalised including the sink, or as a partial result for the merge. */
 function storeCode({ heads, valueDim, sinks }: AttentionShape, tile: AttentionTile, splits: number): string {
   const quads = valueDim / 4;
   const divide = sinks

@@ -1,7 +1,7 @@
 /**
- * Causal attention of a prompt by subgroup matrices: grouped queries over pages in f16, with sinks and windows, by online softmax
- * (FlashAttention; Dao et al. 2022). Queries and the weights of values are sums of two f16, keys and values are one as they are kept, so that
- * each product is two of matrices and keeps 22 bits.
+ * Causal attention of a prompt with subgroup matrices: grouped queries over pages in f16, with sinks and windows, by
+ * online softmax (FlashAttention; Dao et al. 2022). Queries and softmax weights are split into two f16; keys and values
+ * are one f16, as cached. So each matmul takes two matrix products and keeps 22 bits.
  *
  * Bindings: those of `attention` with one split. Workgroup: 256 threads for 64 rows, which are `queries` tokens by `headsPerTile` heads that share a
  * key; groups: head tiles in x, token tiles in y. Needs f16, subgroups of 4 or more and subgroup matrices. Must equal `groupedQueryAttention`
@@ -21,29 +21,34 @@ import { keepFour, matrixEnables } from './matrixTiles.ts';
 const rows = 64;
 const keys = pageTokens;
 const threads = 256;
-/** Sums and queries of wider heads do not fit the registers of GPUs. */
+/** Sums and queries of wider heads do not fit in a GPU's registers. */
 const widestHead = 128;
 export const matrixAttentionThreads = threads;
 /** Threads that share a row of scores. */
 const rowThreads = threads / rows;
 const keysEach = keys / rowThreads;
-/** Between rows in workgroup memory, so that they do not start in the same bank: of halves, and of scores. */
+/** Strides of rows in workgroup memory, chosen so that rows do not start in the same bank: of halves, and of scores. */
 const [halfStride, scoreStride] = [keys + 8, keys + 4];
 const blockStride = (headDim: number): number => headDim + 8;
 
-/** In powers of two: how far a row's largest score may outgrow the one that its weights are relative to. */
+/** As a power of two: how far a row's largest score may exceed the one to which its weights are relative. */
 const slack = 2;
-/** Weights are multiplied by two to this, so that the largest is just within f16, and the least keep their bits. */
+/**
+ * Weights are multiplied by two to this power, so that the largest is just within f16 and the smallest keep their bits.
+ */
 const weightBits = 15 - slack;
 
 interface MatrixSpread {
-  /** Subgroups with work; smaller ones than the largest are more, and idle. */
+  /**
+   * Subgroups with work. If subgroups are smaller than the largest size, there are more of them, and the others are
+   * idle.
+   */
   readonly subgroups: number;
-  /** Subgroups that share the same rows, each with some of their columns. */
+  /** Subgroups that share the same rows, each with a part of the columns. */
   readonly sharing: number;
 }
 
-/** How matrices are spread over subgroups, or undefined where they do not divide the tile. */
+/** Distribution of matrices over subgroups; undefined if they do not divide the tile. */
 function spread(
   { subgroups, subgroupMatrix: matrix, maxWorkgroupBytes, maxWorkgroupInvocations }: GpuCapabilities,
   headDim: number,
@@ -63,17 +68,20 @@ function spread(
   return divides && shares && workgroupBytes(headDim) <= maxWorkgroupBytes ? { subgroups: count, sharing } : undefined;
 }
 
-/** Keys `[keys, headDim]` and then values `[headDim, keys]`, as matrices of both are loaded fastest. */
+/** Keys `[keys, headDim]`, then values `[headDim, keys]`: the layouts from which matrices load fastest. */
 const blockValues = (headDim: number): number => Math.max(keys * blockStride(headDim), headDim * halfStride);
 
 const workgroupBytes = (headDim: number): number =>
   2 * blockValues(headDim) + 2 * 2 * rows * halfStride + 4 * rows * scoreStride + 4 * rows + 16;
 
-/** Whether queries stay in workgroup memory: those of wide heads fill the registers. */
+/** Whether queries stay in workgroup memory, because those of wide heads would fill the registers. */
 const keepsQueries = (headDim: number, { maxWorkgroupBytes }: GpuCapabilities): boolean =>
   headDim > 64 && workgroupBytes(headDim) + 2 * 2 * rows * blockStride(headDim) <= maxWorkgroupBytes;
 
-/** The tile of a prompt's attention by subgroup matrices; undefined where the device, the layer or its cache does not allow it. */
+/**
+ * The tile of a prompt's attention with subgroup matrices; undefined if the device, the layer or its cache doesn't
+ * allow it.
+ */
 export function matrixAttentionTile(
   shape: AttentionShape,
   precision: CachePrecision,
@@ -97,7 +105,7 @@ export const matrixAttentionAccesses = (headDim: number): readonly SharedAccess[
   },
 ];
 
-/** Heads and their width, and whether there is a window: by these the kernels differ in cost. */
+/** Properties on which the cost of the kernel depends: heads, their width, and whether there is a window. */
 export const matrixAttentionKind = ({
   heads,
   kvHeads,
@@ -106,13 +114,13 @@ export const matrixAttentionKind = ({
 }: Pick<AttentionShape, 'heads' | 'kvHeads' | 'keyDim' | 'slidingWindow'>): string =>
   `${heads}/${kvHeads}x${keyDim}${slidingWindow === undefined ? '' : 'w'}`;
 
-/** Multiply-adds of matrices in a step: scores and sums, each in two halves. */
+/** Matrix multiply-adds in a step: scores and sums, each in two halves. */
 export const matrixAttentionMacs = ({ keyDim, valueDim }: AttentionShape): number =>
   2 * rows * keys * (keyDim + valueDim);
 
 const count = (length: number): number[] => Array.from({ length }, (_, i) => i);
 
-/** @param tile as `matrixAttentionTile` gives it, or with fewer queries */
+/** @param tile from `matrixAttentionTile`, or with fewer queries. */
 export function matrixAttentionKernel(
   shape: AttentionShape,
   tile: AttentionTile,
@@ -248,13 +256,13 @@ var<workgroup> query_high: array<f16, ${rows * blockStride(headDim)}>;
 var<workgroup> query_low: array<f16, ${rows * blockStride(headDim)}>;
 ${keepHalves('query_')}`;
 
-/** A thread's share of a block of 32 rows of the cache: eight values of a row each, fetched from row `at` on. */
+/** WGSL for a thread's share of a block of 32 cache rows: eight values of a row, fetched from row `at` on. */
 function stage(name: 'keys' | 'values', headDim: number) {
   const each = headDim / 8;
   const items = count(Math.ceil((keys * each) / threads)).map((i) => {
     const index = `(thread + ${i * threads}u)`;
     const guard = (i + 1) * threads > keys * each ? `if (${index} < ${keys * each}u) ` : '';
-    // Neighbours have the same row of keys, and the same column of values, whose stores are to follow each other.
+    // Neighbouring threads have the same row of keys and the same column of values, so that their stores are adjacent.
     return name === 'keys'
       ? { item: `key${i}`, row: `(${index} / ${each}u)`, eighth: `(${index} % ${each}u)`, guard }
       : { item: `value${i}`, row: `(${index} % ${keys}u)`, eighth: `(${index} / ${keys}u)`, guard };
@@ -307,7 +315,7 @@ const queriesInMemory = (headDim: number): string => /* wgsl */ `
     query_keep(r * ${blockStride(headDim)}u + 4u * quad, query[query_at + quad] * up);
   }`;
 
-/** In matrices, by way of the memory of weights, 32 columns at a time. */
+/** Loads the queries into matrices through the memory of weights, 32 columns at a time. */
 function queriesInRegisters(headDim: number, unit: Unit): string {
   const { m, k } = unit;
   const steps = count(headDim / k);
@@ -333,7 +341,7 @@ function queriesInRegisters(headDim: number, unit: Unit): string {
   ${chunks.join('\n  ')}`;
 }
 
-/** Of the threads of a row, which are neighbours in a subgroup. */
+/** Reduction over the threads of a row, which are neighbours in a subgroup. */
 const rowMaximum = (name: string): string =>
   `${name} = max(${name}, subgroupShuffleXor(${name}, 1u)); ${name} = max(${name}, subgroupShuffleXor(${name}, 2u));`;
 
@@ -362,7 +370,7 @@ function scoreProducts(unit: Unit, headDim: number): string {
     .join('\n      ');
 }
 
-/** Weights of a thread's keys, and what the sums so far are to be multiplied by. */
+/** Weights of a thread's keys, and the factor for the sums so far. */
 function weightCode({ slidingWindow }: AttentionShape): string {
   const each = count(keysEach);
   const score = (i: number) =>
@@ -390,7 +398,7 @@ function weightCode({ slidingWindow }: AttentionShape): string {
     weight = weight * factor + dot(${quads.map((quad) => `weights${quad}`).join(' + ')}, vec4f(1.0));`;
 }
 
-/** A column of matrices beyond the last is not there for every subgroup. */
+/** The last column of matrices doesn't exist for every subgroup. */
 function columnOf(
   { sharing, n }: Unit,
   slot: number,
@@ -432,7 +440,7 @@ function valueProducts(unit: Unit, sums: readonly number[], headDim: number): st
     .join('\n      ');
 }
 
-/** Sums over the row's weights, which include the sink's. */
+/** Divides the sums by the row's total weight, including the sink's. */
 function storeCode(
   { heads, keyDim, sinks }: AttentionShape,
   tile: AttentionTile,

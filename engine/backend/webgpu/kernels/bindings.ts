@@ -23,7 +23,7 @@ export function declareBuffers(buffers: readonly BufferDeclaration[]): { code: s
   return { code: lines.join('\n'), bindings: buffers.map(({ kind }) => kind) };
 }
 
-/** How the threads of a workgroup access its memory in a kernel's inner loop; `npm run test:kernels` counts bank conflicts. */
+/** The threads' accesses to workgroup memory in a kernel's inner loop; `npm run test:kernels` counts bank conflicts. */
 export interface SharedAccess {
   readonly name: string;
   /** Byte offset at which a thread reads 16 bytes. */

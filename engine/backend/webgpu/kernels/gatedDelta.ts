@@ -1,6 +1,6 @@
 /**
- * The kernels of a gated delta net. Each goes through the tokens of a sequence one after the other, and leaves the state
- * behind its last token in the sequence's block. Must equal `gatedDeltaNet` of backend/reference.
+ * The kernels of a gated delta net. Each processes the tokens of a sequence one after the other, and stores the state
+ * after the last token in the sequence's block. Must equal `gatedDeltaNet` of backend/reference.
  *
  * A block of states: `[valueHeads, keyHeadDim, valueHeadDim]`, then the convolution's last inputs `[channels, tokens - 1]`.
  */
@@ -9,12 +9,12 @@ import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { rowStruct } from './cacheCode.ts';
 
-/** Added to a vector's squared length before it is made a unit vector: transformers' `l2norm`. */
+/** Added to a vector's squared length before it is normalised: transformers' `l2norm`. */
 const unitEpsilon = 1e-6;
 /** Columns of a state that a workgroup keeps, and values: 28 KiB. */
 const mostColumns = 32;
 const mostKept = 7 * 1024;
-/** The longest keys whose state has some columns in a workgroup. */
+/** Longest keys: a state's column must fit in a workgroup. */
 export const longestKey = 1024;
 
 const uniform = { name: 'params', type: 'Params', kind: 'uniform' } as const;
@@ -24,7 +24,7 @@ ${rowStruct}
 struct Params { tokens: u32, a: u32, b: u32, c: u32 }
 fn begins(row: u32) -> bool { return row == 0u || rows[row - 1u].table != rows[row].table; }`;
 
-/** Which part of the channels a buffer holds. */
+/** The part of the channels that a buffer holds. */
 export interface Channels {
   readonly first: number;
   readonly count: number;
@@ -95,10 +95,10 @@ fn main(@builtin(global_invocation_id) at: vec3u) {
 }
 
 /**
- * The delta rule; the results take the place of the values. Bindings: rows (Row), pages u32, params, query and key `[rows,
- * keyHeads · keyHeadDim]`, betas and decays `[rows, valueHeads]`, value `[rows, valueHeads · valueHeadDim]` (write), states
- * (write). Workgroup: a thread for each of up to 32 columns of a head's state; groups: columns of all heads in x, rows in y.
- * Needs no features; workgroup memory for the columns of a state.
+ * The delta rule; the results replace the values. Bindings: rows (Row), pages u32, params, query and key `[rows,
+ * keyHeads · keyHeadDim]`, betas and decays `[rows, valueHeads]`, value `[rows, valueHeads · valueHeadDim]` (write),
+ * states (write). Workgroup: a thread for each of up to 32 columns of a head's state; groups: columns of all heads in
+ * x, rows in y. Needs no features; workgroup memory for the columns of a state.
  */
 export function deltaKernel(spec: GatedDeltaSpec): KernelSource {
   const { numKeyHeads, numValueHeads, keyHeadDim, valueHeadDim, sharing } = spec;

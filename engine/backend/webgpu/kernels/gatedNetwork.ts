@@ -1,4 +1,4 @@
-/** The first half of a gated network: its activation alone, and both products of a few rows with the activation. */
+/** The first half of a gated network: the activation alone, and both matmuls of a few rows with the activation. */
 import type { Activation, ExpertsSpec } from '../../../model/spec/spec.ts';
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
@@ -79,7 +79,7 @@ export interface GatedPiece {
 export interface GatedShape {
   readonly gate: GatedPiece & { readonly blockScale?: BlockScaleShape };
   readonly up: GatedPiece & { readonly blockScale?: BlockScaleShape };
-  /** Rows that this dispatch gives, of those that both pieces hold (experts: whole experts). */
+  /** Rows that this dispatch computes, among those that both pieces hold (experts: whole experts). */
   readonly firstRow: number;
   readonly endRow: number;
   /** Rows of one network. */
@@ -91,12 +91,12 @@ export interface GatedShape {
   readonly experts?: {
     readonly topK: number;
     readonly bias: boolean;
-    /** One piece must hold all experts then. */
+    /** Requires that one piece holds all experts. */
     readonly routing?: ExpertsSpec;
   };
 }
 
-/** Rows that a piece of one matrix and a piece of the other both hold: one dispatch each. */
+/** Row ranges that a piece of one matrix and a piece of the other both hold: one dispatch each. */
 export function jointPieces<Piece extends GatedPiece>(
   gate: readonly Piece[],
   up: readonly Piece[],
@@ -110,11 +110,14 @@ export function jointPieces<Piece extends GatedPiece>(
   );
 }
 
-/** Experts among which every workgroup may choose by itself: each thread ranks a few of them. */
+/** Most experts among which every workgroup can choose itself: each thread ranks a few of them. */
 const mostRoutedExperts = 128;
 const routingBindings = 10;
 
-/** Whether the choice of experts is part of the kernel. A selection bias would be one binding more, and its routers are large. */
+/**
+ * Whether the choice of experts is part of the kernel. A selection bias would need one more binding, and routers with
+ * one are large.
+ */
 export const canRoute = ({ numExperts, router }: ExpertsSpec, capabilities: GpuCapabilities): boolean =>
   router.kind !== 'sigmoid-grouped' &&
   numExperts <= mostRoutedExperts &&
@@ -124,10 +127,10 @@ const chosenBindings = (routes: boolean) =>
   routes ? [read('logits'), write('chosen', 'u32'), write('weights')] : [read('chosen', 'u32')];
 
 /**
- * act = activation(gate · x, up · x) for 1 to 16 rows of x: both halves of a gated network, the norm before them and the
- * activation after them in one dispatch. A dense network multiplies every row of x; of a stack of experts, each (token,
- * slot) multiplies the one whose number the router left in `chosen`. With `routing` it is the router as well: every
- * workgroup makes the same choice from the logits, which is quicker than a dispatch of its own.
+ * act = activation(gate · x, up · x) for 1 to 16 rows of x: both halves of a gated network, the norm before them and
+ * the activation after them in one dispatch. A dense network multiplies every row of x; of a stack of experts, each
+ * (token, slot) multiplies the one whose number the router left in `chosen`. With `routing` it is the router as well:
+ * every workgroup makes the same choice from the logits, which is faster than a separate dispatch.
  *
  * Bindings: gate, up, x `[tokens, columns]` vec4f, gain? `[columns]` vec4f; experts: gate_bias? and up_bias?
  * `[experts, rows]` vec4f, chosen `[tokens, topK]` u32, or with routing: logits `[tokens, experts]`, chosen (write) and
@@ -138,7 +141,7 @@ const chosenBindings = (routes: boolean) =>
  */
 export function gatedVectorKernel(shape: GatedShape, capabilities: GpuCapabilities): KernelSource {
   const { gate, up, norm, experts, rows } = shape;
-  // An expert's workgroup has one token of its own; the weights of a dense network serve all tokens at once.
+  // An expert's workgroup has one token; the weights of a dense network serve all tokens at once.
   const tokens = experts ? 1 : shape.tokens;
   const matrices = [
     { ...gate, name: 'gate' },
@@ -181,7 +184,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   return { label, code, bindings: buffers.bindings, weightsPerStep: step, weightBytes: bytes };
 }
 
-/** `row`: the first of this workgroup in the stack. The expert of another piece is another dispatch's. */
+/** `row`: the workgroup's first row in the stack. Experts in another piece belong to another dispatch. */
 function chosenRow(
   { firstRow, endRow, rows }: GatedShape,
   { topK, routing }: { readonly topK: number; readonly routing?: ExpertsSpec },
@@ -198,7 +201,7 @@ function chosenRow(
   let visit = group.z * ${topK}u + group.y;${expert}`;
 }
 
-/** What of the loop over columns is the same either way. */
+/** The parts of the loop over columns that are the same in both cases. */
 const loopShape = ({ norm, experts }: GatedShape, token: (m: number) => string) => ({
   row: ({ name }: VectorMatrix, r: number) => `${name}_row + ${r}u`,
   x: 'x',
@@ -232,7 +235,10 @@ function bothAtOnce(shape: GatedShape, matrices: readonly VectorMatrix[]): strin
   }`;
 }
 
-/** The sums of one matrix at a time: those of both would not fit the registers. Thread m keeps row m's gate meanwhile. */
+/**
+ * Sums one matrix at a time, because the sums of both would not fit in the registers. Thread m keeps row m's gate
+ * meanwhile.
+ */
 function oneByOne(shape: GatedShape, matrices: readonly VectorMatrix[], pass: Passes): string {
   const squares = pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
   const sums = [...pass.rows.map((m) => `sum${m}`), ...squares];

@@ -1,4 +1,4 @@
-/** Products with one matrix: of a few rows of x, a vector each, and of many, in tiles. */
+/** Matmuls with one matrix: of few rows of x as matrix-vector products, and of many in tiles. */
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
@@ -25,11 +25,14 @@ export interface ProductShape {
   readonly firstRow?: number;
   readonly outputRows?: number;
   readonly bias?: boolean;
-  /** y becomes the GELU of all else. */
+  /** y is the GELU of the result. */
   readonly gelu?: boolean;
   /** Adds to y, the residual stream. */
   readonly accumulate?: boolean;
-  /** The matrix is a stack of heads with so many rows; each multiplies its own `columns` values of x. A piece has whole heads. */
+  /**
+   * The matrix is a stack of heads with this many rows; each multiplies its own `columns` values of x. A piece has
+   * whole heads.
+   */
   readonly rowsPerHead?: number;
 }
 
@@ -38,7 +41,7 @@ export function widthOfX({ layout, rowsPerHead, outputRows = layout.rows }: Prod
   return (rowsPerHead ? outputRows / rowsPerHead : 1) * layout.columns;
 }
 
-/** WGSL of what is stored for `value`, a sum without its bias, and the function that it needs. */
+/** WGSL of the result to store for `value`, a sum without its bias, and the function that it needs. */
 function stored({ bias, gelu, accumulate }: ProductShape, value: string, row: string) {
   const biased = `${value}${bias ? ` + bias[${row}]` : ''}`;
   return {
@@ -165,7 +168,7 @@ export function matrixMatrixKernel(shape: ProductShape, capabilities: GpuCapabil
     { name: 'params', type: 'Params', kind: 'uniform' },
     write('y'),
   ]);
-  // A tile of rows is within one head, so that it multiplies one range of x.
+  // A tile of rows is within one head, so it multiplies one range of x.
   const rowTiles = rowsPerHead ? Math.ceil(rowsPerHead / tileRows) : 0;
   const rowStart = rowsPerHead
     ? `let head = group.x / ${rowTiles}u; let first_row = head * ${rowsPerHead}u + (group.x % ${rowTiles}u) * ${tileRows}u; let end_row = (head + 1u) * ${rowsPerHead}u;`

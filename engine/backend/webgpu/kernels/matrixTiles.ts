@@ -1,15 +1,16 @@
 /**
- * A tile of a product with subgroup matrices of f16 that are summed in f32 (WGSL's proposal "Subgroup Matrix"). A value is the sum of two
- * halves, its rounding to f16 and the rounding of what is left, 22 bits in all, so that the sums are as good as those in f32:
- * hi·hi + lo·hi, and hi·lo where the matrix's values have more than the 11 bits of one half. x comes in halves, scaled
- * (`splitHalves`); weights beyond f16's 65504 do not occur, and those below 2^-14 are exact to 2^-25.
+ * A tile of a matmul with f16 subgroup matrices and f32 sums (WGSL's proposal "Subgroup Matrix"). A value is split into
+ * two halves, its rounding to f16 and the rounding of the remainder, 22 bits in all, so that the sums are as exact as
+ * in f32: hi·hi + lo·hi, and hi·lo where the matrix's values have more than the 11 bits of one half. x comes in halves,
+ * scaled (`splitHalves`); weights beyond f16's 65504 do not occur, and those below 2^-14 are exact to 2^-25.
  */
 import type { TensorType } from '../../../formats/tensor.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { type BufferDeclaration, declareBuffers, read, type SharedAccess, write } from './bindings.ts';
 
-// The size of a tile of a prompt's product, and the loading of its operands: the same for plain tiles and subgroup matrices.
+// The size of a prompt's tile and the loading of its operands, which are the same for plain tiles and subgroup
+// matrices.
 
 export const tileTokens = 64;
 export const tileRows = 64;
@@ -17,22 +18,25 @@ export const tileRows = 64;
 export const tileColumns = 32;
 export const tileThreads = 256;
 
-/** Expressions speak of `t` and `r`, a row of x and a row of the matrix within the tile, and of what the kernel declares. */
+/**
+ * WGSL expressions may use `t` and `r`, a row of x and a row of the matrix within the tile, and the kernel's
+ * declarations.
+ */
 interface TileProduct {
   /** Row of `weight`; must exist for every r. */
   readonly weightRow: string;
   /** Rows of x in a tile: `tileTokens`, or twice as many with subgroup matrices. */
   readonly tokens: number;
-  /** Row of x, of `xWidth` values; asked for t below `count` only. */
+  /** Row of x, of `xWidth` values; evaluated only for t below `count`. */
   readonly xRow: string;
-  /** Of the matrix. */
+  /** Columns of the matrix. */
   readonly columns: number;
   readonly xWidth: number;
-  /** From the start of x's row, in four values. */
+  /** Offset from the start of x's row, in units of four values. */
   readonly xOffset: string;
-  /** Those that are there; more than the tile has count as all. */
+  /** Number of rows of x that exist; more than the tile's rows count as all. */
   readonly count: string;
-  /** Statement that takes `value` at t, r, for t below `count`. */
+  /** Statement that stores `value` at t, r, for t below `count`. */
   readonly store: string;
 }
 
@@ -55,8 +59,8 @@ interface StepLoad {
 }
 
 /**
- * A thread's share of a step, fetched into registers while other threads still multiply the step before. Columns that are not there become zero; rows of x that are
- * not there repeat the last, and their results are not stored.
+ * A thread's share of a step, fetched into registers while other threads still multiply the step before. Missing
+ * columns become zero; missing rows of x repeat the last one, and their results are not stored.
  */
 function stepLoad(product: TileProduct, { xType, x, weight }: Destination): StepLoad {
   const [quads, units] = [tileColumns / 4, tileColumns / 8];
@@ -99,7 +103,7 @@ function stepLoad(product: TileProduct, { xType, x, weight }: Destination): Step
   };
 }
 
-/** The loop over a product's columns around the statements of one step. */
+/** The loop over the columns, with the statements of one step. */
 function stepLoop(product: TileProduct, load: StepLoad, step: string): string {
   const steps = Math.ceil(product.columns / tileColumns);
   return /* wgsl */ `
@@ -119,18 +123,21 @@ interface MatrixUnit {
   readonly matrix: NonNullable<GpuCapabilities['subgroupMatrix']>;
 }
 
-/** Types whose values are one half: their own bits, or few of them times a power of two. */
+/** Types whose values fit in one half: they are f16, or have few bits times a power of two. */
 const halves: ReadonlySet<TensorType> = new Set<TensorType>(['F16', 'BF16', 'MXFP4']);
 
-/** Between rows, in workgroup memory: eight more, so that rows do not start in the same bank. */
+/** Stride of rows in workgroup memory: eight more than the columns, so that rows do not start in the same bank. */
 const stride = tileColumns + 8;
 
-/** Rows of eight of a matrix, of 16 bytes each, as GPUs load them. */
+/** A GPU loads a matrix in rows of eight values, 16 bytes each. */
 export const matrixTileAccesses: readonly SharedAccess[] = [
   { name: 'matrix rows', address: (thread) => 2 * stride * (thread % 8) },
 ];
 
-/** How the results of a tile of `tokens` are spread over subgroups, which may be smaller, and then more, than the largest. */
+/**
+ * Distribution of a tile's results over subgroups. Subgroups may be smaller than the largest size; then there are more
+ * of them.
+ */
 function spread({ subgroups, matrix: { m, n } }: MatrixUnit, tokens: number) {
   const across = tileRows / n;
   const results = (tokens / m) * across;
@@ -155,8 +162,8 @@ function roundsOf(unit: MatrixUnit, tokens: number, exact: boolean, workgroupByt
 }
 
 /**
- * Rows of x in an expert's tile: twice `tileTokens` where subgroup matrices and workgroup memory allow it, so that its matrix is dequantised half as often.
- * What few visits leave empty is not multiplied.
+ * Rows of x in an expert's tile: twice `tileTokens` where subgroup matrices and workgroup memory allow it, so that its
+ * matrix is dequantised half as often. Rows that few visits leave empty are not multiplied.
  */
 export function expertTileTokens(type: TensorType, capabilities: GpuCapabilities): number {
   const { subgroups, subgroupMatrix: matrix, maxWorkgroupBytes, tuning } = capabilities;
@@ -166,7 +173,7 @@ export function expertTileTokens(type: TensorType, capabilities: GpuCapabilities
   return rounds !== undefined && rounds <= 2 ? most : tileTokens;
 }
 
-/** Whether a tile can be made of an adapter's matrices. */
+/** Whether tiles can use the adapter's matrices. */
 export function tilesWithMatrices(unit: MatrixUnit, workgroupBytes: number): boolean {
   const { m, n, k } = unit.matrix;
   const divides = tileTokens % m === 0 && tileRows % n === 0 && tileColumns % k === 0;
@@ -185,7 +192,7 @@ function matrixTile(type: TensorType, product: TileProduct, unit: MatrixUnit, wo
   if (rounds === undefined) throw new Error(`a tile of ${product.tokens} rows does not fit ${workgroupBytes} bytes`);
   const { across, busy, each } = spread(unit, product.tokens);
   const slots = Array.from({ length: each }, (_, slot) => slot);
-  // Subgroups without a result, or without a row of x that is there, keep to the barriers.
+  // Subgroups without a result, or without an existing row of x, only take part in barriers.
   const present = `first_result / ${across}u * ${m}u < min(${product.count}, ${product.tokens}u)`;
   const load = stepLoad(product, { xType: 'vec4u', x: keepX, weight: exact ? keepWeight : keepBothOfWeight });
   return {
@@ -228,7 +235,10 @@ var<workgroup> results: array<f32, ${(busy / rounds) * m * n}>;`,
 }
 
 const place = (row: string) => `let at = ${row} * ${stride}u + 4u * quad;`;
-/** Into the four places of `name`, what `words` holds: through packed words, since a compiler may take back and forth between types for nothing. */
+/**
+ * Stores `words` in four elements of `name`, as packed words, because compilers may not optimise conversions between
+ * types away.
+ */
 export const keepFour = (name: string, words: string) =>
   `{ let words = ${words}; let a = bitcast<vec2<f16>>(words.x); let b = bitcast<vec2<f16>>(words.y); ${name}[at] = a.x; ${name}[at + 1u] = a.y; ${name}[at + 2u] = b.x; ${name}[at + 3u] = b.y; }`;
 /** A word is (high, low). */
@@ -236,7 +246,7 @@ const keepX = `${place('t')} ${[0, 1, 2, 3].map((i) => `{ let both = bitcast<vec
 const keepWeight = `${place('r')} let high = vec2u(pack2x16float(value.xy), pack2x16float(value.zw)); ${keepFour('w_high', 'high')}`;
 const keepBothOfWeight = `${keepWeight} let low = value - vec4f(unpack2x16float(high.x), unpack2x16float(high.y)); ${keepFour('w_low', 'vec2u(pack2x16float(low.xy), pack2x16float(low.zw))')}`;
 
-/** The results of one subgroup follow each other along the matrix's rows, so that they share the matrix of x. */
+/** The results of one subgroup are adjacent along the matrix's rows, so that they share the matrix of x. */
 function multiply(unit: MatrixUnit, slots: readonly number[], exact: boolean): string {
   const { m, n, k } = unit.matrix;
   const { across } = spread(unit, tileTokens);
@@ -262,7 +272,7 @@ function multiply(unit: MatrixUnit, slots: readonly number[], exact: boolean): s
 // has them (`matrixTile`), otherwise plain f32, which every adapter supports.
 
 interface TileCode {
-  /** Before everything else in the shader. */
+  /** Directives at the start of the shader. */
   readonly enables: string;
   /** The binding of x, made by `Recorder.tileOperand`. */
   readonly x: readonly BufferDeclaration[];
@@ -271,7 +281,7 @@ interface TileCode {
   readonly builtins: string;
   /** Statements of `main`, in uniform control flow. */
   readonly body: string;
-  /** Of a thread, or with matrices of a subgroup. */
+  /** Multiplications a step of a thread, or with matrices, of a subgroup. */
   readonly multipliesPerStep: number;
 }
 

@@ -19,7 +19,7 @@ export function normKernel(
   const quads = width / 4;
   const isLayer = norm === 'layer';
   const buffers = declareBuffers([read('x', 'vec4f'), read('gain', 'vec4f'), write('y', 'vec4f')]);
-  // The deviations are squared, not the values: the mean may be much larger than what deviates from it.
+  // Squares the deviations, not the values, because the mean may be much larger than the deviations.
   const mean = /* wgsl */ `
   var sum = vec4f();
   for (var i = thread; i < ${quads}u; i += 64u) { sum += x[first + i]; }

@@ -1,4 +1,7 @@
-/** What follows an attention's projections: norms, RoPE and the writing of cache rows, of grouped-query and of latent attention. */
+/**
+ * The steps after attention's projections: norms, RoPE and writing of cache rows, for grouped-query and latent
+ * attention.
+ */
 import {
   cacheRowOf,
   type GroupedQueryAttentionSpec,
@@ -27,7 +30,7 @@ fn rotate(i: u32, token: u32) -> f32 {
 }`;
 }
 
-/** WGSL `query_factor(token)`, if the queries have a temperature: what a token's rotated query is multiplied by. */
+/** WGSL `query_factor(token)`, if the queries have a temperature: the factor on a token's rotated query. */
 export function queryFactorCode({ queryTemperature }: GroupedQueryAttentionSpec): string {
   if (!queryTemperature) return '';
   const { beta, originalContextTokens } = queryTemperature;

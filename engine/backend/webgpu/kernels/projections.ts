@@ -1,4 +1,4 @@
-/** Products of few rows of x with several matrices in one dispatch: an attention's projections. */
+/** Matmuls of few rows of x with several matrices in one dispatch: the projections of attention. */
 import type { GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/models.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
@@ -101,7 +101,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   };
 }
 
-/** Sums of a pass: of products, and of the squares of x unless it is normalised. */
+/** Sums of a pass: of dot products, and of the squares of x unless it is normalised. */
 function sumsOf({ rows }: Passes, isNormalised: boolean): string[] {
   const squares = isNormalised ? [] : rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
   return [...rows.map((m) => `sum${m}`), ...squares];
@@ -129,7 +129,7 @@ export interface ProjectHeadsShape {
 
 const storageBuffers = 12;
 
-/** Of the values that a workgroup computes no scale can be told: they are no whole block. */
+/** Not `q8`: the values of a workgroup are not a whole block, so their scale can't be computed. */
 export type ProjectedPrecision = Exclude<CachePrecision, 'q8'>;
 
 /** Whether the fused form serves this attention on this adapter. */

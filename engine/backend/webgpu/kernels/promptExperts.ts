@@ -12,7 +12,7 @@ export interface Grouping {
   readonly topK: number;
   /** At most a tile's. */
   readonly tileTokens: number;
-  /** That the buffer is made for. */
+  /** Number of tokens that the buffer is made for. */
   readonly maxTokens: number;
 }
 
@@ -39,8 +39,8 @@ export function groupingBytes(grouping: Grouping): number {
 }
 
 /**
- * The (token, slot) visits of a prompt sorted by expert, and the tiles that `expertTiles` computes: up to `tileTokens` visits
- * of one expert each. Within an expert the order is that of chance, which no result depends on.
+ * The (token, slot) visits of a prompt sorted by expert, and the tiles that `expertTiles` computes: up to `tileTokens`
+ * visits of one expert each. The order within an expert is arbitrary; no result depends on it.
  *
  * Bindings: chosen `[tokens, topK]` u32, params { tokens } (uniform); grouping u32 (write): number of tiles, three unused,
  * tiles `[mostTiles]` of { expert, first, count, unused }, order `[tokens · topK]` of visits (token · topK + slot).
@@ -75,7 +75,7 @@ fn write_tiles(expert: u32) {
     tile++;
   }
   if (expert == ${numExperts - 1}u) { grouping[0] = tile; }
-  // From here on: where the expert's next visit goes.
+  // From here on: the position of the expert's next visit.
   atomicStore(&visits[expert], first);
 }
 @compute @workgroup_size(${threads})

@@ -98,8 +98,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 }
 
 /**
- * `each` sets an expert's `score` and its `chance` of being chosen from its `logit`, `sum` fills `sum`, `weight` is made of `own`, `largest` and `sum`.
- * Softmax needs no scores to choose, because logits have the same order.
+ * `each` computes an expert's `score` and its selection score `chance` from its `logit`; `sum` computes `sum`; `weight`
+ * uses `own`, `largest` and `sum`. Softmax needs no scores to choose, because logits have the same order.
  */
 function scoreCode(
   router: RouterSpec,

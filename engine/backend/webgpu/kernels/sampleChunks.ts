@@ -1,7 +1,7 @@
 /**
- * Sampling, first half: penalties applied to the logits in place, and of every chunk of 1024 tokens the 64 most probable, in
- * order, with the chunk's sum of probabilities. For a nucleus, which may be wider, all of them in order, each with the sum up to it.
- * `sampleDraw` is the second half.
+ * Sampling, first half: applies penalties to the logits in place, and finds the 64 most probable tokens of every chunk
+ * of 1024, in order, with the chunk's sum of probabilities. For top-p, whose set may be larger, sorts all tokens of the
+ * chunk, each with the sum up to it. `sampleDraw` is the second half.
  *
  * Bindings: settings (one a row), history u32 `[rows, ceil(vocabulary / 16)]` (two bits a token: in the sequence, in the
  * answer), forbidden u32 `[rows, ceil(vocabulary / 32)]` (a bit a token); logits `[rows, vocabulary]`, parts u32 (write), sorted `[rows, chunks, 1024]`

@@ -1,14 +1,17 @@
 /**
  * Sampling, second half: top-k, top-p, min-p and sampling, from the candidates of `sampleChunks`.
  *
- * Equal to `sample` of sampling/sampler.ts given the same uniform, for every setting that `samplesOnGpu` accepts, except for
- * rounding: probabilities are summed in f32, so a uniform within about 1e-6 of a border between two tokens, or a top-p within
- * as much of a candidate's, may fall on the other side. Up to 64 candidates (any top-k; mostly top-p and min-p) are drawn from a list;
- * a wider set by its least logit, found by bisection in the chunks as sampleChunks sorted them, and a walk over one chunk.
+ * Equal to `sample` of sampling/sampler.ts given the same uniform, for every setting that `samplesOnGpu` accepts,
+ * except for rounding: probabilities are summed in f32, so a uniform within about 1e-6 of a border between two tokens,
+ * or a top-p within as much of a candidate's, may fall on the other side. Up to 64 candidates (any top-k; usually top-p
+ * and min-p) are sampled from a list. For a larger set, its smallest logit is found by bisection in the sorted chunks,
+ * and the token by a walk over one chunk.
  *
- * Bindings: settings, uniforms `[rows, steps]`, logits `[rows, vocabulary]` (penalised), parts u32, sorted; history u32 (write: the
- * token is added), drawn u32 `[rows, 1 + steps]` (write): how many were drawn, then their ids, 0xffffffff where the logits were
- * no numbers or all excluded; rows (Row, write): the token becomes the input of the next run, one position further. Workgroup: 256 threads a row, one for each chunk; groups: rows in x. Needs no features; uses subgroups.
+ * Bindings: settings, uniforms `[rows, steps]`, logits `[rows, vocabulary]` (penalised), parts u32, sorted; history u32
+ * (write: the token is added), drawn u32 `[rows, 1 + steps]` (write): how many were sampled, then their ids, 0xffffffff
+ * if the logits were not finite or all excluded; rows (Row, write): the token becomes the input of the next pass, one
+ * position further. Workgroup: 256 threads a row, one for each chunk; groups: rows in x. Needs no features; uses
+ * subgroups.
  */
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
@@ -155,7 +158,7 @@ fn close_list(rounds: u32, whole_mass: f32, rule: Settings, thread: u32) {
   list_count = select(0u, count, closed || mass >= target_mass);
   list_mass = mass;
 }
-// By id: the last one whose predecessors weigh no more than the uniform.
+// By id: the last token whose predecessors have a total weight of at most the uniform.
 fn draw_from_list(uniform_value: f32, thread: u32) {
   if (thread >= list_count) { return; }
   var before = 0.0;
@@ -172,7 +175,7 @@ fn key_of(logit: f32) -> u32 {
   return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 fn logit_of(key: u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }
-/** Tokens of a chunk that have at least this key and weight: how many, and what they weigh together. */
+/** Number and total weight of a chunk's tokens with at least this key and weight. */
 fn chunk_from(row: u32, chunk: u32, key: u32, least: f32, rule: Settings) -> vec2f {
   if (chunk >= CHUNKS) { return vec2f(); }
   let first = (row * CHUNKS + chunk) * ${chunkTokens}u;
@@ -189,7 +192,7 @@ fn chunk_from(row: u32, chunk: u32, key: u32, least: f32, rule: Settings) -> vec
   let scale = weight_of(sorted[first].x, top_logit[0], rule.temperature);
   return vec2f(f32(low), sorted[first + low - 1u].y * scale);
 }
-/** Of all tokens whose key is at least so large; every thread gets it. */
+/** The same for all tokens with at least this key; every thread gets it. */
 fn mass_from(row: u32, key: u32, rule: Settings, thread: u32) -> f32 {
   reduce(thread, vec4f(chunk_from(row, thread, key, 0.0, rule).y, 0.0, 0.0, 0.0));
   let all = totals[0].x;

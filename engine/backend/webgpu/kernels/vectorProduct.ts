@@ -1,7 +1,8 @@
 /**
- * The loop over columns in which the threads of a workgroup multiply four rows of each of some matrices by rows of x: what all kernels of few rows
- * share. One row of x is multiplied in chunks of 32 weights that a thread loads 16 bytes at a time (wideWeightCode.ts), in short rows of
- * the matrix by a thread for each; more rows, and types that have no chunks, in units of eight (weightCode.ts), whose weights all rows of x then share.
+ * The loop over columns that all kernels of few rows share: the threads of a workgroup multiply four rows of one or
+ * more matrices by rows of x. A single row of x is multiplied in chunks of 32 weights, which a thread loads 16 bytes at
+ * a time (wideWeightCode.ts); in short matrix rows, each thread takes a chunk of one row. More rows, and types without
+ * chunks, use units of eight weights (weightCode.ts), which all rows of x share.
  */
 
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
@@ -11,7 +12,7 @@ import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weig
 import { chunkColumns, isWide, needsSums, spanCode, wideWeightCode } from './wideWeightCode.ts';
 
 export const rowsPerGroup = 4;
-/** Rows of x whose sums a thread keeps at once; more are taken one pass after the other, which finds the weights in the cache. */
+/** Rows of x whose sums a thread keeps at once. More rows take further passes, which find the weights in the cache. */
 export const rowsPerPass = 8;
 
 /** A matrix in one piece. */
@@ -24,7 +25,7 @@ export interface VectorMatrix {
 /** How the rows of x are divided into passes. Rows beyond the last repeat it and are not stored. */
 export interface Passes {
   readonly count: number;
-  /** Rows of one. */
+  /** Rows of one pass. */
   readonly rows: readonly number[];
   /** Before and after the statements of a pass, where `first_token` is its first row of x. */
   readonly begin: string;
@@ -47,14 +48,17 @@ export function passesOf(tokens: number, most: number): Passes {
   };
 }
 
-/** Bytes of the weights that a kernel reads of `count` rows. */
+/** Bytes of weights that a kernel reads for `count` rows. */
 export const weightBytes = ({ layout }: Pick<VectorMatrix, 'layout'>, count = layout.rows): number =>
   (4 * layout.totalWords * count) / layout.rows;
 
 const inChunks = ({ layout, blockScale }: VectorMatrix, tokens: number): boolean =>
   tokens === 1 && isWide(layout, blockScale);
 
-/** Columns from which on a thread multiplies a chunk of all four rows; with fewer, most threads of a workgroup would have none. */
+/**
+ * With at least this many columns, a thread multiplies a chunk of all four rows; with fewer, most threads would have no
+ * chunk.
+ */
 export const sharedColumns = 768;
 const isShort = ({ layout }: VectorMatrix): boolean => layout.columns < sharedColumns;
 
@@ -62,7 +66,7 @@ const isShort = ({ layout }: VectorMatrix): boolean => layout.columns < sharedCo
 export const matrixBuffer = (matrix: VectorMatrix, tokens: number): BufferDeclaration =>
   read(matrix.name, inChunks(matrix, tokens) ? 'vec4u' : 'u32');
 
-/** What the loops over these matrices need declared: `THREADS` of the workgroup, too. */
+/** Declarations for the loops over these matrices, including `THREADS`, the threads of the workgroup. */
 export function matrixCode(matrices: readonly VectorMatrix[], tokens: number, capabilities: GpuCapabilities): string {
   const wide = matrices.some((matrix) => inChunks(matrix, tokens));
   const units = matrices.some((matrix) => !inChunks(matrix, tokens));
@@ -81,7 +85,7 @@ export interface LoopShape {
   readonly matrices: readonly VectorMatrix[];
   /** WGSL of row r of four of a matrix. */
   readonly row: (matrix: VectorMatrix, r: number) => string;
-  /** WGSL of where row m of x starts, in four values. */
+  /** WGSL of the start of row m of x, in units of four values. */
   readonly xStart: (m: number) => string;
   /** Name of the buffer of x. */
   readonly x: string;
@@ -89,9 +93,9 @@ export interface LoopShape {
   readonly tokens: number;
   /** x is multiplied by `gain`, column by column. */
   readonly gain: boolean;
-  /** WGSL variable, a vec4f, that takes the products of a matrix with row m of x. */
+  /** WGSL variable, a vec4f, for the dot products of a matrix with row m of x. */
   readonly sum: (matrix: VectorMatrix, m: number) => string;
-  /** WGSL variable that takes the sum of squares of row m of x. */
+  /** WGSL variable for the sum of squares of row m of x. */
   readonly square?: (m: number) => string;
 }
 
@@ -104,7 +108,7 @@ export const weightsPerStep = (matrices: readonly VectorMatrix[], tokens: number
     return sum + chunkColumns * (isShort(matrix) ? 1 : rowsPerGroup);
   }, 0);
 
-/** And of `manyLoop`. */
+/** Weights that a thread multiplies in one iteration of `manyLoop`. */
 export const weightsPerManyStep = (matrix: VectorMatrix): number =>
   rowsPerGroup * (inChunks(matrix, 1) ? chunkColumns : 8);
 
@@ -152,7 +156,7 @@ function chunkLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, f
   }`;
 }
 
-/** A chunk of one row a thread and iteration: the four rows are shared out, too. */
+/** A thread takes a chunk of one row in each iteration, so the four rows are also distributed over threads. */
 function shortLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, first: VectorMatrix): string {
   const chunks = first.layout.columns / chunkColumns;
   const products = matrices.map((matrix) => {
@@ -173,7 +177,10 @@ function shortLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, f
   ${square ? `${square(0)} += ${1 / rowsPerGroup} * all_squares;` : ''}`;
 }
 
-/** Fills `sum0`, … with four rows of x, `[tokens, columns]`; unless x is normalised, times `gain`, and `squares0`, … */
+/**
+ * Computes `sum0`, … of four matrix rows with x, `[tokens, columns]`. If x isn't normalised yet, multiplies it by
+ * `gain` and also computes `squares0`, …
+ */
 export function normalisedLoop(
   matrices: readonly VectorMatrix[],
   row: (r: number) => string,
@@ -194,8 +201,8 @@ export function normalisedLoop(
 }
 
 /**
- * One loop over the columns of `many` matmuls with one row of x each. `body` takes the statements that define `product`, four
- * rows from `row` on times x from `start` on, and has `slot`, the product's number.
+ * One loop over the columns of `many` matmuls with one row of x each. `body` gets the statements that define `product`,
+ * the dot products of four rows from `row` on with x from `start` on; it may use `slot`, the index of the matmul.
  */
 export function manyLoop(
   { matrix, x, many }: { readonly matrix: VectorMatrix; readonly x: string; readonly many: number },

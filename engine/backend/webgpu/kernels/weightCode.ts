@@ -258,7 +258,7 @@ fn weight_unit(row: u32, unit: u32) -> Unit {
 export interface BlockScaleShape {
   readonly blockRows: number;
   readonly blockColumns: number;
-  /** A stack of matrices with so many rows each (experts, heads); blocks restart in each matrix. */
+  /** Rows of each matrix of a stack (experts, heads); blocks restart in each matrix. */
   readonly rowsPerMatrix?: number;
 }
 

@@ -55,7 +55,7 @@ const nibbleDot = /* wgsl */ `
 fn low_sum(k: Chunk, x: Span) -> f32 { return ${sumOf('a', (c) => `sixteens(k.q.${c})`)}; }
 fn high_sum(k: Chunk, x: Span) -> f32 { return ${sumOf('b', (c) => `high_sixteens(k.q.${c})`)}; }`;
 
-/** A block of 32 with one scale: nibbles less `zero`. */
+/** A block of 32 with one scale: nibbles minus `zero`. */
 const scaledNibbles = (plane: readonly number[], zero: number) => /* wgsl */ `${sequential}${nibbleDot}
 fn weight_chunk(row: u32, c: u32) -> Chunk {
   let block = row * BLOCKS + c;
