@@ -1,14 +1,15 @@
 /**
- * Attention of a pass's tokens over a layer's cache, as two matmuls and a softmax. Their kernels sum every element in the same order for
- * any number of columns from two on, and columns of the cache that a token doesn't see add zeros behind the rest, so that a prompt's logits
- * have the same bits however it is cut into passes. ggml's flash attention has one order for one token, one for a few and one for 64 or
- * more, and is slower in each. Shapes are ggml's: the row's length first.
+ * Attention of a pass's tokens over a layer's cache, as two matmuls and a softmax. Their kernels sum every element in
+ * the same order for any number of columns from two on, and cache columns that a token doesn't see only add zeros at
+ * the end. So a prompt's logits have the same bits however it is split into passes. ggml's flash attention uses
+ * different orders for one token, for a few and for 64 or more, and is slower in each case. Shapes are ggml's: the
+ * row's length first.
  */
 import type { GroupedQueryAttentionSpec } from '../../model/spec/spec.ts';
 import type { CacheType } from '../processor/messages.ts';
 import type { Ggml, Pointer } from './library.ts';
 
-/** A layer's cache as far as attention reads it. */
+/** The part of a layer's cache that attention reads. */
 export interface VisibleCache {
   /** `[kvHeads · headDim, columns]` */
   readonly keys: Pointer;
@@ -23,12 +24,12 @@ export interface VisibleCache {
 
 /** Tokens of a pass that are computed at once. */
 export interface TokenBlock {
-  /** The first one's index in the pass. */
+  /** Index of the first token in the pass. */
   readonly first: number;
   readonly tokens: number;
-  /** Columns of the cache that they read, from the first on. */
+  /** Number of cache columns that these tokens read, from the first one on. */
   readonly visible: number;
-  /** Where their mask begins. */
+  /** Offset of the block's mask, in elements. */
   readonly maskStart: number;
 }
 
@@ -36,14 +37,14 @@ export interface TokenBlock {
 export const maskRows = (tokens: number): number => Math.max(2, tokens);
 
 const mostTokens = 64;
-/** Columns are read in such steps. */
+/** The number of columns read is a multiple of this. */
 const visibleStep = 64;
 
 /**
- * Blocks of nearly equal size, so that none of several is a single token. How many columns they read follows from the tokens in the cache,
- * not from the room that it has.
- * @param start tokens in the cache before these, from its first column on
- * @param columns of the cache
+ * Divides tokens into blocks of nearly equal size, so that none of several blocks is a single token. The number of
+ * columns read depends on the tokens in the cache, not on its capacity.
+ * @param start number of tokens in the cache before these.
+ * @param columns columns of the cache.
  */
 export function tokenBlocks(tokens: number, start: number, columns: number): TokenBlock[] {
   const step = Math.ceil(tokens / Math.ceil(tokens / mostTokens));
@@ -60,7 +61,7 @@ export function tokenBlocks(tokens: number, start: number, columns: number): Tok
 export const maskLength = (blocks: readonly TokenBlock[]): number =>
   blocks.reduce((sum, { tokens, visible }) => sum + visible * maskRows(tokens), 0);
 
-/** Bytes of scores at once, unless one KV head has more: they stay in a processor's cache. */
+/** Most bytes of scores at once, so that they stay in the CPU's cache; a single KV head may have more. */
 const scoreBytes = 2 * 2 ** 20;
 
 /** How many KV heads are computed at once. */
@@ -69,7 +70,7 @@ function headsAtOnce({ numAttentionHeads, numKeyValueHeads }: GroupedQueryAttent
   return Math.min(numKeyValueHeads, Math.max(1, Math.floor(scoreBytes / headBytes)));
 }
 
-/** Nodes of a graph that attention takes, at most. */
+/** Most graph nodes of attention. */
 export const attentionNodes = (spec: GroupedQueryAttentionSpec, blocks: readonly TokenBlock[]): number =>
   blocks.reduce((sum, block) => sum + 8 + 16 * Math.ceil(spec.numKeyValueHeads / headsAtOnce(spec, block)), 0);
 
@@ -150,7 +151,10 @@ export class Attention {
     return this.#ggml.ggml_view_2d(this.#context, this.#cache.mask, visible, rows, 4 * visible, 4 * maskStart);
   }
 
-  /** `[headDim, 1, count]` to the same shape. One column would be summed in another order than several, so each has a copy beside it. */
+  /**
+   * `[headDim, 1, count]` to the same shape. A single column would be summed in another order than several, so each
+   * column is duplicated.
+   */
   #ofSingles(query: Pointer, part: Part): Pointer {
     const { ggml_cont, ggml_repeat_4d, ggml_view_3d } = this.#ggml;
     const { headDim } = this.#spec;

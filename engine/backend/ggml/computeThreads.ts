@@ -1,8 +1,8 @@
-/** ggml's backend for this processor, with threads of its own, which compute one graph after the other. */
+/** ggml's backend for this CPU, with its own threads, which compute one graph after the other. */
 import { GrantedThreads } from '../processor/threads.ts';
 import { type Ggml, type LibraryFiles, openGgml, type Pointer } from './library.ts';
 
-/** `sizeof(struct ggml_threadpool_params)` and to spare. */
+/** More than `sizeof(struct ggml_threadpool_params)`. */
 const threadpoolParameterBytes = 1024;
 
 export class ComputeThreads {

@@ -1,4 +1,4 @@
-/** The thread's side of experts that the processor computes for a decoder on a GPU (experts.ts). */
+/** The thread's side of experts that the CPU computes for a decoder on a GPU (experts.ts). */
 
 import type { CacheMessage, FromThread } from '../processor/messages.ts';
 import { done } from '../processor/threadCache.ts';
@@ -8,7 +8,7 @@ import { Operators } from './operators.ts';
 import { TensorStore } from './tensorStore.ts';
 import { float32, int32 } from './types.ts';
 
-/** A layer's three products with what stands between them, or the fields of one matrix; at most. */
+/** Most nodes of a graph: a layer's three matmuls and the operators between them, or the fields of one matrix. */
 const nodes = 64;
 
 export class ExpertThread {
@@ -49,7 +49,7 @@ export class ExpertThread {
     const layer = this.#layer(index);
     const { hiddenSize } = this.#model;
     const { numExperts, expertsPerToken, activation } = layer;
-    // ggml ends the process for an expert that isn't there.
+    // ggml would end the process for an expert that doesn't exist.
     if (!chosen.every((expert) => expert >= 0 && expert < numExperts)) throw new Error('an expert is not among them');
     const tokens = chosen.length / expertsPerToken;
     return this.#run((context, expand) => {
@@ -75,7 +75,7 @@ export class ExpertThread {
     });
   }
 
-  /** One field after the other, each of all blocks of an expert's matrix. */
+  /** The given fields of an expert's matrix, one after the other; each for all blocks. */
   #fields(key: string, expert: number, fields: readonly ExpertField[]): Uint8Array {
     const { ggml } = this.#threads;
     const { tensor, blockBytes, blocks } = this.#store.bytesOf(key);
@@ -103,7 +103,7 @@ export class ExpertThread {
     });
   }
 
-  /** Computes a graph that is built for this once: some ten calls beside milliseconds of products. */
+  /** Builds and computes a graph for a single use: about ten calls, against milliseconds of matmuls. */
   #run<Result>(
     build: (
       context: Pointer,

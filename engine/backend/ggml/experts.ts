@@ -1,6 +1,6 @@
 /**
- * Experts that the processor computes for a decoder on a GPU, from the file's own bits, on a thread of ggml's. The GPU may ask for an
- * expert's blocks as well, so they lie as in the file, not interleaved.
+ * Experts that the CPU computes for a decoder on a GPU, in the file's quantisation, on a ggml thread. The GPU may
+ * request an expert's blocks too, so they are kept as in the file, not interleaved.
  */
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { LayerWeights } from '../../model/weights/weights.ts';
@@ -24,13 +24,13 @@ export interface ExpertHost {
   readonly weightBytes: number;
   readonly threads: number;
   /**
-   * @param input normalised activations, `[tokens, hidden]`
+   * @param input normalised activations, `[tokens, hidden]`.
    * @param chosen `[tokens, expertsPerToken]`
    * @returns the output of each, `[tokens, expertsPerToken, hidden]`
    * @throws HearthError `unsupported`, `out-of-memory`, `device-lost`
    */
   compute(layer: number, input: Float32Array, chosen: Int32Array): Promise<Float32Array>;
-  /** One field of the blocks after the other. Absent: the blocks are not here. */
+  /** Reads the given fields of an expert's blocks, one after the other. Absent: the blocks are not in memory. */
   readonly fields?: (
     layer: number,
     role: ExpertRole,
@@ -44,7 +44,7 @@ interface ExpertLayers {
   readonly spec: Pick<DecoderSpec, 'hiddenSize' | 'layers'>;
   /** The first layers of the model. */
   readonly layers: readonly LayerWeights[];
-  /** Matrices as f32, so that no product rounds: for tests of arithmetic. */
+  /** Keeps matrices as f32, so that matmuls don't quantise activations: for tests of arithmetic. */
   readonly exact?: boolean;
 }
 

@@ -1,6 +1,7 @@
 /**
- * A forward pass over the new tokens of one sequence as a graph of ggml's operators. Shapes in comments are ggml's: the row's length first.
- * What changes from pass to pass without changing a shape is an input, so that decoding builds a graph only when its cache grows.
+ * A forward pass over the new tokens of one sequence as a graph of ggml's operators. Shapes in comments are ggml's: the
+ * row's length first. Values that change from pass to pass without changing a shape are inputs, so that decode builds a
+ * new graph only when the cache grows.
  */
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
 import type {
@@ -17,7 +18,7 @@ import type { Ggml, GgmlModel, Pointer } from './library.ts';
 import { Operators } from './operators.ts';
 import { float32, int32, int64 } from './types.ts';
 
-/** Nodes and leaves of a layer, at most: a layer of experts takes some eighty and three for each expert of a token. */
+/** Most nodes and leaves of a layer: a layer with experts has about eighty, plus three for each expert of a token. */
 const nodesPerLayer = 256;
 const nodesBeside = 64;
 
@@ -35,15 +36,17 @@ export interface Loaded {
 export interface PassShape {
   readonly tokens: number;
   readonly rows: number;
-  /** For each window group, which tokens attention computes at once, and how much of the cache they read. */
+  /**
+   * For each window group, the blocks of tokens that attention computes at once, and how much of the cache they read.
+   */
   readonly blocks: readonly (readonly TokenBlock[])[];
-  /** Where each layer's keys and values are. */
+  /** Addresses of each layer's keys and values. */
   readonly ranges: readonly { readonly keys: Pointer; readonly values: Pointer; readonly columns: number }[];
-  /** For each window group the column that the first token is written to, if there are several tokens. */
+  /** For each window group, the column to which the first token is written, if there are several tokens. */
   readonly starts: readonly number[];
 }
 
-/** Where the elements of a token's values are written to. */
+/** Destinations of the elements of a token's values. */
 export interface ValueTargets {
   readonly group: number;
   readonly width: number;
@@ -55,21 +58,21 @@ export interface ValueTargets {
 export interface PassGraph {
   readonly context: Pointer;
   readonly graph: Pointer;
-  /** States as they enter the first layer. `[hidden, tokens]` f32 */
+  /** Hidden states that enter the first layer. `[hidden, tokens]` f32 */
   readonly hidden: Pointer;
   /** `[tokens]` i32 */
   readonly positions: Pointer;
-  /** For each temperature of queries, the factor on each token's. `[tokens]` f32 */
+  /** For each query temperature, the factor on each token's queries. `[tokens]` f32 */
   readonly queryFactors: readonly { readonly temperature: QueryTemperature; readonly factors: Pointer }[];
-  /** Which tokens' logits are wanted, if not all. `[rows]` i32 */
+  /** Tokens whose logits are requested, if not all. `[rows]` i32 */
   readonly rows: Pointer;
   /** For each window group: −∞ where a token doesn't see a row of the cache (`VisibleCache.mask`). `[maskLength(blocks)]` f32 */
   readonly masks: readonly Pointer[];
-  /** For each window group the rows of the cache's keys that the tokens are written to. `[tokens]` i64 */
+  /** For each window group, the rows of the cache's keys to which the tokens are written. `[tokens]` i64 */
   readonly targets: readonly Pointer[];
-  /** In a pass of one token. */
+  /** Set in a pass of one token. */
   readonly valueTargets: readonly ValueTargets[];
-  /** `[vocabulary or hidden, rows]` f32; null: none is wanted. */
+  /** `[vocabulary or hidden, rows]` f32; null if none is requested. */
   readonly output: Pointer;
 }
 
@@ -77,12 +80,12 @@ export function buildPass(loaded: Loaded, shape: PassShape): PassGraph {
   return new PassBuilder(loaded, shape).build();
 }
 
-/** Names a rotation among those of the model. */
+/** Identifies a rotation of the model. */
 export const rotationKey = (rope: RopeSpec): string => JSON.stringify(rope);
 
 /**
- * What positions are divided by, so that context extension is computed in one place (model/spec/rope.ts): ggml divides the angle
- * `position · base^(-2i/d)` by them, with a base of one.
+ * Divisors of the positions, so that context extension is computed in one place (model/spec/rope.ts): ggml divides the
+ * angle `position · base^(-2i/d)` by them, with a base of one.
  */
 export const rotationDivisors = (rope: RopeSpec): Float32Array =>
   Float32Array.from(inverseFrequencies(rope), (frequency) => 1 / frequency);
@@ -129,7 +132,8 @@ class PassBuilder {
         ? ggml_new_tensor_1d(this.#context, type, rowLength)
         : ggml_new_tensor_2d(this.#context, type, rowLength, rows);
     ggml_set_input(tensor);
-    // A pass that ends with the cache reads not every input, and one that the graph doesn't know has no memory.
+    // Adds the input to the graph even if no node reads it (a pass that only fills the cache), because otherwise it
+    // would get no memory.
     this.#expand(tensor);
     return tensor;
   }
@@ -164,7 +168,7 @@ class PassBuilder {
     };
   }
 
-  /** @param last of the last layer: whose rows go on. Null if none does. */
+  /** @param last for the last layer: the rows that continue after it; null if none does. */
   #layer(
     index: number,
     spec: LayerSpec,
@@ -196,7 +200,7 @@ class PassBuilder {
     return ggml_add(this.#context, stream, this.#postNormed(fed, `${index}.feedForwardPostNorm`));
   }
 
-  /** `[hidden, tokens]` to the same shape; null if only the cache is to be filled. */
+  /** `[hidden, tokens]` to the same shape; null if only the cache is filled. */
   #attention(index: number, spec: GroupedQueryAttentionSpec, input: Pointer, onlyCache: boolean): Pointer {
     const ggml = this.#ggml;
     const context = this.#context;
@@ -217,7 +221,7 @@ class PassBuilder {
     const keys = this.#rotated(spec, heads('key', numKeyValueHeads));
     const values = this.#operators.linear(`${key}.value`, input);
     const target = this.#targets[layer.group] ?? null;
-    // Expanded before attention is, so that the rows are there when the graph comes to read them.
+    // Added to the graph before attention, so that the rows are written before they are read.
     this.#expand(ggml.ggml_set_rows(context, cache.keys, ggml.ggml_reshape_2d(context, keys, width, tokens), target));
     this.#storeValues(values, cache, layer, width);
     if (onlyCache) return null;
@@ -244,7 +248,7 @@ class PassBuilder {
     return this.#operators.linear(`${key}.output`, output);
   }
 
-  /** What attention of every layer in turn writes its outputs to. `[width, tokens]` */
+  /** Buffer for the outputs of attention, shared by all layers. `[width, tokens]` */
   #scratch(width: number): Pointer {
     const scratch = this.#outputs.get(width) ?? this.#input(float32, width, this.#shape.tokens);
     this.#outputs.set(width, scratch);

@@ -1,6 +1,7 @@
 /**
- * The CPU backend that keeps the file's own bits: ggml's kernels (of llama.cpp) on graphs that are built from a decoder's spec. Start
- * reading at forward.ts. It computes grouped-query attention; other models go to the ONNX backend.
+ * The CPU backend that uses the weights as they are in the file: ggml's kernels (of llama.cpp) on graphs built from a
+ * decoder's spec. Start reading at forward.ts. It supports grouped-query attention only; other models go to the ONNX
+ * backend.
  */
 import { HearthError, unsupported } from '../../errors.ts';
 import { cachedAttentions, type DecoderSpec, processorPrecision } from '../../model/spec/spec.ts';
@@ -19,9 +20,9 @@ import { declared, fillThread, type GgmlThread, memoryBytesOf, openThread, tenso
 export { openExperts } from './experts.ts';
 
 export interface GgmlOptions {
-  /** Matrices as f32, so that no product rounds: for tests of the graph's arithmetic. */
+  /** Keeps matrices as f32, so that matmuls don't quantise activations: for tests of the graph's arithmetic. */
   readonly exactWeights: boolean;
-  /** Leaves models to the ONNX backend that it is faster with (choice.ts). */
+  /** Refuses models that the ONNX backend runs faster (choice.ts). */
   readonly onlyWhereFaster?: boolean;
   /** Used if the load options name none. Default: f16, as in other engines. */
   readonly cachePrecision?: CachePrecision;
@@ -87,7 +88,10 @@ export function createGgmlBackend({
   };
 }
 
-/** Bytes that a model's weights take, if it isn't left to the ONNX backend: because that is faster, or alone computes it. */
+/**
+ * Bytes of a model's weights on this backend; undefined if the ONNX backend runs the model, because it is faster or the
+ * only one that can.
+ */
 export function ggmlBytesOf(spec: DecoderSpec, weights: DecoderWeights): number | undefined {
   if (!isFasterOnGgml(weights)) return undefined;
   try {

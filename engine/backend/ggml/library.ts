@@ -1,6 +1,6 @@
 /**
- * ggml's libraries as node-llama-cpp's platform packages ship them, called through koffi. Loading runs nothing but `ggml_backend_score`,
- * with which each build of the kernels says how well it suits this processor.
+ * ggml's libraries as node-llama-cpp's platform packages ship them, called through koffi. Choosing a build runs only
+ * `ggml_backend_score`, which tells how well a build of the kernels suits this CPU.
  */
 import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -13,7 +13,7 @@ import type { CacheType, LayerCacheSpec, WindowGroup } from '../processor/messag
 /** Address of something that ggml owns. */
 export type Pointer = bigint | null;
 
-/** npm's names of the platforms that have a package. */
+/** The platforms with a package, and the package's name on npm. */
 const packages: Readonly<Record<string, string>> = {
   'linux-x64': 'linux-x64',
   'linux-arm64': 'linux-arm64',
@@ -41,7 +41,7 @@ const isKernels = /^(lib)?ggml-cpu(-[\w.]+)?\.(so|dylib|dll)$/;
 
 type Native = ReturnType<typeof koffi.load>;
 
-/** Files of the base library, and of the kernels for this processor. */
+/** Files of the base library and of the kernels for this CPU. */
 export interface LibraryFiles {
   readonly base: string;
   readonly kernels: string;
@@ -50,8 +50,8 @@ export interface LibraryFiles {
 let chosen: { readonly files: LibraryFiles; readonly held: readonly Native[] } | undefined;
 
 /**
- * Chooses the kernels for this processor, and holds the libraries as long as the process lives: the base library refuses to be loaded a
- * second time after its last thread has let go of it.
+ * Chooses the kernels for this CPU, and keeps the libraries loaded for the life of the process: the base library can't
+ * be loaded again after its last thread has released it.
  * @throws HearthError `unavailable`
  */
 export function chooseLibraries(): LibraryFiles {
@@ -60,7 +60,7 @@ export function chooseLibraries(): LibraryFiles {
   const names = readdirSync(directory);
   const baseName = names.find((name) => isBase.test(name));
   if (baseName === undefined) throw new HearthError('unavailable', 'The package of ggml has no base library.');
-  // First: the kernels' libraries ask for it by its name alone.
+  // Load the base library first, because the kernel libraries look it up by name.
   const base = load(join(directory, baseName), true);
   let best: { readonly kernels: Native; readonly path: string; readonly score: number } | undefined;
   for (const name of names.filter((each) => isKernels.test(each))) {
@@ -83,7 +83,7 @@ function load(path: string, global = false): Native {
   }
 }
 
-/** 0: not for this processor. The only build of a platform has no score. */
+/** 0 if the kernels don't run on this CPU. The only build of a platform has no score. */
 function scoreOf(kernels: Native): number {
   try {
     return Number(kernels.func('int ggml_backend_score()')());
@@ -164,7 +164,7 @@ const declarations = {
   ggml_backend_tensor_get: 'void ggml_backend_tensor_get(void *tensor, _Out_ void *data, size_t offset, size_t size)',
 } as const;
 
-/** From the library of the kernels. */
+/** Functions of the kernel library. */
 const kernelDeclarations = {
   ggml_backend_cpu_init: 'void *ggml_backend_cpu_init()',
   ggml_backend_cpu_set_n_threads: 'void ggml_backend_cpu_set_n_threads(void *backend, int n_threads)',
@@ -189,17 +189,18 @@ type Functions<Declarations> = {
 
 export type Ggml = Functions<typeof declarations> &
   Functions<typeof kernelDeclarations> & {
-    /** Types of buffers in which matrices lie as this processor's kernels read them fastest, the fastest first. */
+    /** Buffer types with the matrix layouts that this CPU's kernels read fastest; the fastest first. */
     readonly repackedBuffers: (device: Pointer) => readonly Pointer[];
   };
 
-/** On the thread that computes. @throws HearthError `unavailable` */
+/** Call it on the compute thread. @throws HearthError `unavailable` */
 export function openGgml(files: LibraryFiles): Ggml {
   const base = load(files.base, true);
   const kernels = load(files.kernels);
   koffi.struct('ggml_init_params', { mem_size: 'size_t', mem_buffer: 'void *', no_alloc: 'bool' });
   const all = { ...functionsOf(base, declarations), ...functionsOf(kernels, kernelDeclarations) };
-  // It would write a line to stderr for each matrix. A function of its own stands for one that does nothing: it takes nothing either.
+  // ggml would log a line to stderr for each matrix. `ggml_time_us`, which ignores its arguments, replaces the log
+  // function.
   all.ggml_log_set(base.symbol('ggml_time_us'), null);
   return { ...all, repackedBuffers: (device) => repackedBuffers(all, device) };
 }
@@ -232,18 +233,21 @@ export const addressOf = (values: NodeJS.TypedArray): bigint => koffi.address(va
 
 // The messages of this backend's thread.
 
-/** A tensor of the thread: what a weight becomes. */
+/** A weight as a tensor of the thread. */
 export interface DeclaredTensor {
-  /** As `layers.0.query`, with `.bias` behind a linear's bias. */
+  /** Such as `layers.0.query`; a linear layer's bias ends with `.bias`. */
   readonly key: string;
   readonly type: number;
   /** ggml's order: the row's length first. */
   readonly sizes: readonly number[];
-  /** `matrix`, `experts`: the first factor of a matmul alone, so its blocks may be interleaved. `as-stored`: they are read as well. */
+  /**
+   * `matrix`, `experts`: used only as the first operand of a matmul, so the blocks may be interleaved. `as-stored`: the
+   * blocks are also read back.
+   */
   readonly use: 'matrix' | 'experts' | 'as-stored' | 'vector';
 }
 
-/** What the decoder's thread holds: the layers' caches in the order of the layers. */
+/** The model on the decoder's thread. Caches are in the order of the layers. */
 export interface GgmlModel {
   readonly libraries: LibraryFiles;
   readonly spec: DecoderSpec;
@@ -263,10 +267,10 @@ export type GgmlMessage =
 
 export type GgmlExpertLayer = Pick<ExpertsSpec, 'numExperts' | 'expertsPerToken' | 'activation'>;
 
-/** What a thread of experts holds (experts.ts): tensors `<layer>.gate`, `.up`, `.down`, and their biases. */
+/** The model on a thread of experts (experts.ts): tensors `<layer>.gate`, `.up`, `.down`, and their biases. */
 export interface GgmlExperts extends Pick<GgmlModel, 'libraries' | 'threads' | 'tensors'> {
   readonly hiddenSize: number;
-  /** Undefined: without experts. */
+  /** Undefined for a layer without experts. */
   readonly layers: readonly (GgmlExpertLayer | undefined)[];
 }
 
@@ -276,7 +280,7 @@ export interface ExpertField {
   readonly bytes: number;
 }
 
-/** All are answered; a thread of experts takes `fill` and `end` as well. */
+/** All are answered. A thread of experts also takes `fill` and `end`. */
 export type ExpertMessage =
   | { readonly kind: 'load-experts'; readonly model: GgmlExperts }
   /** Answered with the outputs of each token's chosen experts. */
@@ -288,7 +292,7 @@ export type ExpertMessage =
       /** `[tokens, expertsPerToken]` */
       readonly chosen: Int32Array;
     }
-  /** Answered with one field after the other of an expert's matrix, as `saved`. */
+  /** Answered with the fields of an expert's matrix, one after the other, in `saved`. */
   | {
       readonly kind: 'read-fields';
       readonly key: string;

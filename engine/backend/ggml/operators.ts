@@ -1,4 +1,7 @@
-/** What layers are built of, as ggml's operators on one context. Shapes in comments are ggml's: the row's length first. */
+/**
+ * The building blocks of layers, as ggml operators on one context. Shapes in comments are ggml's: the row's length
+ * first.
+ */
 import type { Activation } from '../../model/spec/spec.ts';
 import type { Ggml, Pointer } from './library.ts';
 
@@ -16,7 +19,7 @@ export class Operators {
   readonly #context: Pointer;
   readonly #tensors: ReadonlyMap<string, Pointer>;
 
-  /** @param tensors weights by key, a bias by its linear's with `.bias` */
+  /** @param tensors weights by key; a bias has its linear layer's key with `.bias`. */
   constructor(ggml: Ggml, context: Pointer, tensors: ReadonlyMap<string, Pointer>) {
     this.#ggml = ggml;
     this.#context = context;
@@ -63,7 +66,7 @@ export class Operators {
     }
   }
 
-  /** `½ (1 + tanh u) = sigmoid(2u)`. ggml's own GELU looks f16 up in a table. */
+  /** `½ (1 + tanh u) = sigmoid(2u)`. ggml's own GELU uses a table of f16 values. */
   gelu(x: Pointer): Pointer {
     const { ggml_add, ggml_mul, ggml_sigmoid, ggml_sqr } = this.#ggml;
     const context = this.#context;

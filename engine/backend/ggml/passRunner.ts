@@ -26,7 +26,7 @@ interface Built {
 export class PassRunner {
   readonly #loaded: Loaded;
   readonly #threads: ComputeThreads;
-  /** Decoding keeps its graph while prompts of other requests are computed in between. */
+  /** Decode keeps its graph while prompts of other requests are computed in between. */
   readonly #one: Slot;
   readonly #many: Slot;
   readonly #ids = new WeakMap<GgmlRange, number>();
@@ -166,7 +166,7 @@ function tailOf(layout: CacheLayout, group: number): TokenRange {
   return tail;
 }
 
-/** `VisibleCache.mask`. A block's last row may be there twice. */
+/** `VisibleCache.mask`. A block's last row may be duplicated. */
 function attentionMask(
   blocks: readonly TokenBlock[],
   { first, length }: { readonly first: number; readonly length: number },
@@ -184,11 +184,11 @@ function attentionMask(
   return mask;
 }
 
-// How keys and values of a range lie in memory for ggml's kernels: keys a row a token, then values a column a token.
+// Memory layout of a range for ggml's kernels: keys with one row a token, then values with one column a token.
 
 export type SequenceCache = LayerRanges<GgmlRange>;
 
-/** ggml asks for buffers at multiples of this. */
+/** ggml requires this alignment of buffers, in bytes. */
 const alignment = 64;
 
 /** Zeroed memory at an aligned address, for `addressOf`. */

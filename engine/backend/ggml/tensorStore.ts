@@ -1,4 +1,4 @@
-/** The memory of the weights on the thread that computes. */
+/** The memory of the weights on the compute thread. */
 import type { ComputeThreads } from './computeThreads.ts';
 import type { DeclaredTensor, Ggml, Pointer } from './library.ts';
 import { float32, int8, int32 } from './types.ts';
@@ -8,10 +8,10 @@ interface Stored {
   readonly type: number;
   readonly buffer: Pointer;
   readonly byteLength: number;
-  /** Of a matrix that is interleaved once all of it is there. */
+  /** The bytes received so far of a matrix that is interleaved once it is complete. */
   collected?: Uint8Array;
   readonly isRepacked: boolean;
-  /** The same memory as bytes, once they were asked for. */
+  /** The same memory as a tensor of bytes, created on request. */
   bytes?: Pointer;
 }
 
@@ -29,14 +29,15 @@ export class TensorStore {
   readonly #context: Pointer;
   readonly #stored = new Map<string, Stored>();
   readonly #buffers: Pointer[] = [];
-  /** Buffers in which a matrix lies as some of the kernels read it. */
+  /** Buffer types with the layouts of special kernels. */
   readonly #repacking: readonly Pointer[];
 
   constructor({ ggml, backend }: ComputeThreads, declared: readonly DeclaredTensor[]) {
     this.#ggml = ggml;
     this.#backend = backend;
     this.#repacking = ggml.repackedBuffers(ggml.ggml_backend_get_device(backend));
-    // Each tensor and its bytes, a vector for each rotation, and four for each kind of buffer to ask what an operator supports.
+    // Each tensor and its bytes, a vector for each rotation, and four tensors for each buffer type to test which
+    // operators it supports.
     const count = (5 + 8 * this.#repacking.length) * declared.length + 64;
     const bytes = count * ggml.ggml_tensor_overhead();
     this.#context = ggml.ggml_init({ mem_size: bytes, mem_buffer: null, no_alloc: true });
@@ -86,7 +87,7 @@ export class TensorStore {
     return ggml_backend_supports_op(this.#backend, product);
   }
 
-  /** A vector beside the model's. */
+  /** Adds a vector that is not one of the model's tensors. */
   vector(values: Float32Array): Pointer {
     const tensor = this.#ggml.ggml_new_tensor_1d(this.#context, float32, values.length);
     this.#place(tensor, this.#ggml.ggml_backend_cpu_buffer_type());
@@ -110,7 +111,7 @@ export class TensorStore {
     delete stored.collected;
   }
 
-  /** The blocks of a tensor that isn't interleaved. */
+  /** The blocks of a tensor that is not interleaved. */
   bytesOf(key: string): StoredBlocks {
     const stored = this.#stored.get(key);
     if (!stored || stored.isRepacked) throw new Error(`${key} is not here as it is in the file.`);

@@ -1,4 +1,7 @@
-/** A decoder's weights as tensors of ggml, matrices in the file's own blocks and vectors as f32, and a thread that is filled with them. */
+/**
+ * Converts a decoder's weights to ggml tensors (matrices in the file's blocks, vectors as f32), and fills a thread with
+ * them.
+ */
 import { HearthError, throwIfAborted, unsupported } from '../../errors.ts';
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type {
@@ -16,7 +19,7 @@ import type { ThreadClient } from '../processor/decoder.ts';
 import type { DeclaredTensor, ExpertMessage, GgmlMessage } from './library.ts';
 import { float32, ggmlTypes } from './types.ts';
 
-/** In builds, the thread is a bundle of its own beside the engine's. */
+/** In builds, the thread is a separate bundle beside the engine's. */
 export const workerFile = new URL(
   import.meta.url.endsWith('.ts') ? './thread.ts' : './ggmlWorker.mjs',
   import.meta.url,
@@ -26,16 +29,17 @@ export type GgmlThread = ThreadClient<GgmlMessage | ExpertMessage>;
 
 export interface GgmlTensor extends DeclaredTensor {
   readonly byteLength: number;
-  /** The bytes in pieces, in order. */
+  /** Reads the bytes in pieces, in order. */
   readonly read: () => AsyncGenerator<Uint8Array>;
 }
 
-/** Read at once: one piece is copied while the next is read. */
+/** Bytes of a piece: one piece is copied while the next is read. */
 const pieceBytes = 8 * 2 ** 20;
 
 /**
- * Without the embeddings, whose rows are read from the file: a head that is tied to them lies as the kernels read it fastest.
- * @param exact matrices as f32: products with quantised ones round the other factor as well.
+ * The tensors without the embedding, whose rows are read from the file. So a head that is tied to it can have the
+ * layout that kernels read fastest.
+ * @param exact keeps matrices as f32, because matmuls with quantised ones also quantise activations.
  * @throws HearthError `unsupported` for a type that ggml has no kernels for, or for attention that isn't built from its operators.
  */
 export function tensorsOf(spec: DecoderSpec, weights: DecoderWeights, exact: boolean): GgmlTensor[] {
@@ -100,14 +104,14 @@ export function tensorsOf(spec: DecoderSpec, weights: DecoderWeights, exact: boo
   ];
 }
 
-/** Without its bytes. */
+/** The tensor's declaration, without its bytes. */
 export const declared = ({ key, type, sizes, use }: GgmlTensor): DeclaredTensor => ({ key, type, sizes, use });
 
 /** Bytes that the tensors have in the file, or in memory as f32. */
 export const bytesOfTensors = (tensors: readonly GgmlTensor[]): number =>
   tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
 
-/** Bytes of a block of these types, each of which matrix units need four more for (`ggml-cpu/amx/mmq.cpp`). */
+/** Bytes of a block of these types. With matrix units, each block needs four bytes more (`ggml-cpu/amx/mmq.cpp`). */
 const blocksWithSums: ReadonlyMap<number | undefined, number> = new Map([
   [ggmlTypes.Q8_0, 34],
   [ggmlTypes.Q4_K, 144],
@@ -198,6 +202,6 @@ export async function fillThread(
   await filling;
 }
 
-/** To transfer instead of copying, unless others may hold views of it. */
+/** Transfers the memory instead of copying it, unless other views of it may exist. */
 const ownMemory = ({ buffer, byteLength }: Uint8Array): ArrayBuffer[] =>
   buffer instanceof ArrayBuffer && buffer.byteLength === byteLength ? [buffer] : [];

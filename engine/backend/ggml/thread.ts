@@ -70,7 +70,7 @@ class DecoderThread {
   }
 }
 
-/** ggml computes on the thread that asks it to; the engine's own goes on reacting to cancellations meanwhile. */
+/** ggml computes on the calling thread; meanwhile the engine's thread can react to cancellations. */
 function listen(port: MessagePort): void {
   let thread: DecoderThread | ExpertThread | undefined;
   const handle = (message: Message): FromThread | undefined => {

@@ -1,8 +1,8 @@
-/** ggml's numbers of types (`enum ggml_type`). */
+/** ggml's type numbers (`enum ggml_type`). */
 import type { TensorType } from '../../formats/tensor.ts';
 import type { CacheType } from '../processor/messages.ts';
 
-/** Of the types that weights may have. */
+/** Types of weights. */
 export const ggmlTypes: Readonly<Partial<Record<TensorType, number>>> = {
   F32: 0,
   F16: 1,
