@@ -1,29 +1,33 @@
 /**
- * How fast a device would run a model, before any download. Decode is bound by the bandwidth of the memory with the
- * weights, prefill by arithmetic. Both are estimates from published bandwidths; the model list shows them as such.
+ * Estimates how fast a device would run a model, before any download. Decode is bound by the bandwidth of the memory
+ * with the weights, prefill by arithmetic. Both are estimates from published bandwidths; the model list shows them as
+ * such.
  */
 import { areSoonerComputed } from './experts.ts';
 
-/** What a model's speed follows from. */
+/** Sizes of a model that determine its speed. */
 export interface SpeedSizes {
   /** Weight bytes read to decode one token. */
   readonly bytesPerToken: number;
   readonly activeParameters: number;
-  /** Routed experts that a processor can compute beside a card with all else. */
+  /** Routed experts that a CPU can compute while a card computes the rest. */
   readonly experts?: { readonly bytes: number; readonly bytesPerToken: number; readonly layers: number } | undefined;
 }
 
-/** What computes: a graphics card, a GPU that shares the processor's memory, the processor, or card and processor some parts each. */
+/** The device that computes: a graphics card, a GPU that shares the CPU's memory, the CPU, or card and CPU together. */
 export interface Device {
   readonly kind: 'card' | 'shared' | 'processor' | 'split';
-  /** As the system or the driver names it; a processor has none. */
+  /** Name from the system or the driver; empty for a CPU. */
   readonly name: string;
   readonly cores: number;
-  /** Share of the layers on the card, if the processor computes the others. */
+  /** Share of the layers on the card, if the CPU computes the others. */
   readonly cardShare?: number;
-  /** Bytes that the processor reads of those layers for one of the file's: ONNX Runtime packs them wider. Default: 1. */
+  /** Bytes that the CPU reads for each byte of those layers in the file: ONNX Runtime stores them wider. Default: 1. */
   readonly packing?: number;
-  /** So many layers' experts are the processor's, and all else the card's; a prompt's are sent to the card. */
+  /**
+   * Number of layers whose experts the CPU computes, while the card computes the rest. For prompts, the experts may be
+   * sent to the card.
+   */
   readonly expertsOutside?: number;
 }
 
@@ -38,24 +42,30 @@ export interface Speed {
 const bandwidthShare = 0.6;
 /** Multiply-adds per byte of bandwidth that prefill reaches: GPUs with matrix units on cards, without on shared memory. */
 const operationsPerByte = { card: 15, shared: 6 };
-/** Of 8-bit products, by one core with 256-bit vectors. */
+/** 8-bit operations a second of one core with 256-bit vectors. */
 const operationsPerCore = 5e10;
-/** The same with experts that lie as in the file, for a few tokens each (docs/proof.md). */
+/** The same for experts stored as in the file, with a few tokens each (docs/proof.md). */
 const operationsPerCoreAsStored = 1.5e10;
 
-/** Dispatches, sampling and the scheduler, whatever the model's size: by token of decode and of prefill. */
+/** Time of dispatches, sampling and the scheduler for a token of decode and of prefill, whatever the model's size. */
 const overheadSeconds = { decode: 1e-3, prefill: 5e-5 };
-/** A token's states from the processor to the card, or its activations and back: messages between threads and a submission. */
+/**
+ * Time to move a token's hidden states from CPU to card, or its activations to the CPU and back: messages between
+ * threads and a submission.
+ */
 const crossingSeconds = 1e-3;
 
-/** Of one core; two channels of DDR4 reach about 25 GB/s in practice. */
+/** Memory bandwidth of one core. Two channels of DDR4 reach about 25 GB/s in practice. */
 const bytesPerSecondPerCore = 8e9;
 const bytesPerSecondOfMemory = 25e9;
 
-/** A question with code around it, of which nothing is cached, and its answer. */
+/** A question with code and nothing cached, and its answer. */
 const usualTokens = { prompt: 1200, answer: 300 };
 
-/** The one that answers a usual question first; undefined: there is none. This alone decides between placements of a model. */
+/**
+ * The place that answers a usual question first; undefined if there is none. Nothing else decides between placements of
+ * a model.
+ */
 export function fastestOf<Place extends Device>(sizes: SpeedSizes, places: readonly Place[]): Place | undefined {
   const seconds = (place: Place): number => {
     const { prefill, decode } = speedOf(sizes, place);
@@ -82,20 +92,23 @@ export function speedOf(entry: SpeedSizes, device: Device): Speed {
   };
 }
 
-/** A prompt token's share of the time in which all experts outside the card are sent. */
+/** A prompt token's share of the time to send all experts outside the card. */
 const sentSeconds = (bytes: number, cores: number): number =>
   bytes / (Math.min(bytesPerSecondToCard, cores * blockBytesPerSecondPerCore) * tokensAtOnce);
 
-/** To a card: eight lanes of PCIe 4.0 carry 16 GB/s, and the driver copies everything once before. Not measured. */
+/**
+ * Bandwidth to a card: eight lanes of PCIe 4.0 carry 16 GB/s, and the driver first copies everything once. Not
+ * measured.
+ */
 const bytesPerSecondToCard = 8e9;
-/** Blocks that one core lays out as the card reads them, before they are sent (docs/proof.md). */
+/** Speed at which one core converts blocks to the card's layout before they are sent (docs/proof.md). */
 const blockBytesPerSecondPerCore = 1.1e9;
-/** Tokens of a prompt that are computed at once: all experts outside the card are sent for them. */
+/** Prompt tokens computed at once. All experts outside the card are sent for them. */
 const tokensAtOnce = 512;
-/** Of most machines with a card. */
+/** Hardware threads per core of most machines with a card. */
 const threadsPerCore = 2;
 
-/** What computes which share of a token's weights, how much a second, and which share of a prompt's. */
+/** A part of the device: its share of the weights for decode and for prompts, and its bytes and operations a second. */
 interface Part {
   readonly share: number;
   readonly promptShare: number;
@@ -104,9 +117,9 @@ interface Part {
 }
 
 interface OutsideExperts {
-  /** Share of the layers whose experts the processor computes beside a card. */
+  /** Share of the layers whose experts the CPU computes beside a card. */
   readonly outside: number;
-  /** Those of a prompt are the card's. */
+  /** For prompts, the card computes them. */
   readonly areSent: boolean;
 }
 
@@ -135,7 +148,7 @@ function partsOf(
   return [{ ...processor, bytes: bytes / packing, share, promptShare: share }, gpu('card', cardShare)];
 }
 
-/** Bytes a second. An unknown device gets what the slowest of its kind that are still sold have. */
+/** Memory bandwidth in bytes a second. An unknown device counts like the slowest of its kind still on sale. */
 function bandwidthOf(kind: 'card' | 'shared', name: string): number {
   const found = bandwidths.find(([pattern]) => pattern.test(name));
   const isMobile = kind === 'card' && /laptop|mobile|max-q/i.test(name);
@@ -147,8 +160,8 @@ function bandwidthOf(kind: 'card' | 'shared', name: string): number {
 const mobileShare = 0.6;
 
 /**
- * GB/s, from the manufacturers' data sheets. The first pattern that matches counts, so that "Max" stands before the plain chip.
- * Where several versions share a name the slowest counts.
+ * GB/s, from the manufacturers' data sheets. The first matching pattern counts, so "Max" comes before the plain chip.
+ * If several versions share a name, the slowest counts.
  */
 const bandwidths: readonly (readonly [RegExp, number])[] = [
   // Data centre

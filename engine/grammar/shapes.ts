@@ -1,4 +1,4 @@
-/** What a value may be, by its type. Every schema is converted to this form before its values are generated. */
+/** The values that a schema allows, by type. Every schema is converted to this form before its values are generated. */
 import { Dfa, TextSet } from './dfa.ts';
 import { anyNumber, otherNumber } from './numbers.ts';
 import { countSteps, GrammarLimit } from './schemaDocument.ts';

@@ -7,7 +7,7 @@ import type { ChatTemplate } from './formats/chatTemplate.ts';
 
 // The thinking switch: which modes a model supports, and the template variables for each.
 
-/** As in the protocol. */
+/** Same as in the protocol. */
 export type ThinkingMode = 'off' | 'on' | 'low' | 'medium' | 'high';
 
 /** `enable_thinking` is for Qwen3, `thinking` for DeepSeek-V3.1, `reasoning_effort` for GPT-OSS. Each ignores the others. */

@@ -235,7 +235,7 @@ interface ModelNews {
   readonly onModelsChanged?: () => void;
 }
 
-/** What the windows of one engine share: the store, the loaded models, and news of downloads. */
+/** Shared by the windows of one engine: the store, the loaded models, and news of downloads. */
 export class SharedModels {
   readonly store: Store;
   readonly pool: ModelPool;

@@ -26,7 +26,7 @@ export class DeviceSampler {
   readonly #decoder: () => Decoder;
   /** Time of one token in the last step. */
   #tokenMs = stepMs;
-  /** Of the last step. */
+  /** Tokens ahead in the last step. */
   #ahead = 0;
 
   /** @param decoder the current one; it is replaced after a device loss. */

@@ -135,7 +135,7 @@ interface SplitPlan {
   readonly contextTokens: number;
   /** Placement of the layers, for the model card. */
   readonly note: string;
-  /** What computes, for an estimate of its speed. */
+  /** The devices that compute, for an estimate of the speed. */
   readonly computing: Computing;
 }
 
@@ -145,7 +145,7 @@ interface PlanOptions {
   readonly asked: number | undefined;
   readonly gpu: WebgpuOptions;
   readonly cores: number;
-  /** Why the CPU can't compute experts in the file's bits, nor layers; absent: it can. */
+  /** Why ggml can't compute experts or layers in the file's quantisation; absent if it can. */
   readonly noGgml?: string;
 }
 

@@ -160,7 +160,7 @@ export class DecodeTuner implements Tuner {
     this.#spentMs += performance.now() - startMs;
   }
 
-  /** A prompt may not fit beside what is cached: what was timed before it is kept then. */
+  /** A prompt may not fit beside the cached tokens; then keeps the results so far. */
   async #timeIfThereIsRoom(current: Timing): Promise<void> {
     try {
       await this.#time(current);

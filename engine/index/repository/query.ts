@@ -9,7 +9,7 @@ export interface NamedPlace {
   readonly line: number;
 }
 
-/** What is asked about the names: callers, tests or definitions; undefined: their meaning. */
+/** What the question asks about the names: callers, tests or definitions; undefined: their meaning. */
 export type Relation = 'callers' | 'tests' | 'definition';
 
 export interface Query {
