@@ -138,26 +138,34 @@ export function recordsUpTo({ turns, pins }: Conversation, id: string): JournalR
 /** Events that recreate the whole conversation, followed by the turns that only its journal has (another window's). */
 export function wholeRecords(conversation: Conversation, stored: readonly JournalRecord[]): JournalRecord[] {
   const { id, title, turns, pins } = conversation;
-  const others = replay(id, stored).turns.filter(({ view }) => findTurn(conversation, view.id) === undefined);
+  const made = applied(id, stored);
+  const others = made.turns.filter(({ view }) => findTurn(conversation, view.id) === undefined);
   return [
     { type: 'chat', version: 1, id, at: Date.now() },
     ...(title === '' ? [] : [{ type: 'title', title } as const]),
     ...pins.map(pinned),
-    ...[...turns, ...others].flatMap(recordsOf),
+    ...[...turns.map((turn) => further(turn, findTurn(made, turn.view.id))), ...others].flatMap(recordsOf),
   ];
 }
 
 /** Whether events recreate a conversation. They may contain more: another window's turns, pins and title. */
 export function isWhole({ id, title, turns, pins }: Conversation, records: readonly JournalRecord[]): boolean {
-  const made = emptyConversation(id);
-  for (const record of records) apply(made, record);
+  const made = applied(id, records);
   const timeless = (turn: StoredTurn) => recordsOf(turn).map((record) => ({ ...record, at: 0 }));
   const hasTurn = (turn: StoredTurn): boolean => {
-    const same = findTurn(made, turn.view.id);
-    return same !== undefined && isDeepStrictEqual(timeless(same), timeless(turn));
+    const stored = findTurn(made, turn.view.id);
+    return stored !== undefined && isDeepStrictEqual(timeless(stored), timeless(further(turn, stored)));
   };
   const isNamed = (mention: string): boolean => records.some((each) => each.type === 'pin' && each.mention === mention);
   return (title === '' || made.title !== '') && pins.every(isNamed) && turns.every(hasTurn);
+}
+
+/** A turn; if this window found it unfinished, what its journal has of it, because another window may have continued it. */
+function further(turn: StoredTurn, stored: StoredTurn | undefined): StoredTurn {
+  const { outcome } = turn.view;
+  const wasFound = outcome.kind === 'interrupted' || (outcome.kind === 'queued' && outcome.held);
+  const length = ({ view }: StoredTurn): number => view.thinking.length + view.answer.length;
+  return wasFound && stored !== undefined && length(stored) >= length(turn) ? stored : turn;
 }
 
 const pinned = (mention: string): JournalRecord => ({ type: 'pin', mention, isPinned: true });
@@ -191,10 +199,15 @@ export function filledTokens(conversation: Conversation): number {
   return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
 }
 
-/** Replays a journal. Marks an unfinished turn as interrupted and holds queued ones. */
-export function replay(id: string, records: Iterable<JournalRecord>): Conversation {
+function applied(id: string, records: Iterable<JournalRecord>): Conversation {
   const conversation = emptyConversation(id);
   for (const record of records) apply(conversation, record);
+  return conversation;
+}
+
+/** Replays a journal. Marks an unfinished turn as interrupted and holds queued ones. */
+export function replay(id: string, records: Iterable<JournalRecord>): Conversation {
+  const conversation = applied(id, records);
   for (const turn of conversation.turns) {
     if (isRunning(turn)) turn.view.outcome = { kind: 'interrupted' };
     if (isQueued(turn)) turn.view.outcome = { kind: 'queued', held: true };
