@@ -107,7 +107,7 @@ export class Journal {
 
   async close(): Promise<void> {
     await this.flush();
-    if (this.#rebuilt !== undefined && !(await this.#isAsLeft(true)))
+    if (this.#rebuilt !== undefined && (this.#hasFailed || (await this.#isReplaced())))
       await this.#mend(this.#rebuilt).catch(this.#onError);
     await this.#closeFile();
   }
@@ -164,6 +164,12 @@ export class Journal {
       await this.#closeFile();
       this.#onError(error);
     }
+  }
+
+  /** By another window, which may not have read the last events. A file that was removed stays so until the next event. */
+  async #isReplaced(): Promise<boolean> {
+    const now = await stat(this.#path).catch(() => undefined);
+    return this.#left !== undefined && now !== undefined && now.ino !== this.#left.ino;
   }
 
   /** True even if another window appended. `isThorough`: false also if only the date differs. */

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import {
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -462,6 +463,30 @@ describe('a chat whose files another program changes', () => {
     renameSync(`${path}.copy`, path);
     for (const record of [ask('2'), text('2', 'Half an answer')]) store.record(record);
     expect((await next(store)).sort()).toEqual([...answers, 'Elsewhere'].sort());
+  });
+
+  it('keeps what another window adds to a turn that this one found unfinished', async () => {
+    const { store, path } = await started();
+    for (const record of [ask('2'), text('2', 'Half an ')]) store.record(record);
+    await store.flush();
+    const other = new ChatStore(folder, quiet);
+    await other.open(store.conversation.id);
+    for (const record of [text('2', 'answer'), done('2')]) store.record(record);
+    await store.flush();
+    const lines = readFileSync(path, 'utf8').split('\n');
+    writeFileSync(path, lines.filter((line) => !line.includes('"turn":"1"')).join('\n'));
+    for (const record of [ask('3'), done('3')]) other.record(record);
+    await other.close();
+    expect(await next(other)).toEqual([...answers, '']);
+    const found = (await other.read(store.conversation.id))?.turns.map(({ view }) => view.outcome.kind);
+    expect(found).toEqual(['done', 'done', 'done']);
+  });
+
+  it('stays removed if another window removes it and nothing is asked here', async () => {
+    const { store, path } = await started();
+    await new ChatStore(folder, quiet).remove(store.conversation.id);
+    await store.close();
+    expect(existsSync(path)).toBe(false);
   });
 
   it('opens and lists the others if one cannot be read', async () => {
