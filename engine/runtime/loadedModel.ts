@@ -348,7 +348,7 @@ export class Recovery {
 
 function noticeOf(loss: HearthError, before: Decoder, after: Decoder): string {
   if (after.backend === before.backend)
-    return `${loss.message} It was set up again, and answers continue where they stopped.`;
+    return `${loss.message} The GPU was set up again, and answers continue where they stopped.`;
   return `${loss.message} Answers continue where they stopped, computed by '${after.backend}', which is slower. Load the model again to try the GPU once more.`;
 }
 

@@ -72,7 +72,9 @@ describe('a device that is lost', () => {
     });
     expect(text).toEqual(golden.greedy.slice(0, 8));
     expect(opened.length).toBe(2);
-    expect(messages).toEqual([expect.stringMatching(/^The GPU stopped answering .* set up again, and answers go on/)]);
+    expect(messages).toEqual([
+      expect.stringMatching(/^The GPU stopped answering .* The GPU was set up again, and answers continue/),
+    ]);
     // Again within ten minutes: a GPU that was asked for by name is not replaced.
     const lostAgain = answer(model, (count) => {
       if (count === 2) opened[1]?.device.destroy();

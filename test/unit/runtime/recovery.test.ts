@@ -38,7 +38,7 @@ describe('recovering from the loss of a device', () => {
     expect(decoder.backend).toBe('webgpu');
     expect(lost.live.size, 'it is disposed').toBe(0);
     expect(notice).toBe(
-      'The GPU stopped answering (unplugged). It was set up again, and answers continue where they stopped.',
+      'The GPU stopped answering (unplugged). The GPU was set up again, and answers continue where they stopped.',
     );
   });
 
