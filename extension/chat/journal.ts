@@ -49,13 +49,13 @@ interface FileState {
 /**
  * What a conversation's file should hold.
  * @param stored the file's events
- * @param waiting events that are not written yet
+ * @param waiting events that are not written yet; undefined if one could not be written, which the file then lacks
  * @returns all events of the conversation, plus those that only the file has; undefined if the file and the waiting events
  * contain the whole conversation.
  */
 export type Rebuilt = (
   stored: readonly JournalRecord[],
-  waiting: readonly JournalRecord[],
+  waiting: readonly JournalRecord[] | undefined,
 ) => readonly JournalRecord[] | undefined;
 
 /**
@@ -192,7 +192,7 @@ export class Journal {
     await this.remember();
     const stored = await readJournal(this.#path).catch(() => undefined);
     const waiting = this.#gathered === undefined ? this.#waiting : [...this.#waiting, this.#gathered];
-    const records = rebuilt(stored?.records ?? [], waiting);
+    const records = rebuilt(stored?.records ?? [], this.#hasFailed ? undefined : waiting);
     // The name may be another file's by now.
     await this.#closeFile();
     if (records !== undefined) await this.#writeWhole(records);

@@ -199,7 +199,7 @@ export class ChatStore {
   /** It rewrites the file from the conversation if another program changed it. */
   #journalOf(conversation: Conversation): Journal {
     const rebuilt: Rebuilt = (stored, waiting) => {
-      if (isWhole(conversation, [...stored, ...waiting])) return undefined;
+      if (waiting !== undefined && isWhole(conversation, [...stored, ...waiting])) return undefined;
       this.#log.warn(`Chat history: the file of ${conversation.id} was changed or removed and is written again.`);
       if (conversation === this.#current) void this.#point(conversation.id);
       return wholeRecords(conversation, stored);

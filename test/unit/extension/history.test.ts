@@ -482,6 +482,21 @@ describe('a chat whose files another program changes', () => {
     expect(found).toEqual(['done', 'done', 'done']);
   });
 
+  it('writes what could not be written, once it can be, where the file has everything else', async () => {
+    const { store, path } = await started();
+    store.record({ type: 'title', title: 'First' });
+    await store.flush();
+    const bytes = readFileSync(path);
+    rmSync(path);
+    mkdirSync(path);
+    store.record({ type: 'title', title: 'Second' });
+    await store.flush();
+    rmSync(path, { recursive: true });
+    writeFileSync(path, bytes);
+    await store.close();
+    expect((await new ChatStore(folder, quiet).read(store.conversation.id))?.title).toBe('Second');
+  });
+
   it('stays removed if another window removes it and nothing is asked here', async () => {
     const { store, path } = await started();
     await new ChatStore(folder, quiet).remove(store.conversation.id);
