@@ -54,10 +54,9 @@ export class ExpertThread {
     const tokens = chosen.length / expertsPerToken;
     return this.#run((context, expand) => {
       const { ggml } = this.#threads;
-      const given = ggml.ggml_new_tensor_2d(context, float32, hiddenSize, tokens);
-      const choice = ggml.ggml_new_tensor_2d(context, int32, expertsPerToken, tokens);
-      for (const tensor of [given, choice]) ggml.ggml_set_input(tensor);
       const operators = new Operators(ggml, context, this.#store.tensors);
+      const given = operators.input(float32, hiddenSize, tokens);
+      const choice = operators.input(int32, expertsPerToken, tokens);
       const output = operators.experts(`${index}`, given, { chosen: choice, hiddenSize, tokens, activation });
       ggml.ggml_set_output(output);
       expand(output);

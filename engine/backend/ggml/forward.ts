@@ -126,16 +126,11 @@ class PassBuilder {
   }
 
   #input(type: number, rowLength: number, rows?: number): Pointer {
-    const { ggml_new_tensor_1d, ggml_new_tensor_2d, ggml_set_input } = this.#ggml;
-    const tensor =
-      rows === undefined
-        ? ggml_new_tensor_1d(this.#context, type, rowLength)
-        : ggml_new_tensor_2d(this.#context, type, rowLength, rows);
-    ggml_set_input(tensor);
+    const input = this.#operators.input(type, rowLength, rows);
     // Adds the input to the graph even if no node reads it (a pass that only fills the cache), because otherwise it
     // would get no memory.
-    this.#expand(tensor);
-    return tensor;
+    this.#expand(input);
+    return input;
   }
 
   build(): PassGraph {
@@ -211,19 +206,24 @@ class PassBuilder {
     const layer = this.#model.layers[index];
     if (!cache || !layer) throw new Error(`Layer ${index} has no cache.`);
     const width = numKeyValueHeads * headDim;
+    const lengths = { query: numAttentionHeads * headDim, key: width, value: width };
+    const rows = this.#operators.linears(key, lengths, input, tokens);
     const heads = (name: 'query' | 'key', count: number): Pointer => {
-      const rows = this.#operators.linear(`${key}.${name}`, input);
+      const { tensor, stride } = rows(name);
       const norm = `${key}.${name}Norm`;
-      const cut = (values: Pointer) => ggml.ggml_reshape_3d(context, values, headDim, count, tokens);
-      return spec.jointNorm ? cut(this.#headNormed(rows, norm)) : this.#headNormed(cut(rows), norm);
+      const rowBytes = 4 * headDim;
+      if (!spec.jointNorm || !this.#operators.has(norm)) {
+        const cut = ggml.ggml_view_3d(context, tensor, headDim, count, tokens, rowBytes, 4 * stride, 0);
+        return this.#headNormed(cut, norm);
+      }
+      return ggml.ggml_reshape_3d(context, this.#normed(tensor, norm), headDim, count, tokens);
     };
 
     const keys = this.#rotated(spec, heads('key', numKeyValueHeads));
-    const values = this.#operators.linear(`${key}.value`, input);
     const target = this.#targets[layer.group] ?? null;
     // Added to the graph before attention, so that the rows are written before they are read.
     this.#expand(ggml.ggml_set_rows(context, cache.keys, ggml.ggml_reshape_2d(context, keys, width, tokens), target));
-    this.#storeValues(values, cache, layer, width);
+    this.#storeValues(rows('value').tensor, cache, layer, width);
     if (onlyCache) return null;
 
     const query = this.#sharpened(spec, this.#rotated(spec, heads('query', numAttentionHeads)));
@@ -262,7 +262,7 @@ class PassBuilder {
     { group, type }: LayerCacheSpec,
     width: number,
   ): void {
-    const { ggml_cpy, ggml_reshape_2d, ggml_set_rows, ggml_transpose, ggml_view_2d } = this.#ggml;
+    const { ggml_cpy, ggml_set_rows, ggml_transpose, ggml_view_2d } = this.#ggml;
     const { tokens, starts } = this.#shape;
     const context = this.#context;
     const bytes = type === 'float16' ? 2 : 4;
@@ -279,7 +279,7 @@ class PassBuilder {
       this.#valueTargets.set(key, { group, width, columns, elements });
     }
     const each = ggml_view_2d(context, cache.values, 1, columns * width, bytes, 0);
-    this.#expand(ggml_set_rows(context, each, ggml_reshape_2d(context, values, 1, width), elements));
+    this.#expand(ggml_set_rows(context, each, ggml_view_2d(context, values, 1, width, 4, 0), elements));
   }
 
   #headNormed(heads: Pointer, key: string): Pointer {
@@ -321,7 +321,9 @@ class PassBuilder {
   #feedForward(key: string, spec: FeedForwardSpec, input: Pointer, rows: number): Pointer {
     if (spec.kind === 'experts') return this.#experts(key, spec, input, rows);
     const operators = this.#operators;
-    if (spec.kind === 'dense') return operators.dense(key, spec.activation, input);
+    if (spec.kind === 'dense') {
+      return operators.dense(key, spec.activation, input, { width: spec.intermediateSize, tokens: rows });
+    }
     return operators.linear(`${key}.down`, operators.gelu(operators.linear(`${key}.up`, input)));
   }
 
@@ -342,7 +344,10 @@ class PassBuilder {
     }
     if (count === 1) sum = ggml.ggml_cont(context, sum);
     if (spec.sharedIntermediateSize === undefined) return sum;
-    let shared = operators.dense(`${key}.shared`, spec.activation, input);
+    let shared = operators.dense(`${key}.shared`, spec.activation, input, {
+      width: spec.sharedIntermediateSize,
+      tokens: rows,
+    });
     if (spec.sharedGate) {
       shared = ggml.ggml_mul(
         context,

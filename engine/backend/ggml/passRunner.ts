@@ -9,6 +9,8 @@ import { buildPass, type Loaded, type PassGraph, type PassShape } from './forwar
 import { addressOf, type Pointer } from './library.ts';
 import { cacheTypes } from './types.ts';
 
+type Shape = Omit<PassShape, 'ranges'>;
+
 /** The graph of the last pass of a kind, and the memory of its activations. */
 interface Slot {
   readonly allocator: Pointer;
@@ -16,7 +18,8 @@ interface Slot {
 }
 
 interface Built {
-  readonly key: string;
+  readonly shape: Shape;
+  readonly ranges: readonly GgmlRange[];
   readonly pass: PassGraph;
   /** The caches' tensors, and a buffer for each. */
   readonly context: Pointer;
@@ -29,8 +32,6 @@ export class PassRunner {
   /** Decode keeps its graph while prompts of other requests are computed in between. */
   readonly #one: Slot;
   readonly #many: Slot;
-  readonly #ids = new WeakMap<GgmlRange, number>();
-  #ranges = 0;
 
   constructor(loaded: Loaded, threads: ComputeThreads) {
     this.#loaded = loaded;
@@ -98,16 +99,9 @@ export class PassRunner {
     this.#loaded.ggml.ggml_backend_tensor_set(tensor, values, 0, values.byteLength);
   }
 
-  #pass(ranges: readonly GgmlRange[], shape: Omit<PassShape, 'ranges'>): PassGraph {
+  #pass(ranges: readonly GgmlRange[], shape: Shape): PassGraph {
     const slot = shape.tokens === 1 ? this.#one : this.#many;
-    const key = [
-      shape.tokens,
-      shape.rows,
-      ...shape.blocks.map((blocks) => blocks.at(-1)?.visible),
-      ...shape.starts,
-      ...ranges.map((range) => this.#idOf(range)),
-    ].join();
-    if (slot.built?.key === key) return slot.built.pass;
+    if (slot.built && isFor(slot.built, ranges, shape)) return slot.built.pass;
     this.#release(slot);
     const { ggml, model } = this.#loaded;
     const bytes = 2 * ranges.length * ggml.ggml_tensor_overhead();
@@ -133,14 +127,8 @@ export class PassRunner {
     });
     const pass = buildPass(this.#loaded, { ...shape, ranges: caches });
     if (!ggml.ggml_gallocr_alloc_graph(slot.allocator, pass.graph)) throw new Error('out of memory for activations');
-    slot.built = { key, pass, buffers, context };
+    slot.built = { shape, ranges, pass, buffers, context };
     return pass;
-  }
-
-  #idOf(range: GgmlRange): number {
-    const id = this.#ids.get(range) ?? this.#ranges++;
-    this.#ids.set(range, id);
-    return id;
   }
 
   #release(slot: Slot): void {
@@ -158,6 +146,18 @@ export class PassRunner {
       this.#loaded.ggml.ggml_gallocr_free(slot.allocator);
     }
   }
+}
+
+/** Whether the graph was built for these ranges and this shape. */
+function isFor(built: Built, ranges: readonly GgmlRange[], { tokens, rows, blocks, starts }: Shape): boolean {
+  const { shape } = built;
+  return (
+    shape.tokens === tokens &&
+    shape.rows === rows &&
+    blocks.every((own, group) => shape.blocks[group]?.at(-1)?.visible === own.at(-1)?.visible) &&
+    starts.every((start, group) => shape.starts[group] === start) &&
+    ranges.every((range, layer) => built.ranges[layer] === range)
+  );
 }
 
 function tailOf(layout: CacheLayout, group: number): TokenRange {

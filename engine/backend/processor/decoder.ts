@@ -32,7 +32,7 @@ import {
   processorScratchBytes,
   usualContextTokens,
 } from '../memoryPlan.ts';
-import { embed } from '../reference/forward.ts';
+import { EmbeddingRows } from './embeddingRows.ts';
 import {
   bytesOf,
   bytesOfState,
@@ -87,6 +87,7 @@ export class ProcessorDecoder implements Decoder {
   readonly notes: readonly string[];
   readonly #graph: LoadedGraph;
   readonly #cache: BlockCache;
+  readonly #embedding: EmbeddingRows | undefined;
   #end: Promise<void> | undefined;
 
   constructor(graph: LoadedGraph) {
@@ -96,6 +97,7 @@ export class ProcessorDecoder implements Decoder {
     this.contextTokens = graph.contextTokens;
     this.notes = graph.notes;
     this.#cache = new BlockCache(storageOf(graph), graph.contextTokens);
+    this.#embedding = graph.embedding && new EmbeddingRows(graph.spec, graph.embedding);
   }
 
   get serializer(): SequenceSerializer {
@@ -131,8 +133,7 @@ export class ProcessorDecoder implements Decoder {
   }
 
   async #forThread({ sequence, tokens, logits, hidden }: OwnSlice<CachedSequence>): Promise<ThreadSlice> {
-    const { embedding } = this.#graph;
-    const states = hidden ?? (embedding && (await embed(this.spec, embedding, tokens)));
+    const states = hidden ?? (await this.#embedding?.of(tokens));
     return { sequence: sequence.id, layout: layoutOf(sequence), tokens, logits, ...(states && { hidden: states }) };
   }
 

@@ -48,6 +48,13 @@ describe('the threads of a pass', () => {
     }
   });
 
+  it('stay two where 1.78 of them are counted, and become one beside a program that keeps a processor busy', () => {
+    expect(new Set(run(new GrantedThreads(2), 1.78, 0, 10_000))).toEqual(new Set([2]));
+    for (const count of [2, 4, 8]) {
+      expect(run(new GrantedThreads(count), (count * count) / (count + 1), 0, 400).at(-1)).toBe(count - 1);
+    }
+  });
+
   it('stay one if there is only one, and ignore passes too short to measure', () => {
     expect(new Set(run(new GrantedThreads(1), 0.2, 0, 5_000))).toEqual(new Set([1]));
     const threads = new GrantedThreads(4);
