@@ -1,6 +1,6 @@
 /** Manifests of installed models, and the atomic step that installs a model. */
 import { createHash, type Hash } from 'node:crypto';
-import { mkdir, open, opendir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, opendir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
@@ -135,23 +135,35 @@ export async function findDamage({ folder, manifest }: Installed, options: WorkO
   return damaged;
 }
 
-/** Removes what was computed from models that are no longer there, or whose files outside of the store were never hashed. */
+/** Removes what was computed from models that are no longer there. */
 export async function removeDerived(root: string): Promise<void> {
   const digests = new Set((await listInstalled(root)).map(({ manifest }) => manifest.digest));
   const folder = derivedDirectory(root);
   for (const name of await readdir(folder).catch(() => [])) {
     const digest = /^[0-9a-f]{64}(?=\.)/.exec(name)?.[0];
-    if (digest === undefined || digests.has(digest)) continue;
-    if (name.startsWith(`${digest}.at`) && (await isHashed(join(digestDirectory(root), `${digest}.json`)))) continue;
+    if (digest === undefined || digests.has(digest) || isOfPlace(name)) continue;
     await rm(join(folder, name), { force: true });
+  }
+  await removeAbandoned(root);
+}
+
+/** Removes what was computed from files outside of the store that are no longer where they were. */
+export async function removeAbandoned(root: string): Promise<void> {
+  const folder = derivedDirectory(root);
+  for (const name of await readdir(folder).catch(() => [])) {
+    if (!isOfPlace(name)) continue;
+    const place = await readFile(join(folder, placeName(name.slice(0, 64))), 'utf8').catch(() => '');
+    if (place !== '' && (await isThere(place))) continue;
+    // Windows refuses while another process maps the file; a later load removes it.
+    await rm(join(folder, name), { force: true }).catch(() => undefined);
   }
 }
 
-/** Whether the files of such a record are still there. */
-async function isHashed(file: string): Promise<boolean> {
-  const known = record.safeParse(await readJson(file).catch(() => undefined)).data;
-  return known !== undefined && (await stat(known.path).catch(() => undefined)) !== undefined;
-}
+const isThere = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
 
 /** Path for the loader: the GGUF file, the first part of a split one, or the folder of a safetensors checkpoint. */
 export function pathToLoad({
@@ -180,13 +192,26 @@ export function storedDigest(path: string, storeDirectory: string): string | und
 }
 
 /**
- * Identifies files outside the store by their path and state: `<sha256>.at<16 digits>`. Undefined if they can't be
- * read.
+ * Identifies files outside the store by their path and state: `<sha256>.at<16 digits>`. Notes the path beside what is
+ * derived from them. Undefined if they can't be read.
  */
-export async function stateName(path: string): Promise<string | undefined> {
+export async function stateName(path: string, storeDirectory: string): Promise<string | undefined> {
   const files = await filesOf(path).catch(() => undefined);
-  return files && `${sha256Of(resolve(path))}.at${sha256Of(JSON.stringify(files)).slice(0, 16)}`;
+  if (!files) return undefined;
+  const place = resolve(path);
+  const folder = derivedDirectory(storeDirectory);
+  await mkdir(folder, { recursive: true })
+    .then(() => writeFile(join(folder, placeName(sha256Of(place))), place))
+    // The load itself reports a folder that can't be written.
+    .catch(() => undefined);
+  return `${sha256Of(place)}.at${sha256Of(JSON.stringify(files)).slice(0, 16)}`;
 }
+
+/** The file that names the place of files outside of the store. */
+const placeName = (digest: string): string => `${digest}.place`;
+
+/** Whether a derived file belongs to files outside of the store. */
+const isOfPlace = (name: string): boolean => /^[0-9a-f]{64}\.(at[0-9a-f]{16}\.|place$)/.test(name);
 
 const sha256Of = (text: string): string => createHash('sha256').update(text).digest('hex');
 

@@ -6,7 +6,7 @@ import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/choice.ts';
 import { derivedDirectory } from '../catalogue/files.ts';
-import { stateName, storedDigest } from '../catalogue/manifest.ts';
+import { removeAbandoned, stateName, storedDigest } from '../catalogue/manifest.ts';
 import { openStore } from '../catalogue/store.ts';
 import { firstIssue, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import type { Embedder } from '../index/repository/embeddings.ts';
@@ -136,7 +136,9 @@ export async function decoderFor(
   const digest =
     storeDirectory === undefined
       ? undefined
-      : (storedDigest(model.path, storeDirectory) ?? (await stateName(model.path)));
+      : (storedDigest(model.path, storeDirectory) ?? (await stateName(model.path, storeDirectory)));
+  // Before new weights are packed, so that there is room for them.
+  if (storeDirectory !== undefined) await removeAbandoned(storeDirectory);
   const options: LoadOptions = {
     onProgress,
     signal,

@@ -159,14 +159,14 @@ describe('damaged packed weights', () => {
     expect(changes).toHaveLength(1);
   });
 
-  it('of a model outside of the store are kept for the next start, until its files change', async () => {
-    const [store, tiny] = [temporaryFolder(), await makeTinyModel()];
-    onTestFinished(() => tiny.remove());
+  it('of a model outside of the store are kept until its files change, or are gone at the next load', async () => {
+    const [store, tiny, second] = [temporaryFolder(), await makeTinyModel(), await makeTinyModel()];
+    onTestFinished(() => Promise.all([tiny.remove(), second.remove()]).then(() => undefined));
     const derived = join(store, 'derived');
     /** Name and inode of what a start leaves. */
-    const left = async () => {
+    const left = async ({ path } = tiny) => {
       const engine = new Engine({ storeDirectory: store, onDelta: () => {}, onProgress: () => {} });
-      const wish = { model: tiny.path, backend: 'onnx', contextTokens: 256, threads: 1, diskCacheBytes: 0 };
+      const wish = { model: path, backend: 'onnx', contextTokens: 256, threads: 1, diskCacheBytes: 0 };
       await engine.load(loadParams.parse(wish));
       await engine.unload();
       const names = (await readdir(derived)).filter((name) => name.endsWith('.weights'));
@@ -181,6 +181,11 @@ describe('damaged packed weights', () => {
     const other = await left();
     expect(other).toHaveLength(1);
     expect(other[0]?.[0]).not.toBe(first[0]?.[0]);
+    expect(await left(second)).toHaveLength(2);
+    await tiny.remove();
+    const [last, ...rest] = await left(second);
+    expect(rest).toEqual([]);
+    expect(last?.[0]).not.toBe(other[0]?.[0]);
   });
 
   it("are not blamed if the model's own weights yield NaN", async () => {

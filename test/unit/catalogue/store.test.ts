@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { CatalogueEntry } from '../../../engine/catalogue/catalogue.ts';
 import { requireSpace, type StoreProgress } from '../../../engine/catalogue/files.ts';
+import { stateName } from '../../../engine/catalogue/manifest.ts';
 import { stagingFolder } from '../../../engine/catalogue/sources.ts';
 import { openStore, type Store, toModelEntry } from '../../../engine/catalogue/store.ts';
 import { modelEntry } from '../../../engine/protocol/models.ts';
@@ -214,22 +215,20 @@ describe('removing', () => {
     const store = await open(await serveHub());
     await store.pull('tiny');
     const derived = join(store.directory, 'derived');
-    await mkdir(derived);
     const gone = `${'a'.repeat(64)}.onnx2.weights`;
-    const [elsewhere, goneElsewhere] = [join(temporaryFolder(), 'own.gguf'), '/nowhere/own.gguf'];
-    await writeFile(elsewhere, content);
-    await mkdir(join(store.directory, 'digests'));
+    const [elsewhere, goneElsewhere] = [join(temporaryFolder(), 'own.gguf'), join(temporaryFolder(), 'gone.gguf')];
     const ofFile = async (path: string): Promise<string> => {
-      const record = { path, files: [] };
-      await writeFile(join(store.directory, 'digests', `${sha256(path)}.json`), JSON.stringify(record));
-      return `${sha256(path)}.at0123456789abcdef.onnx2.weights`;
+      await writeFile(path, content);
+      return `${await stateName(path, store.directory)}.onnx2.weights`;
     };
     const kept = await ofFile(elsewhere);
     const names = [`${sha256(content)}.onnx2.weights`, gone, kept, await ofFile(goneElsewhere), 'threads.json'];
     for (const name of names) await writeFile(join(derived, name), 'computed');
+    await rm(goneElsewhere);
     await store.remove('tiny');
     const left = (await filesBelow(store.directory)).filter((name) => name.startsWith('derived'));
-    expect(left).toEqual([`derived/${kept}`, 'derived/threads.json'].sort());
+    const place = `${sha256(elsewhere)}.place`;
+    expect(left).toEqual([`derived/${kept}`, `derived/${place}`, 'derived/threads.json'].sort());
   });
 
   it('does not follow a symbolic link out of the store', async () => {
