@@ -25,7 +25,9 @@ const parameters = {
   /** If drafts don't pay, one is tried after this many passes, because costs and texts change. */
   probeInterval: 128,
   /** The acceptance rate before any measurement, weighted like this many tokens. */
-  initialAcceptance: { rate: 0.7, tokens: 8 },
+  initialAcceptance: { rate: 0.7, tokens: 4 },
+  /** With a higher acceptance rate, lengths that were never measured are tried. */
+  rightRate: 0.8,
   /** Weight of older tokens in the acceptance rate. */
   decay: 0.98,
   /** Prefill of one token by the smaller model, as a share of a pass of the larger one, until it is measured. */
@@ -75,12 +77,17 @@ export class DraftModel {
   }
 
   /**
-   * The draft length that yields the most tokens a millisecond; 0: none pays. @param probes tries the next longer
-   * length.
+   * The draft length that yields the most tokens a millisecond; 0: none pays. Each length is tried once while nearly all
+   * drafts are right: a pass with a few rows may cost three times as much as one with a single row, and hardly less
+   * than one with many.
+   * @param probes tries the next longer length.
    */
   bestLength(probes: boolean): number {
-    const best = this.#costs.bestLength(Math.min(0.98, this.#accepted / this.#predicted), parameters.maxCost);
-    return probes ? this.#costs.longer(best, parameters.maxCost) : best;
+    const { maxCost, rightRate } = parameters;
+    const rate = this.#accepted / this.#predicted;
+    const best = this.#costs.bestLength(Math.min(0.98, rate), maxCost);
+    if (probes) return this.#costs.longer(best, maxCost);
+    return best === 0 && rate > rightRate ? (this.#costs.unmeasured(maxCost) ?? 0) : best;
   }
 
   /** Prefills the text into the smaller model's cache. @returns whether that succeeded. */

@@ -203,6 +203,11 @@ export class Speculation {
     return this.#lengths(maxCost).find((each) => each > length) ?? length;
   }
 
+  /** The shortest length without a measurement. */
+  unmeasured(maxCost: number): number | undefined {
+    return this.#lengths(maxCost).find((each) => !this.#costs.has(each));
+  }
+
   #lengths(maxCost: number): readonly number[] {
     const { draftLengths } = parameters;
     const tooLong = draftLengths.findIndex((length) => this.#cost(length) > maxCost);

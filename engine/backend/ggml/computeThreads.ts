@@ -5,6 +5,15 @@ import { type Ggml, type LibraryFiles, openGgml, type Pointer } from './library.
 /** More than `sizeof(struct ggml_threadpool_params)`. */
 const threadpoolParameterBytes = 1024;
 
+/** Offsets in it: the number of threads, and how long they look for the next graph before they sleep. */
+const [threadsAt, pollAt] = [512, 520];
+
+/**
+ * About 8 ms, longer than the pause between two tokens. By default threads look for half a second, in which they take
+ * processors from another model: a larger one that a smaller one drafts for then answers at 0.8 of its speed.
+ */
+const poll = 1;
+
 export class ComputeThreads {
   readonly ggml: Ggml;
   readonly backend: Pointer;
@@ -18,6 +27,9 @@ export class ComputeThreads {
     this.backend = ggml.ggml_backend_cpu_init();
     const parameters = new Uint8Array(threadpoolParameterBytes);
     ggml.ggml_threadpool_params_init(parameters, threads);
+    const view = new DataView(parameters.buffer);
+    // A later release may order the fields otherwise.
+    if (view.getUint32(threadsAt, true) === threads) view.setUint32(pollAt, poll, true);
     this.#pool = ggml.ggml_threadpool_new(parameters);
     ggml.ggml_backend_cpu_set_n_threads(this.backend, threads);
     ggml.ggml_backend_cpu_set_threadpool(this.backend, this.#pool);

@@ -20,17 +20,20 @@ interface Options {
   readonly right?: number;
   /** Milliseconds of its passes. The larger one takes 10, and 0.5 for each further row. */
   readonly smallMs?: number;
+  /** Milliseconds more for a pass of the larger one with several rows. */
+  readonly severalMs?: number;
   readonly drafts?: boolean;
   readonly draws?: boolean;
   readonly contextTokens?: number;
 }
 
-function setUp({ right = 1, smallMs = 1, drafts = true, draws = false, contextTokens = 8192 }: Options = {}) {
+function setUp(options: Options = {}) {
+  const { right = 1, smallMs = 1, severalMs = 0, drafts = true, draws = false, contextTokens = 8192 } = options;
   let clock = 0;
   const now = (): number => clock;
   const random = seededRandom(1);
   const device = new SharedDevice({ patienceMs: patient, now });
-  const machine = (passMs: number, rowMs: number, follow: typeof text, context: number) => {
+  const machine = (passMs: number, rowMs: number, several: number, follow: typeof text, context: number) => {
     const decoder = new FakeDecoder({
       vocabularySize,
       contextTokens: context,
@@ -39,7 +42,7 @@ function setUp({ right = 1, smallMs = 1, drafts = true, draws = false, contextTo
       draws,
       beforeRun: (batch, steps) => {
         const rows = batch.reduce((sum, { tokens }) => sum + tokens.length, 0);
-        clock += steps * (passMs + rowMs * (rows - 1));
+        clock += steps * (passMs + rowMs * (rows - 1) + (rows > 1 ? several : 0));
       },
     });
     const cache = new PrefixCache({ decoder, maxIdle: (owner) => (owner === draftOwner ? 1 : 4) });
@@ -56,7 +59,7 @@ function setUp({ right = 1, smallMs = 1, drafts = true, draws = false, contextTo
     return { decoder, scheduler, cache };
   };
   const guess: typeof text = (tokens) => (random() < right ? text(tokens) : (text(tokens) + 1) % vocabularySize);
-  const [large, small] = [machine(10, 0.5, text, 8192), machine(smallMs, 0.05, guess, contextTokens)];
+  const [large, small] = [machine(10, 0.5, severalMs, text, 8192), machine(smallMs, 0.05, 0, guess, contextTokens)];
   if (drafts) large.scheduler.draftWith(new DraftModel(small.scheduler, vocabularySize, now));
   const generate = async (maxTokens: number, fields: Partial<TokenRequest> = {}) => {
     const received: number[] = [];
@@ -97,6 +100,13 @@ describe('a smaller model that drafts', () => {
     const plain = await plainly(1000);
     expect((await setUp({ right: 0 }).generate(1000)).ms).toBeLessThan(1.06 * plain.ms);
     expect((await setUp({ smallMs: 10 }).generate(1000)).ms).toBeLessThan(1.06 * plain.ms);
+  });
+
+  it('drafts more tokens where a few cost nearly as much as many, and no longer if it is often wrong', async () => {
+    const costs = { severalMs: 12, smallMs: 2.5 };
+    const plain = await plainly(600);
+    expect((await setUp(costs).generate(600)).ms).toBeLessThan(plain.ms / 1.4);
+    expect((await setUp({ ...costs, right: 0.5 }).generate(600)).ms).toBeLessThan(1.06 * plain.ms);
   });
 
   it('is tried again now and then, so that it helps once it is right', async () => {
