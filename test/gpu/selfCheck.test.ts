@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Decoder } from '../../engine/backend/backend.ts';
 import { onnxBackend } from '../../engine/backend/onnx/index.ts';
-import { bounds, checkNotes, errorOn, firstPasses, prepareCheck } from '../../engine/backend/webgpu/check/selfCheck.ts';
+import { bounds, checkNotes, errorOn, prepareCheck } from '../../engine/backend/webgpu/check/selfCheck.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { openModel } from '../../engine/model/open.ts';
@@ -204,7 +204,7 @@ describe('without faults', () => {
       // Lavapipe compiles each kernel for seconds; f16 is the default.
       const all = !lavapipe || everything || name === 'gpt-oss';
       for (const precision of all ? (['f32', 'f16', 'q8'] as const) : (['f16'] as const)) {
-        const checked = await prepareCheck(model, precision, firstPasses);
+        const checked = prepareCheck(model, precision, true);
         expect(await errorOn(gpu, checked)).toBeLessThan(bounds[precision] / 10);
       }
       await model.file.close();
@@ -303,9 +303,9 @@ describeUnless(withoutMatrices, 'a fault in subgroup matrices leaves the model o
 describeUnless(onSwiftshader, 'Qwen3-8B Q4_K_M in small', () => {
   const published = models.find(({ name }) => name === 'Qwen3-8B Q4_K_M');
   if (!published) throw new Error('the gate has Qwen3-8B');
-  const checked = prepareCheck({ spec: published.spec, weights: weightsOf(published) }, 'f32', firstPasses);
+  const checked = prepareCheck({ spec: published.spec, weights: weightsOf(published) }, 'f32', true);
   it('passes', async () => {
-    expect(await errorOn(gpu, await checked)).toBeLessThan(bounds.f32 / 10);
+    expect(await errorOn(gpu, checked)).toBeLessThan(bounds.f32 / 10);
   });
   it.each<Fault>([
     ['jointVector', 'gain[quads.x + 2u]', 'gain[quads.x + 1u]'],
@@ -314,7 +314,7 @@ describeUnless(onSwiftshader, 'Qwen3-8B Q4_K_M in small', () => {
     ['matrixVector Q4_K', 'vec4u(48u)', 'vec4u(16u)'],
   ])('%s: %s instead of %s is found', async (...fault) => {
     const changed = plant(fault);
-    expect(await errorOn(gpu, await checked)).toBeGreaterThan(bounds.f32);
+    expect(await errorOn(gpu, checked)).toBeGreaterThan(bounds.f32);
     expect([...changed]).not.toEqual([]);
   });
 });

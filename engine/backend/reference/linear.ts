@@ -16,8 +16,14 @@ export function linear(input: Float32Array, weight: Matrix, bias?: Float32Array)
   const tokens = input.length / columns;
   const output = new Float32Array(tokens * rows);
   const input64 = Float64Array.from(input);
-  const whole = rows - (rows % 4);
-  for (let row = 0; row < whole; row += 4) fourRows(input64, weight, row, output);
+  const four = { values: new Float64Array(4 * columns), columns, stride: rows };
+  const [whole, pairs] = [rows - (rows % 4), tokens - (tokens % 2)];
+  for (let row = 0; row < whole; row += 4) {
+    four.values.set(values.subarray(row * columns, (row + 4) * columns));
+    for (let token = 0; token < pairs; token += 2)
+      ofTwoTokens(four, input64, token, output.subarray(token * rows + row));
+    if (pairs < tokens) ofOneToken(four, input64, pairs, output.subarray(pairs * rows + row));
+  }
   for (let row = whole; row < rows; row++) {
     for (let token = 0; token < tokens; token++) {
       output[token * rows + row] = dot(values, row * columns, input, token * columns, columns);
@@ -28,33 +34,63 @@ export function linear(input: Float32Array, weight: Matrix, bias?: Float32Array)
   return output;
 }
 
-/**
- * Computes four output rows at once: they share the loads of the input, and their sums are independent. Twice as fast
- * as one.
- */
-function fourRows(input: Float64Array, { rows, columns, values }: Matrix, row: number, output: Float32Array): void {
-  const at0 = row * columns;
-  const at1 = at0 + columns;
-  const at2 = at1 + columns;
-  const at3 = at2 + columns;
-  for (let start = 0, out = row; start < input.length; start += columns, out += rows) {
-    let sum0 = 0;
-    let sum1 = 0;
-    let sum2 = 0;
-    let sum3 = 0;
-    // `as number`: the indices are in range by construction, and a fallback would cost a branch an element.
-    for (let i = 0; i < columns; i++) {
-      const x = input[start + i] as number;
-      sum0 += (values[at0 + i] as number) * x;
-      sum1 += (values[at1 + i] as number) * x;
-      sum2 += (values[at2 + i] as number) * x;
-      sum3 += (values[at3 + i] as number) * x;
-    }
-    output[out] = sum0;
-    output[out + 1] = sum1;
-    output[out + 2] = sum2;
-    output[out + 3] = sum3;
+/** Four rows of a matrix, which share the loads of the input; their sums are independent. */
+interface FourRows {
+  readonly values: Float64Array;
+  readonly columns: number;
+  /** Outputs from one token to the next. */
+  readonly stride: number;
+}
+
+/** Two tokens share the loads of the rows: 1.5 times as fast as one after the other. */
+function ofTwoTokens({ values, columns, stride }: FourRows, input: Float64Array, token: number, output: Float32Array) {
+  const [at1, at2, at3] = [columns, 2 * columns, 3 * columns];
+  const start = token * columns;
+  const next = start + columns;
+  let [a0, a1, a2, a3] = [0, 0, 0, 0];
+  let [b0, b1, b2, b3] = [0, 0, 0, 0];
+  // `as number`: the indices are in range by construction, and a fallback would cost a branch an element.
+  for (let i = 0; i < columns; i++) {
+    const a = input[start + i] as number;
+    const b = input[next + i] as number;
+    const w0 = values[i] as number;
+    const w1 = values[at1 + i] as number;
+    const w2 = values[at2 + i] as number;
+    const w3 = values[at3 + i] as number;
+    a0 += w0 * a;
+    a1 += w1 * a;
+    a2 += w2 * a;
+    a3 += w3 * a;
+    b0 += w0 * b;
+    b1 += w1 * b;
+    b2 += w2 * b;
+    b3 += w3 * b;
   }
+  output[0] = a0;
+  output[1] = a1;
+  output[2] = a2;
+  output[3] = a3;
+  output[stride] = b0;
+  output[stride + 1] = b1;
+  output[stride + 2] = b2;
+  output[stride + 3] = b3;
+}
+
+function ofOneToken({ values, columns }: FourRows, input: Float64Array, token: number, output: Float32Array) {
+  const [at1, at2, at3] = [columns, 2 * columns, 3 * columns];
+  const start = token * columns;
+  let [a0, a1, a2, a3] = [0, 0, 0, 0];
+  for (let i = 0; i < columns; i++) {
+    const a = input[start + i] as number;
+    a0 += (values[i] as number) * a;
+    a1 += (values[at1 + i] as number) * a;
+    a2 += (values[at2 + i] as number) * a;
+    a3 += (values[at3 + i] as number) * a;
+  }
+  output[0] = a0;
+  output[1] = a1;
+  output[2] = a2;
+  output[3] = a3;
 }
 
 /** `a[aStart…] · b[bStart…]` over `length` elements, with four independent sums to hide the latency of additions. */

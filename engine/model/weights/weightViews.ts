@@ -279,11 +279,16 @@ async function applyBlockScale(values: Float32Array, weight: Weight, firstRow: n
   const matrixRows = weight.shape.at(-2) ?? 1;
   const scaleRows = Math.ceil(matrixRows / blockRows);
   const scaleColumns = Math.ceil(columns / blockColumns);
-  for (let at = 0; at < values.length; at++) {
-    const row = firstRow + Math.floor(at / columns);
+  for (let start = 0; start < values.length; start += columns) {
+    const row = firstRow + start / columns;
     // Every expert starts new blocks.
     const scaleRow = Math.floor(row / matrixRows) * scaleRows + Math.floor((row % matrixRows) / blockRows);
-    const scale = scales[scaleRow * scaleColumns + Math.floor((at % columns) / blockColumns)];
-    values[at] = (values[at] ?? 0) * (scale ?? 0);
+    for (let block = 0; block < scaleColumns; block++) {
+      const scale = scales[scaleRow * scaleColumns + block] ?? 0;
+      const end = Math.min(columns, (block + 1) * blockColumns);
+      for (let column = block * blockColumns; column < end; column++) {
+        values[start + column] = (values[start + column] ?? 0) * scale;
+      }
+    }
   }
 }

@@ -37,7 +37,11 @@ export interface SmallModel {
 const width = sharedColumns;
 const mostTokens = 512;
 const mostLayers = 4;
-const mostTopK = 4;
+const mostTopK = 2;
+/** Where only some groups of experts are used, so that a token's experts are in more of them than are used. */
+const mostTopKOfGroups = 4;
+/** A window that ends within the check's prompt. */
+const mostWindow = 48;
 
 /** Types of the matrices of a layer, by which its kernels differ. */
 function typesOf({ attention, feedForward }: LayerWeights): Record<string, string> {
@@ -96,16 +100,17 @@ function smallAttention(spec: AttentionSpec): AttentionSpec {
   // With the published lengths, no query would change within the check's context.
   const { queryTemperature: temperature } = spec;
   const early = temperature && { queryTemperature: { ...temperature, originalContextTokens: 16 } };
-  return { ...spec, ...early, numKeyValueHeads, numAttentionHeads: group * numKeyValueHeads };
+  const window = spec.slidingWindow === undefined ? {} : { slidingWindow: Math.min(spec.slidingWindow, mostWindow) };
+  return { ...spec, ...early, ...window, numKeyValueHeads, numAttentionHeads: group * numKeyValueHeads };
 }
 
 function smallFeedForward(spec: FeedForwardSpec): FeedForwardSpec {
   const intermediateSize = Math.min(spec.intermediateSize, width);
   if (spec.kind !== 'experts') return { ...spec, intermediateSize };
   const { router, sharedIntermediateSize: shared } = spec;
-  const expertsPerToken = Math.min(spec.expertsPerToken, mostTopK);
-  // One expert more than a token chooses, so that most tokens of a prompt visit each expert and fill its tiles.
   const { groups, groupsUsed } = router.kind === 'sigmoid-grouped' ? router : { groups: 1, groupsUsed: 1 };
+  const expertsPerToken = Math.min(spec.expertsPerToken, groups > 1 ? mostTopKOfGroups : mostTopK);
+  // One expert more than a token chooses, so that most tokens of a prompt visit each expert and fill its tiles.
   const ofGroup = Math.max(2, Math.ceil((expertsPerToken + 1) / groupsUsed));
   return {
     ...spec,
@@ -236,16 +241,23 @@ class WeightMaker {
     const seed = this.#seed++;
     const columns = shape.at(-1) ?? 1;
     const rowBytes = byteLengthOf(type, [columns]);
+    const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
+    let made: Uint8Array | undefined;
+    const make = (): Uint8Array => {
+      const bytes = new Uint8Array(rows * rowBytes);
+      for (let row = 0; row < rows; row++) {
+        fillRow(type, bytes.subarray(row * rowBytes, (row + 1) * rowBytes), seed * 65_537 + row, columns);
+      }
+      return bytes;
+    };
     const weight: Weight = {
       name: `check ${seed}`,
       type,
       shape,
+      // The reference and each try on the device read it.
       readRows: async (start, count) => {
-        const bytes = new Uint8Array(count * rowBytes);
-        for (let row = 0; row < count; row++) {
-          fillRow(type, bytes.subarray(row * rowBytes, (row + 1) * rowBytes), seed * 65_537 + start + row, columns);
-        }
-        return bytes;
+        made ??= make();
+        return made.slice(start * rowBytes, (start + count) * rowBytes);
       },
     };
     if (!blockScale) return weight;
