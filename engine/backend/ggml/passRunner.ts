@@ -19,7 +19,8 @@ interface Slot {
 
 interface Built {
   readonly shape: Shape;
-  readonly ranges: readonly GgmlRange[];
+  /** Ids of the caches' ranges: a reference would keep the memory of a sequence that was disposed. */
+  readonly ranges: readonly number[];
   readonly pass: PassGraph;
   /** The caches' tensors, and a buffer for each. */
   readonly context: Pointer;
@@ -127,7 +128,7 @@ export class PassRunner {
     });
     const pass = buildPass(this.#loaded, { ...shape, ranges: caches });
     if (!ggml.ggml_gallocr_alloc_graph(slot.allocator, pass.graph)) throw new Error('out of memory for activations');
-    slot.built = { shape, ranges, pass, buffers, context };
+    slot.built = { shape, ranges: ranges.map(({ id }) => id), pass, buffers, context };
     return pass;
   }
 
@@ -156,7 +157,7 @@ function isFor(built: Built, ranges: readonly GgmlRange[], { tokens, rows, block
     shape.rows === rows &&
     blocks.every((own, group) => shape.blocks[group]?.at(-1)?.visible === own.at(-1)?.visible) &&
     starts.every((start, group) => shape.starts[group] === start) &&
-    ranges.every((range, layer) => built.ranges[layer] === range)
+    ranges.every(({ id }, layer) => built.ranges[layer] === id)
   );
 }
 
@@ -200,6 +201,8 @@ function alignedMemory(byteLength: number, addressOf: (bytes: Uint8Array) => big
 
 /** Keys `[columns, kvHeads · keyDim]`, then values `[kvHeads · valueDim, columns]`; the first row or column is of token `first`. */
 export class GgmlRange implements LayerRange<GgmlRange> {
+  static #made = 0;
+  readonly id = GgmlRange.#made++;
   readonly first: number;
   readonly columns: number;
   readonly keys: Uint8Array;
