@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { defaultTuning } from '../../engine/backend/webgpu/device/adapter.ts';
 import type { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import {
   matrixMatrixGroups,
@@ -20,6 +21,8 @@ interface Options {
   readonly norm?: boolean;
   readonly gelu?: boolean;
   readonly rowsPerHead?: number;
+  /** Instead of the default of `Tuning`. */
+  readonly threadRows?: number;
 }
 
 /** torch's `gelu(approximate="tanh")`. */
@@ -75,9 +78,10 @@ async function checkProduct(
   };
   const inputs = [matrix.words, x, ...(options.norm ? [gain] : []), ...(options.bias ? [bias] : [])];
   if (tokens <= 16) {
+    const { threadRows = defaultTuning.threadRows } = options;
     const kernel = matrixVectorKernel(
       { ...shape, tokens, ...(options.norm ? { norm: { epsilon: 1e-5 } } : {}) },
-      gpu.capabilities,
+      { ...gpu.capabilities, tuning: { ...defaultTuning, threadRows } },
     );
     const y = await runKernel(gpu, kernel, inputs, tokens * rows, [Math.ceil(rows / rowsPerGroup)]);
     expect(normalisedError(y, expected)).toBeLessThan(1e-10);
@@ -118,6 +122,9 @@ describe('matmuls with a quantised matrix', () => {
   for (const type of slice ? representatives : allTypes) {
     it(`${type}: long rows by one token, normalised`, () =>
       checkProduct(held.gpu, type, 9, 1024, { tokens: 1, norm: true, bias: true }));
+    it.each([2, 1])(`${type}: long rows by one token, %i of them a thread, normalised`, (threadRows) =>
+      checkProduct(held.gpu, type, 9, 1024, { tokens: 1, norm: true, bias: true, threadRows }),
+    );
   }
   for (const type of ['BF16', 'Q4_K', 'MXFP4'] as const) {
     it(`${type}: with bias`, () => checkProduct(held.gpu, type, 9, 512, { tokens: 4, bias: true }));

@@ -9,6 +9,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } 
 import type { Decoder } from '../../engine/backend/backend.ts';
 import { onnxBackend } from '../../engine/backend/onnx/index.ts';
 import { bounds, checkNotes, errorOn, prepareCheck } from '../../engine/backend/webgpu/check/selfCheck.ts';
+import { defaultTuning } from '../../engine/backend/webgpu/device/adapter.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { openModel } from '../../engine/model/open.ts';
@@ -307,6 +308,21 @@ describeUnless(onSwiftshader, 'Qwen3-8B Q4_K_M in small', () => {
   it('passes', async () => {
     expect(await errorOn(gpu, checked)).toBeLessThan(bounds.f32 / 10);
   });
+  // Rows of which a thread multiplies a chunk at once, and a fault in the rows that the second thread takes.
+  it.each([
+    [2, 'vec4u(0u, 0u, 2u, 2u)', 'vec4u(0u, 0u, 2u, 0u)'],
+    [1, 'vec4u(0u, 1u, 2u, 3u)', 'vec4u(0u, 1u, 1u, 3u)'],
+  ] as const)(
+    'passes as tuned to %i rows a thread, and finds a fault in how rows are divided',
+    async (threadRows, from, to) => {
+      gpu.capabilities = { ...asOpened, tuning: { ...defaultTuning, threadRows } };
+      expect(await errorOn(gpu, checked)).toBeLessThan(bounds.f32 / 10);
+      const changed = plant(['', from, to]);
+      expect(await errorOn(gpu, checked)).toBeGreaterThan(bounds.f32);
+      const kinds = new Set([...changed].map((label) => label.split(' ')[0]));
+      expect([...kinds].sort()).toEqual(['gatedVector', 'jointVector', 'matrixVector']);
+    },
+  );
   it.each<Fault>([
     ['jointVector', 'gain[quads.x + 2u]', 'gain[quads.x + 1u]'],
     ...(everything ? [['jointVector', '0x03c003c0u', '0x03800380u'] as const] : []),

@@ -63,7 +63,7 @@ const expected = golden.logits.subarray((ids.length - 1) * width, ids.length * w
 
 await onLavapipe(() => {
   it.each<Tuning>([
-    { ...defaultTuning, vectorThreads: 32, attentionGroups: 128 },
+    { ...defaultTuning, vectorThreads: 32, attentionGroups: 128, threadRows: 2 },
     { ...defaultTuning, vectorThreads: 128, attentionGroups: 256 },
   ])('threads $vectorThreads, groups $attentionGroups: the golden logits', async (tuning) => {
     const { decoder } = await load(tuning);
@@ -80,6 +80,27 @@ await onLavapipe(() => {
     const last = golden.logits.subarray((tokens.length - 1) * width, tokens.length * width);
     expect(largestDifference(logits, last) / golden.deviation).toBeLessThan(1e-4);
     await decoder.dispose();
+  });
+
+  it('adopts, keeps and reports the rows a thread that were timed as fastest, on top of the best threads', async () => {
+    const { decoder, gpu } = await load();
+    const { tuner } = decoder;
+    if (!tuner || !(decoder instanceof WebgpuDecoder)) throw new Error('a GPU is tuned');
+    const onRows = decoder.onRows.bind(decoder);
+    vi.spyOn(decoder, 'onRows').mockImplementation(async (tokens, tuning, body) => {
+      const result = await onRows(tokens, tuning, body);
+      const ms = 100 / tuning.vectorThreads + (tuning.threadRows === 2 ? 1 : 2);
+      return typeof result === 'object' && result !== null && 'hidden' in result ? { ...result, ms } : result;
+    });
+    while (await tuner.ready()) await tuner.step();
+    expect(gpu.capabilities.tuning).toMatchObject({ vectorThreads: 128, threadRows: 2 });
+    expect(tuner.report?.trials.filter(({ chosen }) => chosen).map(({ name }) => name)).toContain(
+      '2 rows of matrices a thread',
+    );
+    await decoder.dispose();
+    const again = await load();
+    expect(again.tuned).toMatchObject({ vectorThreads: 128, threadRows: 2 });
+    await again.decoder.dispose();
   });
 
   it('keeps what was timed of decoding where the cache has no room for a prompt', async () => {
@@ -116,6 +137,7 @@ await onLavapipe(() => {
         [
           'as it is',
           ...['32 threads a workgroup', '128 threads a workgroup'],
+          ...['2 rows of matrices a thread', '1 rows of matrices a thread'],
           ...['256 workgroups of attention', '128 workgroups of attention'],
           ...['prompts as they are', 'prompts: 64 tokens a tile of experts', 'prompts: attention without matrices'],
         ].slice(0, names.length),

@@ -18,6 +18,7 @@ const tuningRecord = z.object({
   tuning: z.object({
     vectorThreads: z.int().positive(),
     attentionGroups: z.int().positive(),
+    threadRows: z.int().positive().default(defaultTuning.threadRows),
     // Absent in older records.
     expertTokens: z.int().positive().default(defaultTuning.expertTokens),
     matrixAttention: z.boolean().default(defaultTuning.matrixAttention),
@@ -52,6 +53,7 @@ const sameResults = 1e-6;
 
 const knobs = [
   { of: 'vectorThreads', name: 'threads a workgroup', values: [32, 128] },
+  { of: 'threadRows', name: 'rows of matrices a thread', values: [2, 1] },
   { of: 'attentionGroups', name: 'workgroups of attention', values: [256, 128] },
 ] as const;
 

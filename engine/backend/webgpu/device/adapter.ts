@@ -11,6 +11,8 @@ import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
 export interface Tuning {
   /** Threads of a workgroup that multiplies few rows by a matrix. */
   readonly vectorThreads: number;
+  /** Rows of a workgroup's four of which a thread multiplies a chunk at once: 4, 2 or 1. Only for one row of x. */
+  readonly threadRows: number;
   /** Workgroups that share the keys of a layer at decode. */
   readonly attentionGroups: number;
   /** Most tokens of an expert's tile with subgroup matrices: 128 or 64. */
@@ -21,6 +23,7 @@ export interface Tuning {
 
 export const defaultTuning: Tuning = {
   vectorThreads: 64,
+  threadRows: 4,
   attentionGroups: 512,
   expertTokens: 128,
   matrixAttention: true,

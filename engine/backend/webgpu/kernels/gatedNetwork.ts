@@ -1,7 +1,7 @@
 /** The first half of a gated network: the activation alone, and both matmuls of a few rows with the activation. */
 import type { Activation, ExpertsSpec } from '../../../model/spec/spec.ts';
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
-import type { GpuCapabilities } from '../device/adapter.ts';
+import type { GpuCapabilities, Tuning } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { routeCode, storeRoute } from './router.ts';
@@ -174,12 +174,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let gate_row = row - ${gate.firstRow}u;
   let up_row = row - ${up.firstRow}u;
   ${pass.begin}
-  ${together ? bothAtOnce(shape, matrices) : oneByOne(shape, matrices, pass)}
+  ${together ? bothAtOnce(shape, matrices, capabilities.tuning) : oneByOne(shape, matrices, pass, capabilities.tuning)}
   ${pass.end}
 }
 `;
   const label = `gatedVector ${gate.layout.type} ${up.layout.type} ${rows}x${gate.layout.columns}x${shape.tokens}${experts ? ` of ${experts.topK} ${experts.routing ? 'routed ' : ''}experts` : ''}`;
-  const step = weightsPerStep(together ? matrices : matrices.slice(0, 1), tokens);
+  const step = weightsPerStep(together ? matrices : matrices.slice(0, 1), tokens, capabilities.tuning);
   const bytes = matrices.reduce((sum, { layout }) => sum + weightBytes({ layout }, experts && experts.topK * rows), 0);
   return { label, code, bindings: buffers.bindings, weightsPerStep: step, weightBytes: bytes };
 }
@@ -217,11 +217,12 @@ const biasOf = ({ experts }: GatedShape, name: string): string => (experts?.bias
 const placeOf = ({ experts }: GatedShape): string =>
   experts ? 'visit * ACT_WIDTH + group.x' : '(first_token + m) * ACT_WIDTH + row / 4u';
 
-function bothAtOnce(shape: GatedShape, matrices: readonly VectorMatrix[]): string {
+function bothAtOnce(shape: GatedShape, matrices: readonly VectorMatrix[], tuning: Tuning): string {
   const loop = productLoop({
     ...loopShape(shape, () => '0u'),
     matrices,
     tokens: 1,
+    tuning,
     sum: ({ name }) => `${name}_sum`,
     ...(shape.norm && { square: () => 'squares.x' }),
   });
@@ -239,7 +240,7 @@ function bothAtOnce(shape: GatedShape, matrices: readonly VectorMatrix[]): strin
  * Sums one matrix at a time, because the sums of both would not fit in the registers. Thread m keeps row m's gate
  * meanwhile.
  */
-function oneByOne(shape: GatedShape, matrices: readonly VectorMatrix[], pass: Passes): string {
+function oneByOne(shape: GatedShape, matrices: readonly VectorMatrix[], pass: Passes, tuning: Tuning): string {
   const squares = pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
   const sums = [...pass.rows.map((m) => `sum${m}`), ...squares];
   const half = (matrix: VectorMatrix, squared: boolean) => /* wgsl */ `{
@@ -248,6 +249,7 @@ function oneByOne(shape: GatedShape, matrices: readonly VectorMatrix[], pass: Pa
       ...loopShape(shape, pass.token),
       matrices: [matrix],
       tokens: pass.rows.length,
+      tuning,
       sum: (_, m) => `sum${m}`,
       ...(shape.norm && squared && { square: (m: number) => `squares${m >> 2}[${m & 3}]` }),
     })}

@@ -88,6 +88,7 @@ export function matrixVectorKernel(shape: MatrixVectorShape, capabilities: GpuCa
     x: 'x',
     xStart: (m) => `(${pass.token(m)} * X_WIDTH${head})`,
     tokens: pass.rows.length,
+    tuning: capabilities.tuning,
     gain: norm !== undefined,
     sum: (_, m) => `sum${m}`,
     ...(norm && { square: (m: number) => `squares${m >> 2}[${m & 3}]` }),
@@ -125,7 +126,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     label: `matrixVector ${layout.type} ${layout.rows}x${layout.columns}x${tokens}`,
     code,
     bindings: buffers.bindings,
-    weightsPerStep: weightsPerStep([matrix], tokens),
+    weightsPerStep: weightsPerStep([matrix], tokens, capabilities.tuning),
     weightBytes: weightBytes(matrix),
   };
 }

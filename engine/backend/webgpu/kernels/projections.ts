@@ -68,7 +68,7 @@ export function jointVectorKernel(shape: JointVectorShape, capabilities: GpuCapa
     matrices.map((_, i) => `if (all_row < ${first(i + 1)}u) { ${body(i)} }`).join(' else ');
   const loop = (index: number) => {
     const own = matrices.slice(index, index + 1);
-    return `let own = all_row - ${first(index)}u;${normalisedLoop(own, (r) => `own + ${r}u`, pass, isNormalised)}`;
+    return `let own = all_row - ${first(index)}u;${normalisedLoop(own, (r) => `own + ${r}u`, pass, isNormalised, capabilities)}`;
   };
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
@@ -96,7 +96,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     label: `jointVector ${matrices[0]?.layout.type} ${rows}x${columns}x${tokens}`,
     code,
     bindings: buffers.bindings,
-    weightsPerStep: weightsPerStep(matrices.slice(0, 1), tokens),
+    weightsPerStep: weightsPerStep(matrices.slice(0, 1), tokens, capabilities.tuning),
     weightBytes: matrices.reduce((sum, matrix) => sum + weightBytes(matrix), 0),
   };
 }
@@ -166,7 +166,8 @@ export function projectHeadsKernel(shape: ProjectHeadsShape, capabilities: GpuCa
     { name: 'params', type: 'Params', kind: 'uniform' },
     ...[write('query'), write('key_cache', 'u32'), write('value_cache', 'u32')],
   ]);
-  const loop = (matrix: VectorMatrix) => normalisedLoop([matrix], (r) => `own.${'xyzw'[r]}`, pass, isNormalised);
+  const loop = (matrix: VectorMatrix) =>
+    normalisedLoop([matrix], (r) => `own.${'xyzw'[r]}`, pass, isNormalised, capabilities);
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 struct Params { tokens: u32, unused0: u32, unused1: u32, unused2: u32 }
@@ -200,7 +201,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     label: `projectHeads ${shape.query.layout.type} ${heads}/${kvHeads}x${headDim}x${tokens}`,
     code,
     bindings: buffers.bindings,
-    weightsPerStep: weightsPerStep([query], tokens),
+    weightsPerStep: weightsPerStep([query], tokens, capabilities.tuning),
     weightBytes: matrices.reduce((sum, matrix) => sum + weightBytes(matrix), 0),
   };
 }

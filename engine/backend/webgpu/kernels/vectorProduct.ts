@@ -1,12 +1,12 @@
 /**
  * The loop over columns that all kernels of few rows share: the threads of a workgroup multiply four rows of one or
  * more matrices by rows of x. A single row of x is multiplied in chunks of 32 weights, which a thread loads 16 bytes at
- * a time (wideWeightCode.ts); in short matrix rows, each thread takes a chunk of one row. More rows, and types without
- * chunks, use units of eight weights (weightCode.ts), which all rows of x share.
+ * a time (wideWeightCode.ts), of all four rows or of as many as were tuned; in short matrix rows, of one row. More rows
+ * of x, and types without chunks, use units of eight weights (weightCode.ts), which all rows of x share.
  */
 
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
-import type { GpuCapabilities } from '../device/adapter.ts';
+import type { GpuCapabilities, Tuning } from '../device/adapter.ts';
 import { type BufferDeclaration, read } from './bindings.ts';
 import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
 import { chunkColumns, isWide, needsSums, spanCode, wideWeightCode } from './wideWeightCode.ts';
@@ -55,12 +55,11 @@ export const weightBytes = ({ layout }: Pick<VectorMatrix, 'layout'>, count = la
 const inChunks = ({ layout, blockScale }: VectorMatrix, tokens: number): boolean =>
   tokens === 1 && isWide(layout, blockScale);
 
-/**
- * With at least this many columns, a thread multiplies a chunk of all four rows; with fewer, most threads would have no
- * chunk.
- */
+/** With at least this many columns, a thread multiplies chunks of several rows; with fewer, most threads would have none. */
 export const sharedColumns = 768;
-const isShort = ({ layout }: VectorMatrix): boolean => layout.columns < sharedColumns;
+/** Rows of which a thread multiplies a chunk at once. */
+const threadRowsOf = ({ layout }: VectorMatrix, { threadRows }: Tuning): number =>
+  layout.columns < sharedColumns ? 1 : threadRows;
 
 /** The buffer of a matrix for `tokens` rows of x. */
 export const matrixBuffer = (matrix: VectorMatrix, tokens: number): BufferDeclaration =>
@@ -91,6 +90,7 @@ export interface LoopShape {
   readonly x: string;
   /** Rows of x of one pass. */
   readonly tokens: number;
+  readonly tuning: Tuning;
   /** x is multiplied by `gain`, column by column. */
   readonly gain: boolean;
   /** WGSL variable, a vec4f, for the dot products of a matrix with row m of x. */
@@ -102,11 +102,11 @@ export interface LoopShape {
 const four = [0, 1, 2, 3];
 
 /** Weights that a thread multiplies in one iteration of `productLoop`. */
-export const weightsPerStep = (matrices: readonly VectorMatrix[], tokens: number): number =>
-  matrices.reduce((sum, matrix) => {
-    if (!inChunks(matrix, tokens)) return sum + 8 * rowsPerGroup;
-    return sum + chunkColumns * (isShort(matrix) ? 1 : rowsPerGroup);
-  }, 0);
+export const weightsPerStep = (matrices: readonly VectorMatrix[], tokens: number, tuning: Tuning): number =>
+  matrices.reduce(
+    (sum, matrix) => sum + (inChunks(matrix, tokens) ? chunkColumns * threadRowsOf(matrix, tuning) : 8 * rowsPerGroup),
+    0,
+  );
 
 /** Weights that a thread multiplies in one iteration of `manyLoop`. */
 export const weightsPerManyStep = (matrix: VectorMatrix): number =>
@@ -116,7 +116,8 @@ export function productLoop(shape: LoopShape): string {
   const [first] = shape.matrices;
   if (!first) return '';
   if (!inChunks(first, shape.tokens)) return unitLoop(shape, first);
-  return isShort(first) ? shortLoop(shape, first) : chunkLoop(shape, first);
+  const threadRows = threadRowsOf(first, shape.tuning);
+  return threadRows === rowsPerGroup ? chunkLoop(shape, first) : dividedLoop(shape, first, threadRows);
 }
 
 /** One matrix after the other, as in `chunkLoop`, but each reads x again. */
@@ -156,25 +157,34 @@ function chunkLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, f
   }`;
 }
 
-/** A thread takes a chunk of one row in each iteration, so the four rows are also distributed over threads. */
-function shortLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, first: VectorMatrix): string {
+/** A thread takes a chunk of `threadRows` rows (1 or 2) in each iteration, so the four rows are also distributed over threads. */
+function dividedLoop(
+  { matrices, row, xStart, x, gain, sum, square }: LoopShape,
+  first: VectorMatrix,
+  threadRows: number,
+): string {
   const chunks = first.layout.columns / chunkColumns;
+  const shares = rowsPerGroup / threadRows;
+  const own = four.slice(0, threadRows);
   const products = matrices.map((matrix) => {
     const rows = four.map((r) => row(matrix, r)).join(', ');
-    return `${sum(matrix, 0)} += select(vec4f(), vec4f(${matrix.name}_dot(${matrix.name}_chunk(vec4u(${rows})[r], c), span)), isOwn);`;
+    const loads = own.map((r) => `let chunk${r} = ${matrix.name}_chunk(rows[r + ${r}u], c);`);
+    const dots = own.map((r) => `let dot${r} = ${matrix.name}_dot(chunk${r}, span);`);
+    const all = four.map((r) => `dot${r % threadRows}`).join(', ');
+    return `{ let rows = vec4u(${rows}); ${[...loads, ...dots].join(' ')} ${sum(matrix, 0)} += select(vec4f(), vec4f(${all}), isOwn); }`;
   });
   const sums = matrices.some(({ layout }) => needsSums(layout));
   return /* wgsl */ `
   ${square ? 'var all_squares = 0.0;' : ''}
-  for (var i = thread; i < ${rowsPerGroup * chunks}u; i += THREADS) {
-    let r = i / ${chunks}u;
+  for (var i = thread; i < ${shares * chunks}u; i += THREADS) {
+    let r = ${threadRows}u * (i / ${chunks}u);
     let c = i % ${chunks}u;
-    let isOwn = vec4u(r) == vec4u(0u, 1u, 2u, 3u);
+    let isOwn = vec4u(r) == vec4u(${four.map((r) => `${r - (r % threadRows)}u`).join(', ')});
     let quads = ${first.name}_quads(c);
     ${spanOf({ x, start: xStart(0), gain, sums, ...(square && { square: 'all_squares' }) })}
     ${products.join('\n    ')}
   }
-  ${square ? `${square(0)} += ${1 / rowsPerGroup} * all_squares;` : ''}`;
+  ${square ? `${square(0)} += ${1 / shares} * all_squares;` : ''}`;
 }
 
 /**
@@ -186,6 +196,7 @@ export function normalisedLoop(
   row: (r: number) => string,
   pass: Passes,
   isNormalised: boolean,
+  { tuning }: GpuCapabilities,
 ): string {
   const columns = matrices[0]?.layout.columns ?? 0;
   return productLoop({
@@ -194,6 +205,7 @@ export function normalisedLoop(
     x: 'x',
     xStart: (m) => `${pass.token(m)} * ${columns / 4}u`,
     tokens: pass.rows.length,
+    tuning,
     gain: !isNormalised,
     sum: (_, m) => `sum${m}`,
     ...(!isNormalised && { square: (m: number) => `squares${m >> 2}[${m & 3}]` }),
