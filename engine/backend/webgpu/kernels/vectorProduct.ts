@@ -168,10 +168,10 @@ function dividedLoop(
   const own = four.slice(0, threadRows);
   const products = matrices.map((matrix) => {
     const rows = four.map((r) => row(matrix, r)).join(', ');
-    const loads = own.map((r) => `let chunk${r} = ${matrix.name}_chunk(rows[r + ${r}u], c);`);
+    const loads = own.map((r) => `let chunk${r} = ${matrix.name}_chunk(own_rows[r + ${r}u], c);`);
     const dots = own.map((r) => `let dot${r} = ${matrix.name}_dot(chunk${r}, span);`);
     const all = four.map((r) => `dot${r % threadRows}`).join(', ');
-    return `{ let rows = vec4u(${rows}); ${[...loads, ...dots].join(' ')} ${sum(matrix, 0)} += select(vec4f(), vec4f(${all}), isOwn); }`;
+    return `{ let own_rows = vec4u(${rows}); ${[...loads, ...dots].join(' ')} ${sum(matrix, 0)} += select(vec4f(), vec4f(${all}), isOwn); }`;
   });
   const sums = matrices.some(({ layout }) => needsSums(layout));
   return /* wgsl */ `
