@@ -1,6 +1,6 @@
 /** Manifests of installed models, and the atomic step that installs a model. */
 import { createHash, type Hash } from 'node:crypto';
-import { mkdir, open, opendir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, opendir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
@@ -152,17 +152,22 @@ export async function removeAbandoned(root: string): Promise<void> {
   const folder = derivedDirectory(root);
   for (const name of await readdir(folder).catch(() => [])) {
     if (!isOfPlace(name)) continue;
-    const place = await readFile(join(folder, placeName(name.slice(0, 64))), 'utf8').catch(() => '');
-    if (place !== '' && (await isThere(place))) continue;
+    const place = await placeIn(join(folder, placeName(name.slice(0, 64))));
+    if (place !== undefined && !(await isGone(place))) continue;
     // Windows refuses while another process maps the file; a later load removes it.
     await rm(join(folder, name), { force: true }).catch(() => undefined);
   }
 }
 
-const isThere = (path: string): Promise<boolean> =>
+/** Undefined if it was never noted. */
+async function placeIn(file: string): Promise<string | undefined> {
+  return z.string().safeParse(await readJson(file).catch(() => undefined)).data;
+}
+
+const isGone = (path: string): Promise<boolean> =>
   stat(path).then(
-    () => true,
     () => false,
+    (error: unknown) => errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR',
   );
 
 /** Path for the loader: the GGUF file, the first part of a split one, or the folder of a safetensors checkpoint. */
@@ -199,11 +204,13 @@ export async function stateName(path: string, storeDirectory: string): Promise<s
   const files = await filesOf(path).catch(() => undefined);
   if (!files) return undefined;
   const place = resolve(path);
-  const folder = derivedDirectory(storeDirectory);
-  await mkdir(folder, { recursive: true })
-    .then(() => writeFile(join(folder, placeName(sha256Of(place))), place))
-    // The load itself reports a folder that can't be written.
-    .catch(() => undefined);
+  const noted = join(derivedDirectory(storeDirectory), placeName(sha256Of(place)));
+  if ((await placeIn(noted)) !== place) {
+    await mkdir(dirname(noted), { recursive: true })
+      .then(() => writeJson(noted, place))
+      // The load itself reports a folder that can't be written.
+      .catch(() => undefined);
+  }
   return `${sha256Of(place)}.at${sha256Of(JSON.stringify(files)).slice(0, 16)}`;
 }
 

@@ -12,7 +12,7 @@ const lineBytes = 64;
 export const jointKey = (key: string, names: readonly string[]): string => `${key}.${names.join('+')}`;
 
 /** `[length, tokens]` f32, with `stride` elements from one row to the next. */
-export interface Rows {
+interface Rows {
   readonly tensor: Pointer;
   readonly stride: number;
 }

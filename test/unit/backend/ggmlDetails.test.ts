@@ -1,6 +1,5 @@
 /** Models that ggml computes, its memory, and the backend that is chosen if none is named. */
 import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Decoder } from '../../../engine/backend/backend.ts';
 import { isFasterOnGgml } from '../../../engine/backend/ggml/choice.ts';
@@ -9,32 +8,15 @@ import { hasMatrixUnits } from '../../../engine/backend/processor/threads.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import { type Model, openModel } from '../../../engine/model/open.ts';
 import { type BackendChoice, type Candidate, candidates, loadDecoder } from '../../../engine/runtime/backends.ts';
-import { type BenchType, writeRandomModel } from '../../../scripts/bench/randomModel.ts';
+import type { BenchType } from '../../../scripts/bench/randomModel.ts';
+import { randomModel, randomShape } from '../randomModel.ts';
 import { fixtureFile } from '../shared.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
-
-const shape = {
-  layers: 1,
-  hiddenSize: 256,
-  intermediateSize: 512,
-  numAttentionHeads: 4,
-  numKeyValueHeads: 2,
-  headDim: 64,
-  vocabularySize: 512,
-  ropeTheta: 1e4,
-  contextTokens: 512,
-};
 
 async function open(path: string): Promise<Model> {
   const model = await openModel(path);
   onTestFinished(() => model.file.close());
   return model;
-}
-
-function random(type: BenchType, own = shape): Promise<Model> {
-  const path = join(temporaryFolder(), `${type}.gguf`);
-  writeRandomModel(type, own, type, path);
-  return open(path);
 }
 
 async function load(choice: BackendChoice, model: Model, among: readonly Candidate[] = candidates): Promise<Decoder> {
@@ -47,7 +29,7 @@ describe('ggml on the processor', () => {
   it.each(['Q4_0', 'Q4_K_M', 'Q6_K', 'Q8_0', 'MXFP4'] as const)(
     'keeps %s weights in as many bytes as the file, and writes no copy to disk',
     async (type) => {
-      const model = await random(type);
+      const model = await randomModel(type);
       const cacheDirectory = temporaryFolder();
       const decoder = await ggmlBackend.load(model.spec, model.weights, {
         contextTokens: 256,
@@ -66,7 +48,7 @@ describe('ggml on the processor', () => {
   );
 
   it('fills the cache of a one-layer model without computing logits, and continues with the same logits', async () => {
-    const decoder = await load('ggml', await random('Q4_0'));
+    const decoder = await load('ggml', await randomModel('Q4_0'));
     const [quiet, asked] = [decoder.createSequence(), decoder.createSequence()];
     await decoder.run([{ sequence: quiet, tokens: [5, 6, 7], logits: 'none' }]);
     await decoder.run([{ sequence: asked, tokens: [5, 6, 7], logits: 'all' }]);
@@ -80,8 +62,8 @@ describe('ggml on the processor', () => {
     ['two KV heads', 2],
     ['a KV head for each query head', 32],
   ])('has the same logits whether or not attention is computed in blocks, with %s', async (_, numKeyValueHeads) => {
-    const blocked = { ...shape, numAttentionHeads: 32, numKeyValueHeads, headDim: 16, contextTokens: 2048 };
-    const model = await random('Q8_0', blocked);
+    const blocked = { ...randomShape, numAttentionHeads: 32, numKeyValueHeads, headDim: 16, contextTokens: 2048 };
+    const model = await randomModel('Q8_0', blocked);
     const { decoder } = await loadDecoder('ggml', model.spec, model.weights, { contextTokens: 2048, threads: 1 });
     onTestFinished(() => decoder.dispose());
     const prompt = Array.from({ length: 1401 }, (__, i) => (i * 7919 + 13) % 512);
@@ -113,15 +95,15 @@ describe('ggml on the processor', () => {
   it('is chosen for weights whose prompts it prefills as fast as ONNX Runtime', async (context) => {
     if (process.arch !== 'x64') context.skip('ggml is taken by itself on x64 alone');
     const taken = async (type: BenchType, matrixUnits: boolean) =>
-      isFasterOnGgml((await random(type)).weights, matrixUnits);
+      isFasterOnGgml((await randomModel(type)).weights, matrixUnits);
     for (const matrixUnits of [false, true]) {
       expect(await taken('Q4_K_M', matrixUnits)).toBe(true);
       expect(await taken('MXFP4', matrixUnits)).toBe(true);
       expect(await taken('Q8_0', matrixUnits)).toBe(matrixUnits);
     }
-    expect((await load('cpu', await random('Q4_K_M'))).backend).toBe('ggml');
-    expect((await load('cpu', await random('Q8_0'))).backend).toBe(hasMatrixUnits() ? 'ggml' : 'onnx');
-    expect((await load('ggml', await random('Q8_0'))).backend).toBe('ggml');
+    expect((await load('cpu', await randomModel('Q4_K_M'))).backend).toBe('ggml');
+    expect((await load('cpu', await randomModel('Q8_0'))).backend).toBe(hasMatrixUnits() ? 'ggml' : 'onnx');
+    expect((await load('ggml', await randomModel('Q8_0'))).backend).toBe('ggml');
   });
 
   it('leaves models to ONNX Runtime if its library cannot be used', async () => {
@@ -134,7 +116,7 @@ describe('ggml on the processor', () => {
         },
       }),
     };
-    const { spec, weights } = await random('Q4_K_M');
+    const { spec, weights } = await randomModel('Q4_K_M');
     const others = candidates.filter(({ name }) => name === 'onnx');
     const { decoder, notes } = await loadDecoder('cpu', spec, weights, { contextTokens: 256 }, [broken, ...others]);
     onTestFinished(() => decoder.dispose());

@@ -1,33 +1,10 @@
 /** Tensors that ggml gets for a model's weights, and the embedding rows that stay in the file. */
-import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { tensorsOf } from '../../../engine/backend/ggml/tensors.ts';
 import { EmbeddingRows } from '../../../engine/backend/processor/embeddingRows.ts';
-import { openModel } from '../../../engine/model/open.ts';
 import type { Weight } from '../../../engine/model/weights/weights.ts';
 import { loadDecoder } from '../../../engine/runtime/backends.ts';
-import { type BenchType, writeRandomModel } from '../../../scripts/bench/randomModel.ts';
-import { temporaryFolder } from '../temporaryFolder.ts';
-
-const shape = {
-  layers: 1,
-  hiddenSize: 256,
-  intermediateSize: 512,
-  numAttentionHeads: 4,
-  numKeyValueHeads: 2,
-  headDim: 64,
-  vocabularySize: 512,
-  ropeTheta: 1e4,
-  contextTokens: 512,
-};
-
-async function model(type: BenchType) {
-  const path = join(temporaryFolder(), `${type}.gguf`);
-  writeRandomModel(type, shape, type, path);
-  const opened = await openModel(path);
-  onTestFinished(() => opened.file.close());
-  return opened;
-}
+import { randomModel } from '../randomModel.ts';
 
 async function joined(pieces: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const all: Uint8Array[] = [];
@@ -39,7 +16,7 @@ const stored = async ({ readRows, shape: [rows = 0] }: Weight): Promise<Buffer> 
 
 describe('matrices with one input', () => {
   it('are one tensor if they have one type: their rows, one after the other', async () => {
-    const { spec, weights } = await model('Q4_0');
+    const { spec, weights } = await randomModel('Q4_0');
     const tensors = new Map(tensorsOf(spec, weights, false).map((tensor) => [tensor.key, tensor]));
     const [layer] = weights.layers;
     if (layer?.attention.kind !== 'grouped-query' || layer.feedForward.kind !== 'dense') throw new Error('not llama');
@@ -54,14 +31,14 @@ describe('matrices with one input', () => {
   });
 
   it('stay apart where types differ: Q4_K_M has values in Q6_K', async () => {
-    const { spec, weights } = await model('Q4_K_M');
+    const { spec, weights } = await randomModel('Q4_K_M');
     const keys = tensorsOf(spec, weights, false).map(({ key }) => key);
     expect(keys).toContain('0.attention.query+key');
     expect(keys).toContain('0.attention.value');
   });
 
   it.each(['Q8_0', 'Q4_K_M'] as const)('give the logits of the reference with %s', async (type) => {
-    const { spec, weights } = await model(type);
+    const { spec, weights } = await randomModel(type);
     const logitsOn = async (backend: 'ggml' | 'reference') => {
       const { decoder } = await loadDecoder(backend, spec, weights, { contextTokens: 256, threads: 2 });
       onTestFinished(() => decoder.dispose());
