@@ -123,6 +123,33 @@ describe('a model that doesn’t fit', () => {
 });
 
 describe('a device that is slow', () => {
+  it('is asked for news every millisecond, not in every turn of the event loop', async () => {
+    const gpu = await Gpu.open();
+    const code = /* wgsl */ `
+@group(0) @binding(0) var<storage, read_write> sum: array<f32>;
+@compute @workgroup_size(1)
+fn main() { for (var i = 0u; i < 20000000u; i++) { sum[0] = fract(sum[0] + 0.37); } }`;
+    const kernel = await gpu.kernel({ label: 'long', code, bindings: ['write'] });
+    const sum = await gpu.allocate('sum', 16, GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC);
+    const encoder = gpu.device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(kernel.pipeline);
+    pass.setBindGroup(0, gpu.bind(kernel, [sum]));
+    pass.dispatchWorkgroups(1);
+    pass.end();
+    gpu.device.queue.submit([encoder.finish()]);
+    const timers = vi.spyOn(globalThis, 'setTimeout');
+    const startMs = performance.now();
+    await gpu.readBack(sum, 4);
+    const ms = performance.now() - startMs;
+    const polls = timers.mock.calls.filter(([callback]) => callback.name === 'poll').length;
+    // The kernel computes for longer than the ten milliseconds of quick polls.
+    expect(ms).toBeGreaterThan(20);
+    expect(polls).toBeGreaterThan(3);
+    expect(polls).toBeLessThanOrEqual(ms);
+    gpu.dispose();
+  });
+
   it('takes a prompt in parts, none of which it is estimated to compute for long, with the same logits', async () => {
     const opened = openedGpus();
     const [fast, slow] = [await loadLlama({}), await loadLlama({ atMost: { operationsPerSecond: 1 } })];

@@ -39,7 +39,10 @@ function packHistory(vocabulary: number, { sequence, generated }: TokenHistory):
 async function draw(logits: Float32Array, cases: readonly Case[], history = noHistory, gpu = held.gpu) {
   const vocabulary = logits.length;
   const rows = cases.length;
-  const settings = cases.map((each) => packSettings({ ...greedy, ...each }, each.forbidden !== undefined));
+  const settings = cases.map((each) => {
+    const forbids = each.forbidden !== undefined;
+    return packSettings({ ...greedy, ...each }, { forbids, vocabularySize: vocabulary });
+  });
   const words = Uint32Array.from(settings.flatMap((each) => [...each]));
   const marks = Uint32Array.from(cases.flatMap(() => [...packHistory(vocabulary, history)]));
   const bans = Uint32Array.from(
@@ -51,7 +54,7 @@ async function draw(logits: Float32Array, cases: readonly Case[], history = noHi
   );
   const [adjusted, parts, sorted] = await runKernelOutputs(
     gpu,
-    sampleChunksKernel(vocabulary, gpu.capabilities),
+    sampleChunksKernel(gpu.capabilities),
     [words, marks, bans],
     [
       joined(cases.map(() => logits)),
@@ -67,7 +70,7 @@ async function draw(logits: Float32Array, cases: readonly Case[], history = noHi
   const inputRows = Uint32Array.from(cases.flatMap((_, row) => [40, 3, 9, row]));
   const [after, drawn, next] = await runKernelOutputs(
     gpu,
-    sampleDrawKernel(vocabulary, steps, gpu.capabilities),
+    sampleDrawKernel(steps, gpu.capabilities),
     [words, uniforms, Float32Array.from(adjusted), partBits, sorted],
     [marks, before, inputRows],
     [rows],

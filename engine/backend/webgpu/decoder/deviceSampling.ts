@@ -55,25 +55,25 @@ export class DeviceSampler {
 
   /** Records sampling: from the logits of each row to its token, which becomes the row of the next pass. */
   async plan(gpu: KernelDevice, { logits, rowBuffer, rows }: SamplerOperands): Promise<Plan> {
-    const vocabularySize = this.#vocabularySize;
     const { settings, uniforms, history, forbidden, parts, sorted, drawn } = this.#buffers;
     const builder = new PlanBuilder(gpu);
     const chunking = [settings, history, forbidden, logits, parts, sorted];
-    const chunks = chunksOf(vocabularySize);
-    builder.add(sampleChunksKernel(vocabularySize, gpu.capabilities), chunking, () => [chunks, rows()]);
+    const chunks = chunksOf(this.#vocabularySize);
+    builder.add(sampleChunksKernel(gpu.capabilities), chunking, () => [chunks, rows()]);
     const drawing = [settings, uniforms, logits, parts, sorted, history, drawn, rowBuffer];
-    builder.add(sampleDrawKernel(vocabularySize, maxSteps, gpu.capabilities), drawing, () => [rows()]);
+    builder.add(sampleDrawKernel(maxSteps, gpu.capabilities), drawing, () => [rows()]);
     return builder.finish();
   }
 
   write(queue: GPUQueue, slices: readonly DrawnSlice[]): void {
     const { settings, history, forbidden } = this.#buffers;
-    const words = historyWords(this.#vocabularySize);
+    const vocabularySize = this.#vocabularySize;
+    const words = historyWords(vocabularySize);
     for (const [row, slice] of slices.entries()) {
       const forbids = slice.forbidden.length > 0;
-      queue.writeBuffer(settings, 4 * settingsWords * row, packSettings(slice.rules, forbids));
+      queue.writeBuffer(settings, 4 * settingsWords * row, packSettings(slice.rules, { forbids, vocabularySize }));
       if (forbids) {
-        const bits = packForbidden(this.#vocabularySize, slice.forbidden);
+        const bits = packForbidden(vocabularySize, slice.forbidden);
         queue.writeBuffer(forbidden, bits.byteLength * row, bits);
       }
       if (penalises(slice.rules)) queue.writeBuffer(history, 4 * words * row, packHistory(words, slice.history));

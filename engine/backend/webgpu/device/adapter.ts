@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { HearthError, showBytes } from '../../../errors.ts';
 import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
 import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
+import { slowPolls } from './polling.ts';
 
 /** Parameters that can't be derived from the device's properties, so they are timed (tuning.ts). */
 export interface Tuning {
@@ -237,10 +238,16 @@ export interface OpenedGpu {
   readonly capabilities: GpuCapabilities;
 }
 
+let dawn: Promise<typeof import('webgpu')> | undefined;
+
 /** A native library, which may be missing on a platform or in a broken installation. */
 async function loadDawn(): Promise<typeof import('webgpu')> {
+  dawn ??= import('webgpu').then((library) => {
+    slowPolls(globalThis);
+    return library;
+  });
   try {
-    return await import('webgpu');
+    return await dawn;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new HearthError('unavailable', `The GPU library (Dawn) cannot be loaded: ${reason}`, { cause: error });

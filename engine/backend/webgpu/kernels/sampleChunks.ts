@@ -32,7 +32,10 @@ export function samplesOnGpu({ temperature, topK }: SamplingParams, vocabularySi
 export const settingsWords = 8;
 
 /** One row of `settings`. */
-export function packSettings(settings: SamplingParams, forbids: boolean): Uint32Array<ArrayBuffer> {
+export function packSettings(
+  settings: SamplingParams,
+  { forbids, vocabularySize }: { readonly forbids: boolean; readonly vocabularySize: number },
+): Uint32Array<ArrayBuffer> {
   const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty } = settings;
   const greedy = temperature === 0;
   const words = new Uint32Array(settingsWords);
@@ -40,12 +43,16 @@ export function packSettings(settings: SamplingParams, forbids: boolean): Uint32
   new Float32Array(words.buffer).set(floats);
   words[5] = greedy ? 1 : topK;
   words[6] = forbids ? 1 : 0;
+  words[7] = vocabularySize;
   return words;
 }
 
 /** Avoids overflow: a logit 80 temperatures below the largest has no weight. */
 export const settingsCode = /* wgsl */ `
-struct Settings { temperature: f32, top_p: f32, min_p: f32, repetition: f32, presence: f32, top_k: u32, forbids: u32, unused: u32 }
+struct Settings { temperature: f32, top_p: f32, min_p: f32, repetition: f32, presence: f32, top_k: u32, forbids: u32, vocabulary: u32 }
+fn chunks_of(rule: Settings) -> u32 { return (rule.vocabulary + ${chunkTokens - 1}u) / ${chunkTokens}u; }
+fn history_words(rule: Settings) -> u32 { return (rule.vocabulary + 15u) / 16u; }
+fn forbidden_words(rule: Settings) -> u32 { return (rule.vocabulary + 31u) / 32u; }
 fn weight_of(logit: f32, largest: f32, temperature: f32) -> f32 {
   let least = -80.0 * temperature;
   let difference = max(logit - largest, least);
@@ -61,7 +68,7 @@ export const forbiddenWords = (vocabularySize: number): number => Math.ceil(voca
 const threads = 256;
 const each = chunkTokens / threads;
 
-export function sampleChunksKernel(vocabularySize: number, capabilities: GpuCapabilities): KernelSource {
+export function sampleChunksKernel(capabilities: GpuCapabilities): KernelSource {
   const buffers = declareBuffers([
     read('settings', 'Settings'),
     read('history', 'u32'),
@@ -75,7 +82,6 @@ export function sampleChunksKernel(vocabularySize: number, capabilities: GpuCapa
 ${subgroupsEnable(capabilities)}
 ${settingsCode}
 ${buffers.code}
-const VOCABULARY = ${vocabularySize}u;
 var<workgroup> keys: array<f32, ${chunkTokens}>;
 var<workgroup> ids: array<u32, ${chunkTokens}>;
 var<workgroup> sums: array<f32, ${threads}>;
@@ -132,11 +138,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   for (var i = thread; i < ${chunkTokens}u; i += ${threads}u) {
     let id = group.x * ${chunkTokens}u + i;
     var key = ${excluded};
-    if (id < VOCABULARY) {
-      let at = group.y * VOCABULARY + id;
-      let word = history[group.y * ${historyWords(vocabularySize)}u + id / 16u];
+    if (id < rule.vocabulary) {
+      let at = group.y * rule.vocabulary + id;
+      let word = history[group.y * history_words(rule) + id / 16u];
       key = penalised(logits[at], (word >> (2u * (id & 15u))) & 3u, rule);
-      if (rule.forbids != 0u && ((forbidden[group.y * ${forbiddenWords(vocabularySize)}u + id / 32u] >> (id & 31u)) & 1u) != 0u) {
+      if (rule.forbids != 0u && ((forbidden[group.y * forbidden_words(rule) + id / 32u] >> (id & 31u)) & 1u) != 0u) {
         key = ${excluded};
       }
       logits[at] = key;
@@ -148,7 +154,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let largest = keys[0];
   let sum = vec4f(${own.map((i) => `weight_of(keys[thread + ${i * threads}u], largest, rule.temperature)`).join(', ')});
   reduce(thread, sum);
-  let chunk = group.y * ${chunksOf(vocabularySize)}u + group.x;
+  let chunk = group.y * chunks_of(rule) + group.x;
   write_sorted(chunk, rule, thread);
   let part = chunk * ${partWords}u;
   if (thread == 0u) {
@@ -161,5 +167,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
 }
 `;
-  return { label: `sampleChunks ${vocabularySize}`, code, bindings: buffers.bindings };
+  return { label: 'sampleChunks', code, bindings: buffers.bindings };
 }

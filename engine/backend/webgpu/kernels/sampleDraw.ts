@@ -17,23 +17,12 @@ import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { rowStruct } from './cacheCode.ts';
-import {
-  chunksOf,
-  chunkTokens,
-  excluded,
-  historyWords,
-  mostCandidates,
-  mostChunks,
-  partWords,
-  settingsCode,
-} from './sampleChunks.ts';
+import { chunkTokens, excluded, mostCandidates, mostChunks, partWords, settingsCode } from './sampleChunks.ts';
 
 const threads = mostChunks;
 const each = chunkTokens / threads;
 
-export function sampleDrawKernel(vocabularySize: number, steps: number, capabilities: GpuCapabilities): KernelSource {
-  const chunks = chunksOf(vocabularySize);
-  if (chunks > mostChunks) throw new Error(`${vocabularySize} tokens are more than are drawn from on the GPU`);
+export function sampleDrawKernel(steps: number, capabilities: GpuCapabilities): KernelSource {
   const buffers = declareBuffers([
     read('settings', 'Settings'),
     read('uniforms'),
@@ -49,8 +38,6 @@ ${subgroupsEnable(capabilities)}
 ${settingsCode}
 ${rowStruct}
 ${buffers.code}
-const VOCABULARY = ${vocabularySize}u;
-const CHUNKS = ${chunks}u;
 ${reductionCode(1, threads, capabilities)}
 ${candidatesCode}
 ${listCode}
@@ -60,14 +47,15 @@ ${walkCode}
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let row = group.x;
   let rule = settings[row];
+  let chunks = chunks_of(rule);
   // A plain temperature needs only the largest logit.
   let whole = rule.top_k == 0u && rule.top_p >= 1.0 && rule.min_p <= 0.0;
   let rounds = select(select(${mostCandidates}u, 1u, whole), rule.top_k, rule.top_k > 0u);
-  merge_candidates(row, rounds, thread);
+  merge_candidates(row, rounds, chunks, thread);
   let largest = top_logit[0];
-  let part = (row * CHUNKS + min(thread, CHUNKS - 1u)) * ${partWords}u;
+  let part = (row * chunks + min(thread, chunks - 1u)) * ${partWords}u;
   var mass = 0.0;
-  if (thread < CHUNKS) { mass = bitcast<f32>(parts[part]) * weight_of(bitcast<f32>(parts[part + 1u]), largest, rule.temperature); }
+  if (thread < chunks) { mass = bitcast<f32>(parts[part]) * weight_of(bitcast<f32>(parts[part + 1u]), largest, rule.temperature); }
   reduce(thread, vec4f(mass, 0.0, 0.0, 0.0));
   let uniform_value = min(uniforms[row * ${steps}u + drawn[row * ${steps + 1}u]], 0.99999994);
   close_list(rounds, totals[0].x, rule, thread);
@@ -83,11 +71,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     drawn[at] = step + 1u;
     let last = rows[row];
     rows[row] = Row(last.position + 1u, last.table, select(0u, id, valid), last.angle + 1u);
-    if (valid) { history[row * ${historyWords(vocabularySize)}u + id / 16u] |= 3u << (2u * (id & 15u)); }
+    if (valid) { history[row * history_words(rule) + id / 16u] |= 3u << (2u * (id & 15u)); }
   }
 }
 `;
-  return { label: `sampleDraw ${vocabularySize}`, code, bindings: buffers.bindings };
+  return { label: 'sampleDraw', code, bindings: buffers.bindings };
 }
 
 /** `merge_candidates`: the chunks' sorted lists merged, one candidate a round, into `top_logit` and `top_id`. */
@@ -98,9 +86,9 @@ var<workgroup> group_logit: array<f32, 16>;
 var<workgroup> group_id: array<u32, 16>;
 var<workgroup> top_logit: array<f32, ${mostCandidates}>;
 var<workgroup> top_id: array<u32, ${mostCandidates}>;
-fn merge_candidates(row: u32, rounds: u32, thread: u32) {
-  let part = (row * CHUNKS + min(thread, CHUNKS - 1u)) * ${partWords}u + 2u;
-  var taken = select(${mostCandidates}u, 0u, thread < CHUNKS);
+fn merge_candidates(row: u32, rounds: u32, chunks: u32, thread: u32) {
+  let part = (row * chunks + min(thread, chunks - 1u)) * ${partWords}u + 2u;
+  var taken = select(${mostCandidates}u, 0u, thread < chunks);
   for (var r = 0u; r < rounds; r++) {
     if (taken < ${mostCandidates}u) {
       head_logit[thread] = bitcast<f32>(parts[part + taken]);
@@ -177,8 +165,8 @@ fn key_of(logit: f32) -> u32 {
 fn logit_of(key: u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }
 /** Number and total weight of a chunk's tokens with at least this key and weight. */
 fn chunk_from(row: u32, chunk: u32, key: u32, least: f32, rule: Settings) -> vec2f {
-  if (chunk >= CHUNKS) { return vec2f(); }
-  let first = (row * CHUNKS + chunk) * ${chunkTokens}u;
+  if (chunk >= chunks_of(rule)) { return vec2f(); }
+  let first = (row * chunks_of(rule) + chunk) * ${chunkTokens}u;
   var low = 0u;
   var high = ${chunkTokens}u;
   while (low < high) {
@@ -265,10 +253,10 @@ fn draw_from_all(row: u32, chunk_mass: f32, whole: bool, uniform_value: f32, rul
 }
 fn draw_from_chunk(row: u32, chunk: u32, rest: f32, cut: vec2u, rule: Settings, thread: u32) {
   let first = chunk * ${chunkTokens}u + thread * ${each}u;
-  let end = min(first + ${each}u, VOCABULARY);
+  let end = min(first + ${each}u, rule.vocabulary);
   var own_ties = 0u;
   for (var id = first; id < end; id++) {
-    if (key_of(logits[row * VOCABULARY + id]) == cut.x) { own_ties++; }
+    if (key_of(logits[row * rule.vocabulary + id]) == cut.x) { own_ties++; }
   }
   ties[thread] = own_ties;
   workgroupBarrier();
@@ -276,7 +264,7 @@ fn draw_from_chunk(row: u32, chunk: u32, rest: f32, cut: vec2u, rule: Settings, 
   var mass = 0.0;
   var seen = earlier;
   for (var id = first; id < end; id++) {
-    let logit = logits[row * VOCABULARY + id];
+    let logit = logits[row * rule.vocabulary + id];
     let is_tie = key_of(logit) == cut.x;
     if (!is_tie || seen < cut.y) { mass += kept_weight(logit, cut, rule); }
     if (is_tie) { seen++; }
@@ -286,7 +274,7 @@ fn draw_from_chunk(row: u32, chunk: u32, rest: f32, cut: vec2u, rule: Settings, 
   var before = mass_before(thread);
   seen = earlier;
   for (var id = first; id < end; id++) {
-    let logit = logits[row * VOCABULARY + id];
+    let logit = logits[row * rule.vocabulary + id];
     let is_tie = key_of(logit) == cut.x;
     let weight = select(0.0, kept_weight(logit, cut, rule), !is_tie || seen < cut.y);
     if (weight > 0.0 && before <= rest) { atomicMax(&winner, id); }
