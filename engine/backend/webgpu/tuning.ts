@@ -18,8 +18,9 @@ const tuningRecord = z.object({
   tuning: z.object({
     vectorThreads: z.int().positive(),
     attentionGroups: z.int().positive(),
-    threadRows: z.int().positive().default(defaultTuning.threadRows),
     // Absent in older records.
+    threadRows: z.int().positive().default(defaultTuning.threadRows),
+    sharedColumns: z.int().positive().default(defaultTuning.sharedColumns),
     expertTokens: z.int().positive().default(defaultTuning.expertTokens),
     matrixAttention: z.boolean().default(defaultTuning.matrixAttention),
   }),

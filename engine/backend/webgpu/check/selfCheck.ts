@@ -109,7 +109,7 @@ export async function errorOn(gpu: Gpu, model: CheckedModel): Promise<number> {
 async function logitsOnDevice(gpu: Gpu, { small, precision, passes }: CheckedModel): Promise<Float32Array[]> {
   const taken: GPUBuffer[] = [];
   const { capabilities, device } = gpu;
-  const { spec, weights } = small;
+  const { spec, weights, sharedColumns } = small;
   const account = {
     capabilities,
     device,
@@ -125,6 +125,7 @@ async function logitsOnDevice(gpu: Gpu, { small, precision, passes }: CheckedMod
     free: () => undefined,
     throwIfFailed: () => gpu.throwIfFailed(),
   };
+  gpu.capabilities = { ...capabilities, tuning: { ...capabilities.tuning, sharedColumns } };
   try {
     const uploader = new Uploader(account, { contextTokens });
     const placed = await placeWeights(weights, uploader);
@@ -134,6 +135,7 @@ async function logitsOnDevice(gpu: Gpu, { small, precision, passes }: CheckedMod
     await uploader.upload();
     return await logitsOf(new WebgpuDecoder(parts), passes);
   } finally {
+    gpu.capabilities = capabilities;
     for (const buffer of taken) gpu.free(buffer);
   }
 }

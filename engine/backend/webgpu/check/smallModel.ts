@@ -26,15 +26,17 @@ import type {
 } from '../../../model/weights/weights.ts';
 import { mapNorms } from '../../../model/weights/weights.ts';
 import { eachValue } from '../../../model/weights/weightViews.ts';
-import { sharedColumns } from '../kernels/vectorProduct.ts';
+import { defaultTuning } from '../device/adapter.ts';
 
 export interface SmallModel {
   readonly spec: DecoderSpec;
   readonly weights: DecoderWeights;
+  /** `Tuning.sharedColumns` with which each matrix has the loop of the large model's. */
+  readonly sharedColumns: number;
 }
 
-/** Rows of a large model's kernels; a multiple of every type's block. */
-const width = sharedColumns;
+/** Columns of a large model's matrices. The time of the check grows with their square. */
+const widths = [512, 576];
 const mostTokens = 512;
 const mostLayers = 4;
 const mostTopK = 2;
@@ -44,13 +46,27 @@ const mostTopKOfGroups = 4;
 const mostWindow = 48;
 
 /** Types of the matrices of a layer, by which its kernels differ. */
-function typesOf({ attention, feedForward }: LayerWeights): Record<string, string> {
-  const linears = Object.entries({ ...attention, ...feedForward }).flatMap(([role, value]) => {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) return [];
-    const weight = 'weight' in value ? value.weight : value;
-    return 'type' in weight ? [[role, `${weight.type}`] as const] : [];
-  });
-  return Object.fromEntries(linears);
+const typesOf = (layer: LayerWeights): string[] => matricesOf(layer).map(([role, { type }]) => `${role} ${type}`);
+
+function matricesOf({ attention, feedForward }: LayerWeights): (readonly [role: string, Weight])[] {
+  const within = (role: string, value: unknown): (readonly [string, Weight])[] => {
+    if (typeof value !== 'object' || value === null) return [];
+    if ('readRows' in value) return [[role, value as Weight]];
+    return Object.entries(value).flatMap(([name, part]) => within(`${role}.${name}`, part));
+  };
+  return [...within('attention', attention), ...within('feedForward', feedForward)];
+}
+
+/** The narrowest width of whole blocks for which a threshold divides the matrices as in the large model. */
+function widthOf({ embedding, head, layers }: DecoderWeights): number {
+  const { sharedColumns } = defaultTuning;
+  const matrices = [embedding, head, ...layers.flatMap((layer) => matricesOf(layer).map(([, weight]) => weight))];
+  const fits = (width: number): boolean =>
+    matrices.every(({ type, shape }) => {
+      const columns = shape.length > 1 ? (shape.at(-1) ?? 0) : 0;
+      return width % blockLayout(type).elements === 0 && (columns < width || columns >= sharedColumns);
+    });
+  return widths.find(fits) ?? sharedColumns;
 }
 
 /** One layer of each kind. */
@@ -62,11 +78,15 @@ export function smallModelOf(spec: DecoderSpec, weights: DecoderWeights): SmallM
     const key = JSON.stringify([layer, typesOf(stored)]);
     if (kinds.size < mostLayers && !kinds.has(key)) kinds.set(key, { layer, stored });
   }
+  const width = widthOf(weights);
   const hiddenSize = Math.min(spec.hiddenSize, width);
   const vocabularySize = Math.min(spec.vocabularySize, mostTokens);
   const make = new WeightMaker();
   const layers = [...kinds.values()].map(({ layer, stored }) => {
-    const small = { attention: smallAttention(layer.attention), feedForward: smallFeedForward(layer.feedForward) };
+    const small = {
+      attention: smallAttention(layer.attention, width),
+      feedForward: smallFeedForward(layer.feedForward, width),
+    };
     return { spec: small, weights: layerWeights(make, small, stored, hiddenSize) };
   });
   const embedding = make.like(weights.embedding, vocabularySize, hiddenSize);
@@ -79,11 +99,12 @@ export function smallModelOf(spec: DecoderSpec, weights: DecoderWeights): SmallM
       finalNorm: make.norm(weights.finalNorm, hiddenSize),
       head: weights.head === weights.embedding ? embedding : make.like(weights.head, vocabularySize, hiddenSize),
     },
+    sharedColumns: width,
   };
 }
 
 /** As many query heads share a KV head as in the large model, because that sets the shape of attention's tiles. */
-function smallAttention(spec: AttentionSpec): AttentionSpec {
+function smallAttention(spec: AttentionSpec, width: number): AttentionSpec {
   if (spec.kind === 'latent') {
     const { queryRank } = spec;
     const rank = queryRank === undefined ? {} : { queryRank: Math.min(queryRank, width) };
@@ -104,7 +125,7 @@ function smallAttention(spec: AttentionSpec): AttentionSpec {
   return { ...spec, ...early, ...window, numKeyValueHeads, numAttentionHeads: group * numKeyValueHeads };
 }
 
-function smallFeedForward(spec: FeedForwardSpec): FeedForwardSpec {
+function smallFeedForward(spec: FeedForwardSpec, width: number): FeedForwardSpec {
   const intermediateSize = Math.min(spec.intermediateSize, width);
   if (spec.kind !== 'experts') return { ...spec, intermediateSize };
   const { router, sharedIntermediateSize: shared } = spec;

@@ -14,6 +14,8 @@ export interface Tuning {
   readonly vectorThreads: number;
   /** Rows of a workgroup's four of which a thread multiplies a chunk at once: 4, 2 or 1. Only for one row of x. */
   readonly threadRows: number;
+  /** Columns from which on that is so. With fewer, most threads would have no chunk, so each takes one of one row. */
+  readonly sharedColumns: number;
   /** Workgroups that share the keys of a layer at decode. */
   readonly attentionGroups: number;
   /** Most tokens of an expert's tile with subgroup matrices: 128 or 64. */
@@ -25,6 +27,7 @@ export interface Tuning {
 export const defaultTuning: Tuning = {
   vectorThreads: 64,
   threadRows: 4,
+  sharedColumns: 768,
   attentionGroups: 512,
   expertTokens: 128,
   matrixAttention: true,

@@ -55,10 +55,8 @@ export const weightBytes = ({ layout }: Pick<VectorMatrix, 'layout'>, count = la
 const inChunks = ({ layout, blockScale }: VectorMatrix, tokens: number): boolean =>
   tokens === 1 && isWide(layout, blockScale);
 
-/** With at least this many columns, a thread multiplies chunks of several rows; with fewer, most threads would have none. */
-export const sharedColumns = 768;
 /** Rows of which a thread multiplies a chunk at once. */
-const threadRowsOf = ({ layout }: VectorMatrix, { threadRows }: Tuning): number =>
+const threadRowsOf = ({ layout }: VectorMatrix, { sharedColumns, threadRows }: Tuning): number =>
   layout.columns < sharedColumns ? 1 : threadRows;
 
 /** The buffer of a matrix for `tokens` rows of x. */
