@@ -142,7 +142,7 @@ export interface DeviceSampling {
   /** `sample` supports `ahead`. */
   readonly samplesAhead: boolean;
   /**
-   * Whether the device implements these parameters as sampling/sampler.ts does, up to rounding of probabilities to f32.
+   * Whether the device implements these parameters as backend/sampler.ts does, up to rounding of probabilities to f32.
    */
   supports(rules: SamplingParams): boolean;
   /**

@@ -2,6 +2,7 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { z } from 'zod';
 import type { Decoder } from '../backend/backend.ts';
+import { greedy } from '../backend/sampler.ts';
 import { defaultModelId } from '../catalogue/catalogue.ts';
 import { openStore } from '../catalogue/store.ts';
 import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
@@ -12,7 +13,6 @@ import { cacheBytes, describeModel } from '../model/spec/describe.ts';
 import type { OutputParser } from '../prompt/conversation.ts';
 import { decoderFor } from '../runtime/loadedModel.ts';
 import { seededRandom } from '../sampling/random.ts';
-import { greedy } from '../sampling/sampler.ts';
 import { engineScheduler, type Scheduler } from '../scheduler/scheduler.ts';
 import { generate } from '../tasks/generate.ts';
 import type { Command, Values } from './command.ts';

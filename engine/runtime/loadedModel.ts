@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/memoryPlan.ts';
+import type { SamplerSettings } from '../backend/sampler.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/choice.ts';
 import { derivedDirectory } from '../catalogue/files.ts';
@@ -21,7 +22,6 @@ import { type PromptFormat, promptFormatOf } from '../prompt/formats/promptForma
 import type { CachePrecision, ModelCard } from '../protocol/models.ts';
 import { Grammars } from '../sampling/grammar.ts';
 import { prepareHealing } from '../sampling/logitsProcessor.ts';
-import type { SamplerSettings } from '../sampling/sampler.ts';
 import { generationConfig, samplingDefaults } from '../sampling/samplingDefaults.ts';
 import type { RequestClass } from '../scheduler/job.ts';
 import { engineScheduler, type Machine, type Scheduler } from '../scheduler/scheduler.ts';

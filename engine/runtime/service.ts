@@ -1,6 +1,7 @@
 /** The engine: dispatches requests to the loaded models. It has no transport; rpc.ts adds one. */
 import { join } from 'node:path';
 import type { z } from 'zod';
+import { greedy, type SamplerSettings } from '../backend/sampler.ts';
 import { snapshotDirectory } from '../catalogue/files.ts';
 import type { Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
@@ -39,8 +40,8 @@ import {
   modelRoles,
   type unloadParams,
 } from '../protocol/models.ts';
+import type { TokenLogprob } from '../sampling/logprobs.ts';
 import { seededRandom } from '../sampling/random.ts';
-import { greedy, type SamplerSettings, type TokenLogprob } from '../sampling/sampler.ts';
 import { samplerSettings } from '../sampling/samplingDefaults.ts';
 import { type ChatAnswer, type ChatModel, chat, prepareChat } from '../tasks/chat.ts';
 import { complete } from '../tasks/complete.ts';

@@ -58,14 +58,6 @@ export function onlyAllowed(logits: Float32Array, allowed: Int32Array): Float32A
   return kept;
 }
 
-/** A copy with the logits of `forbidden` at `-Infinity`; the same array if nothing is forbidden. */
-export function without(logits: Float32Array, forbidden: readonly number[]): Float32Array {
-  if (forbidden.length === 0) return logits;
-  const kept = logits.slice();
-  for (const id of forbidden) if (id < kept.length) kept[id] = Number.NEGATIVE_INFINITY;
-  return kept;
-}
-
 /** `[⌈vocabulary / 32⌉]` with a bit for each of `ids`. */
 export function bitsOf(ids: readonly number[], vocabularySize: number): Int32Array<ArrayBuffer> {
   const bits = new Int32Array(Math.ceil(vocabularySize / 32));

@@ -1,8 +1,8 @@
 /** Default sampling settings: the publisher's values if there are any, else conservative ones. */
 import { z } from 'zod';
+import { greedy, type SamplerSettings } from '../backend/sampler.ts';
 import type { PublishedSampling } from '../model/families/family.ts';
 import type { Sampling } from '../protocol/engineProtocol.ts';
-import { greedy, type SamplerSettings } from './sampler.ts';
 
 /** The sampling keys of `generation_config.json`. Unknown keys are ignored. */
 export const generationConfig = z.looseObject({

@@ -6,9 +6,10 @@
  * Measured times and the acceptance rate decide whether to draft, and how many tokens. The smaller model has to prefill
  * the text first, so an answer gets its first draft only after it has taken as long as that prefill will take.
  */
+
+import { argmax, emptyHistory, greedy } from '../backend/sampler.ts';
 import { draftOwner } from '../kv/prefixCache.ts';
 import { type FreeTokens, free } from '../sampling/logitsProcessor.ts';
-import { argmax, emptyHistory, greedy } from '../sampling/sampler.ts';
 import type { SamplingState, TokenRequest } from './job.ts';
 import type { Submitter } from './scheduler.ts';
 import { Speculation } from './tokensPerStep.ts';

@@ -1,4 +1,6 @@
 /** Chat: fits the conversation into the context, and separates thinking from the answer. */
+
+import type { SamplerSettings } from '../backend/sampler.ts';
 import { HearthError } from '../errors.ts';
 import { checkSchemaBounds } from '../grammar/schemaDocument.ts';
 import { limits } from '../limits.ts';
@@ -7,8 +9,8 @@ import type { ChatPrompt, PromptFormat, PromptOptions } from '../prompt/formats/
 import type { ThinkingMode } from '../prompt/thinking.ts';
 import type { Grammars } from '../sampling/grammar.ts';
 import { MinimumTokens, ThinkingLimit } from '../sampling/logitsProcessor.ts';
+import { LogprobRecorder, type TokenLogprob } from '../sampling/logprobs.ts';
 import { PlanProcessor } from '../sampling/planProcessor.ts';
-import { LogprobRecorder, type SamplerSettings, type TokenLogprob } from '../sampling/sampler.ts';
 import type { RequestClass } from '../scheduler/job.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Sliced, Tokenizer } from '../tokenizer/tokenizer.ts';

@@ -2,11 +2,11 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { z } from 'zod';
+import type { SamplerSettings } from '../backend/sampler.ts';
 import { checkedAt, type ErrorsWith } from '../index/syntax/source.ts';
 import { limits } from '../limits.ts';
 import type { CompleteResult, completeParams, FinishReason } from '../protocol/engineProtocol.ts';
 import { free, HealedText, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
-import type { SamplerSettings } from '../sampling/sampler.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import {

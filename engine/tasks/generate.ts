@@ -1,26 +1,15 @@
 /** Generates a stream of text from a prompt: decodes tokens to text, applies stop rules and measures speed. */
 
 import { setImmediate } from 'node:timers/promises';
+import { type SamplerSettings, sample, type TokenHistory, without } from '../backend/sampler.ts';
 import { HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { OutputParser, OutputPiece } from '../prompt/conversation.ts';
 import { StopStrings } from '../prompt/thinking.ts';
 import type { FinishReason, Statistics } from '../protocol/engineProtocol.ts';
-import {
-  type LogitsProcessor,
-  type NextTokens,
-  nextTokens,
-  onlyAllowed,
-  without,
-} from '../sampling/logitsProcessor.ts';
+import { type LogitsProcessor, type NextTokens, nextTokens, onlyAllowed } from '../sampling/logitsProcessor.ts';
+import type { LogprobRecorder, TokenLogprob } from '../sampling/logprobs.ts';
 import { Uniforms } from '../sampling/random.ts';
-import {
-  type LogprobRecorder,
-  type SamplerSettings,
-  sample,
-  type TokenHistory,
-  type TokenLogprob,
-} from '../sampling/sampler.ts';
 import type { RequestClass, SamplingState, TokenOutcome } from '../scheduler/job.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import type { Sliced } from '../tokenizer/tokenizer.ts';

@@ -2,10 +2,11 @@
  * Predicts the next edit of a file from the last ones. A model that was trained on edits rewrites the lines around the
  * cursor. Any other model gets the last edits as a diff and completes a diff for lines that resemble the edited one.
  */
+
+import { greedy } from '../backend/sampler.ts';
 import { limits } from '../limits.ts';
 import type { FinishReason, NextEditParams, NextEditResult } from '../protocol/engineProtocol.ts';
 import { HealedText } from '../sampling/logitsProcessor.ts';
-import { greedy } from '../sampling/sampler.ts';
 import type { Submitter } from '../scheduler/scheduler.ts';
 import type { PromptPart, Tokenizer } from '../tokenizer/tokenizer.ts';
 import { ConfidenceMeter } from './complete.ts';

@@ -7,10 +7,10 @@
  */
 import { basename } from 'node:path';
 import { createOnnxBackend } from '../../engine/backend/onnx/index.ts';
+import { greedy, sample } from '../../engine/backend/sampler.ts';
 import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
-import { greedy, sample } from '../../engine/sampling/sampler.ts';
 import { engineScheduler, type Scheduler } from '../../engine/scheduler/scheduler.ts';
 import { Speculation } from '../../engine/scheduler/tokensPerStep.ts';
 import { type Edit, editsOfCommits, editsOfPackage } from './edits.ts';

@@ -1,11 +1,11 @@
 /** What a device does to a model: its loss, its limits, its memory. On the real adapter, with golden checkpoints. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { argmax } from '../../engine/backend/sampler.ts';
 import type { GpuOptions } from '../../engine/backend/webgpu/device/adapter.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { type LoadedModel, loadModel } from '../../engine/runtime/loadedModel.ts';
-import { argmax } from '../../engine/sampling/sampler.ts';
 import { largestDifference, readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 

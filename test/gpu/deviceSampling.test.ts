@@ -1,13 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Decoder, DeviceSampling, SamplingSlice } from '../../engine/backend/backend.ts';
+import { greedy, type SamplerSettings, sample, without } from '../../engine/backend/sampler.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import type { Sequence } from '../../engine/kv/blockCache.ts';
 import type { Model } from '../../engine/model/open.ts';
 import { openModel } from '../../engine/model/open.ts';
-import { without } from '../../engine/sampling/logitsProcessor.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
-import { greedy, type SamplerSettings, sample } from '../../engine/sampling/sampler.ts';
 import { type Golden, largestDifference, readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 import { onLavapipe } from './adapters.ts';

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { SamplingParams } from '../../engine/backend/backend.ts';
+import { candidatesOf, greedy, penalise, sample, type TokenHistory, without } from '../../engine/backend/sampler.ts';
 import {
   chunksOf,
   chunkTokens,
@@ -11,8 +12,7 @@ import {
   samplesOnGpu,
 } from '../../engine/backend/webgpu/kernels/sampleChunks.ts';
 import { sampleDrawKernel } from '../../engine/backend/webgpu/kernels/sampleDraw.ts';
-import { bitsOf, without } from '../../engine/sampling/logitsProcessor.ts';
-import { candidatesOf, greedy, penalise, sample, type TokenHistory } from '../../engine/sampling/sampler.ts';
+import { bitsOf } from '../../engine/sampling/logitsProcessor.ts';
 import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGpu } from './kernel.ts';
 
 const held = useGpu();

@@ -1,10 +1,10 @@
 import { expect, it } from 'vitest';
 import type { Decoder } from '../../engine/backend/backend.ts';
+import { greedy } from '../../engine/backend/sampler.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
-import { greedy } from '../../engine/sampling/sampler.ts';
 import { Scheduler } from '../../engine/scheduler/scheduler.ts';
 import { Speculation } from '../../engine/scheduler/tokensPerStep.ts';
 import { generate } from '../../engine/tasks/generate.ts';

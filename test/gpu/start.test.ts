@@ -1,11 +1,11 @@
 /** Reads and compilations between the request for a model and its first answers, on the real adapter with a golden checkpoint. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Decoder, SamplingSlice } from '../../engine/backend/backend.ts';
+import { greedy } from '../../engine/backend/sampler.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend, type WebgpuOptions } from '../../engine/backend/webgpu/index.ts';
 import { openModel } from '../../engine/model/open.ts';
 import type { Weight } from '../../engine/model/weights/weights.ts';
-import { greedy } from '../../engine/sampling/sampler.ts';
 import { readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 

@@ -6,7 +6,7 @@ import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { LayerWeights } from '../../model/weights/weights.ts';
 import type { LoadOptions } from '../backend.ts';
 import { type ExpertRole, expertRoles } from '../experts.ts';
-import { ThreadClient } from '../processor/decoder.ts';
+import { ThreadClient } from '../processor/threadClient.ts';
 import { defaultThreads } from '../processor/threads.ts';
 import { chooseLibraries, type ExpertField, type GgmlExpertLayer } from './library.ts';
 import {

@@ -10,8 +10,9 @@ import type { DecoderWeights } from '../../model/weights/weights.ts';
 import type { CachePrecision } from '../../protocol/models.ts';
 import type { Backend } from '../backend.ts';
 import { hostMemory, planMemory } from '../memoryPlan.ts';
-import { cacheNotes, hostNeeds, memoryNotes, ProcessorDecoder, ThreadClient } from '../processor/decoder.ts';
+import { cacheNotes, hostNeeds, memoryNotes, ProcessorDecoder } from '../processor/decoder.ts';
 import type { LayerCacheSpec, WindowGroup } from '../processor/messages.ts';
+import { ThreadClient } from '../processor/threadClient.ts';
 import { defaultThreads, hasMatrixUnits } from '../processor/threads.ts';
 import { isFasterOnGgml } from './choice.ts';
 import { chooseLibraries } from './library.ts';
@@ -77,7 +78,7 @@ export function createGgmlBackend({
           states: [],
           weightBytes,
           thread,
-          ...(!spec.stage && { embedding: weights.embedding }),
+          ...(!spec.stage && { embedding: weights.embedding, drawing: thread }),
           cacheOrder: 'rows of keys, columns of values, of 64',
         });
       } catch (error) {

@@ -42,8 +42,16 @@ export class PassRunner {
     this.#many = { allocator: ggml_gallocr_new(ggml_backend_cpu_buffer_type()) };
   }
 
-  /** Appends `tokens` to the cache, in a layout with room for them. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
-  run(cache: SequenceCache, { layout, tokens, logits, hidden }: Omit<ThreadSlice, 'sequence'>): Float32Array {
+  /**
+   * Appends `tokens` to the cache, in a layout with room for them.
+   * @param into memory for the logits. Default: new memory.
+   * @returns logits of the requested rows, `[rows, vocabulary]` f32.
+   */
+  run(
+    cache: SequenceCache,
+    { layout, tokens, logits, hidden }: Omit<ThreadSlice, 'sequence'>,
+    into?: Float32Array,
+  ): Float32Array {
     const { ggml, model } = this.#loaded;
     const first = cache.length;
     cache.arrange(layout, first);
@@ -91,7 +99,7 @@ export class PassRunner {
     this.#threads.compute(pass.graph);
     cache.length += tokens.length;
     if (pass.output === null) return new Float32Array();
-    const values = new Float32Array(ggml.ggml_nbytes(pass.output) / 4);
+    const values = into ?? new Float32Array(ggml.ggml_nbytes(pass.output) / 4);
     ggml.ggml_backend_tensor_get(pass.output, values, 0, values.byteLength);
     return values;
   }

@@ -15,7 +15,7 @@ import type {
 } from '../../model/weights/weights.ts';
 import { readValues, rowBytesOf, rowsOf, selectRows, weightBytesOf } from '../../model/weights/weightViews.ts';
 import type { LoadOptions } from '../backend.ts';
-import type { ThreadClient } from '../processor/decoder.ts';
+import type { ThreadClient } from '../processor/threadClient.ts';
 import type { DeclaredTensor, ExpertMessage, GgmlMessage } from './library.ts';
 import { jointKey } from './operators.ts';
 import { float32, ggmlTypes } from './types.ts';

@@ -1,14 +1,17 @@
 /** The worker thread of a loaded decoder: owns ggml's tensors, its compute threads and the KV caches; or the experts of some layers. */
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { cachedAttentions } from '../../model/spec/spec.ts';
+import { AwaitedRows } from '../processor/drawing.ts';
+import { RecentRows } from '../processor/embeddingRows.ts';
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
-import { done, LayerRanges, messageOf, ThreadCaches, transferred } from '../processor/threadCache.ts';
+import { done, failure, LayerRanges, ThreadCaches, transferred } from '../processor/threadCache.ts';
 import { ComputeThreads } from './computeThreads.ts';
 import { ExpertThread } from './expertThread.ts';
 import { type Loaded, rotationDivisors, rotationKey } from './forward.ts';
 import { addressOf, type ExpertMessage, type GgmlMessage, type GgmlModel, type Pointer } from './library.ts';
 import { newGgmlRange, PassRunner, type SequenceCache } from './passRunner.ts';
 import { TensorStore } from './tensorStore.ts';
+import { TokenDrawer } from './tokenDrawer.ts';
 
 type Message = CacheMessage | GgmlMessage | ExpertMessage;
 
@@ -17,8 +20,9 @@ class DecoderThread {
   readonly #store: TensorStore;
   readonly #runner: PassRunner;
   readonly #caches: ThreadCaches<SequenceCache>;
+  readonly #drawer: TokenDrawer;
 
-  constructor(model: GgmlModel) {
+  constructor(model: GgmlModel, port: MessagePort) {
     this.#threads = new ComputeThreads(model.libraries, model.threads);
     this.#store = new TensorStore(this.#threads, model.tensors);
     const rotations = new Map<string, Pointer>();
@@ -30,6 +34,9 @@ class DecoderThread {
     this.#runner = new PassRunner(loaded, this.#threads);
     const newRange = newGgmlRange(addressOf);
     this.#caches = new ThreadCaches(() => new LayerRanges(model.layers, newRange));
+    const { hiddenSize, vocabularySize } = model.spec;
+    const rows = new AwaitedRows(port, new RecentRows(hiddenSize));
+    this.#drawer = new TokenDrawer(this.#runner, this.#caches, rows, vocabularySize);
   }
 
   handle(message: Message): FromThread | undefined {
@@ -38,7 +45,16 @@ class DecoderThread {
         this.#store.fill(message.key, message.offset, message.bytes);
         return done;
       case 'run':
-        return this.#run(message.slices);
+        return this.#keepingLengths(message.slices, () => ({
+          kind: 'done',
+          values: message.slices.map((slice) => this.#runner.run(this.#caches.of(slice.sequence), slice)),
+        }));
+      case 'draw':
+        return this.#keepingLengths(message.slices, () => ({
+          kind: 'done',
+          values: [],
+          drawn: this.#drawer.draw(message),
+        }));
       case 'end':
         this.#end();
         return done;
@@ -52,10 +68,11 @@ class DecoderThread {
     }
   }
 
-  #run(slices: readonly ThreadSlice[]): FromThread {
+  /** The sequences have their lengths of before if `compute` fails. */
+  #keepingLengths(slices: readonly Pick<ThreadSlice, 'sequence'>[], compute: () => FromThread): FromThread {
     const restoreLengths = this.#caches.lengthsOf(slices);
     try {
-      return { kind: 'done', values: slices.map((slice) => this.#runner.run(this.#caches.of(slice.sequence), slice)) };
+      return compute();
     } catch (error) {
       restoreLengths();
       throw error;
@@ -74,7 +91,7 @@ class DecoderThread {
 function listen(port: MessagePort): void {
   let thread: DecoderThread | ExpertThread | undefined;
   const handle = (message: Message): FromThread | undefined => {
-    if (message.kind === 'load') thread = new DecoderThread(message.model);
+    if (message.kind === 'load') thread = new DecoderThread(message.model, port);
     else if (message.kind === 'load-experts') thread = new ExpertThread(message.model);
     else return thread?.handle(message) ?? (message.kind === 'end' ? done : undefined);
     return done;
@@ -84,7 +101,7 @@ function listen(port: MessagePort): void {
     try {
       answer = handle(message);
     } catch (error) {
-      answer = { kind: 'failed', message: messageOf(error) };
+      answer = failure(error);
     }
     if (answer) port.postMessage(answer, transferred(answer));
     if (message.kind === 'end') port.close();

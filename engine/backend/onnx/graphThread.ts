@@ -2,7 +2,7 @@
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { InferenceSession } from 'onnxruntime-node';
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
-import { done, messageOf, ThreadCaches, transferred } from '../processor/threadCache.ts';
+import { done, failure, ThreadCaches, transferred } from '../processor/threadCache.ts';
 import { type GraphInputs, GraphRun, matmulMs } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
 
@@ -64,7 +64,7 @@ export class GraphThread {
       for (const slice of slices) values.push(await this.#graphRun.run(this.#caches.of(slice.sequence), slice));
     } catch (error) {
       restoreLengths();
-      return { kind: 'failed', message: messageOf(error) };
+      return failure(error);
     }
     for (const { sequence, layout } of slices) this.#caches.of(sequence).keepStates(layout);
     return { kind: 'done', values };
@@ -86,9 +86,7 @@ function listen(port: MessagePort): void {
   };
   port.on('message', (message: CacheMessage | OnnxMessage) => {
     previous = previous.then(async () => {
-      const answer = await handle(message).catch(
-        (error: unknown): FromThread => ({ kind: 'failed', message: messageOf(error) }),
-      );
+      const answer = await handle(message).catch((error: unknown): FromThread => failure(error));
       if (answer) port.postMessage(answer, transferred(answer));
       if (message.kind === 'end') port.close();
     });

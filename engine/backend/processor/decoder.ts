@@ -3,8 +3,7 @@
  * is here.
  */
 
-import { Worker } from 'node:worker_threads';
-import { HearthError } from '../../errors.ts';
+import type { HearthError } from '../../errors.ts';
 import type { CacheDemand, Sequence, SequenceSerializer } from '../../kv/blockCache.ts';
 import { BlockCache, type BlockStorage, type CachedSequence } from '../../kv/blockCache.ts';
 import type { BlockGroup } from '../../kv/blocks.ts';
@@ -16,12 +15,14 @@ import {
   checkedBatch,
   type Decoder,
   type DecoderMemory,
+  type DeviceSampling,
   demandsOf,
   fullContexts,
   joined,
   notFinite,
   type OwnSlice,
   passesOf,
+  type SamplingSlice,
   type SequenceSlice,
 } from '../backend.ts';
 import {
@@ -32,19 +33,19 @@ import {
   processorScratchBytes,
   usualContextTokens,
 } from '../memoryPlan.ts';
+import { type DrawSlice, drawSlice, maxSteps, provideRow, sharedRow } from './drawing.ts';
 import { EmbeddingRows } from './embeddingRows.ts';
 import {
   bytesOf,
   bytesOfState,
   type CacheLayout,
-  type CacheMessage,
-  type FromThread,
   type LayerCacheSpec,
   rowsOf,
   type StateSpec,
   type ThreadSlice,
   type WindowGroup,
 } from './messages.ts';
+import type { CacheThread, Done, DrawingThread } from './threadClient.ts';
 
 /** Enough rows for matmuls to reach full speed. More would need memory for attention scores and delay cancellations. */
 const maxTokensPerRun = 256;
@@ -65,6 +66,8 @@ export interface LoadedGraph {
    * The embedding if its rows are read from the file and the graph takes hidden states. Absent: the graph takes ids.
    */
   readonly embedding?: Weight;
+  /** Present if the thread can sample tokens. */
+  readonly drawing?: DrawingThread;
   /** Names the order of a block's bytes. */
   readonly cacheOrder: string;
   /** Present if the weights are mapped from a file. */
@@ -85,6 +88,7 @@ export class ProcessorDecoder implements Decoder {
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = 1;
   readonly notes: readonly string[];
+  readonly deviceSampling?: DeviceSampling;
   readonly #graph: LoadedGraph;
   readonly #cache: BlockCache;
   readonly #embedding: EmbeddingRows | undefined;
@@ -98,6 +102,18 @@ export class ProcessorDecoder implements Decoder {
     this.notes = graph.notes;
     this.#cache = new BlockCache(storageOf(graph), graph.contextTokens);
     this.#embedding = graph.embedding && new EmbeddingRows(graph.spec, graph.embedding);
+    const { drawing } = graph;
+    if (drawing && this.#embedding && !graph.spec.headless) {
+      const [rows, row] = [this.#embedding, sharedRow(graph.spec.hiddenSize)];
+      drawing.onRow((token) => provideRow(rows, token, row));
+      this.deviceSampling = {
+        maxSteps,
+        samplesAhead: false,
+        supports: () => true,
+        sample: (slices, steps) =>
+          this.#draw(slices, steps, (own) => drawing.ask({ kind: 'draw', slices: own, steps, row })),
+      };
+    }
   }
 
   get serializer(): SequenceSerializer {
@@ -130,6 +146,26 @@ export class ProcessorDecoder implements Decoder {
     });
     for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
     return values;
+  }
+
+  async #draw(
+    slices: readonly SamplingSlice[],
+    steps: number,
+    ask: (slices: readonly DrawSlice[]) => Promise<Done>,
+  ): Promise<number[][]> {
+    const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
+    const own = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
+    const fits = own.every(({ sequence }) => sequence.length + steps <= this.contextTokens);
+    if (steps < 1 || steps > maxSteps || !fits) throw new Error(`${steps} steps do not fit`);
+    this.#cache.prepare(own.map(({ sequence }) => ({ sequence, tokens: steps })));
+    const asked = slices.map((slice, i) => {
+      const sequence = own[i]?.sequence;
+      if (!sequence) throw new Error('Each slice has a sequence.');
+      return drawSlice(slice, sequence.id, layoutOf(sequence));
+    });
+    const { drawn = [] } = await ask(asked);
+    for (const [i, { sequence }] of own.entries()) sequence.advance(drawn[i]?.length ?? 0);
+    return [...drawn];
   }
 
   async #forThread({ sequence, tokens, logits, hidden }: OwnSlice<CachedSequence>): Promise<ThreadSlice> {
@@ -165,13 +201,6 @@ function isNumeric(logits: Float32Array): boolean {
   let sum = 0;
   for (let i = 0; i < logits.length; i++) sum += logits[i] ?? 0;
   return Number.isFinite(sum);
-}
-
-/** The part of a compute thread's interface that all CPU backends use. */
-export interface CacheThread {
-  ask(message: CacheMessage, transfer?: readonly ArrayBuffer[]): Promise<Done>;
-  tell(message: CacheMessage): void;
-  end(): Promise<void>;
 }
 
 interface CacheOptions
@@ -272,76 +301,4 @@ export function cacheNotes(asked: CachePrecision): string[] {
     q8: ['The KV cache is f16: the CPU backend has no smaller precision.'],
   };
   return notes[asked];
-}
-
-// The decoder's side of the graph thread.
-
-export type Done = Extract<FromThread, { kind: 'done' }>;
-
-interface Waiting {
-  readonly resolve: (answer: Done) => void;
-  readonly reject: (error: Error) => void;
-}
-
-function runFailure(message: string, runtime: string): HearthError {
-  const memory = /bad_alloc|allocat|out of memory/i.test(message);
-  return new HearthError(
-    memory ? 'out-of-memory' : 'unsupported',
-    memory
-      ? `The forward pass ran out of memory (${message}). Choose a smaller model or context.`
-      : `${runtime} failed: ${message}`,
-  );
-}
-
-/** @typeParam Own further messages from a backend to its thread. */
-export class ThreadClient<Own extends { readonly kind: string }> implements CacheThread {
-  readonly #worker: Worker;
-  readonly #runtime: string;
-  readonly #waiting: Waiting[] = [];
-  #failure: Error | undefined;
-
-  /** @param runtime the library's name, for messages. */
-  constructor(file: URL, runtime: string) {
-    this.#runtime = runtime;
-    this.#worker = new Worker(file, { name: 'hearth-compute' });
-    this.#worker.on('message', (answer: FromThread) => this.#settle(answer));
-    this.#worker.on('error', (error: Error) =>
-      this.#fail(new HearthError('device-lost', `The compute thread failed (${error.message}).`, { cause: error })),
-    );
-    this.#worker.on('exit', () => this.#fail(new HearthError('device-lost', 'The compute thread has exited.')));
-    // Only a pending answer keeps the process alive; an idle model doesn't.
-    this.#worker.unref();
-  }
-
-  /** Sends a message that isn't answered. */
-  tell(message: CacheMessage | Own): void {
-    if (!this.#failure) this.#worker.postMessage(message);
-  }
-
-  /** @param transfer buffers that move to the thread. */
-  ask(message: CacheMessage | Own, transfer: readonly ArrayBuffer[] = []): Promise<Done> {
-    return new Promise((resolve, reject) => {
-      if (this.#failure) return reject(this.#failure);
-      this.#waiting.push({ resolve, reject });
-      this.#worker.ref();
-      this.#worker.postMessage(message, transfer);
-    });
-  }
-
-  /** Frees the graph and the caches. */
-  async end(): Promise<void> {
-    if (!this.#failure) await this.ask({ kind: 'end' });
-  }
-
-  #settle(answer: FromThread): void {
-    const waiting = this.#waiting.shift();
-    if (this.#waiting.length === 0) this.#worker.unref();
-    if (answer.kind === 'done') waiting?.resolve(answer);
-    else waiting?.reject(runFailure(answer.message, this.#runtime));
-  }
-
-  #fail(error: Error): void {
-    this.#failure ??= error;
-    for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
-  }
 }

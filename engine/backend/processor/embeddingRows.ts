@@ -11,12 +11,12 @@ type EmbeddingSpec = Pick<DecoderSpec, 'hiddenSize' | 'embeddingScale'>;
 export class EmbeddingRows {
   readonly #spec: EmbeddingSpec;
   readonly #embedding: Weight;
-  /** `[hidden]` by token, the least recently used first. */
-  readonly #kept = new Map<number, Float32Array>();
+  readonly #recent: RecentRows;
 
   constructor(spec: EmbeddingSpec, embedding: Weight) {
     this.#spec = spec;
     this.#embedding = embedding;
+    this.#recent = new RecentRows(spec.hiddenSize);
   }
 
   /** `[tokens, hidden]` f32 */
@@ -24,7 +24,7 @@ export class EmbeddingRows {
     const { hiddenSize } = this.#spec;
     const rows = new Map<number, Float32Array>();
     for (const token of tokens) {
-      const row = this.#kept.get(token);
+      const row = this.#recent.get(token);
       if (row) rows.set(token, row);
     }
     const missing = [...new Set(tokens)].filter((token) => !rows.has(token));
@@ -32,21 +32,34 @@ export class EmbeddingRows {
       const read = await embed(this.#spec, this.#embedding, missing);
       for (const [i, token] of missing.entries()) rows.set(token, read.slice(i * hiddenSize, (i + 1) * hiddenSize));
     }
-    this.#keep(rows);
+    for (const [token, row] of rows) this.#recent.keep(token, row);
     const states = new Float32Array(tokens.length * hiddenSize);
     for (const [i, token] of tokens.entries()) states.set(rows.get(token) ?? [], i * hiddenSize);
     return states;
   }
+}
 
-  #keep(rows: ReadonlyMap<number, Float32Array>): void {
-    for (const [token, row] of rows) {
-      this.#kept.delete(token);
-      this.#kept.set(token, row);
-    }
-    const most = Math.floor(keptBytes / (4 * this.#spec.hiddenSize));
-    for (const token of this.#kept.keys()) {
-      if (this.#kept.size <= most) break;
-      this.#kept.delete(token);
-    }
+/** `[hidden]` by token, as many as fit `keptBytes`. */
+export class RecentRows {
+  readonly #most: number;
+  /** The least recently used first. */
+  readonly #rows = new Map<number, Float32Array>();
+
+  constructor(hiddenSize: number) {
+    this.#most = Math.floor(keptBytes / (4 * hiddenSize));
+  }
+
+  get(token: number): Float32Array | undefined {
+    const row = this.#rows.get(token);
+    if (row) this.keep(token, row);
+    return row;
+  }
+
+  keep(token: number, row: Float32Array): void {
+    this.#rows.delete(token);
+    this.#rows.set(token, row);
+    if (this.#rows.size <= this.#most) return;
+    const [oldest] = this.#rows.keys();
+    if (oldest !== undefined) this.#rows.delete(oldest);
   }
 }

@@ -1,5 +1,6 @@
 /** Messages between the decoder of a CPU backend and its thread, and the shape of the cache that the thread holds. */
 
+import type { ErrorCode } from '../../errors.ts';
 import type { SequenceSlice } from '../backend.ts';
 
 /** The f32 tensors of one layer's state: inputs `state.<layer>.<tensor>`, and the names of the outputs that follow them. */
@@ -78,7 +79,18 @@ export interface ThreadSlice {
   readonly hidden?: Float32Array;
 }
 
-/** Answers, in the order of the messages. `values`: logits of each slice, or the result of a backend's own message. */
+/**
+ * Answers, in the order of the messages. `values`: logits of each slice, or the result of a backend's own message;
+ * `drawn`: tokens of each slice.
+ */
 export type FromThread =
-  | { readonly kind: 'done'; readonly values: readonly Float32Array[]; readonly saved?: Uint8Array }
-  | { readonly kind: 'failed'; readonly message: string };
+  | {
+      readonly kind: 'done';
+      readonly values: readonly Float32Array[];
+      readonly saved?: Uint8Array;
+      readonly drawn?: readonly number[][];
+    }
+  /** `code`: the error is Hearth's own. */
+  | { readonly kind: 'failed'; readonly message: string; readonly code?: ErrorCode }
+  /** No answer: the thread waits for this token's row (drawing.ts). */
+  | { readonly kind: 'row'; readonly token: number };

@@ -1,4 +1,5 @@
 /** The KV caches of a CPU backend's thread by sequence, their memory, and the handling of messages about caches. */
+import { HearthError } from '../../errors.ts';
 import {
   bytesOf,
   type CacheLayout,
@@ -67,7 +68,7 @@ export class ThreadCaches<Cache extends ThreadCache<Cache>> {
   }
 
   /** @returns a function that restores the sequences' current lengths after a failed pass. */
-  lengthsOf(slices: readonly ThreadSlice[]): () => void {
+  lengthsOf(slices: readonly Pick<ThreadSlice, 'sequence'>[]): () => void {
     const before = slices.map(({ sequence }) => this.of(sequence).length);
     return () => {
       for (const [i, { sequence }] of slices.entries()) this.of(sequence).length = before[i] ?? 0;
@@ -75,11 +76,15 @@ export class ThreadCaches<Cache extends ThreadCache<Cache>> {
   }
 }
 
-export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+/** @returns the answer that says why a message failed. */
+export function failure(error: unknown): FromThread {
+  const message = error instanceof Error ? error.message : String(error);
+  return { kind: 'failed', message, ...(error instanceof HearthError && { code: error.code }) };
+}
 
 /** Buffers to transfer instead of copying. */
 export function transferred(answer: FromThread): ArrayBuffer[] {
-  if (answer.kind === 'failed') return [];
+  if (answer.kind !== 'done') return [];
   const { values, saved } = answer;
   return [...values, ...(saved ? [saved] : [])].map(({ buffer }) => buffer as ArrayBuffer);
 }

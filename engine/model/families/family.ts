@@ -6,7 +6,7 @@ import { decoderWeights, ggufNames, huggingFaceNames, tensorTable } from '../wei
 import type { DecoderWeights } from '../weights/weights.ts';
 import { fp8BlockOf, type GgufSource } from './config.ts';
 
-/** Keys of `SamplerSettings` (sampling/sampler.ts). */
+/** Keys of `SamplerSettings` (backend/sampler.ts). */
 export interface PublishedSampling {
   readonly temperature: number;
   readonly topP?: number;

@@ -1,11 +1,11 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: the strings are sources
 /** The completion that the user sees, through the extension's provider and the engine's completion with a scripted model. */
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { greedy } from '../../../engine/backend/sampler.ts';
 import { grammarOf } from '../../../engine/index/syntax/grammars.ts';
 import { withTree } from '../../../engine/index/syntax/source.ts';
 import { type CompleteParams, completeParams } from '../../../engine/protocol/engineProtocol.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
-import { greedy } from '../../../engine/sampling/sampler.ts';
 import { complete } from '../../../engine/tasks/complete.ts';
 import { CompletionProvider } from '../../../extension/completion/provider.ts';
 import { Acceptance } from '../../../extension/completion/suggestions.ts';

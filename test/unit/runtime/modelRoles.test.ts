@@ -1,5 +1,6 @@
 /** A chat model and a completion model in one engine. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { argmax } from '../../../engine/backend/sampler.ts';
 import { openStore } from '../../../engine/catalogue/store.ts';
 import { chatParams, completeParams } from '../../../engine/protocol/engineProtocol.ts';
 import { connectParams, loadParams, modelRoles } from '../../../engine/protocol/models.ts';
@@ -7,7 +8,6 @@ import { ModelPool } from '../../../engine/runtime/modelPool.ts';
 import { ModelRoles } from '../../../engine/runtime/modelRoles.ts';
 import { Switchboard } from '../../../engine/runtime/serveEngine.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
-import { argmax } from '../../../engine/sampling/sampler.ts';
 import { ScriptedEngine, startScripted, token } from '../http/support.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { makeTinyModel } from './tinyModel.ts';

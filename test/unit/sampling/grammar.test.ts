@@ -1,11 +1,11 @@
 /** Calls and answers follow their schemas whatever the model prefers: here, all allowed tokens are equally likely. */
 import { Ajv } from 'ajv';
 import { describe, expect, it } from 'vitest';
+import { greedy } from '../../../engine/backend/sampler.ts';
 import type { Tool } from '../../../engine/prompt/conversation.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
-import { greedy } from '../../../engine/sampling/sampler.ts';
 import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { FakeDecoder } from '../scheduler/fakeDecoder.ts';

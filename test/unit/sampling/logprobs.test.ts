@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { LogprobRecorder } from '../../../engine/sampling/sampler.ts';
+import { LogprobRecorder } from '../../../engine/sampling/logprobs.ts';
 
 const spelled = ['<end>', 'he', 'llo', ' 😀'.slice(0, 2), '!'];
 const tokenizer = { bytesOf: (id: number) => new TextEncoder().encode(spelled[id] ?? '') };

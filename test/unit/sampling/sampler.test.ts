@@ -1,6 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { HearthError } from '../../../engine/errors.ts';
-import { seededRandom } from '../../../engine/sampling/random.ts';
 import {
   argmax,
   candidatesOf,
@@ -10,7 +8,9 @@ import {
   type SamplerSettings,
   sample,
   type TokenHistory,
-} from '../../../engine/sampling/sampler.ts';
+} from '../../../engine/backend/sampler.ts';
+import { HearthError } from '../../../engine/errors.ts';
+import { seededRandom } from '../../../engine/sampling/random.ts';
 
 const plain: SamplerSettings = { ...greedy, temperature: 1 };
 /** Logits whose softmax is `probabilities`. */

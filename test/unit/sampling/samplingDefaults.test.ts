@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { greedy } from '../../../engine/backend/sampler.ts';
 import { llama } from '../../../engine/model/families/llama.ts';
 import { qwen3 } from '../../../engine/model/families/qwen3.ts';
-import { greedy } from '../../../engine/sampling/sampler.ts';
 import { generationConfig, samplerSettings, samplingDefaults } from '../../../engine/sampling/samplingDefaults.ts';
 
 describe('sampling values that a request leaves open', () => {

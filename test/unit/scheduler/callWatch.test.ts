@@ -1,8 +1,8 @@
 /** Time is counted in looks, one a second. */
 import { describe, expect, it } from 'vitest';
+import { argmax } from '../../../engine/backend/sampler.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { limits } from '../../../engine/limits.ts';
-import { argmax } from '../../../engine/sampling/sampler.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { CallWatch, SharedDevice } from '../../../engine/scheduler/sharing.ts';
 import { FakeDecoder } from './fakeDecoder.ts';

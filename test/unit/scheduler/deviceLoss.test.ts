@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { argmax } from '../../../engine/backend/sampler.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
-import { argmax } from '../../../engine/sampling/sampler.ts';
 import { type Machine, Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { FakeDecoder, hashOf } from './fakeDecoder.ts';
 import { patient } from './setUp.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { type FreeTokens, free, without } from '../../../engine/sampling/logitsProcessor.ts';
+import { argmax, greedy, without } from '../../../engine/backend/sampler.ts';
+import { type FreeTokens, free } from '../../../engine/sampling/logitsProcessor.ts';
 import { Uniforms } from '../../../engine/sampling/random.ts';
-import { argmax, greedy } from '../../../engine/sampling/sampler.ts';
 import type { SamplingState, TokenRequest } from '../../../engine/scheduler/job.ts';
 import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';
 import { schedulerOf } from './setUp.ts';

@@ -1,8 +1,8 @@
 /** A smaller model drafts for a larger one, on one device with a clock that passes move. */
 import { describe, expect, it } from 'vitest';
+import { argmax } from '../../../engine/backend/sampler.ts';
 import { draftOwner, PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
-import { argmax } from '../../../engine/sampling/sampler.ts';
 import { DraftModel } from '../../../engine/scheduler/draftModel.ts';
 import type { TokenRequest } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';

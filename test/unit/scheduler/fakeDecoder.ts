@@ -8,11 +8,10 @@ import type {
   SubmittedPass,
   Tuner,
 } from '../../../engine/backend/backend.ts';
+import { argmax, without } from '../../../engine/backend/sampler.ts';
 import type { CacheDemand, Sequence, SequenceSerializer } from '../../../engine/kv/blockCache.ts';
 import { BlockPool, BlockTable } from '../../../engine/kv/blocks.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
-import { without } from '../../../engine/sampling/logitsProcessor.ts';
-import { argmax } from '../../../engine/sampling/sampler.ts';
 
 /** What a fake decoder was asked to do, in order. */
 export interface FakeRun {

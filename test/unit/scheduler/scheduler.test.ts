@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { SequenceSlice, Tuner } from '../../../engine/backend/backend.ts';
+import { argmax } from '../../../engine/backend/sampler.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
-import { argmax } from '../../../engine/sampling/sampler.ts';
 import type { RequestClass, TokenRequest } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';

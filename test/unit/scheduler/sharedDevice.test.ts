@@ -1,7 +1,7 @@
 /** Two schedulers, as of a chat model and a completion model, on one device. */
 import { describe, expect, it } from 'vitest';
+import { argmax } from '../../../engine/backend/sampler.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
-import { argmax } from '../../../engine/sampling/sampler.ts';
 import type { RequestClass } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { SharedDevice } from '../../../engine/scheduler/sharing.ts';

@@ -6,11 +6,11 @@
  * The clock is virtual: a pass takes as long as the test says, so that each size follows from the time that is aimed at.
  */
 import { describe, expect, it } from 'vitest';
+import { greedy } from '../../../engine/backend/sampler.ts';
 import { maxTokensPerRun as onGpu } from '../../../engine/backend/webgpu/decoder/scratch.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
-import { greedy } from '../../../engine/sampling/sampler.ts';
 import { engineScheduler } from '../../../engine/scheduler/scheduler.ts';
 import { chat } from '../../../engine/tasks/chat.ts';
 import { complete } from '../../../engine/tasks/complete.ts';

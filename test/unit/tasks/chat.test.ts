@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { greedy } from '../../../engine/backend/sampler.ts';
 import type { ChatMessage, OutputPiece } from '../../../engine/prompt/conversation.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
-import { greedy } from '../../../engine/sampling/sampler.ts';
 import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { greedy } from '../../../engine/backend/sampler.ts';
 import type { CompleteResult } from '../../../engine/protocol/engineProtocol.ts';
-import { greedy } from '../../../engine/sampling/sampler.ts';
 import { type CompletionRequest, complete } from '../../../engine/tasks/complete.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { greedy } from '../../../engine/backend/sampler.ts';
 import type { OutputPiece } from '../../../engine/prompt/conversation.ts';
 import { TaggedParser } from '../../../engine/prompt/parsers/toolCallText.ts';
-import { greedy } from '../../../engine/sampling/sampler.ts';
 import { type Generated, type GenerationRequest, generate } from '../../../engine/tasks/generate.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';

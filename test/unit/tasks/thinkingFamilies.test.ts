@@ -1,8 +1,8 @@
 /** The limit of thinking with the published vocabularies and templates of every family that thinks. */
 import { expect, it } from 'vitest';
+import { greedy } from '../../../engine/backend/sampler.ts';
 import { type PromptFormat, promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
-import { greedy } from '../../../engine/sampling/sampler.ts';
 import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { FakeDecoder } from '../scheduler/fakeDecoder.ts';

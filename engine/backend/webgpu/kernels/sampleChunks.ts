@@ -7,7 +7,7 @@
  * answer), forbidden u32 `[rows, ceil(vocabulary / 32)]` (a bit a token); logits `[rows, vocabulary]`, parts u32 (write), sorted `[rows, chunks, 1024]`
  * (logit, sum of weights up to it against the chunk's largest; write).
  * Workgroup: 256 threads a chunk; groups: chunks in x, rows in y. Needs nothing; uses subgroups. Must equal `without` of
- * sampling/logitsProcessor.ts, then `penalise` of sampling/sampler.ts without its logit bias.
+ * backend/sampler.ts, then its `penalise` without its logit bias.
  */
 import type { SamplingParams } from '../../backend.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';

@@ -1,7 +1,7 @@
 /**
  * Sampling, second half: top-k, top-p, min-p and sampling, from the candidates of `sampleChunks`.
  *
- * Equal to `sample` of sampling/sampler.ts given the same uniform, for every setting that `samplesOnGpu` accepts,
+ * Equal to `sample` of backend/sampler.ts given the same uniform, for every setting that `samplesOnGpu` accepts,
  * except for rounding: probabilities are summed in f32, so a uniform within about 1e-6 of a border between two tokens,
  * or a top-p within as much of a candidate's, may fall on the other side. Up to 64 candidates (any top-k; usually top-p
  * and min-p) are sampled from a list. For a larger set, its smallest logit is found by bisection in the sorted chunks,

@@ -3,9 +3,7 @@
  * logit bias, repetition penalty, presence penalty, temperature, top-k, top-p, min-p, sample. llama.cpp's default chain
  * applies the temperature last, so its top-p keeps another set; model cards publish values for this order.
  */
-import { notFinite, type SamplingParams } from '../backend/backend.ts';
-import type { OutputPiece } from '../prompt/conversation.ts';
-import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { notFinite, type SamplingParams } from './backend.ts';
 
 export interface SamplerSettings extends SamplingParams {
   readonly logitBias: ReadonlyMap<number, number>;
@@ -76,6 +74,14 @@ export function penalise(logits: Float32Array, settings: SamplerSettings, histor
     for (const id of history.generated) change(id, (logit) => logit - presencePenalty);
   }
   return adjusted;
+}
+
+/** A copy with the logits of `forbidden` at `-Infinity`; the same array if nothing is forbidden. */
+export function without(logits: Float32Array, forbidden: readonly number[]): Float32Array {
+  if (forbidden.length === 0) return logits;
+  const kept = logits.slice();
+  for (const id of forbidden) if (id < kept.length) kept[id] = Number.NEGATIVE_INFINITY;
+  return kept;
 }
 
 /** The most probable token; the lowest id among equals. */
@@ -290,91 +296,4 @@ function choose({ ids, weights }: Candidates, uniform: number): number {
     if (left < 0) break;
   }
   return chosen;
-}
-
-// Log-probabilities of an answer's tokens in the model's own distribution, before temperature, penalties and masks.
-
-interface CandidateLogprob {
-  readonly token: string;
-  /** UTF-8; a token may contain part of a character. */
-  readonly bytes: readonly number[];
-  readonly logprob: number;
-}
-
-export interface TokenLogprob extends CandidateLogprob {
-  /** The most probable tokens at this position, in descending order. */
-  readonly top: readonly CandidateLogprob[];
-}
-
-/** JSON has no infinity; vLLM writes this for a token that the model excludes. */
-const leastLogprob = -9999;
-
-export class LogprobRecorder {
-  readonly #tokenizer: Pick<Tokenizer, 'bytesOf'>;
-  readonly #top: number;
-  #chosen: TokenLogprob | undefined;
-  /** Tokens that are not yet part of a delivered piece. */
-  #pending: TokenLogprob[] = [];
-
-  /** @param top how many alternatives are kept for each token. */
-  constructor(tokenizer: Pick<Tokenizer, 'bytesOf'>, top: number) {
-    this.#tokenizer = tokenizer;
-    this.#top = top;
-  }
-
-  /** @param logits `[vocabulary]`, as the decoder gave them. */
-  chose(logits: Float32Array, token: number): void {
-    const total = logSumExp(logits);
-    const candidate = (id: number): CandidateLogprob => {
-      const bytes = [...this.#tokenizer.bytesOf(id)];
-      const logprob = Math.max(leastLogprob, (logits[id] ?? Number.NEGATIVE_INFINITY) - total);
-      return { token: Buffer.from(bytes).toString(), bytes, logprob };
-    };
-    this.#chosen = { ...candidate(token), top: largest(logits, this.#top).map(candidate) };
-  }
-
-  took(): void {
-    if (this.#chosen) this.#pending.push(this.#chosen);
-    this.#chosen = undefined;
-  }
-
-  /** Log-probabilities of the tokens of a text piece; those of thinking, calls and framing are dropped. */
-  of(piece: OutputPiece): readonly TokenLogprob[] {
-    const taken = this.#pending;
-    this.#pending = [];
-    if (piece.kind !== 'text') return [];
-    const text = Buffer.from(piece.text);
-    const found = Buffer.concat(taken.map(({ bytes }) => Buffer.from(bytes))).indexOf(text);
-    if (found < 0) return taken;
-    let at = 0;
-    const shown: TokenLogprob[] = [];
-    for (const token of taken) {
-      const end = at + token.bytes.length;
-      if (at >= found + text.length) this.#pending.push(token);
-      else if (end > found) shown.push(token);
-      at = end;
-    }
-    return shown;
-  }
-}
-
-function logSumExp(logits: Float32Array): number {
-  let most = Number.NEGATIVE_INFINITY;
-  for (const logit of logits) if (logit > most) most = logit;
-  let sum = 0;
-  for (const logit of logits) sum += Math.exp(logit - most);
-  return most + Math.log(sum);
-}
-
-/** Ids of the largest logits, in order; the lower id among equals. */
-function largest(logits: Float32Array, count: number): number[] {
-  const ids: number[] = [];
-  const logitOf = (id: number | undefined): number => logits[id ?? -1] ?? Number.NEGATIVE_INFINITY;
-  for (const [id, logit] of logits.entries()) {
-    if (ids.length === count && logit <= logitOf(ids.at(-1))) continue;
-    const at = ids.findIndex((other) => logit > logitOf(other));
-    ids.splice(at < 0 ? ids.length : at, 0, id);
-    if (ids.length > count) ids.pop();
-  }
-  return ids;
 }
