@@ -87,7 +87,7 @@ export interface Decoder {
    */
   canAllocate(demands: readonly CacheDemand[]): boolean;
   readonly serializer: SequenceSerializer;
-  /** Absent if the backend can sample on the CPU only. */
+  /** Absent if only the engine's thread can sample, from logits. */
   readonly deviceSampling?: DeviceSampling;
   memory(): DecoderMemory;
   /** GPU backends only: kernels dispatched to decode one token. */
@@ -135,7 +135,7 @@ export interface TuningReport {
 /** Full contexts that the KV cache is sized for: one chat, one completion, and one summary or older chat. */
 export const fullContexts = 3;
 
-/** Samples on the device, several tokens in a row without a read-back in between. */
+/** Samples where logits are computed (a GPU, a compute thread), several tokens in a row without a message in between. */
 export interface DeviceSampling {
   /** Most tokens that one call samples for each sequence. */
   readonly maxSteps: number;

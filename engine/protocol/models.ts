@@ -161,7 +161,10 @@ const classStatistics = z.object({
   /** Tokens computed: prompt tokens, and sampled tokens fed back. */
   computedTokens: z.number(),
   generatedTokens: z.number(),
-  /** Answer tokens sampled on the device, including running requests. The host samples the others from logits. */
+  /**
+   * Answer tokens sampled on the device or the CPU's compute thread, including running requests. The engine's thread
+   * samples the others from logits.
+   */
   deviceTokens: z.number(),
   /** Draft tokens that were verified. */
   draftTokens: z.number(),

@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import type { Decoder, DeviceSampling, SamplingSlice } from '../../engine/backend/backend.ts';
-import { greedy, type SamplerSettings, sample, without } from '../../engine/backend/sampler.ts';
+import type { Decoder, DeviceSampling } from '../../engine/backend/backend.ts';
+import { greedy, type SamplerSettings } from '../../engine/backend/sampler.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import type { Sequence } from '../../engine/kv/blockCache.ts';
 import type { Model } from '../../engine/model/open.ts';
 import { openModel } from '../../engine/model/open.ts';
-import { seededRandom } from '../../engine/sampling/random.ts';
 import { type Golden, largestDifference, readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
+import { Talk } from '../unit/talk.ts';
 import { onLavapipe } from './adapters.ts';
 
 const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
@@ -21,48 +21,6 @@ vi.spyOn(Gpu, 'open').mockImplementation(async (options) => {
   opened.push(gpu);
   return gpu;
 });
-
-/** One conversation, whose tokens come from logits on the CPU or from the device. */
-class Talk {
-  readonly sequence: Sequence;
-  readonly history: { readonly sequence: Set<number>; readonly generated: Set<number> };
-  readonly tokens: number[];
-  readonly #decoder: Decoder;
-  readonly #random = seededRandom(5);
-  forbidden: readonly number[] = [];
-
-  constructor(decoder: Decoder, sequence: Sequence, tokens: readonly number[]) {
-    this.#decoder = decoder;
-    this.sequence = sequence;
-    this.tokens = [...tokens];
-    this.history = { sequence: new Set(tokens), generated: new Set() };
-  }
-
-  async choose(settings: SamplerSettings): Promise<void> {
-    this.take(sample(without(await this.logits(), this.forbidden), settings, this.history, this.#random));
-  }
-
-  async logits(): Promise<Float32Array> {
-    const { sequence, tokens } = this;
-    const batch = [{ sequence, tokens: tokens.slice(sequence.length), logits: 'last' as const }];
-    const [logits = new Float32Array()] = await this.#decoder.run(batch);
-    return logits;
-  }
-
-  slice(rules: SamplerSettings, steps: number, stopIds: ReadonlySet<number> = new Set()): SamplingSlice {
-    const uniforms = Array.from({ length: steps }, () => (rules.temperature > 0 ? this.#random() : 0));
-    const { sequence, history } = this;
-    return { sequence, token: this.tokens.at(-1) ?? 0, rules, history, uniforms, stopIds, forbidden: this.forbidden };
-  }
-
-  take(...tokens: readonly number[]): void {
-    for (const token of tokens) {
-      this.tokens.push(token);
-      this.history.sequence.add(token);
-      this.history.generated.add(token);
-    }
-  }
-}
 
 /** A slow device samples only the most telling cases: GPT-OSS with all settings, latent attention with one. */
 const families: [family: string, only?: RegExp][] = [['gpt-oss'], ['deepseek-v3', /greedy/]];
