@@ -46,6 +46,10 @@ export const notFinite = (): HearthError =>
       'Download the model again, or convert it again.',
   );
 
+/** Also for the error of a thread, which loses its identity. */
+export const isNotFinite = (error: unknown): boolean =>
+  error instanceof HearthError && error.message === notFinite().message;
+
 export interface Backend {
   readonly name: BackendName;
   /** @throws HearthError `unsupported`, `out-of-memory`, `invalid-input`, `cancelled`. */

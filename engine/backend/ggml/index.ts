@@ -78,7 +78,7 @@ export function createGgmlBackend({
           states: [],
           weightBytes,
           thread,
-          ...(!spec.stage && { embedding: weights.embedding, drawing: thread }),
+          ...(!spec.stage && { embedding: weights.embedding }),
           cacheOrder: 'rows of keys, columns of values, of 64',
         });
       } catch (error) {

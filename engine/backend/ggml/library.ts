@@ -8,7 +8,6 @@ import { basename, dirname, join } from 'node:path';
 import koffi from 'koffi';
 import { HearthError } from '../../errors.ts';
 import type { DecoderSpec, ExpertsSpec } from '../../model/spec/spec.ts';
-import type { DrawMessage } from '../processor/drawing.ts';
 import type { CacheType, LayerCacheSpec, WindowGroup } from '../processor/messages.ts';
 
 /** Address of something that ggml owns. */
@@ -259,9 +258,8 @@ export interface GgmlModel {
   readonly tensors: readonly DeclaredTensor[];
 }
 
-/** All are answered. */
+/** Both are answered. */
 export type GgmlMessage =
-  | DrawMessage
   /** Opens the library and allocates every tensor. */
   | { readonly kind: 'load'; readonly model: GgmlModel }
   /** The next bytes of a tensor, from `offset` on. */

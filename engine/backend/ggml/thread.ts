@@ -1,7 +1,7 @@
 /** The worker thread of a loaded decoder: owns ggml's tensors, its compute threads and the KV caches; or the experts of some layers. */
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { cachedAttentions } from '../../model/spec/spec.ts';
-import { AwaitedRows } from '../processor/drawing.ts';
+import { AwaitedRows, type DrawMessage, drawing } from '../processor/drawing.ts';
 import { RecentRows } from '../processor/embeddingRows.ts';
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
 import { done, failure, LayerRanges, ThreadCaches, transferred } from '../processor/threadCache.ts';
@@ -11,7 +11,6 @@ import { type Loaded, rotationDivisors, rotationKey } from './forward.ts';
 import { addressOf, type ExpertMessage, type GgmlMessage, type GgmlModel, type Pointer } from './library.ts';
 import { newGgmlRange, PassRunner, type SequenceCache } from './passRunner.ts';
 import { TensorStore } from './tensorStore.ts';
-import { TokenDrawer } from './tokenDrawer.ts';
 
 type Message = CacheMessage | GgmlMessage | ExpertMessage;
 
@@ -20,7 +19,9 @@ class DecoderThread {
   readonly #store: TensorStore;
   readonly #runner: PassRunner;
   readonly #caches: ThreadCaches<SequenceCache>;
-  readonly #drawer: TokenDrawer;
+  readonly #rows: AwaitedRows;
+  /** Of drawn tokens, `[vocabulary]`, reused: fresh memory of this size takes longer to get than to fill. */
+  readonly #logits: Float32Array;
 
   constructor(model: GgmlModel, port: MessagePort) {
     this.#threads = new ComputeThreads(model.libraries, model.threads);
@@ -35,8 +36,8 @@ class DecoderThread {
     const newRange = newGgmlRange(addressOf);
     this.#caches = new ThreadCaches(() => new LayerRanges(model.layers, newRange));
     const { hiddenSize, vocabularySize } = model.spec;
-    const rows = new AwaitedRows(port, new RecentRows(hiddenSize));
-    this.#drawer = new TokenDrawer(this.#runner, this.#caches, rows, vocabularySize);
+    this.#rows = new AwaitedRows(port, new RecentRows(hiddenSize));
+    this.#logits = new Float32Array(vocabularySize);
   }
 
   handle(message: Message): FromThread | undefined {
@@ -53,7 +54,7 @@ class DecoderThread {
         return this.#keepingLengths(message.slices, () => ({
           kind: 'done',
           values: [],
-          drawn: this.#drawer.draw(message),
+          drawn: this.#draw(message),
         }));
       case 'end':
         this.#end();
@@ -77,6 +78,21 @@ class DecoderThread {
       restoreLengths();
       throw error;
     }
+  }
+
+  #draw({ slices, steps, row }: DrawMessage): number[][] {
+    if (!row) throw new Error('The graph takes hidden states.');
+    return slices.map((slice) => {
+      const cache = this.#caches.of(slice.sequence);
+      const draws = drawing(slice, steps);
+      let next = draws.next();
+      while (!next.done) {
+        const pass = { layout: slice.layout, tokens: [next.value], logits: 'last' as const };
+        const hidden = this.#rows.of(next.value, row);
+        next = draws.next(this.#runner.run(cache, { ...pass, hidden }, this.#logits));
+      }
+      return next.value;
+    });
   }
 
   #end(): void {

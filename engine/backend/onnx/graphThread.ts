@@ -1,6 +1,7 @@
 /** The worker thread of a loaded decoder: owns the ONNX Runtime session and the KV caches. */
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { InferenceSession } from 'onnxruntime-node';
+import { type DrawMessage, type DrawSlice, drawing } from '../processor/drawing.ts';
 import type { CacheMessage, FromThread, ThreadSlice } from '../processor/messages.ts';
 import { done, failure, ThreadCaches, transferred } from '../processor/threadCache.ts';
 import { type GraphInputs, GraphRun, matmulMs } from './graphRun.ts';
@@ -48,6 +49,8 @@ export class GraphThread {
     switch (message.kind) {
       case 'run':
         return this.#run(message.slices);
+      case 'draw':
+        return this.#draw(message);
       case 'end':
         this.#caches.clear();
         await this.#session.release();
@@ -68,6 +71,29 @@ export class GraphThread {
     }
     for (const { sequence, layout } of slices) this.#caches.of(sequence).keepStates(layout);
     return { kind: 'done', values };
+  }
+
+  async #draw({ slices, steps }: DrawMessage): Promise<FromThread> {
+    const restoreLengths = this.#caches.lengthsOf(slices);
+    const drawn: number[][] = [];
+    try {
+      for (const slice of slices) drawn.push(await this.#drawSlice(slice, steps));
+    } catch (error) {
+      restoreLengths();
+      return failure(error);
+    }
+    return { kind: 'done', values: [], drawn };
+  }
+
+  async #drawSlice(slice: DrawSlice, steps: number): Promise<number[]> {
+    const { layout } = slice;
+    const cache = this.#caches.of(slice.sequence);
+    const draws = drawing(slice, steps);
+    let next = draws.next();
+    while (!next.done) {
+      next = draws.next(await this.#graphRun.run(cache, { layout, tokens: [next.value], logits: 'last' }));
+    }
+    return next.value;
   }
 }
 

@@ -18,6 +18,7 @@ import {
   type DeviceSampling,
   demandsOf,
   fullContexts,
+  isNotFinite,
   joined,
   notFinite,
   type OwnSlice,
@@ -33,7 +34,7 @@ import {
   processorScratchBytes,
   usualContextTokens,
 } from '../memoryPlan.ts';
-import { type DrawSlice, drawSlice, maxSteps, provideRow, sharedRow } from './drawing.ts';
+import { type DrawMessage, drawSlice, maxSteps, provideRow, sharedRow } from './drawing.ts';
 import { EmbeddingRows } from './embeddingRows.ts';
 import {
   bytesOf,
@@ -45,7 +46,7 @@ import {
   type ThreadSlice,
   type WindowGroup,
 } from './messages.ts';
-import type { CacheThread, Done, DrawingThread } from './threadClient.ts';
+import type { CacheThread } from './threadClient.ts';
 
 /** Enough rows for matmuls to reach full speed. More would need memory for attention scores and delay cancellations. */
 const maxTokensPerRun = 256;
@@ -66,8 +67,6 @@ export interface LoadedGraph {
    * The embedding if its rows are read from the file and the graph takes hidden states. Absent: the graph takes ids.
    */
   readonly embedding?: Weight;
-  /** Present if the thread can sample tokens. */
-  readonly drawing?: DrawingThread;
   /** Names the order of a block's bytes. */
   readonly cacheOrder: string;
   /** Present if the weights are mapped from a file. */
@@ -102,18 +101,7 @@ export class ProcessorDecoder implements Decoder {
     this.notes = graph.notes;
     this.#cache = new BlockCache(storageOf(graph), graph.contextTokens);
     this.#embedding = graph.embedding && new EmbeddingRows(graph.spec, graph.embedding);
-    const { drawing } = graph;
-    if (drawing && this.#embedding && !graph.spec.headless) {
-      const [rows, row] = [this.#embedding, sharedRow(graph.spec.hiddenSize)];
-      drawing.onRow((token) => provideRow(rows, token, row));
-      this.deviceSampling = {
-        maxSteps,
-        samplesAhead: false,
-        supports: () => true,
-        sample: (slices, steps) =>
-          this.#draw(slices, steps, (own) => drawing.ask({ kind: 'draw', slices: own, steps, row })),
-      };
-    }
+    if (!graph.spec.headless && !graph.spec.stage && graph.states.length === 0) this.deviceSampling = this.#drawing();
   }
 
   get serializer(): SequenceSerializer {
@@ -148,24 +136,36 @@ export class ProcessorDecoder implements Decoder {
     return values;
   }
 
-  async #draw(
-    slices: readonly SamplingSlice[],
-    steps: number,
-    ask: (slices: readonly DrawSlice[]) => Promise<Done>,
-  ): Promise<number[][]> {
+  /** Not for recurrent layers: their states can't be rolled back if the last tokens are dropped. */
+  #drawing(): DeviceSampling {
+    const rows = this.#embedding;
+    const row = rows && sharedRow(this.spec.hiddenSize);
+    if (rows && row) this.#graph.thread.onRow((token) => provideRow(rows, token, row));
+    return {
+      maxSteps,
+      samplesAhead: false,
+      supports: () => true,
+      sample: (slices, steps) => this.#draw(slices, { kind: 'draw', steps, ...(row && { row }) }),
+    };
+  }
+
+  async #draw(slices: readonly SamplingSlice[], message: Omit<DrawMessage, 'slices'>): Promise<number[][]> {
+    const { steps } = message;
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     const own = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
     const fits = own.every(({ sequence }) => sequence.length + steps <= this.contextTokens);
     if (steps < 1 || steps > maxSteps || !fits) throw new Error(`${steps} steps do not fit`);
+    const { mapped, thread } = this.#graph;
+    if (mapped && (await mapped.isChanged())) throw await mapped.damage(true);
     this.#cache.prepare(own.map(({ sequence }) => ({ sequence, tokens: steps })));
-    const asked = slices.map((slice, i) => {
-      const sequence = own[i]?.sequence;
-      if (!sequence) throw new Error('Each slice has a sequence.');
-      return drawSlice(slice, sequence.id, layoutOf(sequence));
-    });
-    const { drawn = [] } = await ask(asked);
-    for (const [i, { sequence }] of own.entries()) sequence.advance(drawn[i]?.length ?? 0);
-    return [...drawn];
+    const asked = own.map(({ sequence }, i) => drawSlice(slices[i] as SamplingSlice, sequence.id, layoutOf(sequence)));
+    try {
+      const { drawn = [] } = await thread.ask({ ...message, slices: asked });
+      for (const [i, { sequence }] of own.entries()) sequence.advance(drawn[i]?.length ?? 0);
+      return [...drawn];
+    } catch (error) {
+      throw mapped && isNotFinite(error) ? await mapped.damage(false) : error;
+    }
   }
 
   async #forThread({ sequence, tokens, logits, hidden }: OwnSlice<CachedSequence>): Promise<ThreadSlice> {

@@ -5,6 +5,7 @@
  */
 import type { MessagePort } from 'node:worker_threads';
 import type { SamplingParams, SamplingSlice } from '../backend.ts';
+import { emptyHistory, sample, without } from '../sampler.ts';
 import type { EmbeddingRows, RecentRows } from './embeddingRows.ts';
 import type { CacheLayout } from './messages.ts';
 
@@ -16,7 +17,8 @@ export interface DrawMessage {
   readonly kind: 'draw';
   readonly slices: readonly DrawSlice[];
   readonly steps: number;
-  readonly row: SharedRow;
+  /** Absent: the graph takes ids. */
+  readonly row?: SharedRow;
 }
 
 export interface DrawSlice extends Pick<SamplingSlice, 'token' | 'rules' | 'forbidden' | 'uniforms' | 'stopIds'> {
@@ -46,6 +48,29 @@ export function drawSlice(slice: SamplingSlice, sequence: number, layout: CacheL
       history: { sequence: Int32Array.from(history.sequence), generated: Int32Array.from(history.generated) },
     }),
   };
+}
+
+const noBias = new Map<number, number>();
+
+/**
+ * The thread's side: yields a token to compute and is given the logits after it, `[vocabulary]`.
+ * @returns the sampled tokens, `steps` of them or up to the first stop id.
+ */
+export function* drawing(slice: DrawSlice, steps: number): Generator<number, number[], Float32Array> {
+  const { rules, forbidden, uniforms, stopIds, history } = slice;
+  const settings = { ...rules, logitBias: noBias };
+  const said = history && { sequence: new Set(history.sequence), generated: new Set(history.generated) };
+  const drawn: number[] = [];
+  let { token } = slice;
+  do {
+    const logits = yield token;
+    const uniform = uniforms[drawn.length] ?? 0;
+    token = sample(without(logits, forbidden), settings, said ?? emptyHistory, () => uniform);
+    drawn.push(token);
+    said?.sequence.add(token);
+    said?.generated.add(token);
+  } while (drawn.length < steps && !stopIds.has(token));
+  return drawn;
 }
 
 // A token's row of the embedding, which the engine's thread reads from the file while the compute thread waits.

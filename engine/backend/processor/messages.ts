@@ -2,6 +2,7 @@
 
 import type { ErrorCode } from '../../errors.ts';
 import type { SequenceSlice } from '../backend.ts';
+import type { DrawMessage } from './drawing.ts';
 
 /** The f32 tensors of one layer's state: inputs `state.<layer>.<tensor>`, and the names of the outputs that follow them. */
 export interface StateSpec {
@@ -40,7 +41,7 @@ export function rowsOf({ keyValueHeads, keyDim, valueDim, valuesInKeys }: LayerC
 /** Cached bytes of one token. */
 export const bytesOf = (layer: LayerCacheSpec): number => rowsOf(layer) * (layer.type === 'float16' ? 2 : 4);
 
-/** Handled in order; `run`, `save`, `restore` and `end` are answered. */
+/** Handled in order; `run`, `draw`, `save`, `restore` and `end` are answered. */
 export type CacheMessage =
   /** `from`: forks this sequence. */
   | { readonly kind: 'create'; readonly sequence: number; readonly from: number | undefined }
@@ -48,6 +49,7 @@ export type CacheMessage =
   | { readonly kind: 'change'; readonly sequence: number; readonly layout: CacheLayout; readonly length: number }
   | { readonly kind: 'dispose'; readonly sequence: number }
   | { readonly kind: 'run'; readonly slices: readonly ThreadSlice[] }
+  | DrawMessage
   /** Exports the cache of one layer. */
   | { readonly kind: 'save'; readonly sequence: number; readonly layer: number; readonly layout: CacheLayout }
   /** Imports the cache of one layer. The sequence is usable once every layer is imported. */

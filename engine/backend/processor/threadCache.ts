@@ -43,7 +43,7 @@ export class ThreadCaches<Cache extends ThreadCache<Cache>> {
     this.#caches.clear();
   }
 
-  handle(message: Exclude<CacheMessage, { kind: 'run' | 'end' }>): FromThread | undefined {
+  handle(message: Exclude<CacheMessage, { kind: 'run' | 'draw' | 'end' }>): FromThread | undefined {
     switch (message.kind) {
       case 'create':
         this.#caches.set(message.sequence, message.from === undefined ? this.#empty() : this.of(message.from).fork());

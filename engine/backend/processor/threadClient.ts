@@ -1,21 +1,15 @@
 /** The engine's side of a CPU backend's compute thread. */
 import { Worker } from 'node:worker_threads';
 import { HearthError } from '../../errors.ts';
-import type { DrawMessage } from './drawing.ts';
 import type { CacheMessage, FromThread } from './messages.ts';
 
 /** The part of a compute thread's interface that all CPU backends use. */
 export interface CacheThread {
   ask(message: CacheMessage, transfer?: readonly ArrayBuffer[]): Promise<Done>;
-  tell(message: CacheMessage): void;
-  end(): Promise<void>;
-}
-
-/** A thread that can sample tokens. */
-export interface DrawingThread {
-  ask(message: DrawMessage): Promise<Done>;
   /** @param provide gives the thread the row that it waits for (drawing.ts). */
   onRow(provide: (token: number) => Promise<void>): void;
+  tell(message: CacheMessage): void;
+  end(): Promise<void>;
 }
 
 export type Done = Extract<FromThread, { kind: 'done' }>;

@@ -1,7 +1,8 @@
-/** Tokens that ggml's compute thread samples: the same as the engine's thread would sample from its logits, bit by bit. */
+/** Tokens that a CPU backend's compute thread samples: the same as the engine's thread samples from its logits, bit by bit. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Decoder, DeviceSampling } from '../../../engine/backend/backend.ts';
+import type { Backend, Decoder, DeviceSampling } from '../../../engine/backend/backend.ts';
 import { createGgmlBackend } from '../../../engine/backend/ggml/index.ts';
+import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { greedy, type SamplerSettings } from '../../../engine/backend/sampler.ts';
 import type { Sequence } from '../../../engine/kv/blockCache.ts';
 import { type Model, openModel } from '../../../engine/model/open.ts';
@@ -10,21 +11,32 @@ import { type Golden, readGolden } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';
 import { Talk } from '../talk.ts';
 
-const backend = createGgmlBackend({ exactWeights: true, cachePrecision: 'f32' });
+const ggml = createGgmlBackend({ exactWeights: true, cachePrecision: 'f32' });
+const onnx = createOnnxBackend({ roundActivations: false, cachePrecision: 'f32' });
 
 interface Loaded {
   readonly decoder: Decoder;
   readonly sampling: DeviceSampling;
 }
 
-async function load(model: Model, contextTokens: number, embedding: Weight = model.weights.embedding): Promise<Loaded> {
+async function load(
+  backend: Backend,
+  model: Model,
+  contextTokens: number,
+  embedding: Weight = model.weights.embedding,
+): Promise<Loaded> {
   const decoder = await backend.load(model.spec, { ...model.weights, embedding }, { contextTokens, threads: 1 });
-  if (!decoder.deviceSampling) throw new Error('ggml samples');
+  if (!decoder.deviceSampling) throw new Error(`${backend.name} samples`);
   return { decoder, sampling: decoder.deviceSampling };
 }
 
-/** GPT-OSS has sliding windows, sinks and experts; in Qwen3 the cache keeps all tokens. */
-describe.each(['gpt-oss', 'qwen3'])('%s: tokens drawn on the compute thread', (family) => {
+/** GPT-OSS has sliding windows, sinks and experts; in Qwen3 the cache keeps all tokens; DeepSeek has latent attention. */
+describe.each([
+  ['ggml', 'gpt-oss', ggml],
+  ['ggml', 'qwen3', ggml],
+  ['onnx', 'gpt-oss', onnx],
+  ['onnx', 'deepseek-v3', onnx],
+])('%s, %s: tokens drawn on the compute thread', (name, family, backend) => {
   let model: Model;
   let golden: Golden;
   let loaded: Loaded;
@@ -35,7 +47,7 @@ describe.each(['gpt-oss', 'qwen3'])('%s: tokens drawn on the compute thread', (f
     model = await openModel(path);
     golden = await readGolden(`${path}/golden.safetensors`);
     // The last drawn token is not in the cache: the greedy text just fits.
-    loaded = await load(model, golden.ids.length + golden.greedy.length - 1);
+    loaded = await load(backend, model, golden.ids.length + golden.greedy.length - 1);
     prompt = loaded.decoder.createSequence();
     await loaded.decoder.run([{ sequence: prompt, tokens: golden.ids.slice(0, -1), logits: 'none' }]);
   });
@@ -92,42 +104,49 @@ describe.each(['gpt-oss', 'qwen3'])('%s: tokens drawn on the compute thread', (f
     await expectSame(drawn, chosen);
   });
 
-  it('stop with the error of a row that cannot be read; the sequence stays as it was', async () => {
-    const { embedding } = model.weights;
-    let isBroken = false;
-    const { decoder, sampling } = await load(model, 256, {
-      ...embedding,
-      readRows: (start, count) =>
-        isBroken ? Promise.reject(new Error('the disk is gone')) : embedding.readRows(start, count),
-    });
-    const sequence = decoder.createSequence();
-    await decoder.run([{ sequence, tokens: golden.ids.slice(0, -1), logits: 'none' }]);
-    const drawn = new Talk(decoder, sequence, golden.ids);
-    const { length } = sequence;
-    isBroken = true;
-    // The prompt's tokens are kept; the text needs others.
-    const text = sampling.sample([drawn.slice({ ...greedy, temperature: 9 }, 16)], 16);
-    await expect(text).rejects.toThrow('the disk is gone');
-    expect(sequence.length).toBe(length);
-    isBroken = false;
-    const [tokens = []] = await sampling.sample([drawn.slice(greedy, 16)], 16);
-    expect(tokens).toEqual(golden.greedy.slice(0, 16));
-    await decoder.dispose();
-  });
+  // ONNX Runtime's graph has the embedding.
+  it.runIf(name === 'ggml')(
+    'stop with the error of a row that cannot be read; the sequence stays as it was',
+    async () => {
+      const { embedding } = model.weights;
+      let isBroken = false;
+      const { decoder, sampling } = await load(backend, model, 256, {
+        ...embedding,
+        readRows: (start, count) =>
+          isBroken ? Promise.reject(new Error('the disk is gone')) : embedding.readRows(start, count),
+      });
+      const sequence = decoder.createSequence();
+      await decoder.run([{ sequence, tokens: golden.ids.slice(0, -1), logits: 'none' }]);
+      const drawn = new Talk(decoder, sequence, golden.ids);
+      const { length } = sequence;
+      isBroken = true;
+      // The prompt's tokens are kept; the text needs others.
+      const text = sampling.sample([drawn.slice({ ...greedy, temperature: 9 }, 16)], 16);
+      await expect(text).rejects.toThrow('the disk is gone');
+      expect(sequence.length).toBe(length);
+      isBroken = false;
+      const [tokens = []] = await sampling.sample([drawn.slice(greedy, 16)], 16);
+      expect(tokens).toEqual(golden.greedy.slice(0, 16));
+      await decoder.dispose();
+    },
+  );
 
-  it('are refused if the logits are no numbers, with what to do', async () => {
+  it('are refused if the logits are no numbers, as a pass is', async () => {
     const { finalNorm } = model.weights;
-    const readRows = async () =>
-      new Uint8Array(Float32Array.from(finalNorm.shape.flatMap((n) => Array<number>(n).fill(Number.NaN))).buffer);
+    const [width = 0] = finalNorm.shape;
+    const readRows = async () => new Uint8Array(new Float32Array(width).fill(Number.NaN).buffer);
     const weights = { ...model.weights, finalNorm: { ...finalNorm, type: 'F32' as const, readRows } };
-    const decoder = await backend.load(model.spec, weights, { contextTokens: 256, threads: 1 });
-    const drawn = new Talk(decoder, decoder.createSequence(), [1]);
-    const tokens = decoder.deviceSampling?.sample([drawn.slice(greedy, 4)], 4);
-    await expect(tokens).rejects.toMatchObject({
-      code: 'unsupported',
-      message: expect.stringMatching(/^The model's results are not finite numbers/),
-    });
-    expect(drawn.sequence.length).toBe(0);
-    await decoder.dispose();
+    const errors: unknown[] = [];
+    for (const draws of [false, true]) {
+      const decoder = await backend.load(model.spec, weights, { contextTokens: 256, threads: 1 });
+      const talk = new Talk(decoder, decoder.createSequence(), [1]);
+      const work = draws ? decoder.deviceSampling?.sample([talk.slice(greedy, 4)], 4) : talk.logits();
+      errors.push(await work?.then(String, (error: unknown) => error));
+      expect(talk.sequence.length).toBe(draws ? 0 : 1);
+      await decoder.dispose();
+    }
+    const [ofPass, ofDraw] = errors;
+    expect(ofPass).toMatchObject({ message: expect.stringMatching(/not finite|damaged/) });
+    expect(ofDraw).toEqual(ofPass);
   });
 });
