@@ -105,9 +105,8 @@ describe.each([
   });
 
   // ONNX Runtime's graph has the embedding.
-  it.runIf(name === 'ggml')(
-    'stop with the error of a row that cannot be read; the sequence stays as it was',
-    async () => {
+  if (name === 'ggml')
+    it('stop with the error of a row that cannot be read; the sequence stays as it was', async () => {
       const { embedding } = model.weights;
       let isBroken = false;
       const { decoder, sampling } = await load(backend, model, 256, {
@@ -128,8 +127,7 @@ describe.each([
       const [tokens = []] = await sampling.sample([drawn.slice(greedy, 16)], 16);
       expect(tokens).toEqual(golden.greedy.slice(0, 16));
       await decoder.dispose();
-    },
-  );
+    });
 
   it('are refused if the logits are no numbers, as a pass is', async () => {
     const { finalNorm } = model.weights;

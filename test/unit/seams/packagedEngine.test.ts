@@ -74,9 +74,8 @@ describe('the built engine, asked for a model by its catalogue id', () => {
 
     const { requests, model } = await engine.requests.status();
     expect(model).toMatchObject({ backend: card.backend });
-    const { chat, keystroke } = requests?.classes ?? {};
-    // A GPU and ggml's thread sample by themselves; ONNX Runtime's tokens come from logits.
-    if (card.backend !== 'onnx') expect(chat?.deviceTokens).toBeGreaterThan(0);
-    else expect([chat?.deviceTokens, keystroke?.deviceTokens]).toEqual([0, 0]);
+    const { chat } = requests?.classes ?? {};
+    // Where logits are computed, tokens are sampled: on the GPU, or on the compute thread.
+    expect(chat?.deviceTokens).toBeGreaterThan(0);
   });
 });
