@@ -16,9 +16,16 @@ export interface PromptFigures {
   /** Instructions of a thread for a step of the main loop, by card and kind (`expertTiles MXFP4`, `attention 64/8x64`). */
   readonly perStep: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly chunkTokens: number;
-  readonly tile: { readonly tokens: number; readonly rows: number; readonly columns: number; readonly threads: number };
-  /** Tokens of an expert's tile, by card and type. */
-  readonly expertTokens: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  readonly tile: {
+    readonly tokens: number;
+    readonly rows: number;
+    readonly columns: number;
+    readonly threads: number;
+    /** Rows from which on a matrix has tiles of `mostTokens`. */
+    readonly tallRows: number;
+  };
+  /** By card and type; also of experts. */
+  readonly mostTokens: Readonly<Record<string, Readonly<Record<string, number>>>>;
   /** Rows of a matrix unit: a tile multiplies no others than those with tokens. */
   readonly matrixRows: number;
   /** Workgroups and steps of attention, by kind: `attention 64/8x64`, by matrices `attentionTiles 64/8x64`. */
@@ -67,17 +74,21 @@ const overlapped = (times: readonly number[]): number =>
 /** Types whose values are one half of f16; others take a third product (matrixTiles.ts). */
 const products = (type: string): number => (['F16', 'BF16', 'MXFP4'].includes(type) ? 2 : 3);
 
-function productSeconds(device: Gpu, figures: PromptFigures, kind: string, rows: number, columns: number): number {
+function productSeconds(device: Gpu, figures: PromptFigures, type: string, rows: number, columns: number): number {
   const { tile, chunkTokens } = figures;
-  const type = kind.split(' ')[1] ?? '';
+  const tokens = rows < tile.tallRows ? tile.tokens : tokensOf(figures, device, type);
+  const name = tokens === tile.tokens ? 'matrixMatrix' : 'tallMatrix';
   return loopSeconds(device, {
-    workgroups: Math.ceil(rows / tile.rows) * Math.ceil(chunkTokens / tile.tokens),
+    workgroups: Math.ceil(rows / tile.rows) * Math.ceil(chunkTokens / tokens),
     steps: Math.ceil(columns / tile.columns),
-    instructions: stepOf(figures, device, kind) * tile.threads,
-    macs: tile.tokens * tile.rows * tile.columns * products(type),
+    instructions: stepOf(figures, device, `${name} ${type}`) * tile.threads,
+    macs: tokens * tile.rows * tile.columns * products(type),
     bytes: rows * columns * bytesOf(type) + floatBytes * chunkTokens * (rows + columns),
   });
 }
+
+const tokensOf = ({ mostTokens, tile }: PromptFigures, { compiledFor }: Gpu, type: string): number =>
+  mostTokens[compiledFor]?.[type] ?? tile.tokens;
 
 const stepOf = ({ perStep }: PromptFigures, { compiledFor }: Gpu, kind: string): number =>
   perStep[compiledFor]?.[kind] ?? Number.NaN;
@@ -167,7 +178,7 @@ export function promptTokensPerSecond(
   const h = spec.hiddenSize;
   let seconds = (figures.dispatches[device.compiledFor]?.[model.name] ?? 0) * device.dispatchSeconds;
   const product = (type: string, rows: number, columns: number) => {
-    seconds += productSeconds(device, figures, `matrixMatrix ${type}`, rows, columns);
+    seconds += productSeconds(device, figures, type, rows, columns);
   };
   for (const layer of spec.layers) {
     const { attention, feedForward } = layer;
@@ -181,8 +192,7 @@ export function promptTokensPerSecond(
     const width = feedForward.intermediateSize;
     if (feedForward.kind === 'experts') {
       product('F32', feedForward.numExperts, h);
-      const tokensOf = (type: TensorType) => figures.expertTokens[device.compiledFor]?.[type] ?? figures.tile.tokens;
-      const most = Math.min(tokensOf(types.gate), tokensOf(types.down));
+      const most = Math.min(...[types.gate, types.down].map((type) => tokensOf(figures, device, type)));
       for (const [type, rows, columns] of [
         [types.gate, width, h],
         [types.gate, width, h],

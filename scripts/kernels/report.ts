@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { maxTokensPerRun } from '../../engine/backend/webgpu/decoder/scratch.ts';
+import { defaultTuning } from '../../engine/backend/webgpu/device/adapter.ts';
 import {
   attentionShape,
   attentionSplits,
@@ -17,7 +18,7 @@ import {
   matrixAttentionTile,
 } from '../../engine/backend/webgpu/kernels/attentionTiles.ts';
 import {
-  expertTileTokens,
+  mostTileTokens,
   tileColumns,
   tileRows,
   tileThreads,
@@ -37,8 +38,14 @@ const byCard = z.record(z.string(), z.record(z.string(), z.number()));
 const promptFigures: z.ZodType<PromptFigures> = z.object({
   perStep: byCard,
   chunkTokens: z.number(),
-  tile: z.object({ tokens: z.number(), rows: z.number(), columns: z.number(), threads: z.number() }),
-  expertTokens: byCard,
+  tile: z.object({
+    tokens: z.number(),
+    rows: z.number(),
+    columns: z.number(),
+    threads: z.number(),
+    tallRows: z.number(),
+  }),
+  mostTokens: byCard,
   matrixRows: z.number(),
   attention: z.record(
     z.string(),
@@ -124,15 +131,16 @@ function promptFiguresOf(results: readonly CardResult[]): PromptFigures {
       [`attentionTiles ${matrixAttentionKind(shape)}`, { ...figures, macs: matrixAttentionMacs(shape) }] as const,
     ];
   });
-  const expertTokens = results.map(({ card, capabilities }) => {
-    const types = models.flatMap(({ types: { gate, down } }) => [gate, down]);
-    return [card.name, Object.fromEntries(types.map((type) => [type, expertTileTokens(type, capabilities)]))];
+  const { tallRows } = defaultTuning;
+  const mostTokens = results.map(({ card, capabilities }) => {
+    const types = models.flatMap(({ types: { attention, value, gate, down } }) => [attention, value, gate, down]);
+    return [card.name, Object.fromEntries(types.map((type) => [type, mostTileTokens(type, capabilities)]))];
   });
   return {
     perStep,
     chunkTokens: maxTokensPerRun,
-    tile: { tokens: tileTokens, rows: tileRows, columns: tileColumns, threads: tileThreads },
-    expertTokens: Object.fromEntries(expertTokens),
+    tile: { tokens: tileTokens, rows: tileRows, columns: tileColumns, threads: tileThreads, tallRows },
+    mostTokens: Object.fromEntries(mostTokens),
     matrixRows: 16,
     attention: Object.fromEntries(attention),
     dispatches: Object.fromEntries(results.map(({ card, promptDispatches }) => [card.name, promptDispatches])),
@@ -178,7 +186,7 @@ function merged(old: KernelFigures, measured: KernelFigures): KernelFigures {
       ...prompt,
       attention: { ...old.prompt?.attention, ...prompt.attention },
       perStep: mergedKinds(old.prompt?.perStep ?? {}, prompt.perStep),
-      expertTokens: mergedKinds(old.prompt?.expertTokens ?? {}, prompt.expertTokens),
+      mostTokens: mergedKinds(old.prompt?.mostTokens ?? {}, prompt.mostTokens),
       dispatches: mergedKinds(old.prompt?.dispatches ?? {}, prompt.dispatches),
     },
   };
@@ -242,7 +250,7 @@ ${predictions(before, now)}
 
 ## Instructions a step of a prompt
 
-Of a thread, for 32 columns of a tile of 64 rows, or a block of keys for 16 rows (\`attention\`) or 64 (\`attentionTiles\`, with a window \`w\`); tiles of experts have up to 128 tokens, others 64.
+Of a thread, for 32 columns of a tile of 64 rows, or a block of keys for 16 rows (\`attention\`) or 64 (\`attentionTiles\`, with a window \`w\`); tiles of experts and tall matrices have up to 128 tokens, others 64.
 
 ${promptInstructions(before, now)}
 

@@ -49,6 +49,10 @@ export const stepCeilings: Readonly<Record<string, Partial<Readonly<Record<Compi
   'matrixMatrix Q4_K': { Ada: 360, navi31: 260, polaris10: 790, M1: 820 },
   'matrixMatrix Q6_K': { Ada: 360, navi31: 280, polaris10: 820, M1: 840 },
   'matrixMatrix Q8_0': { Ada: 280, navi31: 200, polaris10: 720, M1: 760 },
+  'tallMatrix F8_E4M3': { Ada: 410, navi31: 375 },
+  'tallMatrix Q4_K': { Ada: 415, navi31: 365 },
+  'tallMatrix Q6_K': { Ada: 420, navi31: 385 },
+  'tallMatrix Q8_0': { Ada: 340, navi31: 315 },
 };
 
 /** Passes of 32 threads' 16-byte accesses to workgroup memory through its banks. */

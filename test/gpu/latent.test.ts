@@ -192,7 +192,7 @@ describe('latent attention', () => {
     const operand = await tileOperand(held.gpu, nopeQuery, heads * nope);
     const inputs = [words, ...operand, new Uint32Array([tokens, 0, 0, 0])];
     const source = matrixMatrixKernel(shape, held.gpu.capabilities);
-    const groups = matrixMatrixGroups(shape, tokens);
+    const groups = matrixMatrixGroups(shape, tokens, held.gpu.capabilities);
     return Float32Array.from(await runKernel(held.gpu, source, inputs, tokens * heads * rank, groups));
   }
 

@@ -23,6 +23,7 @@ interface Options {
   readonly rowsPerHead?: number;
   /** Instead of the default of `Tuning`. */
   readonly threadRows?: number;
+  readonly tallRows?: number;
 }
 
 /** torch's `gelu(approximate="tanh")`. */
@@ -87,14 +88,16 @@ async function checkProduct(
     expect(normalisedError(y, expected)).toBeLessThan(1e-10);
   }
   if (!options.norm) {
+    const { tallRows = defaultTuning.tallRows } = options;
+    const capabilities = { ...gpu.capabilities, tuning: { ...defaultTuning, tallRows } };
     const operand = await tileOperand(gpu, x, heads * columns);
     const params = new Uint32Array([tokens, 0, 0, 0]);
     const y = await runKernel(
       gpu,
-      matrixMatrixKernel(shape, gpu.capabilities),
+      matrixMatrixKernel(shape, capabilities),
       [matrix.words, ...operand, ...(options.bias ? [bias] : []), params],
       tokens * rows,
-      matrixMatrixGroups(shape, tokens),
+      matrixMatrixGroups(shape, tokens, capabilities),
     );
     expect(normalisedError(y, expected)).toBeLessThan(1e-10);
   }
@@ -138,6 +141,9 @@ describe('matmuls with a quantised matrix', () => {
     it(`${type}: sixteen tokens`, () => checkProduct(held.gpu, type, 9, 512, { tokens: 16 }));
     it(`${type}: a prompt over several tiles each way, with bias`, () =>
       checkProduct(held.gpu, type, 150, 512, { tokens: 130, bias: true }));
+    it.each([20, 100, 300])(`${type}: a prompt of %i tokens in tiles of a tall matrix`, (tokens) =>
+      checkProduct(held.gpu, type, 150, 512, { tokens, bias: true, tallRows: 1 }),
+    );
     it(`${type}: head by head`, () => checkProduct(held.gpu, type, 40, 256, { tokens: 3, rowsPerHead: 8 }));
   }
 });

@@ -71,8 +71,11 @@ await onLavapipe(() => {
     await decoder.dispose();
   });
 
-  it('prompts with experts in tiles of 64 tokens: the golden logits', async () => {
-    const { decoder } = await load({ ...defaultTuning, expertTokens: 64, matrixAttention: false });
+  it.each<[string, Partial<Tuning>]>([
+    ['of 64 tokens', { tileTokens: 64, matrixAttention: false }],
+    ['of 128 tokens, of every matrix', { tallRows: 1 }],
+  ])('prompts in tiles %s: the golden logits', async (_, change) => {
+    const { decoder } = await load({ ...defaultTuning, ...change });
     const tokens = [...golden.ids];
     const [logits = new Float32Array()] = await decoder.run([
       { sequence: decoder.createSequence(), tokens, logits: 'last' },
@@ -101,6 +104,25 @@ await onLavapipe(() => {
     const again = await load();
     expect(again.tuned).toMatchObject({ vectorThreads: 128, threadRows: 2 });
     await again.decoder.dispose();
+  });
+
+  it.each([
+    [60, 128],
+    [30, 256],
+  ])('times prompts of as many tokens as take a tenth of a second and fit: 128 take %i ms', async (ms, most) => {
+    const { decoder } = await load();
+    const { tuner } = decoder;
+    if (!tuner || !(decoder instanceof WebgpuDecoder)) throw new Error('a GPU is tuned');
+    const onRows = decoder.onRows.bind(decoder);
+    const timed: number[] = [];
+    vi.spyOn(decoder, 'onRows').mockImplementation(async (tokens, tuning, body) => {
+      const result = await onRows(tokens, tuning, body);
+      if (tokens > 1) timed.push(tokens);
+      return typeof result === 'object' && result !== null && 'hidden' in result ? { ...result, ms } : result;
+    });
+    while (timed.length < 4 && (await tuner.ready())) await tuner.step();
+    expect(timed).toEqual([128, most, most, most]);
+    await decoder.dispose();
   });
 
   it('keeps what was timed of decoding where the cache has no room for a prompt', async () => {
@@ -139,7 +161,7 @@ await onLavapipe(() => {
           ...['32 threads a workgroup', '128 threads a workgroup'],
           ...['2 rows of matrices a thread', '1 rows of matrices a thread'],
           ...['256 workgroups of attention', '128 workgroups of attention'],
-          ...['prompts as they are', 'prompts: 64 tokens a tile of experts', 'prompts: attention without matrices'],
+          ...['prompts as they are', 'prompts: 64 tokens a tile', 'prompts: attention without matrices'],
         ].slice(0, names.length),
       );
       const ofPrompts = names.filter((name) => name.startsWith('prompts'));

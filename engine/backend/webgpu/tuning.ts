@@ -9,6 +9,7 @@ import { HearthError } from '../../errors.ts';
 import type { Tuner, TuningReport } from '../backend.ts';
 import type { WebgpuDecoder } from './decoder/decoder.ts';
 import type { Plan } from './decoder/recorder.ts';
+import { maxTokensPerRun } from './decoder/scratch.ts';
 import { defaultTuning, type GpuCapabilities, type Tuning } from './device/adapter.ts';
 import { measureCopyBandwidth } from './device/bandwidth.ts';
 import type { Gpu } from './device/gpu.ts';
@@ -21,7 +22,8 @@ const tuningRecord = z.object({
     // Absent in older records.
     threadRows: z.int().positive().default(defaultTuning.threadRows),
     sharedColumns: z.int().positive().default(defaultTuning.sharedColumns),
-    expertTokens: z.int().positive().default(defaultTuning.expertTokens),
+    tileTokens: z.int().positive().default(defaultTuning.tileTokens),
+    tallRows: z.int().positive().default(defaultTuning.tallRows),
     matrixAttention: z.boolean().default(defaultTuning.matrixAttention),
   }),
   trials: z.array(z.object({ name: z.string(), tokenMs: z.number(), chosen: z.boolean() })),
@@ -47,8 +49,9 @@ const leastGain = 0.03;
 const rounds = 4;
 /** Longest wait of a request, unless a single token or the timed prompt takes longer. */
 const stepMs = 40;
-/** Enough to fill an expert's tiles, and far less than a chunk. */
+/** Tokens of the first timed prompt; then as many as take about `promptMs`, up to a chunk, because prompts have chunks. */
 const promptTokens = 128;
+const promptMs = 100;
 /** Largest Σ(a − b)² / Σb² that is explained by sums in another order. */
 const sameResults = 1e-6;
 
@@ -60,7 +63,7 @@ const knobs = [
 
 /** Only subgroup matrices leave a choice. */
 const promptKnobs: readonly { readonly name: string; readonly change: Partial<Tuning> }[] = [
-  { name: '64 tokens a tile of experts', change: { expertTokens: 64 } },
+  { name: '64 tokens a tile', change: { tileTokens: 64 } },
   { name: 'attention without matrices', change: { matrixAttention: false } },
 ];
 
@@ -104,6 +107,7 @@ export class DecodeTuner implements Tuner {
   readonly #best = new Map<Rows, Trial>();
   #record: TuningRecord | undefined;
   #spentMs = 0;
+  #promptTokens = promptTokens;
   /** The variant that is being timed. */
   #current: Timing | undefined;
   #roundsMs: number[] = [];
@@ -178,7 +182,7 @@ export class DecodeTuner implements Tuner {
 
   async #time(current: Timing): Promise<void> {
     const { rows, tuning, plans } = current;
-    const tokens = rows === 1 ? 1 : promptTokens;
+    const tokens = rows === 1 ? 1 : this.#promptTokens;
     const known = Math.min(...this.#roundsMs);
     const times = Number.isFinite(known) ? Math.max(1, Math.min(32, Math.floor(stepMs / known))) : 1;
     const { ms, hidden } = await this.#decoder.onRows(tokens, tuning, async (read) => {
@@ -187,6 +191,8 @@ export class DecodeTuner implements Tuner {
       });
       return { ms: took / times, hidden: await read() };
     });
+    const isFirst = rows === 'prompt' && !this.#best.has('prompt') && this.#roundsMs.length === 0;
+    if (isFirst) this.#promptTokens = this.#tokensIn(promptMs, ms);
     this.#roundsMs.push(ms);
     if (this.#roundsMs.length <= rounds) return;
     // The first round warms up.
@@ -197,6 +203,12 @@ export class DecodeTuner implements Tuner {
     const best = this.#best.get(rows);
     const isFaster = best !== undefined && trial.tokenMs < (1 - leastGain) * best.tokenMs;
     if (!best || (isFaster && difference(hidden, best.hidden) < sameResults)) this.#best.set(rows, trial);
+  }
+
+  /** @param ms time of `promptTokens`. */
+  #tokensIn(budget: number, ms: number): number {
+    const most = Math.min(maxTokensPerRun, this.#decoder.contextTokens);
+    return Math.max(promptTokens, Math.min(most, promptTokens * Math.floor(budget / ms)));
   }
 
   async #finish(): Promise<void> {

@@ -109,7 +109,7 @@ export async function errorOn(gpu: Gpu, model: CheckedModel): Promise<number> {
 async function logitsOnDevice(gpu: Gpu, { small, precision, passes }: CheckedModel): Promise<Float32Array[]> {
   const taken: GPUBuffer[] = [];
   const { capabilities, device } = gpu;
-  const { spec, weights, sharedColumns } = small;
+  const { spec, weights, tuning } = small;
   const account = {
     capabilities,
     device,
@@ -125,7 +125,7 @@ async function logitsOnDevice(gpu: Gpu, { small, precision, passes }: CheckedMod
     free: () => undefined,
     throwIfFailed: () => gpu.throwIfFailed(),
   };
-  gpu.capabilities = { ...capabilities, tuning: { ...capabilities.tuning, sharedColumns } };
+  gpu.capabilities = { ...capabilities, tuning: { ...capabilities.tuning, ...tuning } };
   try {
     const uploader = new Uploader(account, { contextTokens });
     const placed = await placeWeights(weights, uploader);

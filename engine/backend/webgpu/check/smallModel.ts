@@ -26,17 +26,19 @@ import type {
 } from '../../../model/weights/weights.ts';
 import { mapNorms } from '../../../model/weights/weights.ts';
 import { eachValue } from '../../../model/weights/weightViews.ts';
-import { defaultTuning } from '../device/adapter.ts';
+import { defaultTuning, type Tuning } from '../device/adapter.ts';
 
 export interface SmallModel {
   readonly spec: DecoderSpec;
   readonly weights: DecoderWeights;
-  /** `Tuning.sharedColumns` with which each matrix has the loop of the large model's. */
-  readonly sharedColumns: number;
+  /** With which its matrices have the loops and tiles of the large model's. */
+  readonly tuning: Pick<Tuning, 'sharedColumns' | 'tallRows'>;
 }
 
 /** Columns of a large model's matrices. The time of the check grows with their square. */
 const widths = [512, 576];
+/** Tall matrices of a large model have at least these rows here. (Some of those with 512 to 2,047 rows count as tall, too.) */
+const tallRows = 512;
 const mostTokens = 512;
 const mostLayers = 4;
 const mostTopK = 2;
@@ -99,7 +101,7 @@ export function smallModelOf(spec: DecoderSpec, weights: DecoderWeights): SmallM
       finalNorm: make.norm(weights.finalNorm, hiddenSize),
       head: weights.head === weights.embedding ? embedding : make.like(weights.head, vocabularySize, hiddenSize),
     },
-    sharedColumns: width,
+    tuning: { sharedColumns: width, tallRows },
   };
 }
 

@@ -14,7 +14,7 @@ import {
   gatedVectorKernel,
   jointPieces,
 } from '../kernels/gatedNetwork.ts';
-import { expertTileTokens } from '../kernels/matrixTiles.ts';
+import { mostTileTokens } from '../kernels/matrixTiles.ts';
 import {
   combineExpertsGroups,
   combineExpertsKernel,
@@ -135,7 +135,7 @@ function recordExpertTiles(recorder: Recorder, spec: ExpertsSpec, { gate, up, do
   const { inputs, scratch, spec: decoder, gpu } = recorder.parts;
   const { numExperts, expertsPerToken: topK, intermediateSize } = spec;
   const layouts = [gate, up, down].flatMap(({ weight }) => weight.pieces.map(({ layout }) => layout));
-  const tileTokens = Math.min(...layouts.map(({ type }) => expertTileTokens(type, gpu.capabilities)));
+  const tileTokens = Math.min(...layouts.map(({ type }) => mostTileTokens(type, gpu.capabilities)));
   const grouping = { numExperts, topK, tileTokens, maxTokens: maxTokensPerRun };
   recorder.add(groupExpertsKernel(grouping), [scratch.experts, inputs.paramBuffer, scratch.grouping], [1]);
   const tiles = (linear: GpuLinear, rows: number, from: GPUBuffer, input: 'tokens' | 'visits', y: GPUBuffer) =>

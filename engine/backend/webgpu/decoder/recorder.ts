@@ -257,7 +257,7 @@ export class Recorder {
       if (this.rows === 'prompt') {
         const kernel = matrixMatrixKernel(shape, gpu.capabilities);
         this.add(kernel, [buffer, ...operand, ...biases, inputs.paramBuffer, y], () =>
-          matrixMatrixGroups(shape, inputs.tokens),
+          matrixMatrixGroups(shape, inputs.tokens, gpu.capabilities),
         );
         continue;
       }

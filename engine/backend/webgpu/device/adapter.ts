@@ -18,8 +18,10 @@ export interface Tuning {
   readonly sharedColumns: number;
   /** Workgroups that share the keys of a layer at decode. */
   readonly attentionGroups: number;
-  /** Most tokens of an expert's tile with subgroup matrices: 128 or 64. */
-  readonly expertTokens: number;
+  /** Most tokens of a prompt's tile with subgroup matrices: 128 or 64. */
+  readonly tileTokens: number;
+  /** Rows from which on a matrix is multiplied in such tiles. Of a shorter one, they would be too few for all cores. */
+  readonly tallRows: number;
   /** Whether attention of prompts uses subgroup matrices where possible. */
   readonly matrixAttention: boolean;
 }
@@ -29,7 +31,8 @@ export const defaultTuning: Tuning = {
   threadRows: 4,
   sharedColumns: 768,
   attentionGroups: 512,
-  expertTokens: 128,
+  tileTokens: 128,
+  tallRows: 2048,
   matrixAttention: true,
 };
 

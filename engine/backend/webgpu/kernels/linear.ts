@@ -4,7 +4,7 @@ import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { geluCode } from './gatedNetwork.ts';
-import { tileCode, tileRows, tileThreads, tileTokens } from './matrixTiles.ts';
+import { tileCode, tileRows, tileThreads, tileTokens, tileTokensOf } from './matrixTiles.ts';
 import {
   matrixBuffer,
   matrixCode,
@@ -147,13 +147,14 @@ export function matrixVectorGroups(rows: number): [number, number] {
  */
 export function matrixMatrixKernel(shape: ProductShape, capabilities: GpuCapabilities): KernelSource {
   const { layout, rowsPerHead, firstRow = 0 } = shape;
+  const tokens = tileTokensOf(layout, capabilities);
   const result = stored(shape, 'value', `${firstRow}u + row`);
   const tile = tileCode(
     layout.type,
     {
       weightRow: `min(first_row + r, ${layout.rows - 1}u)`,
       xRow: '(first_token + t)',
-      tokens: tileTokens,
+      tokens,
       columns: layout.columns,
       xWidth: widthOfX(shape),
       xOffset: `(${rowsPerHead ? firstRow / rowsPerHead : 0}u + head) * (weight_COLUMNS / 4u)`,
@@ -185,12 +186,12 @@ ${tile.declarations}
 @compute @workgroup_size(${tileThreads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32${tile.builtins}) {
   ${rowStart}
-  let first_token = group.y * ${tileTokens}u;
+  let first_token = group.y * ${tokens}u;
   ${tile.body}
 }
 `;
   return {
-    label: `matrixMatrix ${layout.type} ${layout.rows}x${layout.columns}`,
+    label: `${tokens > tileTokens ? 'tallMatrix' : 'matrixMatrix'} ${layout.type} ${layout.rows}x${layout.columns}`,
     code,
     bindings: buffers.bindings,
     multipliesPerStep: tile.multipliesPerStep,
@@ -198,9 +199,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 }
 
 /** Workgroups for `tokens` rows of x. */
-export function matrixMatrixGroups({ layout, rowsPerHead }: ProductShape, tokens: number): [number, number] {
+export function matrixMatrixGroups(
+  { layout, rowsPerHead }: ProductShape,
+  tokens: number,
+  capabilities: GpuCapabilities,
+): [number, number] {
   const rowTiles = rowsPerHead
     ? (layout.rows / rowsPerHead) * Math.ceil(rowsPerHead / tileRows)
     : Math.ceil(layout.rows / tileRows);
-  return [rowTiles, Math.ceil(tokens / tileTokens)];
+  return [rowTiles, Math.ceil(tokens / tileTokensOf(layout, capabilities))];
 }

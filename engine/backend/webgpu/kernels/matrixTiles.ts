@@ -5,6 +5,7 @@
  * scaled (`splitHalves`); weights beyond f16's 65504 do not occur, and those below 2^-14 are exact to 2^-25.
  */
 import type { TensorType } from '../../../formats/tensor.ts';
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { type BufferDeclaration, declareBuffers, read, type SharedAccess, write } from './bindings.ts';
@@ -162,15 +163,20 @@ function roundsOf(unit: MatrixUnit, tokens: number, exact: boolean, workgroupByt
 }
 
 /**
- * Rows of x in an expert's tile: twice `tileTokens` where subgroup matrices and workgroup memory allow it, so that its
- * matrix is dequantised half as often. Rows that few visits leave empty are not multiplied.
+ * Rows of x in a tile: twice `tileTokens` where subgroup matrices and workgroup memory allow it, so that the matrix is
+ * dequantised half as often; f32 is not dequantised. Rows that do not exist are not multiplied.
  */
-export function expertTileTokens(type: TensorType, capabilities: GpuCapabilities): number {
+export function mostTileTokens(type: TensorType, capabilities: GpuCapabilities): number {
   const { subgroups, subgroupMatrix: matrix, maxWorkgroupBytes, tuning } = capabilities;
   const most = 2 * tileTokens;
-  if (tuning.expertTokens < most) return tileTokens;
+  if (type === 'F32' || tuning.tileTokens < most) return tileTokens;
   const rounds = subgroups && matrix && roundsOf({ subgroups, matrix }, most, halves.has(type), maxWorkgroupBytes);
   return rounds !== undefined && rounds <= 2 ? most : tileTokens;
+}
+
+/** The same for the tiles of one matrix. */
+export function tileTokensOf({ type, rows }: MatrixLayout, capabilities: GpuCapabilities): number {
+  return rows < capabilities.tuning.tallRows ? tileTokens : mostTileTokens(type, capabilities);
 }
 
 /** Whether tiles can use the adapter's matrices. */
