@@ -55,10 +55,14 @@ export function candidatesOf(logits: Float32Array, settings: SamplerSettings, hi
   return distribution(penalise(logits, settings, history), settings);
 }
 
+/** Whether the history changes logits. */
+export const penalises = ({ repetitionPenalty, presencePenalty }: SamplingParams): boolean =>
+  repetitionPenalty !== 1 || presencePenalty !== 0;
+
 /** The logits with bias and penalties; the same array if there are none. */
 export function penalise(logits: Float32Array, settings: SamplerSettings, history: TokenHistory): Float32Array {
   const { logitBias, repetitionPenalty, presencePenalty } = settings;
-  if (logitBias.size === 0 && repetitionPenalty === 1 && presencePenalty === 0) return logits;
+  if (logitBias.size === 0 && !penalises(settings)) return logits;
   const adjusted = logits.slice();
   const change = (id: number, to: (logit: number) => number): void => {
     const logit = adjusted[id];

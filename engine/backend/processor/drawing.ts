@@ -1,11 +1,10 @@
 /**
- * Tokens that a compute thread samples by itself, one after the other. Between two of them nothing passes through the
- * engine's thread, which delivers earlier tokens meanwhile: for a small model a message there and back takes a tenth of a
- * token's time.
+ * Tokens that a compute thread samples by itself, one after the other. For a small model, a message to the engine's thread
+ * and back takes a tenth of a token's time.
  */
 import type { MessagePort } from 'node:worker_threads';
-import type { SamplingParams, SamplingSlice } from '../backend.ts';
-import { emptyHistory, sample, without } from '../sampler.ts';
+import type { SamplingSlice } from '../backend.ts';
+import { emptyHistory, penalises, sample, without } from '../sampler.ts';
 import type { EmbeddingRows, RecentRows } from './embeddingRows.ts';
 import type { CacheLayout } from './messages.ts';
 
@@ -28,9 +27,6 @@ export interface DrawSlice extends Pick<SamplingSlice, 'token' | 'rules' | 'forb
   /** `SamplingSlice.history`. Absent: nothing is penalised. */
   readonly history?: { readonly sequence: Int32Array; readonly generated: Int32Array };
 }
-
-const penalises = ({ repetitionPenalty, presencePenalty }: SamplingParams): boolean =>
-  repetitionPenalty !== 1 || presencePenalty !== 0;
 
 /** A slice as a message; the ids of its history only if they are needed, because a long prompt has thousands. */
 export function drawSlice(slice: SamplingSlice, sequence: number, layout: CacheLayout): DrawSlice {

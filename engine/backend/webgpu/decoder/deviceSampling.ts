@@ -2,7 +2,8 @@
  * Sampling on the device: several passes of one token a sequence with one read-back. Each pass samples the tokens of
  * the next.
  */
-import type { SamplingParams, SamplingSlice } from '../../backend.ts';
+import type { SamplingSlice } from '../../backend.ts';
+import { penalises } from '../../sampler.ts';
 import type { Allocator, KernelDevice } from '../device/gpu.ts';
 import {
   chunksOf,
@@ -116,9 +117,6 @@ async function readDrawn(staging: GPUBuffer, rows: number): Promise<number[][]> 
     return drawn;
   });
 }
-
-const penalises = ({ repetitionPenalty, presencePenalty }: SamplingParams): boolean =>
-  repetitionPenalty !== 1 || presencePenalty !== 0;
 
 /** Two bits a token: in the sequence, in the answer. */
 function packHistory(count: number, { sequence, generated }: SamplingSlice['history']): Uint32Array<ArrayBuffer> {

@@ -8,7 +8,7 @@ import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
 import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
 import { slowPolls } from './polling.ts';
 
-/** Parameters that can't be derived from the device's properties, so they are timed (tuning.ts). */
+/** Parameters of kernels that don't follow from the device's properties. All but two limits of sizes are timed (tuning.ts). */
 export interface Tuning {
   /** Threads of a workgroup that multiplies few rows by a matrix. */
   readonly vectorThreads: number;
