@@ -5,7 +5,7 @@ import { allocateCache } from '../../engine/backend/webgpu/decoder/cache.ts';
 import { headPlan, layersPlan } from '../../engine/backend/webgpu/decoder/forwardPlan.ts';
 import { placeWeights } from '../../engine/backend/webgpu/decoder/gpuWeights.ts';
 import type { Groups, Plan, PlanRows } from '../../engine/backend/webgpu/decoder/recorder.ts';
-import { maxTokensPerRun } from '../../engine/backend/webgpu/decoder/scratch.ts';
+import { tokensPerRun } from '../../engine/backend/webgpu/decoder/scratch.ts';
 import { Uploader } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../../engine/backend/webgpu/device/adapter.ts';
 import type { Gpu, KernelSource } from '../../engine/backend/webgpu/device/gpu.ts';
@@ -24,7 +24,7 @@ export interface RecordedPlan {
 }
 
 /** Tokens of a prefill chunk, and of its context. */
-const promptTokens = 512;
+export const promptTokens = 512;
 const contextTokens = 8192;
 
 /** Replaces the device: buffers are sizes, kernels are their sources. */
@@ -50,7 +50,12 @@ export async function recordPlans(
   const gpu = recordingGpu(capabilities);
   const weights = await placeWeights(weightsOf(model), new Uploader(gpu, { contextTokens }));
   const buffers = await allocateRun(capabilities, spec, contextTokens, gpu);
-  const cacheOptions = { contextTokens, maxTokensPerRun, precision: 'f16', budgetBytes: 0 } as const;
+  const cacheOptions = {
+    contextTokens,
+    maxTokensPerRun: tokensPerRun(spec, capabilities),
+    precision: 'f16',
+    budgetBytes: 0,
+  } as const;
   const cache = await allocateCache(gpu, spec, cacheOptions);
   const parts = { gpu, spec, weights, cache, ...buffers };
   const recorded: RecordedPlan[] = [];

@@ -6,6 +6,7 @@
  * of the core, so a step costs its instructions, among them those that attention by matrices rarely runs (rescaling); workgroups are dealt out evenly.
  * Experts are chosen alike often, by chance. Kernels without a matrix move their values at 0.85 of the bandwidth. The vendor's compiler needs as many instructions as Mesa's. Intel's devices count as if they had no matrices.
  */
+import { largeCardBytes } from '../../engine/backend/webgpu/decoder/scratch.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import type { ExpertsSpec, GroupedQueryAttentionSpec, LayerSpec } from '../../engine/model/spec/spec.ts';
 import type { BenchModel } from './models.ts';
@@ -15,7 +16,10 @@ import { bandwidthShare, bytesOf, type Gpu } from './timeModel.ts';
 export interface PromptFigures {
   /** Instructions of a thread for a step of the main loop, by card and kind (`expertTiles MXFP4`, `attention 64/8x64`). */
   readonly perStep: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** Of a full pass. */
   readonly chunkTokens: number;
+  /** The same on large cards, by model (`tokensPerRun`). */
+  readonly largeCardTokens: Readonly<Record<string, number>>;
   readonly tile: {
     readonly tokens: number;
     readonly rows: number;
@@ -171,9 +175,12 @@ function movedValues({ attention, feedForward }: LayerSpec, hidden: number): num
 export function promptTokensPerSecond(
   device: Gpu,
   model: BenchModel,
-  figures: PromptFigures,
+  measured: PromptFigures,
   depth: number,
 ): number | undefined {
+  const isLarge = device.memoryGiB !== undefined && device.memoryGiB * 2 ** 30 >= largeCardBytes;
+  const chunkTokens = (isLarge ? measured.largeCardTokens[model.name] : undefined) ?? measured.chunkTokens;
+  const figures = { ...measured, chunkTokens };
   const { spec, types } = model;
   const h = spec.hiddenSize;
   let seconds = (figures.dispatches[device.compiledFor]?.[model.name] ?? 0) * device.dispatchSeconds;

@@ -3,7 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { maxTokensPerRun } from '../../engine/backend/webgpu/decoder/scratch.ts';
+import { largeCardBytes, tokensPerRun } from '../../engine/backend/webgpu/decoder/scratch.ts';
 import { defaultTuning } from '../../engine/backend/webgpu/device/adapter.ts';
 import {
   attentionShape,
@@ -31,6 +31,7 @@ import { sharedWavefronts } from './banks.ts';
 import { cards } from './cards.ts';
 import type { CardResult } from './measure.ts';
 import { type BenchModel, models } from './models.ts';
+import { promptTokens } from './plans.ts';
 import { type PromptFigures, promptTokensPerSecond } from './promptModel.ts';
 import { type Gpu, gpus, type KernelFigures, tokensPerSecond } from './timeModel.ts';
 
@@ -38,6 +39,7 @@ const byCard = z.record(z.string(), z.record(z.string(), z.number()));
 const promptFigures: z.ZodType<PromptFigures> = z.object({
   perStep: byCard,
   chunkTokens: z.number(),
+  largeCardTokens: z.record(z.string(), z.number()),
   tile: z.object({
     tokens: z.number(),
     rows: z.number(),
@@ -107,6 +109,8 @@ export function figuresOf(results: readonly CardResult[]): KernelFigures {
   };
 }
 
+const largeCard = { vendor: '', name: '', totalBytes: largeCardBytes, freeBytes: largeCardBytes, unified: false };
+
 function promptFiguresOf(results: readonly CardResult[]): PromptFigures {
   const perStep: Record<string, Record<string, number>> = {};
   for (const { card, kernels } of results) {
@@ -119,7 +123,7 @@ function promptFiguresOf(results: readonly CardResult[]): PromptFigures {
   const shapes = models.flatMap(({ spec }) => cachedAttentions(spec)).map(attentionShape);
   const attention = shapes.flatMap((shape) => {
     const suffix = `${shape.heads}/${shape.kvHeads}x${shape.keyDim}`;
-    const { headsPerTile: heads, queries, keys } = attentionTile(shape, maxTokensPerRun);
+    const { headsPerTile: heads, queries, keys } = attentionTile(shape, promptTokens);
     const threads = threadsOf(shape, { headsPerTile: heads, queries, keys });
     const plain = [`attention ${suffix}`, { queries, heads, keys, threads }] as const;
     const [tile] = results.flatMap(({ capabilities }) => matrixAttentionTile(shape, 'f16', capabilities) ?? []);
@@ -138,7 +142,10 @@ function promptFiguresOf(results: readonly CardResult[]): PromptFigures {
   });
   return {
     perStep,
-    chunkTokens: maxTokensPerRun,
+    chunkTokens: promptTokens,
+    largeCardTokens: Object.fromEntries(
+      models.map(({ name, spec }) => [name, tokensPerRun(spec, { memory: largeCard })]),
+    ),
     tile: { tokens: tileTokens, rows: tileRows, columns: tileColumns, threads: tileThreads, tallRows },
     mostTokens: Object.fromEntries(mostTokens),
     matrixRows: 16,
@@ -256,7 +263,7 @@ ${promptInstructions(before, now)}
 
 ## Predicted tokens of a prompt a second
 
-Of the chunk of ${maxTokensPerRun} tokens after so many cached ones; the prediction for the kernels before in brackets. Nothing of this was measured on a card.
+Of a chunk (512 tokens; 1,024 of a mixture of experts on a card with 20 GiB or more) after so many cached ones; the prediction for the kernels before in brackets. Nothing of this was measured on a card.
 
 ${promptPredictions(before, now)}
 `;

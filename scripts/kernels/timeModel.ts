@@ -15,6 +15,8 @@ import type { PromptFigures } from './promptModel.ts';
 export interface Gpu {
   readonly name: string;
   readonly compiledFor: Card['name'];
+  /** Absent: it shares the CPU's. */
+  readonly memoryGiB: number | undefined;
   readonly cores: number;
   readonly hertz: number;
   readonly bytesPerSecond: number;
@@ -31,18 +33,19 @@ const lanes = 128;
 
 export const gpus: readonly Gpu[] = [
   // Hopper: mma without wgmma, at 0.62 of its peak (Luo et al. 2024, arXiv:2402.13499).
-  gpu('H200', 'Ada', 132, 1.75e9, 4.8e12, 6e-7, 4e-6, 1270),
+  gpu('H200', 'Ada', 141, 132, 1.75e9, 4.8e12, 6e-7, 4e-6, 1270),
   // GeForce sums f16 in f32 at half rate: 165 TFLOP/s (NVIDIA's Ada whitepaper, appendix A).
-  gpu('RTX 4090', 'Ada', 128, 2.52e9, 1.008e12, 5e-7, 3.5e-6, 256),
-  gpu('RX 7900 XTX', 'navi31', 48, 2.5e9, 9.6e11, 6e-7, 5e-6, 512),
-  gpu('M2 Max', 'M1', 38, 1.398e9, 4e11, 7e-7, 6e-6),
-  gpu('Arc A770', 'M1', 32, 2.1e9, 5.6e11, 7e-7, 8e-6),
-  gpu('Meteor Lake', 'M1', 8, 2.25e9, 1e11, 6e-7, 8e-6),
+  gpu('RTX 4090', 'Ada', 24, 128, 2.52e9, 1.008e12, 5e-7, 3.5e-6, 256),
+  gpu('RX 7900 XTX', 'navi31', 24, 48, 2.5e9, 9.6e11, 6e-7, 5e-6, 512),
+  gpu('M2 Max', 'M1', undefined, 38, 1.398e9, 4e11, 7e-7, 6e-6),
+  gpu('Arc A770', 'M1', 16, 32, 2.1e9, 5.6e11, 7e-7, 8e-6),
+  gpu('Meteor Lake', 'M1', undefined, 8, 2.25e9, 1e11, 6e-7, 8e-6),
 ];
 
 function gpu(
   name: string,
   compiledFor: Card['name'],
+  memoryGiB: number | undefined,
   cores: number,
   hertz: number,
   bytesPerSecond: number,
@@ -51,7 +54,18 @@ function gpu(
   matrixMacs = 0,
 ): Gpu {
   const lanesPerCore = lanes;
-  return { name, compiledFor, cores, hertz, bytesPerSecond, lanesPerCore, matrixMacs, latencySeconds, dispatchSeconds };
+  return {
+    name,
+    compiledFor,
+    memoryGiB,
+    cores,
+    hertz,
+    bytesPerSecond,
+    lanesPerCore,
+    matrixMacs,
+    latencySeconds,
+    dispatchSeconds,
+  };
 }
 
 /** Kernel figures that the model needs. Stored with each measurement, so that the same formula applies to old and new kernels. */

@@ -8,6 +8,7 @@ import { openModel } from '../../engine/model/open.ts';
 import { type LoadedModel, loadModel } from '../../engine/runtime/loadedModel.ts';
 import { largestDifference, readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
+import { onLavapipe } from './adapters.ts';
 
 const path = fixtureFile('goldens/llama');
 const golden = await readGolden(fixtureFile('goldens/llama/golden.safetensors'));
@@ -119,6 +120,39 @@ describe('a model that doesn’t fit', () => {
     );
     await expect(gpu.allocate('a matrix', 1024, usage)).rejects.toMatchObject({ code: 'out-of-memory' });
     gpu.dispose();
+  });
+});
+
+await onLavapipe(() => {
+  describe('a card with 24 GiB', () => {
+    it('computes 1,024 tokens of a mixture of experts in a run, with the logits of shorter runs', async () => {
+      const model = await openModel(fixtureFile('goldens/gpt-oss'));
+      const open = Gpu.open.bind(Gpu);
+      vi.spyOn(Gpu, 'open').mockImplementation(async (options) => {
+        const gpu = await open(options);
+        const bytes = 24 * 2 ** 30;
+        const memory = { vendor: 'nvidia', name: 'RTX 4090', totalBytes: bytes, freeBytes: bytes, unified: false };
+        gpu.capabilities = { ...gpu.capabilities, memory };
+        return gpu;
+      });
+      const backend = createWebgpuBackend({ cachePrecision: 'f32', compileAhead: false });
+      const decoder = await backend.load(model.spec, model.weights, { contextTokens: 2048 });
+      expect(decoder.maxTokensPerRun).toBe(1024);
+      const tokens = Array.from({ length: 1024 }, (_, i) => (i * 167 + 41) % model.spec.vocabularySize);
+      const [whole, parts] = [decoder.createSequence(), decoder.createSequence()];
+      const [expected = new Float32Array()] = await decoder.run([{ sequence: whole, tokens, logits: 'last' }]);
+      for (const first of [0, 300, 600]) {
+        await decoder.run([{ sequence: parts, tokens: tokens.slice(first, first + 300), logits: 'none' }]);
+      }
+      const [actual = new Float32Array()] = await decoder.run([
+        { sequence: parts, tokens: tokens.slice(900), logits: 'last' },
+      ]);
+      const mean = expected.reduce((sum, value) => sum + value, 0) / expected.length;
+      const deviation = Math.sqrt(expected.reduce((sum, value) => sum + (value - mean) ** 2, 0) / expected.length);
+      expect(largestDifference(actual, expected) / deviation).toBeLessThan(1e-4);
+      await decoder.dispose();
+      await model.file.close();
+    });
   });
 });
 

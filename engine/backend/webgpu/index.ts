@@ -13,7 +13,7 @@ import { allocateCache } from './decoder/cache.ts';
 import { WebgpuDecoder } from './decoder/decoder.ts';
 import { placeWeights, requireDimensions } from './decoder/gpuWeights.ts';
 import { OutsideExperts, residentBytes } from './decoder/outsideExperts.ts';
-import { maxTokensPerRun } from './decoder/scratch.ts';
+import { tokensPerRun } from './decoder/scratch.ts';
 import { Uploader } from './decoder/weightLayout.ts';
 import { describeGpu, type GpuOptions } from './device/adapter.ts';
 import { Gpu } from './device/gpu.ts';
@@ -84,7 +84,12 @@ async function loadOn(
   const weightBytes = gpu.allocatedBytes;
   const buffers = await allocateRun(gpu.capabilities, spec, contextTokens, gpu);
   const { precision } = options;
-  const cache = await allocateCache(gpu, spec, { contextTokens, maxTokensPerRun, precision, budgetBytes });
+  const cache = await allocateCache(gpu, spec, {
+    contextTokens,
+    maxTokensPerRun: tokensPerRun(spec, gpu.capabilities),
+    precision,
+    budgetBytes,
+  });
   const records = tuningRecords(options.cacheDirectory);
   const key = modelKey(spec, weights, precision);
   const tuned = (await records.of(gpu.capabilities))[key];

@@ -7,19 +7,20 @@ import { cacheBytes, longestBinding, spansOf } from './decoder/cache.ts';
 import { maxSequencesPerRun } from './decoder/decoder.ts';
 import { DeviceSampler } from './decoder/deviceSampling.ts';
 import { rowBuckets } from './decoder/forwardPlan.ts';
-import { allocateScratch, maxTokensPerRun, RunInputs } from './decoder/scratch.ts';
+import { allocateScratch, RunInputs, tokensPerRun } from './decoder/scratch.ts';
 import type { GpuCapabilities } from './device/adapter.ts';
 import { type Allocator, bytesTaken } from './device/gpu.ts';
 import type { GraphicsCard } from './device/graphicsCards.ts';
 
 /** Allocates the memory of a pass besides weights and cache, from `account` or the GPU. */
 export async function allocateRun(
-  { subgroupMatrix }: Pick<GpuCapabilities, 'subgroupMatrix'>,
+  capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'memory'>,
   spec: DecoderSpec,
   contextTokens: number,
   account: Allocator,
 ) {
-  const halves = subgroupMatrix !== undefined;
+  const halves = capabilities.subgroupMatrix !== undefined;
+  const maxTokensPerRun = tokensPerRun(spec, capabilities);
   const limits = { contextTokens, maxTokensPerRun, maxSequencesPerRun };
   return {
     scratch: await allocateScratch(account, spec, { maxTokensPerRun, rowBuckets, halves }),
@@ -33,7 +34,7 @@ export async function allocateRun(
 
 /** @param asked the requested context, if any */
 export async function gpuNeeds(
-  capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'maxBindingBytes'>,
+  capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'maxBindingBytes' | 'memory'>,
   spec: DecoderSpec,
   options: { readonly weightBytes: number; readonly precision: CachePrecision; readonly asked?: number | undefined },
 ): Promise<ModelNeeds> {
@@ -43,14 +44,15 @@ export async function gpuNeeds(
   return {
     weightBytes,
     scratchBytes: await bytesTaken((account) => allocateRun(capabilities, spec, planned, account)),
-    cacheBytes: (contextTokens) => cacheBytes(spec, { contextTokens, maxTokensPerRun, precision }),
+    cacheBytes: (contextTokens) =>
+      cacheBytes(spec, { contextTokens, maxTokensPerRun: tokensPerRun(spec, capabilities), precision }),
     longestTokens,
   };
 }
 
 /** Needs of stages with some of the layers. Scratch memory is counted for all of them. */
 export async function gpuStageNeeds(
-  capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'maxBindingBytes'>,
+  capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'maxBindingBytes' | 'memory'>,
   spec: DecoderSpec,
   options: { readonly precision: CachePrecision; readonly asked?: number | undefined },
 ): Promise<(stage: DecoderSpec, weightBytes: number) => ModelNeeds> {
@@ -59,7 +61,8 @@ export async function gpuStageNeeds(
   return (stage, weightBytes) => ({
     ...all,
     weightBytes,
-    cacheBytes: (contextTokens) => cacheBytes(stage, { contextTokens, maxTokensPerRun, precision }),
+    cacheBytes: (contextTokens) =>
+      cacheBytes(stage, { contextTokens, maxTokensPerRun: tokensPerRun(stage, capabilities), precision }),
   });
 }
 

@@ -9,7 +9,6 @@ import { HearthError } from '../../errors.ts';
 import type { Tuner, TuningReport } from '../backend.ts';
 import type { WebgpuDecoder } from './decoder/decoder.ts';
 import type { Plan } from './decoder/recorder.ts';
-import { maxTokensPerRun } from './decoder/scratch.ts';
 import { defaultTuning, type GpuCapabilities, type Tuning } from './device/adapter.ts';
 import { measureCopyBandwidth } from './device/bandwidth.ts';
 import type { Gpu } from './device/gpu.ts';
@@ -84,7 +83,8 @@ interface Trial extends Timing {
 type Candidate = (best: Tuning) => Omit<Timing, 'plans'>;
 
 /** A decoder's exclusive loan of its device, with a sequence of some thousand tokens. */
-export interface TimedDecoder extends Pick<WebgpuDecoder, 'timedPlans' | 'onRows' | 'adopt' | 'contextTokens'> {}
+export interface TimedDecoder
+  extends Pick<WebgpuDecoder, 'timedPlans' | 'onRows' | 'adopt' | 'contextTokens' | 'maxTokensPerRun'> {}
 
 const promptCandidates: readonly Candidate[] = [
   (tuning) => ({ name: 'prompts as they are', rows: 'prompt', tuning }),
@@ -207,7 +207,7 @@ export class DecodeTuner implements Tuner {
 
   /** @param ms time of `promptTokens`. */
   #tokensIn(budget: number, ms: number): number {
-    const most = Math.min(maxTokensPerRun, this.#decoder.contextTokens);
+    const most = Math.min(this.#decoder.maxTokensPerRun, this.#decoder.contextTokens);
     return Math.max(promptTokens, Math.min(most, promptTokens * Math.floor(budget / ms)));
   }
 

@@ -7,13 +7,14 @@
  */
 import { describe, expect, it } from 'vitest';
 import { greedy } from '../../../engine/backend/sampler.ts';
-import { maxTokensPerRun as onGpu } from '../../../engine/backend/webgpu/decoder/scratch.ts';
+import { tokensPerRun } from '../../../engine/backend/webgpu/decoder/scratch.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
 import { engineScheduler } from '../../../engine/scheduler/scheduler.ts';
 import { chat } from '../../../engine/tasks/chat.ts';
 import { complete } from '../../../engine/tasks/complete.ts';
+import { models } from '../../../scripts/kernels/models.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
 
@@ -24,6 +25,14 @@ const questionByte = 'x'.charCodeAt(0);
 const answerByte = 'a'.charCodeAt(0);
 const end = tokenizer.require('<end>');
 const passMs = (tokens: number, msPerToken: number, baseMs = 5): number => baseMs + msPerToken * tokens;
+
+const tokensOf = (name: string, totalGiB = 24): number => {
+  const model = models.find((each) => each.name.startsWith(name));
+  if (!model) throw new Error(`no model ${name}`);
+  const memory = { vendor: '', name: '', totalBytes: totalGiB * 2 ** 30, freeBytes: 0, unified: false };
+  return tokensPerRun(model.spec, { memory });
+};
+const onGpu = tokensOf('Qwen3-8B');
 
 interface Device {
   readonly fullTokens: number;
@@ -108,12 +117,19 @@ async function passes({ fullTokens, msPerToken, keyAfterPass, baseMs = 5, sample
 }
 
 describe('a question’s chunks', () => {
-  it('fill a GPU once its speed is known, 512 tokens or more', async () => {
-    expect(onGpu).toBeGreaterThanOrEqual(512);
-    const { seen } = await passes({ fullTokens: onGpu, msPerToken: 0.5 });
+  it.each([
+    ['Qwen3-8B', 24, 512],
+    ['gpt-oss-20b', 24, 1024],
+    ['gpt-oss-20b', 16, 512],
+    ['Qwen3-30B-A3B', 24, 1024],
+    // Its visits of 1,024 tokens would need more than 128 MiB.
+    ['DeepSeek-V3', 80, 512],
+  ])('fill a GPU once its speed is known: %s with %i GiB', async (name, totalGiB, fullTokens) => {
+    expect(tokensOf(name, totalGiB)).toBe(fullTokens);
+    const { seen } = await passes({ fullTokens, msPerToken: 0.5 });
     const sizes = seen.map(({ tokens }) => tokens);
     expect(sizes[0]).toBe(128);
-    expect(new Set(sizes.slice(1, -1))).toEqual(new Set([onGpu]));
+    expect(new Set(sizes.slice(1, -1))).toEqual(new Set([fullTokens]));
   });
 
   it('take about 100 ms while somebody types, and fill the device again when nobody does', async () => {

@@ -15,7 +15,7 @@ import { allocateCache } from '../decoder/cache.ts';
 import { WebgpuDecoder } from '../decoder/decoder.ts';
 import { DeviceSampler } from '../decoder/deviceSampling.ts';
 import { placeWeights } from '../decoder/gpuWeights.ts';
-import { maxTokensPerRun } from '../decoder/scratch.ts';
+import { tokensPerRun } from '../decoder/scratch.ts';
 import { Uploader } from '../decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { Gpu } from '../device/gpu.ts';
@@ -130,7 +130,12 @@ async function logitsOnDevice(gpu: Gpu, { small, precision, passes }: CheckedMod
     const uploader = new Uploader(account, { contextTokens });
     const placed = await placeWeights(weights, uploader);
     const buffers = await allocateRun(capabilities, spec, contextTokens, account);
-    const cache = await allocateCache(account, spec, { contextTokens, maxTokensPerRun, precision, budgetBytes: 0 });
+    const cache = await allocateCache(account, spec, {
+      contextTokens,
+      maxTokensPerRun: tokensPerRun(spec, capabilities),
+      precision,
+      budgetBytes: 0,
+    });
     const parts = { gpu, spec, weights: placed, cache, ...buffers, contextTokens, notes: [], weightBytes: 0 };
     await uploader.upload();
     return await logitsOf(new WebgpuDecoder(parts), passes);

@@ -33,7 +33,7 @@ import { DispatchLimit } from './dispatchLimit.ts';
 import { bucket, headPlan, layersPlan, Plans, rowBuckets, rowsOfPlan } from './forwardPlan.ts';
 import type { OutsideExperts } from './outsideExperts.ts';
 import type { DecoderParts, Plan, PlanRows } from './recorder.ts';
-import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
+import { logitRowsAtOnce, tokensPerRun } from './scratch.ts';
 
 export const maxSequencesPerRun = 16;
 /** Number of cached tokens before a timed token. */
@@ -65,7 +65,7 @@ export class WebgpuDecoder implements Decoder {
   readonly spec: DecoderSpec;
   readonly backend = 'webgpu';
   readonly contextTokens: number;
-  readonly maxTokensPerRun = maxTokensPerRun;
+  readonly maxTokensPerRun: number;
   readonly maxSequencesPerRun = maxSequencesPerRun;
   readonly notes: readonly string[];
   readonly deviceSampling: DeviceSampling;
@@ -94,6 +94,7 @@ export class WebgpuDecoder implements Decoder {
       sample: (slices, steps, ahead) => this.#sample(slices, steps, ahead),
     };
     this.contextTokens = parts.contextTokens;
+    this.maxTokensPerRun = tokensPerRun(parts.spec, parts.gpu.capabilities);
     this.notes = parts.notes;
     const { gpu, spec, cache, contextTokens } = parts;
     this.#cache = new BlockCache(

@@ -26,7 +26,7 @@ import {
 import { routerKernel } from '../kernels/router.ts';
 import type { GpuDense, GpuExperts, GpuLinear, GpuPlain } from './gpuWeights.ts';
 import type { BlockOutput, Recorder } from './recorder.ts';
-import { maxTokensPerRun } from './scratch.ts';
+import { tokensPerRun } from './scratch.ts';
 
 export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDense, norm: GPUBuffer): BlockOutput {
   const { scratch, spec: decoder } = recorder.parts;
@@ -136,7 +136,7 @@ function recordExpertTiles(recorder: Recorder, spec: ExpertsSpec, { gate, up, do
   const { numExperts, expertsPerToken: topK, intermediateSize } = spec;
   const layouts = [gate, up, down].flatMap(({ weight }) => weight.pieces.map(({ layout }) => layout));
   const tileTokens = Math.min(...layouts.map(({ type }) => mostTileTokens(type, gpu.capabilities)));
-  const grouping = { numExperts, topK, tileTokens, maxTokens: maxTokensPerRun };
+  const grouping = { numExperts, topK, tileTokens, maxTokens: tokensPerRun(decoder, gpu.capabilities) };
   recorder.add(groupExpertsKernel(grouping), [scratch.experts, inputs.paramBuffer, scratch.grouping], [1]);
   const tiles = (linear: GpuLinear, rows: number, from: GPUBuffer, input: 'tokens' | 'visits', y: GPUBuffer) =>
     recordTiles(recorder, linear, { rows, input, grouping }, from, y);
