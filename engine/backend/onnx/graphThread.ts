@@ -61,28 +61,31 @@ export class GraphThread {
   }
 
   async #run(slices: readonly ThreadSlice[]): Promise<FromThread> {
-    const restoreLengths = this.#caches.lengthsOf(slices);
-    const values: Float32Array[] = [];
-    try {
-      for (const slice of slices) values.push(await this.#graphRun.run(this.#caches.of(slice.sequence), slice));
-    } catch (error) {
-      restoreLengths();
-      return failure(error);
-    }
+    const run = (slice: ThreadSlice) => this.#graphRun.run(this.#caches.of(slice.sequence), slice);
+    const values = await this.#eachKeepingLengths(slices, run);
     for (const { sequence, layout } of slices) this.#caches.of(sequence).keepStates(layout);
     return { kind: 'done', values };
   }
 
   async #draw({ slices, steps }: DrawMessage): Promise<FromThread> {
+    const drawn = await this.#eachKeepingLengths(slices, (slice) => this.#drawSlice(slice, steps));
+    return { kind: 'done', values: [], drawn };
+  }
+
+  /** One slice after the other. The sequences have their lengths of before if one fails. */
+  async #eachKeepingLengths<Slice extends { readonly sequence: number }, Result>(
+    slices: readonly Slice[],
+    compute: (slice: Slice) => Promise<Result>,
+  ): Promise<Result[]> {
     const restoreLengths = this.#caches.lengthsOf(slices);
-    const drawn: number[][] = [];
+    const results: Result[] = [];
     try {
-      for (const slice of slices) drawn.push(await this.#drawSlice(slice, steps));
+      for (const slice of slices) results.push(await compute(slice));
     } catch (error) {
       restoreLengths();
-      return failure(error);
+      throw error;
     }
-    return { kind: 'done', values: [], drawn };
+    return results;
   }
 
   async #drawSlice(slice: DrawSlice, steps: number): Promise<number[]> {

@@ -6,7 +6,6 @@ import {
   type CacheMessage,
   type FromThread,
   type LayerCacheSpec,
-  type ThreadSlice,
   type TokenRange,
 } from './messages.ts';
 
@@ -68,7 +67,7 @@ export class ThreadCaches<Cache extends ThreadCache<Cache>> {
   }
 
   /** @returns a function that restores the sequences' current lengths after a failed pass. */
-  lengthsOf(slices: readonly Pick<ThreadSlice, 'sequence'>[]): () => void {
+  lengthsOf(slices: readonly { readonly sequence: number }[]): () => void {
     const before = slices.map(({ sequence }) => this.of(sequence).length);
     return () => {
       for (const [i, { sequence }] of slices.entries()) this.of(sequence).length = before[i] ?? 0;
